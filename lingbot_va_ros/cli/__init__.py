@@ -1,0 +1,1 @@
+"""The command line `lingbot_va`."""

@@ -1,0 +1,1 @@
+"""The network and what it computes with: memory, schedule, codec, text, checkpoints."""

@@ -1,0 +1,58 @@
+"""Run one node as a process: own signal handling, logged exceptions, an orderly end."""
+
+import os
+import signal
+import sys
+import traceback
+from typing import Callable, Optional, Sequence
+
+import rclpy
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+
+def run_node(
+    make_node: Callable[[], 'rclpy.node.Node'],
+    args: Optional[Sequence[str]] = None,
+    make_executor: Callable[[], Executor] = SingleThreadedExecutor,
+) -> int:
+    """
+    Make a node, spin it until SIGINT or SIGTERM, close it, and return the exit code.
+
+    rclpy's own handlers would shut the context down at once, and a node could no longer publish
+    its stop; here the signal only ends the loop. `node.close()` then has the live context. It
+    returns whether every thread of the node has ended; where one has not (a checkpoint that is
+    still loading), the process leaves without waiting for it.
+
+    An exception in a callback is logged with its traceback and the node goes on: rclpy would end
+    the process, and with it the stream of commands.
+    """
+    asked_to_stop = []
+    signal.signal(signal.SIGINT, lambda number, _frame: asked_to_stop.append(number))
+    signal.signal(signal.SIGTERM, lambda number, _frame: asked_to_stop.append(number))
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = make_node()
+    except Exception as error:
+        print(f'cannot start: {error}', file=sys.stderr)
+        traceback.print_exc()
+        rclpy.try_shutdown()
+        return 1
+    executor = make_executor()
+    executor.add_node(node)
+    while not asked_to_stop:
+        try:
+            executor.spin_once(timeout_sec=0.1)
+        except ExternalShutdownException:
+            break
+        except Exception:
+            node.get_logger().error(f'exception in a callback:\n{traceback.format_exc()}')
+    all_ended = node.close()
+    if not all_ended:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    executor.shutdown(timeout_sec=1.0)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0

@@ -1,0 +1,1 @@
+"""One episode: observation grid, action channels, session, inference worker, plan."""

@@ -1,0 +1,1 @@
+"""What a robot is and may do: embodiment file, limits, command gate."""

@@ -1,0 +1,1 @@
+"""MuJoCo scenes and the simulated controller."""
