@@ -1,0 +1,156 @@
+"""The video codec (diffusers' AutoencoderKLWan): images to latents as they arrive, and back."""
+
+import json
+from pathlib import Path
+from typing import List, Mapping, Sequence
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
+from torch import Tensor
+from torch.nn import functional
+
+from lingbot_va_ros.model.checkpoint import (
+    compare_shapes, read_tensors, tensor_shapes, weight_files)
+from lingbot_va_ros.model.errors import CheckpointError
+from lingbot_va_ros.model.views import join_latents, view_groups
+
+IMAGES_PER_FRAME = 4  # of a latent frame, after the first, which is one image
+
+
+class VideoCodec:
+    """
+    One VAE, used as a stream: the encoder's causal caches belong to a `CodecStream`.
+
+    Latents are normalised with the mean and deviation in the VAE's config, as the transformer
+    sees them.
+    """
+
+    def __init__(self, vae: AutoencoderKLWan):
+        self.vae = vae
+        weight = next(vae.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+        shape = (1, -1, 1, 1, 1)
+        self.mean = torch.tensor(vae.config.latents_mean, device=self.device).view(shape)
+        self.deviation = torch.tensor(vae.config.latents_std, device=self.device).view(shape)
+        self.caches = sum(
+            type(module).__name__ == 'WanCausalConv3d' for module in vae.encoder.modules())
+
+    def encode(self, frames: Tensor, cache: List) -> Tensor:
+        """
+        Encode the next images of a stream.
+
+        :param frames: [B, 3, T, H, W] in [-1, 1]; T is 1 for the first call of a stream, then 4.
+        :param cache: the stream's causal caches, `[None] * caches` at first; changed in place.
+        :returns: mean and log-variance before normalisation, [B, 2C, 1, H / 16, W / 16].
+        """
+        frames = frames.to(self.device, self.dtype)
+        if self.vae.config.patch_size is not None:
+            frames = patchify(frames, self.vae.config.patch_size)
+        return self.vae.quant_conv(self.vae.encoder(frames, feat_cache=cache, feat_idx=[0]))
+
+    def normalise(self, encoded: Tensor) -> Tensor:
+        """Return normalised latents, [B, C, F, h, w] float32, of what `encode` returned."""
+        mean = encoded.float().chunk(2, 1)[0]
+        return (mean - self.mean) / self.deviation
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """
+        Return the video of normalised latents, [1, C, F, h, w], as uint8 [T, H, W, 3] on the CPU.
+
+        The first latent frame gives one image, each later one four. The views stay joined.
+        """
+        raw = (latents.float() * self.deviation + self.mean).to(self.device, self.dtype)
+        video = self.vae.decode(raw, return_dict=False)[0][0]  # [3, T, H, W]
+        return ((video.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(
+            1, 2, 3, 0).cpu()
+
+
+class CodecStream:
+    """
+    The images of one episode on their way to latents.
+
+    :param layout: how the cameras are joined, see `views`.
+    :param cameras: names, in the order of the checkpoint.
+    :param height: of a full-size view in pixels, as `width`.
+    """
+
+    def __init__(
+        self, codec: VideoCodec, layout: str, cameras: Sequence[str], height: int, width: int,
+    ):
+        self.codec = codec
+        self.layout = layout
+        self.groups = view_groups(layout, cameras, height, width)
+        self.caches: List[List] = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin a new episode: the next call to `encode` takes one image of each camera."""
+        self.caches = [[None] * self.codec.caches for _ in self.groups]
+        self.started = False
+
+    def encode(self, images: Mapping[str, Sequence[np.ndarray]]) -> Tensor:
+        """
+        Encode the next images, [1, C, F, h, w] float32.
+
+        :param images: per camera RGB images, uint8 [H, W, 3], of any size: one at first, later four
+            for each latent frame.
+        :raises ValueError: a camera is missing, or the number of images does not make whole frames.
+        """
+        counts = {name: len(images.get(name, ())) for group in self.groups
+                  for name in group.cameras}
+        per_frame = IMAGES_PER_FRAME if self.started else 1
+        count = next(iter(counts.values()))
+        if set(counts.values()) != {count} or not count or count % per_frame or (
+                not self.started and count != 1):
+            expected = f'a multiple of {per_frame}' if self.started else 'one'
+            raise ValueError(f'images per camera: {counts}; expected {expected} of each')
+        frames = []
+        for first in range(0, count, per_frame):
+            latents = []
+            for group, cache in zip(self.groups, self.caches):
+                batch = torch.stack([
+                    _to_pixels(images[name][first:first + per_frame], group.height, group.width,
+                               self.codec.device)
+                    for name in group.cameras])
+                latents.append(self.codec.normalise(self.codec.encode(batch, cache)))
+            frames.append(join_latents(self.layout, latents))
+            self.started = True
+        return torch.cat(frames, 2)
+
+
+def _to_pixels(
+    images: Sequence[np.ndarray], height: int, width: int, device: torch.device,
+) -> Tensor:
+    """Resize RGB uint8 images to [3, T, height, width] in [-1, 1] (bilinear, no antialiasing)."""
+    stack = torch.from_numpy(np.stack([np.ascontiguousarray(image) for image in images]))
+    pixels = stack.to(device).permute(0, 3, 1, 2).float()
+    if pixels.shape[-2:] != (height, width):
+        pixels = functional.interpolate(
+            pixels, size=(height, width), mode='bilinear', align_corners=False)
+    return (pixels / 255 * 2 - 1).transpose(0, 1)
+
+
+def load_codec(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoCodec:
+    """
+    Load the VAE of a checkpoint's vae/ folder.
+
+    :raises CheckpointError: config or weights are missing, misshapen or unreadable.
+    """
+    folder = Path(folder)
+    path = folder / 'config.json'
+    try:
+        config = json.loads(path.read_text())
+        with torch.device('meta'):
+            vae = AutoencoderKLWan.from_config(config)
+    except FileNotFoundError:
+        raise CheckpointError(f'{path} does not exist') from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f'{path} is no config of AutoencoderKLWan: {error}') from None
+    files = weight_files(folder)
+    expected = {name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()}
+    compare_shapes(tensor_shapes(files), expected, {}, folder)
+    weights = {name: tensor.to(dtype) for name, tensor, _ in read_tensors(files, device)}
+    vae.load_state_dict(weights, assign=True)
+    return VideoCodec(vae.requires_grad_(False).eval())

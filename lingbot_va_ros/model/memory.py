@@ -1,0 +1,119 @@
+"""The key/value memory: what the model has seen and done, as one preallocated window per layer."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class TokenGroup:
+    """Tokens that one forward wrote: how many, and whether they stand for a prediction."""
+
+    tokens: int
+    provisional: bool
+
+
+class KVMemory:
+    """
+    Keys and values of all layers, oldest token first, in one allocation.
+
+    The valid tokens are always the slice [start, end) of the buffer: forgetting the oldest moves
+    `start`, dropping predictions moves `end`, and attention reads a plain slice, with no gather, no
+    mask and no synchronisation. The buffer is longer than the capacity by `spare` tokens; when the
+    slice reaches its end it is moved to the front, in `make_ready` only, so that addresses are
+    stable while a chunk is predicted.
+
+    Evicts as the public code does: when a forward needs room, the oldest tokens go, just as many as
+    needed, and they stay gone even if the forward's own tokens are not kept. Confirmed tokens
+    always lie before provisional ones.
+
+    :param rows: 2 with guidance (prompt and negative prompt), else 1.
+    :param capacity: the most valid tokens at a time.
+    :param spare: tokens of slack; at least what one chunk writes.
+    """
+
+    def __init__(
+        self, layers: int, rows: int, capacity: int, spare: int, heads: int, head_dim: int,
+        device: torch.device, dtype: torch.dtype,
+    ):
+        shape = (layers, rows, capacity + spare, heads, head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)  # [layers, rows, T, H, D]
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.capacity = capacity
+        self.length = capacity + spare
+        self.start = 0
+        self.end = 0
+        self.groups: deque = deque()
+
+    @property
+    def rows(self) -> int:
+        """Number of guidance halves."""
+        return self.keys.shape[1]
+
+    @property
+    def valid(self) -> int:
+        """Number of tokens that attention sees."""
+        return self.end - self.start
+
+    @property
+    def provisional(self) -> int:
+        """Number of valid tokens that stand for a prediction."""
+        return sum(group.tokens for group in self.groups if group.provisional)
+
+    def make_ready(self, tokens: int) -> None:
+        """
+        Make the next `tokens` written tokens fit behind the valid ones.
+
+        :raises ValueError: they are more than the spare room.
+        """
+        if self.end + tokens <= self.length:
+            return
+        if self.valid + tokens > self.length:
+            raise ValueError(
+                f'{tokens} tokens do not fit behind {self.valid} in a buffer of {self.length}')
+        for pool in (self.keys, self.values):
+            for layer in pool:  # one layer at a time keeps the copy of the moved part small
+                layer[:, :self.valid] = layer[:, self.start:self.end].clone()
+        self.end -= self.start
+        self.start = 0
+
+    def reserve(self, tokens: int) -> slice:
+        """
+        Evict what `tokens` new ones displace and return the slots to write them to.
+
+        Nothing is valid yet: the caller's attention reads [start, slots.stop), then `keep` makes
+        the tokens stay; without it they are overwritten by the next forward.
+
+        :raises ValueError: more tokens than the capacity.
+        """
+        if tokens > self.capacity:
+            raise ValueError(f'{tokens} tokens do not fit a memory of {self.capacity}')
+        self._evict(self.valid + tokens - self.capacity)
+        if self.end + tokens > self.length:
+            self.make_ready(tokens)
+        return slice(self.end, self.end + tokens)
+
+    def keep(self, slots: slice, provisional: bool) -> None:
+        """Make the tokens just written to `slots` valid."""
+        self.groups.append(TokenGroup(slots.stop - slots.start, provisional))
+        self.end = slots.stop
+
+    def drop_provisional(self) -> None:
+        """Forget every prediction; confirmed tokens are untouched."""
+        while self.groups and self.groups[-1].provisional:
+            self.end -= self.groups.pop().tokens
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.groups.clear()
+        self.start = self.end = 0
+
+    def _evict(self, tokens: int) -> None:
+        while tokens > 0:
+            oldest = self.groups.popleft()
+            gone = min(tokens, oldest.tokens)
+            if gone < oldest.tokens:
+                self.groups.appendleft(TokenGroup(oldest.tokens - gone, oldest.provisional))
+            self.start += gone
+            tokens -= gone

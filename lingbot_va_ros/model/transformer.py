@@ -1,0 +1,309 @@
+"""The shared-backbone network: one transformer for video tokens and action tokens."""
+
+import math
+from dataclasses import dataclass
+from typing import Callable, List, Optional, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lingbot_va_ros.model.config import TransformerConfig
+from lingbot_va_ros.model.memory import KVMemory
+from lingbot_va_ros.model.positions import rotate
+
+LOG_LONGEST_PERIOD = math.log(10000.0)  # of the time sinusoids
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """Cross-attention keys and values of one instruction, a pair [rows, T, H, D] per layer."""
+
+    keys: List[Tensor]
+    values: List[Tensor]
+
+    def at(self, rows: slice) -> 'TextStates':
+        """Return the states of some guidance halves."""
+        return TextStates([k[rows] for k in self.keys], [v[rows] for v in self.values])
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend without a mask; [B, Lq, H, D] over [B, Lk, H, D] gives [B, Lq, H * D]."""
+    out = functional.scaled_dot_product_attention(
+        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    return out.transpose(1, 2).flatten(2)
+
+
+class Block(nn.Module):
+    """
+    Self-attention over the memory, cross-attention to the text, and a feed-forward part.
+
+    The residual sums and norms are in float32 whatever the dtype, as in the public code.
+    """
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        dim = config.dim
+        self.heads = config.heads
+        self.eps = config.eps
+        self.modulation = nn.Parameter(torch.empty(6, dim))
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.query_norm = nn.Parameter(torch.empty(dim))
+        self.key_norm = nn.Parameter(torch.empty(dim))
+        self.out = nn.Linear(dim, dim)
+        self.text_norm = (
+            nn.LayerNorm(dim, eps=config.eps) if config.text_norm else None)
+        self.text_query = nn.Linear(dim, dim)
+        self.text_key = nn.Linear(dim, dim)
+        self.text_value = nn.Linear(dim, dim)
+        self.text_query_norm = nn.Parameter(torch.empty(dim))
+        self.text_key_norm = nn.Parameter(torch.empty(dim))
+        self.text_out = nn.Linear(dim, dim)
+        self.ffn_in = nn.Linear(dim, config.ffn_dim)
+        self.ffn_out = nn.Linear(config.ffn_dim, dim)
+
+    def text_states(self, text: Tensor) -> tuple:
+        """Return the keys and values of the text, each [B, T, H, D], from its features [B, T, dim]."""
+        key = rms_norm(self.text_key(text), self.text_key_norm, self.eps)
+        return self._split(key), self._split(self.text_value(text))
+
+    def queries_keys_values(self, x: Tensor, time: Tensor, rotary: Tensor) -> tuple:
+        """Return the self-attention inputs, each [B, L, H, D], keys and queries already rotated."""
+        shift, scale = self._modulation(time, 0), self._modulation(time, 1)
+        query, key, value = self.qkv(
+            modulated_norm(x, shift, scale, self.eps).flatten(1, 2)).chunk(3, -1)
+        query = self._split(rms_norm(query, self.query_norm, self.eps))
+        key = self._split(rms_norm(key, self.key_norm, self.eps))
+        return rotate(query, rotary), rotate(key, rotary), self._split(value)
+
+    def forward(
+        self, x: Tensor, time: Tensor, rotary: Tensor,
+        remember: Callable[[Tensor, Tensor], tuple], text_key: Tensor, text_value: Tensor,
+    ) -> Tensor:
+        """
+        Run the block.
+
+        :param x: tokens by frame, [B, F, T, dim].
+        :param time: the six time vectors of each frame, [F, 6, dim] float32.
+        :param remember: takes this layer's new keys and values, returns all to attend to.
+        :returns: [B, F, T, dim].
+        """
+        frames = x.shape[1]
+        query, key, value = self.queries_keys_values(x, time, rotary)
+        seen = self.out(attention(query, *remember(key, value))).unflatten(1, (frames, -1))
+        x = (x.float() + seen * self._modulation(time, 2)).to(x.dtype)
+
+        normed = x
+        if self.text_norm is not None:
+            normed = functional.layer_norm(
+                x.float(), self.text_norm.normalized_shape, self.text_norm.weight.float(),
+                self.text_norm.bias.float(), self.eps).to(x.dtype)
+        query = rms_norm(self.text_query(normed.flatten(1, 2)), self.text_query_norm, self.eps)
+        read = self.text_out(attention(self._split(query), text_key, text_value))
+        x = x + read.unflatten(1, (frames, -1))
+
+        normed = modulated_norm(
+            x, self._modulation(time, 3), self._modulation(time, 4), self.eps)
+        thought = self.ffn_out(functional.gelu(self.ffn_in(normed), approximate='tanh'))
+        return (x.float() + thought.float() * self._modulation(time, 5)).to(x.dtype)
+
+    def _split(self, features: Tensor) -> Tensor:
+        return features.unflatten(-1, (self.heads, -1))
+
+    def _modulation(self, time: Tensor, index: int) -> Tensor:
+        return (self.modulation[index].float() + time[:, index])[:, None]  # [F, 1, dim]
+
+
+class TimeEmbedder(nn.Module):
+    """A time step's sinusoids through two layers, and the six vectors that modulate the blocks."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.frequencies = config.time_frequencies
+        self.hidden = nn.Linear(config.time_frequencies, config.dim)
+        self.out = nn.Linear(config.dim, config.dim)
+        self.vectors = nn.Linear(config.dim, 6 * config.dim)
+
+    def forward(self, timesteps: Tensor) -> tuple:
+        """Return the embedding [n, dim] and block vectors [n, 6, dim], float32, of steps [n]."""
+        half = self.frequencies // 2
+        exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
+        angle = timesteps.float()[:, None] * torch.exp(exponent * -LOG_LONGEST_PERIOD)
+        wave = torch.cat((angle.cos(), angle.sin()), -1).to(self.hidden.weight.dtype)
+        embedding = self.out(functional.silu(self.hidden(wave)))
+        vectors = self.vectors(functional.silu(embedding)).unflatten(-1, (6, -1))
+        return embedding.float(), vectors.float()
+
+
+class Modality(nn.Module):
+    """What video and actions have each for themselves: input, time embedder and output."""
+
+    def __init__(self, config: TransformerConfig, features: int):
+        super().__init__()
+        self.embed = nn.Linear(features, config.dim)
+        self.time = TimeEmbedder(config)
+        self.out = nn.Linear(config.dim, features)
+
+
+class Transformer(nn.Module):
+    """
+    The network of the public checkpoints.
+
+    Holds no memory itself: every forward is handed the KV memory that it reads and writes.
+    """
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.video = Modality(config, config.patch_features)
+        self.action = Modality(config, config.action_channels)
+        self.text_hidden = nn.Linear(config.text_dim, config.dim)
+        self.text_out = nn.Linear(config.dim, config.dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.final_modulation = nn.Parameter(torch.empty(2, config.dim))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.final_modulation.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the matrix weights."""
+        return self.text_out.weight.dtype
+
+    def text_states(self, embeddings: Tensor) -> TextStates:
+        """
+        Return the cross-attention states of instructions, to be computed once for each.
+
+        :param embeddings: [rows, 512, text_dim]; rows after the text are zero and still count.
+        """
+        text = embeddings.to(self.device, self.dtype)
+        text = self.text_out(functional.gelu(self.text_hidden(text), approximate='tanh'))
+        pairs = [block.text_states(text) for block in self.blocks]
+        return TextStates([key for key, _ in pairs], [value for _, value in pairs])
+
+    def predict_video(
+        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
+        memory: Optional[KVMemory] = None, keep: str = 'nothing', rows: slice = slice(None),
+    ) -> Optional[Tensor]:
+        """
+        Return the velocity of noisy latents, [B, C, F, h, w].
+
+        :param latents: [B, C, F, h, w].
+        :param steps: the time step of each frame (0 … 1000), F floats.
+        :param rotary: the table of `video_positions`.
+        :param keep: what stays in the memory: `nothing`, or this forward's tokens, as
+            `provisional` or `confirmed`.
+        :param rows: the guidance halves that the batch stands for.
+        """
+        tokens = cut_patches(latents, self.config.patch)
+        out = self._run(self.video, tokens, steps, rotary, text, memory, keep, rows)
+        return join_patches(out, latents.shape, self.config.patch)
+
+    def predict_actions(
+        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
+        memory: Optional[KVMemory] = None, keep: str = 'nothing', rows: slice = slice(None),
+    ) -> Optional[Tensor]:
+        """
+        Return the velocity of noisy actions, [B, C, F, N, 1]; parameters as `predict_video`.
+
+        :param actions: [B, C, F, N, 1], one token per action.
+        """
+        tokens = actions.squeeze(-1).permute(0, 2, 3, 1)  # [B, F, N, C]
+        out = self._run(self.action, tokens, steps, rotary, text, memory, keep, rows)
+        return out.permute(0, 3, 1, 2).unsqueeze(-1)
+
+    def write_video(
+        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
+        memory: KVMemory, keep: str, rows: slice = slice(None),
+    ) -> None:
+        """Write latents into the memory without computing an output; as `predict_video`."""
+        tokens = cut_patches(latents, self.config.patch)
+        self._run(self.video, tokens, steps, rotary, text, memory, keep, rows, output=False)
+
+    def write_actions(
+        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
+        memory: KVMemory, keep: str, rows: slice = slice(None),
+    ) -> None:
+        """Write actions into the memory without computing an output; as `predict_actions`."""
+        tokens = actions.squeeze(-1).permute(0, 2, 3, 1)
+        self._run(self.action, tokens, steps, rotary, text, memory, keep, rows, output=False)
+
+    def _run(
+        self, modality: Modality, tokens: Tensor, steps: Sequence[float], rotary: Tensor,
+        text: TextStates, memory: Optional[KVMemory], keep: str, rows: slice,
+        output: bool = True,
+    ) -> Optional[Tensor]:
+        x = modality.embed(tokens.to(self.dtype))  # [B, F, T, dim]
+        embedding, vectors = modality.time(
+            torch.tensor(steps, dtype=torch.float32, device=self.device))
+        slots = memory.reserve(x.shape[1] * x.shape[2]) if memory is not None else None
+        last = len(self.blocks) - 1
+        for index, block in enumerate(self.blocks):
+            remember = _remember(memory, index, rows, slots)
+            if index == last and not output:
+                _, key, value = block.queries_keys_values(x, vectors, rotary)
+                remember(key, value)
+            else:
+                x = block(
+                    x, vectors, rotary, remember, text.keys[index][rows],
+                    text.values[index][rows])
+        if memory is not None and keep != 'nothing':
+            memory.keep(slots, provisional=keep == 'provisional')
+        if not output:
+            return None
+        shift, scale = (self.final_modulation.float()[:, None] + embedding)[:, :, None]
+        return modality.out(modulated_norm(x, shift, scale, self.config.eps))
+
+
+def _remember(
+    memory: Optional[KVMemory], layer: int, rows: slice, slots: Optional[slice],
+) -> Callable[[Tensor, Tensor], tuple]:
+    """Return what writes a layer's new keys and values and yields all that are valid."""
+    if memory is None:
+        return lambda key, value: (key, value)
+
+    def write_and_read(key: Tensor, value: Tensor) -> tuple:
+        memory.keys[layer, rows, slots] = key
+        memory.values[layer, rows, slots] = value
+        seen = slice(memory.start, slots.stop)
+        return memory.keys[layer, rows, seen], memory.values[layer, rows, seen]
+
+    return write_and_read
+
+
+
+
+def rms_norm(features: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Normalise the last axis (all heads together) to unit mean square, times a weight."""
+    return functional.rms_norm(features, weight.shape, weight.to(features.dtype), eps)
+
+
+def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """Layer norm without weights in float32, then * (1 + scale) + shift, in the dtype of x."""
+    normed = functional.layer_norm(x.float(), x.shape[-1:], eps=eps)
+    return (normed * (1 + scale) + shift).to(x.dtype)
+
+
+def cut_patches(latents: Tensor, patch: Sequence[int]) -> Tensor:
+    """Cut [B, C, F, h, w] into tokens [B, F, T, C * rows * columns] (channel first)."""
+    batch, channels, frames, height, width = latents.shape
+    rows, columns = patch[1], patch[2]
+    cut = latents.reshape(
+        batch, channels, frames, height // rows, rows, width // columns, columns)
+    return cut.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(2, 3)
+
+
+def join_patches(tokens: Tensor, shape: Sequence[int], patch: Sequence[int]) -> Tensor:
+    """
+    Put output tokens [B, F, T, rows * columns * C] (channel last) together to `shape`.
+
+    The order of a token's features is not that of the input: the public network puts the place in
+    the patch first and the channel last on its way out.
+    """
+    batch, channels, frames, height, width = shape
+    rows, columns = patch[1], patch[2]
+    grid = tokens.reshape(
+        batch, frames, height // rows, width // columns, rows, columns, channels)
+    return grid.permute(0, 6, 1, 2, 4, 3, 5).reshape(batch, *shape[1:])
