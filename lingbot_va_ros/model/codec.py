@@ -57,14 +57,14 @@ class VideoCodec:
 
     def decode(self, latents: Tensor) -> Tensor:
         """
-        Return the video of normalised latents, [1, C, F, h, w], as uint8 [T, H, W, 3] on the CPU.
+        Return the video of normalised latents, float32 [T, H, W, 3] in [0, 1].
 
-        The first latent frame gives one image, each later one four. The views stay joined.
+        :param latents: [1, C, F, h, w]. The first frame gives one image, each later one four; the
+            views stay joined as they are in the latents.
         """
-        raw = (latents.float() * self.deviation + self.mean).to(self.device, self.dtype)
-        video = self.vae.decode(raw, return_dict=False)[0][0]  # [3, T, H, W]
-        return ((video.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(
-            1, 2, 3, 0).cpu()
+        raw = latents.to(self.device).float() * self.deviation + self.mean
+        video = self.vae.decode(raw.to(self.dtype), return_dict=False)[0][0]  # [3, T, H, W]
+        return (video.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
 
 
 class CodecStream:

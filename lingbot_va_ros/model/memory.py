@@ -1,9 +1,11 @@
 """The key/value memory: what the model has seen and done, as one preallocated window per layer."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Tuple
 
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -12,6 +14,28 @@ class TokenGroup:
 
     tokens: int
     provisional: bool
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one forward writes its keys and values, and what it attends to."""
+
+    memory: 'KVMemory'
+    first: int  # oldest slot that is seen
+    slots: slice  # where the new tokens go; the last that are seen
+    rows: slice  # guidance halves
+
+    def write_and_read(self, layer: int, key: Tensor, value: Tensor) -> Tuple[Tensor, Tensor]:
+        """Write a layer's new keys and values [B, L, H, D]; return all that are seen."""
+        keys, values = self.memory.keys[layer, self.rows], self.memory.values[layer, self.rows]
+        keys[:, self.slots] = key
+        values[:, self.slots] = value
+        seen = slice(self.first, self.slots.stop)
+        return keys[:, seen], values[:, seen]
+
+    def for_rows(self, rows: slice) -> 'Place':
+        """Return the same place for other guidance halves."""
+        return replace(self, rows=rows)
 
 
 class KVMemory:
@@ -78,31 +102,38 @@ class KVMemory:
         self.end -= self.start
         self.start = 0
 
-    def reserve(self, tokens: int) -> slice:
+    def reserve(self, tokens: int, rows: slice = slice(None)) -> Place:
         """
-        Evict what `tokens` new ones displace and return the slots to write them to.
+        Evict what `tokens` new ones displace and return the place to write them to.
 
-        Nothing is valid yet: the caller's attention reads [start, slots.stop), then `keep` makes
-        the tokens stay; without it they are overwritten by the next forward.
+        Nothing is valid until `keep`; without it the next forward overwrites the tokens.
 
         :raises ValueError: more tokens than the capacity.
         """
         if tokens > self.capacity:
             raise ValueError(f'{tokens} tokens do not fit a memory of {self.capacity}')
         self._evict(self.valid + tokens - self.capacity)
-        if self.end + tokens > self.length:
-            self.make_ready(tokens)
-        return slice(self.end, self.end + tokens)
+        self.make_ready(tokens)
+        return Place(self, self.start, slice(self.end, self.end + tokens), rows)
 
-    def keep(self, slots: slice, provisional: bool) -> None:
-        """Make the tokens just written to `slots` valid."""
-        self.groups.append(TokenGroup(slots.stop - slots.start, provisional))
-        self.end = slots.stop
+    def keep(self, place: Place, provisional: bool) -> None:
+        """Make the tokens written to the place just reserved valid."""
+        self.groups.append(TokenGroup(place.slots.stop - place.slots.start, provisional))
+        self.end = place.slots.stop
 
     def drop_provisional(self) -> None:
         """Forget every prediction; confirmed tokens are untouched."""
         while self.groups and self.groups[-1].provisional:
             self.end -= self.groups.pop().tokens
+
+    def mark(self) -> tuple:
+        """Return what `rewind` needs to undo evictions and writes made before the next move."""
+        return self.start, self.end, tuple(self.groups)
+
+    def rewind(self, mark: tuple) -> None:
+        """Return to a mark; valid until `make_ready` has moved the window."""
+        self.start, self.end = mark[:2]
+        self.groups = deque(mark[2])
 
     def clear(self) -> None:
         """Forget everything."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable, List, Optional, Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lingbot_va_ros.model.config import TransformerConfig
-from lingbot_va_ros.model.memory import KVMemory
+from lingbot_va_ros.model.memory import Place
 from lingbot_va_ros.model.positions import rotate
 
 LOG_LONGEST_PERIOD = math.log(10000.0)  # of the time sinusoids
@@ -21,10 +22,6 @@ class TextStates:
 
     keys: List[Tensor]
     values: List[Tensor]
-
-    def at(self, rows: slice) -> 'TextStates':
-        """Return the states of some guidance halves."""
-        return TextStates([k[rows] for k in self.keys], [v[rows] for v in self.values])
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -183,96 +180,73 @@ class Transformer(nn.Module):
         pairs = [block.text_states(text) for block in self.blocks]
         return TextStates([key for key, _ in pairs], [value for _, value in pairs])
 
-    def predict_video(
+    def video_velocity(
         self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
-        memory: Optional[KVMemory] = None, keep: str = 'nothing', rows: slice = slice(None),
-    ) -> Optional[Tensor]:
+        place: Optional[Place] = None,
+    ) -> Tensor:
         """
         Return the velocity of noisy latents, [B, C, F, h, w].
 
         :param latents: [B, C, F, h, w].
         :param steps: the time step of each frame (0 … 1000), F floats.
         :param rotary: the table of `video_positions`.
-        :param keep: what stays in the memory: `nothing`, or this forward's tokens, as
-            `provisional` or `confirmed`.
-        :param rows: the guidance halves that the batch stands for.
+        :param place: where keys and values go and what is attended to; without one the tokens see
+            only each other. Its rows are the guidance halves that the batch stands for.
         """
         tokens = cut_patches(latents, self.config.patch)
-        out = self._run(self.video, tokens, steps, rotary, text, memory, keep, rows)
+        out = self._run(self.video, tokens, steps, rotary, text, place)
         return join_patches(out, latents.shape, self.config.patch)
 
-    def predict_actions(
+    def action_velocity(
         self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
-        memory: Optional[KVMemory] = None, keep: str = 'nothing', rows: slice = slice(None),
-    ) -> Optional[Tensor]:
-        """
-        Return the velocity of noisy actions, [B, C, F, N, 1]; parameters as `predict_video`.
-
-        :param actions: [B, C, F, N, 1], one token per action.
-        """
-        tokens = actions.squeeze(-1).permute(0, 2, 3, 1)  # [B, F, N, C]
-        out = self._run(self.action, tokens, steps, rotary, text, memory, keep, rows)
+        place: Optional[Place] = None,
+    ) -> Tensor:
+        """Return the velocity of noisy actions [B, C, F, N, 1]; one token each; as above."""
+        out = self._run(self.action, _action_tokens(actions), steps, rotary, text, place)
         return out.permute(0, 3, 1, 2).unsqueeze(-1)
 
     def write_video(
         self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
-        memory: KVMemory, keep: str, rows: slice = slice(None),
+        place: Place,
     ) -> None:
-        """Write latents into the memory without computing an output; as `predict_video`."""
-        tokens = cut_patches(latents, self.config.patch)
-        self._run(self.video, tokens, steps, rotary, text, memory, keep, rows, output=False)
+        """Write latents into the memory without computing an output."""
+        self._run(self.video, cut_patches(latents, self.config.patch), steps, rotary, text, place,
+                  output=False)
 
     def write_actions(
         self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
-        memory: KVMemory, keep: str, rows: slice = slice(None),
+        place: Place,
     ) -> None:
-        """Write actions into the memory without computing an output; as `predict_actions`."""
-        tokens = actions.squeeze(-1).permute(0, 2, 3, 1)
-        self._run(self.action, tokens, steps, rotary, text, memory, keep, rows, output=False)
+        """Write actions into the memory without computing an output."""
+        self._run(self.action, _action_tokens(actions), steps, rotary, text, place, output=False)
 
     def _run(
         self, modality: Modality, tokens: Tensor, steps: Sequence[float], rotary: Tensor,
-        text: TextStates, memory: Optional[KVMemory], keep: str, rows: slice,
-        output: bool = True,
+        text: TextStates, place: Optional[Place], output: bool = True,
     ) -> Optional[Tensor]:
         x = modality.embed(tokens.to(self.dtype))  # [B, F, T, dim]
         embedding, vectors = modality.time(
             torch.tensor(steps, dtype=torch.float32, device=self.device))
-        slots = memory.reserve(x.shape[1] * x.shape[2]) if memory is not None else None
+        rows = slice(None) if place is None else place.rows
         last = len(self.blocks) - 1
         for index, block in enumerate(self.blocks):
-            remember = _remember(memory, index, rows, slots)
             if index == last and not output:
                 _, key, value = block.queries_keys_values(x, vectors, rotary)
-                remember(key, value)
-            else:
-                x = block(
-                    x, vectors, rotary, remember, text.keys[index][rows],
-                    text.values[index][rows])
-        if memory is not None and keep != 'nothing':
-            memory.keep(slots, provisional=keep == 'provisional')
-        if not output:
-            return None
+                place.write_and_read(index, key, value)
+                return None
+            remember = _alone if place is None else partial(place.write_and_read, index)
+            x = block(
+                x, vectors, rotary, remember, text.keys[index][rows], text.values[index][rows])
         shift, scale = (self.final_modulation.float()[:, None] + embedding)[:, :, None]
         return modality.out(modulated_norm(x, shift, scale, self.config.eps))
 
 
-def _remember(
-    memory: Optional[KVMemory], layer: int, rows: slice, slots: Optional[slice],
-) -> Callable[[Tensor, Tensor], tuple]:
-    """Return what writes a layer's new keys and values and yields all that are valid."""
-    if memory is None:
-        return lambda key, value: (key, value)
-
-    def write_and_read(key: Tensor, value: Tensor) -> tuple:
-        memory.keys[layer, rows, slots] = key
-        memory.values[layer, rows, slots] = value
-        seen = slice(memory.start, slots.stop)
-        return memory.keys[layer, rows, seen], memory.values[layer, rows, seen]
-
-    return write_and_read
+def _alone(key: Tensor, value: Tensor) -> tuple:
+    return key, value
 
 
+def _action_tokens(actions: Tensor) -> Tensor:
+    return actions.squeeze(-1).permute(0, 2, 3, 1)  # [B, C, F, N, 1] to [B, F, N, C]
 
 
 def rms_norm(features: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -1,0 +1,193 @@
+"""The policy file: what a checkpoint expects to see, how its actions are laid out, how it samples."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, List, Mapping, Tuple
+
+import jsonschema
+import numpy as np
+import yaml
+
+from lingbot_va_ros.resources import shared_file
+
+CHANNELS = 30
+ACTION_FRAMES = ('joints', 'eef_relative', 'eef_absolute', 'eef_delta')
+LAYOUTS = ('side_by_side', 'tshape')
+
+
+class PolicyFileError(ValueError):
+    """A policy file cannot be used; the message lists every mistake, one a line."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """
+    How one modality is denoised.
+
+    `guidance` above 1 adds a half with the negative prompt. `exec_steps` keeps the first so many
+    forwards (-1: all).
+    """
+
+    steps: int
+    shift: float
+    guidance: float
+    exec_steps: int = -1
+
+
+@dataclass(frozen=True)
+class PolicyFile:
+    """
+    What a checkpoint expects and returns.
+
+    Cameras are roles in the order of the checkpoint, sizes in pixels, `action_rate` in Hz,
+    quantiles in robot units per model channel [30] float32.
+    """
+
+    name: str
+    cameras: Tuple[str, ...]
+    layout: str
+    height: int
+    width: int
+    frames_per_chunk: int
+    actions_per_frame: int
+    action_rate: float
+    action_frame: str
+    used_channels: Tuple[int, ...]
+    q01: np.ndarray
+    q99: np.ndarray
+    video: Sampling
+    action: Sampling
+    memory_chunks: int
+    forward_dynamics: bool
+    trained: bool
+
+    @property
+    def action_period(self) -> float:
+        """Seconds between two actions."""
+        return 1.0 / self.action_rate
+
+    @property
+    def images_every(self) -> int:
+        """Actions between two images of one latent frame."""
+        return self.actions_per_frame // 4
+
+
+def _numbers(**limits: Any) -> dict:
+    return {'type': 'number', **limits}
+
+
+def _whole(minimum: int) -> dict:
+    return {'type': 'integer', 'minimum': minimum}
+
+
+def _fields(required: Mapping[str, dict], optional: Mapping[str, dict] = {}) -> dict:
+    return {
+        'type': 'object', 'additionalProperties': False, 'required': list(required),
+        'properties': {**required, **optional}}
+
+
+_SAMPLING = {
+    'steps': _whole(1), 'shift': _numbers(exclusiveMinimum=0), 'guidance': _numbers(minimum=0)}
+_QUANTILES = {'type': 'array', 'items': _numbers()}
+SCHEMA = _fields(
+    {
+        'name': {'type': 'string', 'minLength': 1},
+        'cameras': {'type': 'array', 'items': {'type': 'string', 'pattern': '^[a-z][a-z0-9_]*$'},
+                    'minItems': 1, 'uniqueItems': True},
+        'layout': {'enum': list(LAYOUTS)},
+        'image': _fields({'height': _whole(16), 'width': _whole(16)}),
+        'frames_per_chunk': _whole(2),
+        'actions_per_frame': {**_whole(4), 'multipleOf': 4},
+        'action_rate': _numbers(exclusiveMinimum=0),
+        'action_frame': {'enum': list(ACTION_FRAMES)},
+        'used_channels': {
+            'type': 'array', 'minItems': 1, 'uniqueItems': True,
+            'items': {'type': 'integer', 'minimum': 0, 'maximum': CHANNELS - 1}},
+        'quantiles': _fields({'q01': _QUANTILES, 'q99': _QUANTILES}),
+        'video': _fields(_SAMPLING, {'exec_steps': {'type': 'integer', 'minimum': -1}}),
+        'action': _fields(_SAMPLING),
+        'memory_chunks': _whole(1),
+    },
+    {'forward_dynamics': {'type': 'boolean'}, 'trained': {'type': 'boolean'}})
+
+
+def find_policy_file(name: str, checkpoint: Path) -> Path:
+    """
+    Return the file that `policy_config` means.
+
+    :param name: empty for the checkpoint's own policy.yaml, a bare name for a shipped file, or a
+        path.
+    :raises PolicyFileError: there is no such file.
+    """
+    if not name:
+        path = Path(checkpoint) / 'policy.yaml'
+        hint = 'set policy_config, or put the file beside the weights'
+    elif '/' in name or name.endswith(('.yaml', '.yml')):
+        path, hint = Path(name).expanduser(), 'policy_config is a path or the name of a shipped file'
+    else:
+        try:
+            return shared_file('config', 'policies', f'{name}.yaml')
+        except FileNotFoundError as error:
+            raise PolicyFileError(f'policy_config {name!r}: {error}') from None
+    if not path.is_file():
+        raise PolicyFileError(f'{path} does not exist ({hint})')
+    return path
+
+
+def load_policy_file(path: Path) -> PolicyFile:
+    """
+    Read and check a policy file.
+
+    :raises PolicyFileError: no YAML, or wrong or missing fields, all named at once.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PolicyFileError(f'{path} cannot be read: {error}') from None
+    mistakes = [
+        f'{path}: {".".join(str(part) for part in error.absolute_path) or "top level"}: '
+        f'{error.message}'
+        for error in jsonschema.Draft202012Validator(SCHEMA).iter_errors(raw)]
+    if not mistakes:
+        mistakes = [f'{path}: {mistake}' for mistake in _inconsistencies(raw)]
+    if mistakes:
+        raise PolicyFileError('\n'.join(mistakes))
+    used = tuple(raw['used_channels'])
+    return PolicyFile(
+        name=raw['name'], cameras=tuple(raw['cameras']), layout=raw['layout'],
+        height=raw['image']['height'], width=raw['image']['width'],
+        frames_per_chunk=raw['frames_per_chunk'], actions_per_frame=raw['actions_per_frame'],
+        action_rate=float(raw['action_rate']), action_frame=raw['action_frame'],
+        used_channels=used, q01=_per_channel(raw['quantiles']['q01'], used),
+        q99=_per_channel(raw['quantiles']['q99'], used), video=Sampling(**raw['video']),
+        action=Sampling(**raw['action']), memory_chunks=raw['memory_chunks'],
+        forward_dynamics=raw.get('forward_dynamics', False), trained=raw.get('trained', True))
+
+
+def _inconsistencies(raw: Mapping[str, Any]) -> List[str]:
+    found, used = [], len(raw['used_channels'])
+    q01, q99 = raw['quantiles']['q01'], raw['quantiles']['q99']
+    for name, values in (('q01', q01), ('q99', q99)):
+        if len(values) != used:
+            found.append(
+                f'quantiles.{name}: {len(values)} numbers for {used} used channels')
+    found.extend(
+        f'quantiles: channel {channel} has q01 {low} above q99 {high}'
+        for channel, low, high in zip(raw['used_channels'], q01, q99) if low > high)
+    multiple = 32 if raw['layout'] == 'tshape' else 16
+    found.extend(
+        f'image.{side}: {raw["image"][side]} is no multiple of {multiple}'
+        for side in ('height', 'width') if raw['image'][side] % multiple)
+    if raw['layout'] == 'tshape' and len(raw['cameras']) != 3:
+        found.append(f'cameras: layout tshape takes 3, got {len(raw["cameras"])}')
+    exec_steps = raw['video'].get('exec_steps', -1)
+    if exec_steps == 0 or exec_steps > raw['video']['steps'] + 1:
+        found.append(
+            f'video.exec_steps: {exec_steps}; expected -1, or 1 to {raw["video"]["steps"] + 1}')
+    return found
+
+
+def _per_channel(values: List[float], used: Tuple[int, ...]) -> np.ndarray:
+    full = np.zeros(CHANNELS, np.float32)
+    full[list(used)] = values
+    return full
