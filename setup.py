@@ -85,6 +85,7 @@ class PlatformDistribution(Distribution):
         return True
 
 
+BUILD.mkdir(parents=True, exist_ok=True)
 setup(
     name=NAME,
     version=MANIFEST.findtext('version'),
@@ -112,6 +113,6 @@ setup(
     ],
     cmdclass={'build_py': StagedInstall},
     distclass=PlatformDistribution,
-    options={'egg_info': {'egg_base': 'build'}} if (HERE / 'build').is_dir() else {},
+    options={'build': {'build_base': str(BUILD)}, 'egg_info': {'egg_base': str(BUILD)}},
     zip_safe=False,
 )

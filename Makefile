@@ -1,0 +1,101 @@
+# From a bare machine (python3, pip, make, a C compiler) to a running demo or test suite.
+#
+#   make demo                     the simulated robot, driven over ROS 2; leaves demo_output/
+#   make test [DISTRO=kilted]     the test suite, on Jazzy (the default) or Kilted
+#   make install [DISTRO=kilted]  only the set-up: the virtual environment with the package in it
+#   make clean                    remove what was built; `make clean-all` the environments too
+#
+# Everything goes into .venv (.venv-kilted) in this folder; only a compiler, Python's headers and a
+# library that draws without a screen come from apt. On a machine with ROS 2, none of this is needed:
+# there `colcon build`, `colcon test` and `ros2 launch` do the same jobs.
+
+DISTRO ?= jazzy
+ifeq ($(filter $(DISTRO),jazzy kilted),)
+$(error DISTRO is '$(DISTRO)'; expected jazzy or kilted)
+endif
+VENV := $(if $(filter jazzy,$(DISTRO)),.venv,.venv-$(DISTRO))
+STAMPS := $(VENV)/stamps
+LOG := $(VENV)/set-up.log
+PINS := constraints/common.txt constraints/$(DISTRO).txt
+
+ifneq ($(words $(CURDIR)),1)
+$(error the path of this folder, '$(CURDIR)', has a space in it; Python scripts cannot start from there)
+endif
+
+# The ROS wheels are built for these versions of Python, and the pins hold on them.
+PYTHON ?= $(firstword $(foreach name,python3 python3.12 python3.11,$(shell \
+  $(name) -c 'import sys; print("$(name)" if (3, 11) <= sys.version_info[:2] <= (3, 12) else "")' \
+  2>/dev/null)))
+
+PIP := $(VENV)/bin/pip --disable-pip-version-check --no-input
+PACKAGE_FILES := $(sort $(shell find lingbot_va_ros launch config urdf models msg srv action cmake \
+  -type f -not -name '*.pyc' 2>/dev/null) CMakeLists.txt package.xml setup.py)
+
+# A sourced ROS 2, or another environment, must not show through in this one.
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+# One line for each step; what it prints goes to the log, of which a failure shows the end.
+say = @printf '[set-up] %s\n' '$(1)'
+logged = >> $(LOG) 2>&1 || { tail -n 15 $(LOG); echo 'set-up failed at: $(1) (whole log: $(LOG))'; exit 1; } >&2
+
+.PHONY: demo test install clean clean-all FORCE
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+demo: install
+	@$(VENV)/bin/lingbot_va demo $(ARGS)
+
+test: install
+	@$(VENV)/bin/pytest $(ARGS)
+
+install: $(STAMPS)/package
+
+# Scripts in an environment hold its path: it is made anew where the folder has moved.
+$(STAMPS)/place: FORCE
+	@if [ -f $@ ] && [ "$$(cat $@)" != '$(CURDIR)' ]; then rm -rf $(VENV); fi
+	@[ -f $@ ] || { mkdir -p $(STAMPS) && echo '$(CURDIR)' > $@; }
+
+$(STAMPS)/environment: tools/make_environment.sh $(STAMPS)/place
+	$(if $(PYTHON),,@echo 'no Python 3.11 or 3.12 found; install one (apt-get install python3.12) or name it: make PYTHON=/path/to/python3.12' >&2; exit 1)
+	$(call say,virtual environment $(VENV))
+	@tools/make_environment.sh $(PYTHON) $(VENV) $(call logged,virtual environment)
+	@touch $@
+
+$(STAMPS)/system: tools/system_packages.sh $(STAMPS)/environment
+	$(call say,system packages)
+	@tools/system_packages.sh $(VENV)/bin/python $(call logged,system packages)
+	@touch $@
+
+# Before what depends on it: left to the others, pip may pick another build of it.
+$(STAMPS)/torch: constraints/common.txt $(STAMPS)/system
+	$(call say,PyTorch)
+	@$(PIP) install --quiet --no-compile --progress-bar off -c constraints/common.txt \
+	  "$$(grep '^torch==' constraints/common.txt)" $(call logged,PyTorch)
+	@touch $@
+
+$(STAMPS)/wheels: $(PINS) tools/mend_wheels.py $(STAMPS)/torch
+	$(call say,ROS 2 $(DISTRO) and libraries)
+	@$(PIP) install --quiet --no-compile --progress-bar off --no-deps \
+	  $(foreach file,$(PINS),-r $(file)) $(call logged,ROS 2 and libraries)
+	@$(VENV)/bin/python tools/mend_wheels.py $(call logged,mending the wheels)
+	@touch $@
+
+# Changes when a file appears or goes, which no file's own time tells.
+$(STAMPS)/files: FORCE $(STAMPS)/place
+	@printf '%s\n' $(PACKAGE_FILES) | cmp -s - $@ || printf '%s\n' $(PACKAGE_FILES) > $@
+
+$(STAMPS)/package: $(STAMPS)/wheels $(STAMPS)/files $(PACKAGE_FILES)
+	$(call say,lingbot_va_ros)
+	@touch $@.begun
+	@$(PIP) install --quiet --no-build-isolation --no-deps --no-index --force-reinstall . \
+	  $(call logged,lingbot_va_ros)
+	@mv $@.begun $@
+
+clean:
+	rm -rf build install log demo_output *.egg-info .pytest_cache .hypothesis .ruff_cache
+	find lingbot_va_ros launch test tools -name __pycache__ -prune -exec rm -rf {} +
+
+clean-all: clean
+	rm -rf .venv .venv-*
