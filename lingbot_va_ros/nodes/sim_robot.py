@@ -1,0 +1,374 @@
+"""The simulated robot as a ROS node: the topics of a real arm with ros2_control and cameras."""
+
+from collections import deque
+from concurrent.futures import Future
+import json
+import sys
+import threading
+import time
+import traceback
+
+from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, LATCHED
+from lingbot_va_ros.nodes.run import run_node
+from lingbot_va_ros.sim.gl import NoRenderer
+from lingbot_va_ros.sim.pacing import Pacing
+from lingbot_va_ros.sim.trajectory_controller import (
+    Trajectory, TrajectoryPoint, TrajectoryRejected)
+
+from builtin_interfaces.msg import Time
+import numpy as np
+from rcl_interfaces.msg import ParameterDescriptor, ParameterType, SetParametersResult
+from rclpy.exceptions import InvalidParameterTypeException
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+STATE_RATE = 100
+TASK_STATE_RATE = 5
+_NS = 1_000_000_000
+
+# Name, default, whether it may change while the simulation runs, description.
+_PARAMETERS = (
+    ('task', 'table', True, 'Scene on the table. A new one is laid out at the next reset.'),
+    ('seed', 0, True, 'Places and paints the scene. A new one counts from the next reset on.'),
+    ('arms', 'left', False, 'Arms of the robot: left, right or both.'),
+    ('realtime_factor', 1.0, True, 'Simulated seconds per real second, 0.01 to 100.'),
+    ('publish_clock', False, False,
+     'Publish the simulated time on /clock and stamp with it; otherwise stamp with ROS time.'),
+    ('reset_clock', False, True, 'A reset sets the simulated time (publish_clock) back to zero.'),
+    ('camera_rate', 30.0, False, 'Pictures per simulated second and camera, 0.1 to 100.'),
+    ('camera_width', 128, False, 'Width of the pictures in pixels, 16 to 1920.'),
+    ('camera_height', 128, False, 'Height of the pictures in pixels, 16 to 1080.'),
+)
+_RANGES = {
+    'seed': (0, 2**31 - 1), 'realtime_factor': (0.01, 100.0), 'camera_rate': (0.1, 100.0),
+    'camera_width': (16, 1920), 'camera_height': (16, 1080)}
+
+
+class CannotStart(Exception):
+    """The node cannot start; the message is one line for the user."""
+
+
+class SimRobot(Node):
+    """
+    Simulated arms, scene and cameras; INTERFACE in docs, rules of motion in sim/.
+
+    One thread owns physics, trajectory controller and drawing context and publishes; the
+    executor's thread only hands it messages and requests.
+    """
+
+    def __init__(self):
+        super().__init__('sim_robot')
+        self._declare_parameters()
+        try:
+            # Imported here: it fails where no library for drawing is installed.
+            from lingbot_va_ros.sim.simulation import Simulation
+            self._make_simulation = Simulation
+            self._simulation = self._new_simulation()
+        except (NoRenderer, ValueError) as error:
+            raise CannotStart(str(error)) from error
+        self._choices = {'task': _known_tasks()}
+        self.add_on_set_parameters_callback(self._check_change)
+        self._stamp_with_clock = self.get_parameter('publish_clock').value
+        self._pacing = Pacing(self.get_parameter('realtime_factor').value)
+        if not self._stamp_with_clock and self._pacing.factor != 1.0:
+            self.get_logger().warning(
+                f'realtime_factor is {self._pacing.factor:g} without publish_clock: trajectories '
+                'and stamps are not in real time')
+        self._incoming: deque[JointTrajectory] = deque()
+        self._requests: deque[Future] = deque()
+        self._last_rejection = (-1e9, 0)
+        # ROS time, in nanoseconds, of simulated time zero.
+        self._ros_zero_ns = 0
+        self._make_interfaces()
+        self._stopping = threading.Event()
+        self._ready = threading.Event()
+        self._failure = None
+        self._thread = threading.Thread(target=self._simulate, name='simulation', daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise CannotStart(self._failure)
+
+    # Executor thread --------------------------------------------------------------------------
+
+    def _declare_parameters(self) -> None:
+        for name, default, changeable, description in _PARAMETERS:
+            floating = isinstance(default, float)
+            descriptor = ParameterDescriptor(
+                name=name, description=description, read_only=not changeable,
+                # `realtime_factor:=2` is an integer on the command line, and meant as 2.0.
+                dynamic_typing=floating, type=ParameterType.PARAMETER_NOT_SET)
+            try:
+                value = self.declare_parameter(name, default, descriptor).value
+            except InvalidParameterTypeException as error:
+                raise CannotStart(str(error)) from error
+            reason = _fault(name, value)
+            if reason:
+                raise CannotStart(reason)
+
+    def _check_change(self, parameters) -> SetParametersResult:
+        for parameter in parameters:
+            reason = _fault(parameter.name, parameter.value)
+            if not reason and parameter.value not in self._choices.get(
+                    parameter.name, (parameter.value,)):
+                reason = (f"{parameter.name}: '{parameter.value}' is unknown; expected one of "
+                          f'{", ".join(self._choices[parameter.name])}')
+            if reason:
+                return SetParametersResult(successful=False, reason=reason)
+        for parameter in parameters:
+            if parameter.name == 'realtime_factor':
+                self._pacing = Pacing(float(parameter.value))
+        return SetParametersResult(successful=True)
+
+    def _new_simulation(self):
+        value = {name: self.get_parameter(name).value for name, *_ in _PARAMETERS}
+        return self._make_simulation(
+            value['task'], value['arms'], value['seed'], value['camera_width'],
+            value['camera_height'])
+
+    def _make_interfaces(self) -> None:
+        self._images = {}
+        for camera in self._simulation.cameras:
+            self._images[camera] = (
+                self.create_publisher(Image, f'camera/{camera}/image_raw', COMMAND),
+                self.create_publisher(CameraInfo, f'camera/{camera}/camera_info', COMMAND),
+                _camera_info(camera, self._simulation.lens(camera)))
+        self._joint_states = self.create_publisher(
+            JointState, 'joint_states', EVENTS)
+        self._task_state = self.create_publisher(String, '~/task_state', LATCHED)
+        self._clock_publisher = None
+        if self._stamp_with_clock:
+            self._clock_publisher = self.create_publisher(Clock, '/clock', COMMAND)
+        self.create_subscription(
+            JointTrajectory, 'joint_trajectory_controller/joint_trajectory',
+            self._on_trajectory, EVENTS)
+        self.create_service(Trigger, '~/reset', self._on_reset)
+
+    def _on_trajectory(self, message: JointTrajectory) -> None:
+        self._incoming.append(message)
+
+    def _on_reset(self, _request, response):
+        request = Future()
+        self._requests.append(request)
+        try:
+            response.message = request.result(timeout=10.0)
+            response.success = True
+        except Exception as error:
+            response.success = False
+            response.message = f'{type(error).__name__}: {error}'.rstrip(': ')
+        return response
+
+    def close(self) -> bool:
+        """End the simulation; True when its thread has ended."""
+        self._stopping.set()
+        self._thread.join(timeout=3.0)
+        return not self._thread.is_alive()
+
+    # Simulation thread ------------------------------------------------------------------------
+
+    def _simulate(self) -> None:
+        try:
+            for camera in self._images:
+                self._simulation.render(camera)
+        except Exception as error:
+            self._failure = f'cannot draw the cameras: {error}'
+            self.get_logger().debug(traceback.format_exc())
+            return
+        finally:
+            self._ready.set()
+        try:
+            self._run()
+        except Exception:
+            # Without the simulation the node is a picture of a robot: end it.
+            self.get_logger().fatal(f'the simulation failed:\n{traceback.format_exc()}')
+            self.context.shutdown()
+        finally:
+            self._simulation.close()
+
+    def _run(self) -> None:
+        tick_ns = _NS // STATE_RATE
+        image_period_ns = _NS / self.get_parameter('camera_rate').value
+        pictures = ticks = 0
+        self._start_ns = self._simulation.time_ns
+        while not self._stopping.is_set():
+            pacing = self._pacing
+            late = pacing.wait_for(self._simulation.time_ns + tick_ns, self._stopping)
+            if late > 0:
+                self.get_logger().warning(
+                    f'the simulation is {late:.2f} s behind and drops that time: this machine is '
+                    f'too slow for realtime_factor {pacing.factor:g}', throttle_duration_sec=5.0)
+            while self._incoming:
+                self._accept(self._incoming.popleft())
+            while self._requests:
+                self._reset(self._requests.popleft())
+                pictures = 0
+            self._simulation.step(tick_ns * 1e-9)
+            self._align_stamps()
+            stamp = self._stamp()
+            if self._clock_publisher is not None:
+                self._clock_publisher.publish(Clock(clock=stamp))
+            self._publish_joints(stamp)
+            if self._simulation.time_ns - self._start_ns >= pictures * image_period_ns:
+                pictures += 1
+                self._publish_images(stamp)
+            if ticks % (STATE_RATE // TASK_STATE_RATE) == 0:
+                self._publish_task_state()
+            ticks += 1
+
+    def _align_stamps(self) -> None:
+        """
+        Tie simulated time to ROS time: no stamp in the future, hardly any step between stamps.
+
+        The tie moves at once where a stamp would lie in the future and where time was dropped or
+        the system clock was set; otherwise slowly, as the two clocks drift.
+        """
+        if self._stamp_with_clock:
+            return
+        zero_ns = self.get_clock().now().nanoseconds - self._simulation.time_ns
+        ahead_ns = zero_ns - self._ros_zero_ns
+        if ahead_ns < 0 or ahead_ns > _NS // 20 or self._pacing.factor != 1.0:
+            self._ros_zero_ns = zero_ns
+        else:
+            self._ros_zero_ns += ahead_ns // 1000
+
+    def _stamp(self) -> Time:
+        seconds, rest = divmod(self._ros_zero_ns + self._simulation.time_ns, _NS)
+        return Time(sec=seconds, nanosec=rest)
+
+    def _accept(self, message: JointTrajectory) -> None:
+        controller = self._simulation.controller
+        stamp_ns = _nanoseconds(message.header.stamp)
+        trajectory = Trajectory(
+            # Zero means now; a stamp as old as our zero would otherwise read so.
+            stamp_ns and (stamp_ns - self._ros_zero_ns or 1),
+            tuple(message.joint_names),
+            tuple(TrajectoryPoint(
+                _nanoseconds(point.time_from_start), point.positions, point.velocities,
+                point.accelerations, point.effort) for point in message.points))
+        try:
+            controller.accept(trajectory, self._simulation.time_ns)
+        except TrajectoryRejected as reason:
+            self._log_rejection(str(reason))
+
+    def _log_rejection(self, reason: str) -> None:
+        logged_at, logged_count = self._last_rejection
+        count = self._simulation.controller.rejected
+        if time.monotonic() - logged_at < 1.0:
+            return
+        between = count - logged_count - 1
+        more = f' ({between} more since the last line, {count} in all)' if between else ''
+        self.get_logger().error(f'trajectory rejected: {reason}{more}')
+        self._last_rejection = (time.monotonic(), count)
+
+    def _reset(self, request: Future) -> None:
+        try:
+            request.set_result(self._lay_out())
+        except Exception as error:
+            request.set_exception(error)
+
+    def _lay_out(self) -> str:
+        task = self.get_parameter('task').value
+        seed = self.get_parameter('seed').value
+        before = self._simulation
+        if task == before.task:
+            before.reset(seed)
+        else:
+            after = self._new_simulation()
+            after.time_ns = before.time_ns
+            after.controller.accepted = before.controller.accepted
+            after.controller.rejected = before.controller.rejected
+            before.close()
+            self._simulation = after
+        if self._stamp_with_clock and self.get_parameter('reset_clock').value:
+            self._simulation.rewind()
+            self._pacing.forget()
+        self._start_ns = self._simulation.time_ns
+        return f'task {task}, seed {seed}'
+
+    def _publish_joints(self, stamp: Time) -> None:
+        message = JointState()
+        message.header.stamp = stamp
+        message.name = list(self._simulation.joints)
+        message.position = self._simulation.positions.tolist()
+        message.velocity = self._simulation.velocities.tolist()
+        message.effort = self._simulation.efforts.tolist()
+        self._joint_states.publish(message)
+
+    def _publish_images(self, stamp: Time) -> None:
+        for camera, (images, infos, info) in self._images.items():
+            picture = self._simulation.render(camera)
+            message = Image()
+            message.header.stamp = stamp
+            message.header.frame_id = info.header.frame_id
+            message.height, message.width = picture.shape[:2]
+            message.encoding = 'rgb8'
+            message.step = 3 * message.width
+            # Into the empty array: assigning an ndarray or bytes is far slower.
+            message.data.frombytes(memoryview(np.ascontiguousarray(picture)).cast('B'))
+            info.header.stamp = stamp
+            images.publish(message)
+            infos.publish(info)
+
+    def _publish_task_state(self) -> None:
+        state = self._simulation.task_state
+        controller = self._simulation.controller
+        self._task_state.publish(String(data=json.dumps({
+            'task': self._simulation.task, 'counts': state.counts, 'done': state.done,
+            'success': state.success, 'accepted_trajectories': controller.accepted,
+            'rejected_trajectories': controller.rejected})))
+
+
+def _known_tasks() -> tuple[str, ...]:
+    from lingbot_va_ros.sim.scenes import SCENES
+    return tuple(SCENES)
+
+
+def _fault(name: str, value) -> str:
+    """Return what is wrong with a parameter's value in one line; empty: nothing."""
+    if name not in _RANGES:
+        return ''
+    lower, upper = _RANGES[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return f"{name}: '{value}' is not a number"
+    if not lower <= value <= upper:
+        return f'{name}: {value:g} is outside {lower:g} to {upper:g}'
+    return ''
+
+
+def _nanoseconds(time_or_duration) -> int:
+    return time_or_duration.sec * _NS + time_or_duration.nanosec
+
+
+def _camera_info(camera: str, lens) -> CameraInfo:
+    message = CameraInfo()
+    message.header.frame_id = f'{camera}_camera_optical_frame'
+    message.width, message.height = lens.width, lens.height
+    message.distortion_model = 'plumb_bob'
+    message.d = [0.0] * 5
+    f, x, y = lens.focal_length, lens.centre_x, lens.centre_y
+    message.k = [f, 0.0, x, 0.0, f, y, 0.0, 0.0, 1.0]
+    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    message.p = [f, 0.0, x, 0.0, 0.0, f, y, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return message
+
+
+def _make_node() -> SimRobot:
+    try:
+        return SimRobot()
+    except CannotStart as reason:
+        # One line is all that the user needs; run_node would print a traceback.
+        print(f'sim_robot cannot start: {reason}', file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def main(args=None) -> None:
+    """Run the node until SIGINT or SIGTERM."""
+    sys.exit(run_node(_make_node, args))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,53 @@
+"""Draw what a camera of the simulated robot sees, and say what lens it has."""
+
+from dataclasses import dataclass
+
+from lingbot_va_ros.sim.gl import choose_gl
+
+choose_gl()
+
+import mujoco  # noqa: E402
+import numpy as np  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A pinhole without distortion, in pixels; pixel centres have whole-number coordinates."""
+
+    width: int
+    height: int
+    focal_length: float
+    centre_x: float
+    centre_y: float
+
+
+def lens_of(model: mujoco.MjModel, camera: str, width: int, height: int) -> Lens:
+    """Return the pinhole of a camera at this picture size; its vertical field of view counts."""
+    half_angle = np.deg2rad(model.camera(camera).fovy[0]) / 2
+    return Lens(width, height, height / 2 / np.tan(half_angle), (width - 1) / 2, (height - 1) / 2)
+
+
+class Cameras:
+    """
+    Draws pictures of one size.
+
+    The drawing context belongs to the thread that made it: make, use and close it in one thread.
+    """
+
+    def __init__(self, model: mujoco.MjModel, width: int, height: int):
+        self._renderer = mujoco.Renderer(model, height=height, width=width)
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        # Shapes that are touched but not seen are in group 0 of the robot (see simulation.py).
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[:] = 0
+        self._options.geomgroup[[1, 2]] = 1
+
+    def draw(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        """Return the picture of a camera, uint8 [H, W, 3], rgb, a fresh array."""
+        self._renderer.update_scene(data, camera, self._options)
+        return self._renderer.render()
+
+    def close(self) -> None:
+        """Free the drawing context."""
+        self._renderer.close()

@@ -1,0 +1,175 @@
+"""
+The simulated robot and its scene, without ROS.
+
+    simulation = Simulation(task='table', arms='left', seed=3)
+    simulation.controller.accept(trajectory, simulation.time_ns)
+    simulation.step(0.1)
+    picture = simulation.render('head')
+"""
+
+import colorsys
+
+from lingbot_va_ros.robot.embodiment import load_embodiment
+from lingbot_va_ros.sim.cameras import Cameras, Lens, lens_of
+from lingbot_va_ros.sim.robot_model import robot_spec
+from lingbot_va_ros.sim.scenes import SCENES, TaskState
+from lingbot_va_ros.sim.trajectory_controller import TrajectoryController
+
+import mujoco
+import numpy as np
+
+EMBODIMENTS = {'left': 'sim_left', 'right': 'sim_right', 'both': 'sim_dual'}
+# Shapes that are seen: the robot's visuals (group 1, as MuJoCo's URDF reader has it) and the rest.
+_SEEN = 2
+
+
+class Simulation:
+    """
+    One robot, one scene, one clock.
+
+    `joints` is the order of every joint array: all arms, then their grippers (rad; metres for
+    grippers). `time_ns` is the simulated time. All methods are called from one thread; `render`
+    makes the drawing context in the thread of its first call.
+
+    :raises ValueError: the task or the arms are unknown, or the seed is negative.
+    """
+
+    def __init__(self, task: str = 'table', arms: str = 'left', seed: int = 0,
+                 camera_width: int = 128, camera_height: int = 128):
+        if task not in SCENES:
+            raise ValueError(f"task: '{task}' is unknown; expected one of {', '.join(SCENES)}")
+        if arms not in EMBODIMENTS:
+            raise ValueError(
+                f"arms: '{arms}' is unknown; expected one of {', '.join(EMBODIMENTS)}")
+        self.task = task
+        self.embodiment = load_embodiment(EMBODIMENTS[arms])
+        self.joints = self.embodiment.joints
+        self.controller = TrajectoryController(self.joints)
+        self.time_ns = 0
+        self._scene = SCENES[task]()
+        self._size = (camera_width, camera_height)
+        self.model = self._compile()
+        self.data = mujoco.MjData(self.model)
+        self.cameras = tuple(
+            self.model.camera(index).name for index in range(self.model.ncam))
+        self._step_ns = round(self.model.opt.timestep * 1e9)
+        rows = [self.model.joint(name) for name in self.joints]
+        self._qpos = np.array([row.qposadr[0] for row in rows])
+        self._qvel = np.array([row.dofadr[0] for row in rows])
+        self._servos = np.array([self.model.actuator(name).id for name in self.joints])
+        self._drawing = None
+        self.reset(seed)
+
+    def _compile(self) -> mujoco.MjModel:
+        spec = robot_spec(self.embodiment)
+        _add_surroundings(spec)
+        robot_bodies = {body.name for body in spec.bodies}
+        self._scene.add(spec, tuple(arm.side for arm in self.embodiment.arms))
+        for body in spec.bodies:
+            if body.name not in robot_bodies:
+                for geom in body.geoms:
+                    geom.group = _SEEN
+        return spec.compile()
+
+    def reset(self, seed: int) -> None:
+        """
+        Put the arms home and lay out the scene anew; the same seed gives the same scene.
+
+        The clock goes on, as a real one does.
+
+        :raises ValueError: the seed is negative.
+        """
+        if seed < 0:
+            raise ValueError(f'seed: {seed} is negative; expected 0 or more')
+        rng = np.random.default_rng(seed)
+        mujoco.mj_resetData(self.model, self.data)
+        for arm in self.embodiment.arms:
+            follower = self.data.joint(f'{arm.side}_finger_2_joint')
+            follower.qpos[0] = self.embodiment.home[self.joints.index(arm.gripper.joint)]
+        self.data.qpos[self._qpos] = self.embodiment.home
+        self.data.ctrl[self._servos] = self.embodiment.home
+        _vary_light(self.model, rng)
+        self._scene.reset(self.model, self.data, rng)
+        mujoco.mj_forward(self.model, self.data)
+        self.controller.hold(self.embodiment.home)
+
+    def rewind(self) -> None:
+        """Set the clock back to zero and hold what is desired now."""
+        self.controller.hold(self.controller.desired.positions)
+        self.time_ns = 0
+
+    def step(self, seconds: float) -> None:
+        """Advance by a whole number of physics steps (0.002 s), at least one."""
+        for _ in range(max(1, round(seconds * 1e9 / self._step_ns))):
+            self.time_ns += self._step_ns
+            self.data.ctrl[self._servos] = self.controller.sample(self.time_ns).positions
+            mujoco.mj_step(self.model, self.data)
+            self._scene.after_step(self.model, self.data)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Measured joint positions, [J] float64."""
+        return self.data.qpos[self._qpos]
+
+    @property
+    def velocities(self) -> np.ndarray:
+        """Measured joint velocities, [J] float64."""
+        return self.data.qvel[self._qvel]
+
+    @property
+    def efforts(self) -> np.ndarray:
+        """What the servos exert, [J] float64, N m (N for grippers)."""
+        return self.data.qfrc_actuator[self._qvel]
+
+    @property
+    def task_state(self) -> TaskState:
+        """How the task stands."""
+        return self._scene.state()
+
+    def lens(self, camera: str) -> Lens:
+        """Return the lens of a camera at the size of the pictures."""
+        return lens_of(self.model, camera, *self._size)
+
+    def render(self, camera: str) -> np.ndarray:
+        """Return what a camera (see `cameras`) sees now: uint8 [H, W, 3], rgb."""
+        if self._drawing is None:
+            self._drawing = Cameras(self.model, *self._size)
+        return self._drawing.draw(self.data, camera)
+
+    def close(self) -> None:
+        """Free the drawing context, in the thread that drew."""
+        if self._drawing is not None:
+            self._drawing.close()
+            self._drawing = None
+
+
+def _add_surroundings(spec: mujoco.MjSpec) -> None:
+    """Add table, floor and light; the table's top is the plane z = 0."""
+    # Drawn without multisampling and shadows: ten times as fast.
+    spec.visual.quality.offsamples = 0
+    spec.visual.quality.shadowsize = 0
+    spec.visual.headlight.ambient = (0.30, 0.30, 0.30)
+    spec.visual.headlight.diffuse = (0.25, 0.25, 0.25)
+    spec.visual.headlight.specular = (0.0, 0.0, 0.0)
+    spec.visual.map.znear = 0.005
+    spec.visual.map.zfar = 10.0
+    # The near plane is given in units of the model's extent, which objects far off would stretch.
+    spec.stat.extent = 1.0
+    world = spec.worldbody
+    box, plane = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_PLANE
+    world.add_geom(name='table', type=box, size=(0.48, 0.65, 0.02), pos=(0.30, 0.0, -0.02),
+                   rgba=(0.62, 0.50, 0.38, 1.0), group=_SEEN, friction=(1.0, 0.01, 0.001))
+    world.add_geom(name='floor', type=plane, size=(3.0, 3.0, 0.1), pos=(0.0, 0.0, -0.75),
+                   rgba=(0.42, 0.45, 0.48, 1.0), group=_SEEN)
+    world.add_light(name='lamp', type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+                    pos=(0.3, 0.0, 2.0), dir=(0.0, 0.0, -1.0), castshadow=False,
+                    diffuse=(0.6, 0.6, 0.6), specular=(0.1, 0.1, 0.1))
+
+
+def _vary_light(model: mujoco.MjModel, rng: np.random.Generator) -> None:
+    """Turn and tint the lamp and paint the table by the generator."""
+    slant = rng.uniform(-0.5, 0.5, 2)
+    model.light('lamp').dir[:] = np.array([*slant, -1.0]) / np.sqrt(1 + slant @ slant)
+    model.light('lamp').diffuse[:] = rng.uniform(0.5, 0.7) * rng.uniform(0.9, 1.0, 3)
+    hue, strength = rng.uniform(0.05, 0.12), rng.uniform(0.15, 0.4)
+    model.geom('table').rgba[:3] = colorsys.hsv_to_rgb(hue, strength, rng.uniform(0.5, 0.7))
