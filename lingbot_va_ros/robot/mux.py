@@ -1,0 +1,376 @@
+"""The command mux without ROS: inputs in, one gated command a tick out, HOLD when in doubt."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+import math
+import threading
+from typing import Optional
+
+import numpy as np
+
+from lingbot_va_ros.robot.acceptance import check_jump, check_times, read_plan, Rejected
+from lingbot_va_ros.robot.embodiment import Embodiment
+from lingbot_va_ros.robot.gate import CommandFilter
+from lingbot_va_ros.robot.mode import Mode, ModeMachine
+from lingbot_va_ros.robot.stream import CommandStream
+from lingbot_va_ros.robot.trajectory import Plan, TrajectoryMessage
+
+# A joint slower than this share of its velocity limit counts as standing.
+STANDING = 0.05
+# A go-home motion is over when the reference is this close (rad, m) to its end.
+AT_HOME = 1e-9
+
+
+@dataclass(frozen=True)
+class MuxSettings:
+    """
+    Times in seconds, distances in rad (m for prismatic joints).
+
+    `max_jump`: a plan may begin as far away as a joint goes in this time at its velocity limit.
+    `home_speed`: share of the velocity and acceleration limits that go_home uses.
+    """
+
+    source_timeout: float = 0.2
+    joint_state_timeout: float = 0.2
+    start_tolerance: float = 0.05
+    max_following_error: float = 0.35
+    max_rejections: int = 10
+    max_jump: float = 0.2
+    emergency_stop_timeout: float = 0.0
+    home_speed: float = 0.2
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one tick sends: a command or none, and the executed points (due ns, q, v)."""
+
+    command: Optional[Plan] = None
+    executed: list = field(default_factory=list)
+
+
+class Mux:
+    """
+    Take joint states, plans and requests from one thread, give commands to another.
+
+    `now_ns` is ROS time, `now_s` the clock of the watchdogs (steady, or ROS time in simulation).
+    Every method is short; none waits for anything but the others.
+
+    :param period_ns: from tick to tick; ticks are whole periods apart.
+    """
+
+    def __init__(self, embodiment: Embodiment, settings: MuxSettings, period_ns: int):
+        self.embodiment = embodiment
+        self.settings = settings
+        self.period_ns = period_ns
+        self.machine = ModeMachine(settings.emergency_stop_timeout)
+        self.accepted = 0
+        self.rejected: Counter[str] = Counter()
+        self.rejected_in_row = 0
+        self.last_rejection = ''
+        self.skipped_ticks = 0
+        self._lock = threading.Lock()
+        self._stream = CommandStream(embodiment.limits, period_ns)
+        limits = embodiment.limits
+        self._home_filter = CommandFilter(
+            replace(
+                limits, velocity=limits.velocity * settings.home_speed,
+                acceleration=limits.acceleration * settings.home_speed),
+            period_ns * 1e-9)
+        grippers = {arm.gripper.joint for arm in embodiment.arms if arm.gripper}
+        # A gripper that holds something cannot reach its command: that is no fault.
+        self._follows = np.array([name not in grippers for name in embodiment.joints])
+        self._column = {name: index for index, name in enumerate(embodiment.joints)}
+        count = len(embodiment.joints)
+        self._q = np.zeros(count)
+        self._v = np.zeros(count)
+        self._heard = np.full(count, -math.inf)
+        self._stamps = np.zeros(count, dtype=np.int64)
+        self._plan: Optional[Plan] = None
+        self._plan_is_new = False
+        self._plan_heard = -math.inf
+        self._plan_stamp_ns = -1
+        self._begin_anew = False
+        self._home: Optional[tuple[np.ndarray, np.ndarray]] = None
+        self._entries_sent = 0
+        self._last_tick_ns: Optional[int] = None
+
+    # ---- inputs
+
+    def joint_state(self, names, positions, velocities, stamp_ns: int, now_s: float) -> None:
+        """
+        Take measured joints, any subset of the robot's, in any order.
+
+        Values that are not finite, and a stamp that stands still, leave a joint as old as it was.
+        """
+        with self._lock:
+            for index, name in enumerate(names):
+                column = self._column.get(name)
+                if column is None or index >= len(positions):
+                    continue
+                if not math.isfinite(positions[index]):
+                    continue
+                if stamp_ns and stamp_ns == self._stamps[column]:
+                    continue
+                velocity = velocities[index] if index < len(velocities) else 0.0
+                self._q[column] = positions[index]
+                self._v[column] = velocity if math.isfinite(velocity) else 0.0
+                self._stamps[column] = stamp_ns
+                self._heard[column] = now_s
+
+    def plan_message(
+            self, message: TrajectoryMessage, now_ns: int, now_s: float) -> Optional[str]:
+        """Take a plan of the policy; returns None or the reason why it is refused."""
+        try:
+            plan = read_plan(message, self.embodiment)
+            with self._lock:
+                check_times(
+                    message.stamp_ns, plan, now_ns, self._plan_stamp_ns,
+                    int(self.settings.source_timeout * 1e9))
+                where = self._where(now_ns, now_s)
+                if where is not None:
+                    check_jump(plan, now_ns, where, self.embodiment, self.settings.max_jump)
+                self._plan, self._plan_is_new = plan, True
+                self._plan_stamp_ns, self._plan_heard = message.stamp_ns, now_s
+                self.rejected_in_row = 0
+                self.accepted += 1
+            return None
+        except Rejected as refusal:
+            with self._lock:
+                self.rejected[refusal.kind] += 1
+                self.rejected_in_row += 1
+                self.last_rejection = str(refusal)
+                if self.rejected_in_row >= self.settings.max_rejections \
+                        and self.machine.mode == Mode.POLICY:
+                    self.machine.fall_to_hold(
+                        f'{self.rejected_in_row} messages refused in a row, the last: {refusal}')
+            return str(refusal)
+
+    def emergency_input(self, pressed: bool, now_s: float) -> None:
+        """Take a message of the emergency-stop input."""
+        with self._lock:
+            self.machine.emergency_input(pressed, now_s)
+
+    def emergency_fault(self, reason: str) -> None:
+        """Latch STOPPED where the emergency-stop input is supervised and cannot work."""
+        with self._lock:
+            if self.settings.emergency_stop_timeout > 0:
+                self.machine.stop(reason)
+
+    # ---- requests
+
+    def choose(self, mode: int, now_ns: int, now_s: float) -> tuple[bool, str]:
+        """Answer set_mode: (success, message)."""
+        try:
+            mode = Mode(mode)
+        except ValueError:
+            known = ', '.join(f'{known.value} {known.name}' for known in Mode)
+            return False, f'mode {mode} does not exist; there are {known}'
+        with self._lock:
+            if mode == Mode.TELEOP:
+                return False, 'TELEOP is not available in this version'
+            if mode == Mode.POLICY and self.machine.mode == Mode.POLICY:
+                return True, 'POLICY already'
+            missing = []
+            if mode == Mode.POLICY:
+                missing = self._missing_joints(now_s) + self._missing_source(now_ns, now_s)
+            elif mode == Mode.HOLD and not self._stream.started:
+                missing = self._missing_joints(now_s)
+            success, message = self.machine.choose(mode, missing)
+            if success:
+                self._home = None
+                if mode == Mode.POLICY:
+                    self._begin_anew = True
+                    self._plan_is_new = True
+                    self.rejected_in_row = 0
+            return success, message
+
+    def clear_stop(self, now_s: float) -> tuple[bool, str]:
+        """Answer clear_stop: (success, message)."""
+        with self._lock:
+            return self.machine.clear_stop(now_s)
+
+    def go_home(self, now_s: float) -> tuple[bool, str]:
+        """Answer go_home: (success, message); the motion begins at the next tick."""
+        with self._lock:
+            if self.machine.mode != Mode.HOLD:
+                return False, f'go_home needs HOLD, not {self.machine.mode.name}'
+            if not self.machine.chosen:
+                return False, 'nothing moves before the first set_mode; choose HOLD first'
+            missing = self._missing_joints(now_s)
+            if missing:
+                return False, 'go_home needs ' + '; '.join(missing)
+            if self._home is None:
+                self._begin_anew = True
+                # Filled at the tick, from where the arm then is.
+                self._home = (np.empty(0), np.empty(0))
+            return True, 'going home; any set_mode breaks it off'
+
+    def _missing_joints(self, now_s: float) -> list[str]:
+        old = now_s - self._heard > self.settings.joint_state_timeout
+        if not np.any(old):
+            return []
+        names = [name for name, is_old in zip(self.embodiment.joints, old) if is_old]
+        if len(names) == len(self.embodiment.joints) and not np.any(np.isfinite(self._heard)):
+            return ['joint_states (none received)']
+        age = now_s - self._heard[old].min()
+        age = f'{age:.2f} s old' if math.isfinite(age) else 'never received'
+        return [f'fresh joint_states of {", ".join(names)} ({age})']
+
+    def _missing_source(self, now_ns: int, now_s: float) -> list[str]:
+        age = now_s - self._plan_heard
+        why = f' (last refused: {self.last_rejection})' if self.rejected_in_row else ''
+        if math.isinf(age):
+            return [f'policy/joint_trajectory: no acceptable message received{why}']
+        if age > self.settings.source_timeout:
+            return [f'fresh policy/joint_trajectory: the last good one is {age:.2f} s old{why}']
+        where = self._where(now_ns, now_s)
+        if where is not None:
+            try:
+                check_jump(
+                    self._plan, now_ns, where, self.embodiment, self.settings.max_jump)
+            except Rejected as refusal:
+                return [f'a plan that begins where the arm is: {refusal}']
+        return []
+
+    # ---- where the arm is
+
+    def _fresh(self, now_s: float) -> bool:
+        return bool(np.all(now_s - self._heard <= self.settings.joint_state_timeout))
+
+    def _start(self, now_s: float) -> Optional[tuple[np.ndarray, np.ndarray]]:
+        """
+        Return the state (q, v) that a motion from rest begins with, or None if nobody knows.
+
+        The last command where the arm stands within start_tolerance of it, else as measured.
+        """
+        last = self._stream.last_position()
+        if not self._fresh(now_s):
+            return None if last is None else (last, np.zeros_like(last))
+        if last is None:
+            return self._q.copy(), self._v.copy()
+        standing = np.abs(self._v) <= STANDING * self.embodiment.limits.velocity
+        near = standing & (np.abs(self._q - last) <= self.settings.start_tolerance)
+        return np.where(near, last, self._q), np.where(near, 0.0, self._v)
+
+    def _where(self, now_ns: int, now_s: float) -> Optional[np.ndarray]:
+        if self._stream.moving(now_ns) or (
+                self.machine.mode == Mode.POLICY and self._stream.started
+                and not self._begin_anew):
+            return self._stream.state(now_ns)[0]
+        start = self._start(now_s)
+        return None if start is None else start[0]
+
+    # ---- the tick
+
+    def tick(self, tick_ns: int, now_s: float, jumped: str = '') -> Tick:
+        """
+        Watch over everything and return what is to be sent at this tick.
+
+        :param tick_ns: ROS time of the tick, whole periods after the one before.
+        :param jumped: how the clock jumped since the last tick; then `tick_ns` begins a new grid.
+        """
+        with self._lock:
+            if jumped:
+                self._clock_jumped(tick_ns, now_s, jumped)
+            executed = self._stream.executed(tick_ns)
+            if self._last_tick_ns is not None and not jumped:
+                self.skipped_ticks += max(
+                    0, round((tick_ns - self._last_tick_ns) / self.period_ns) - 1)
+            self._last_tick_ns = tick_ns
+            self.machine.watch(now_s)
+            self._watch(tick_ns, now_s)
+            command = self._command(tick_ns, now_s)
+            executed += self._stream.executed(tick_ns + self.period_ns)
+            return Tick(command, executed)
+
+    def last_stop(self, time_ns: int) -> Tick:
+        """Return the stop to send when the mux ends while the arm is moving, else nothing."""
+        with self._lock:
+            moving = self._stream.moving(time_ns) or self.machine.mode == Mode.POLICY
+            if not moving or not self._stream.started:
+                return Tick()
+            executed = self._stream.executed(time_ns)
+            self.machine.fall_to_hold('the mux ends')
+            self._entries_sent = self.machine.entries
+            self._home = None
+            command = self._stream.stop(time_ns)
+            return Tick(command, executed + self._stream.executed(command.end_ns))
+
+    def _clock_jumped(self, tick_ns: int, now_s: float, how: str) -> None:
+        moving = self._last_tick_ns is not None and self._stream.moving(self._last_tick_ns)
+        if self._stream.started:
+            # What the controller was to reach by now, on the old clock.
+            state = self._stream.state((self._last_tick_ns or 0) + self.period_ns)
+            self._stream.begin(tick_ns, *state)
+        self._plan, self._plan_heard, self._plan_stamp_ns = None, -math.inf, -1
+        self._heard[:] = -math.inf
+        self._stamps[:] = 0
+        self.machine.forget_times(now_s)
+        if not self.machine.fall_to_hold(how) and moving:
+            self.machine.hold_again(how)
+        self._home = None
+
+    def _watch(self, tick_ns: int, now_s: float) -> None:
+        """Fall to HOLD when the source, the joint states or the arm itself are lost."""
+        policy = self.machine.mode == Mode.POLICY
+        if not policy and self._home is None:
+            return
+        # So much earlier that the stop is out within the timeout.
+        early = 2e-9 * self.period_ns
+        reason = ''
+        if policy and now_s - self._plan_heard > self.settings.source_timeout - early:
+            reason = f'policy/joint_trajectory silent for {self.settings.source_timeout:g} s'
+            if self.rejected_in_row:
+                reason += f'; last refused: {self.last_rejection}'
+        elif np.any(now_s - self._heard > self.settings.joint_state_timeout - early):
+            old = now_s - self._heard > self.settings.joint_state_timeout - early
+            names = [name for name, is_old in zip(self.embodiment.joints, old) if is_old]
+            reason = f'joint_states of {", ".join(names)} are too old'
+        elif not self._begin_anew:
+            error = np.abs(self._q - self._stream.state(tick_ns)[0]) * self._follows
+            worst = int(np.argmax(error))
+            if error[worst] > self.settings.max_following_error:
+                reason = (
+                    f"following error of '{self.embodiment.joints[worst]}' is {error[worst]:.3f}, "
+                    f'more than {self.settings.max_following_error:g}')
+        if reason and not self.machine.fall_to_hold(reason):
+            self.machine.hold_again(f'go_home broken off: {reason}')
+
+    def _command(self, tick_ns: int, now_s: float) -> Optional[Plan]:
+        if self.machine.entries != self._entries_sent:
+            self._entries_sent = self.machine.entries
+            self._home = None
+            self._continue_or_begin(tick_ns, now_s)
+            self._begin_anew = False
+            return self._stream.stop(tick_ns) if self._stream.started else None
+        moving = self.machine.mode == Mode.POLICY or self._home is not None
+        if not moving or self.machine.mode == Mode.STOPPED:
+            return None
+        if self._begin_anew:
+            self._continue_or_begin(tick_ns, now_s)
+            self._begin_anew = False
+            if self._home is not None:
+                self._home = self._stream.state(tick_ns)
+        if self._home is not None:
+            return self._step_home(tick_ns)
+        if self._plan_is_new:
+            self._plan = self._plan.anchored(tick_ns, *self._stream.state(tick_ns))
+            self._plan_is_new = False
+        return self._stream.follow(tick_ns, *self._plan.sample(tick_ns + self.period_ns))
+
+    def _continue_or_begin(self, tick_ns: int, now_s: float) -> None:
+        if self._stream.moving(tick_ns):
+            return
+        start = self._start(now_s)
+        if start is not None:
+            self._stream.begin(tick_ns, *start)
+
+    def _step_home(self, tick_ns: int) -> Plan:
+        home = np.clip(
+            self.embodiment.home, self.embodiment.limits.lower, self.embodiment.limits.upper)
+        self._home = self._home_filter.step(*self._home, home, np.zeros_like(home))
+        command = self._stream.follow(tick_ns, *self._home)
+        q, v = self._home
+        if np.all(np.abs(q - home) < AT_HOME) and np.all(np.abs(v) < AT_HOME):
+            self._home = None
+        return command

@@ -1,0 +1,413 @@
+"""The command mux without ROS: what it sends, and what makes it hold or stop."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lingbot_va_ros.robot.embodiment import Arm, Controller, Embodiment, Gripper, JointLimits
+from lingbot_va_ros.robot.mode import Mode
+from lingbot_va_ros.robot.mux import Mux, MuxSettings
+from lingbot_va_ros.robot.trajectory import TrajectoryMessage, TrajectoryPoint
+
+JOINTS = ('j1', 'j2', 'grip')
+LIMITS = JointLimits(
+    lower=np.array([-2.0, -1.0, 0.0]), upper=np.array([2.0, 1.0, 0.04]),
+    velocity=np.array([2.0, 2.0, 0.15]), acceleration=np.array([10.0, 10.0, 1.0]),
+    jerk=np.full(3, 100.0))
+ROBOT = Embodiment(
+    name='two', joints=JOINTS, limits=LIMITS, home=np.array([0.5, -0.5, 0.04]),
+    arms=(Arm('left', ('j1', 'j2'), Gripper('grip', 0.04, 0.0)),),
+    controllers=(Controller('c', JOINTS, 'trajectory'),), cameras={}, urdf=None)
+PERIOD = 10_000_000
+START = np.array([0.1, -0.2, 0.02])
+
+
+class Bench:
+    """A mux with a robot that follows at once and a policy that wants to be at `goal(t)`."""
+
+    def __init__(self, **settings):
+        self.mux = Mux(ROBOT, replace(MuxSettings(), **settings), PERIOD)
+        self.now = 1_000_000_000_000
+        self.measured, self.speed = START.copy(), np.zeros(3)
+        self.goal = lambda t_ns: START
+        self.joints_alive = self.policy_alive = True
+        self.follows = True
+        self.commands, self.executed = [], []
+
+    @property
+    def now_s(self):
+        return self.now * 1e-9
+
+    @property
+    def mode(self):
+        return self.mux.machine.mode
+
+    def message(self, stamp=None, **changes):
+        stamp = self.now if stamp is None else stamp
+        times = [PERIOD * 2 * (i + 1) for i in range(10)]
+        rows = [np.asarray(self.goal(stamp + t), float) for t in times]
+        speeds = [
+            (np.asarray(self.goal(stamp + t + 1000)) - np.asarray(self.goal(stamp + t - 1000)))
+            / 2e-6 for t in times]
+        speeds[-1] = np.zeros(3)
+        points = tuple(
+            TrajectoryPoint(t, tuple(q), tuple(v)) for t, q, v in zip(times, rows, speeds))
+        return replace(TrajectoryMessage(stamp, JOINTS, points), **changes)
+
+    def send_plan(self, **changes):
+        return self.mux.plan_message(self.message(**changes), self.now, self.now_s)
+
+    def run(self, ticks, every_tick=lambda: None):
+        for _ in range(ticks):
+            if self.joints_alive:
+                self.mux.joint_state(
+                    JOINTS, self.measured, self.speed, self.now, self.now_s)
+            if self.policy_alive and (self.now // PERIOD) % 2 == 0:
+                self.send_plan()
+            every_tick()
+            tick = self.mux.tick(self.now, self.now_s)
+            if tick.command is not None:
+                self.commands.append((self.now, tick.command))
+            self.executed += tick.executed
+            if tick.executed and self.follows:
+                self.measured, self.speed = tick.executed[-1][1:]
+            self.now += PERIOD
+
+    def choose(self, mode):
+        return self.mux.choose(mode, self.now, self.now_s)
+
+
+def sweep(begin_ns):
+    def goal(t_ns):
+        t = max(0.0, (t_ns - begin_ns) * 1e-9)
+        return START + np.array([0.5, 0.3, 0.01]) * (1 - np.cos(2 * min(t, 1.5)))
+    return goal
+
+
+def assert_executed_inside_limits(executed, start):
+    q, v = np.asarray(start), np.zeros(3)
+    for _, q_next, v_next in executed:
+        assert np.all(np.abs(v_next) <= LIMITS.velocity + 1e-9)
+        assert np.all(np.abs(v_next - v) <= LIMITS.acceleration * PERIOD * 1e-9 + 1e-7)
+        np.testing.assert_allclose(
+            q_next, q + (v + v_next) / 2 * PERIOD * 1e-9, atol=1e-9)
+        q, v = q_next, v_next
+
+
+def test_nothing_is_sent_before_a_mode_is_chosen():
+    bench = Bench()
+    bench.run(30)
+    assert bench.mode == Mode.HOLD and not bench.commands and not bench.executed
+
+
+def test_hold_is_sent_once_as_a_stop_at_the_measured_position():
+    bench = Bench()
+    bench.run(5)
+    assert bench.choose(Mode.HOLD)[0]
+    bench.run(20)
+    assert len(bench.commands) == 1
+    command = bench.commands[0][1]
+    np.testing.assert_allclose(command.positions[-1], START)
+    assert np.all(command.velocities[-1] == 0)
+    assert len(bench.executed) == 1
+
+
+def test_policy_follows_its_plan_and_reports_every_command():
+    bench = Bench()
+    bench.run(5)
+    bench.goal = sweep(bench.now + 50 * PERIOD)
+    assert bench.choose(Mode.POLICY) == (True, 'POLICY')
+    bench.run(150)
+    assert bench.mode == Mode.POLICY
+    assert len(bench.commands) == len(bench.executed) == 150
+    for (sent_ns, command), (due_ns, q, v) in zip(bench.commands, bench.executed):
+        assert due_ns == sent_ns + PERIOD == command.times_ns[1]
+        np.testing.assert_array_equal(command.positions[1], q)
+        assert np.all(command.velocities[-1] == 0)
+    assert_executed_inside_limits(bench.executed, START)
+    worst = max(np.abs(q - bench.goal(t)).max() for t, q, _ in bench.executed)
+    assert worst < 2e-4
+
+
+def test_policy_needs_joint_states_and_a_source_and_names_both():
+    bench = Bench()
+    success, message = bench.choose(Mode.POLICY)
+    assert not success
+    assert 'joint_states (none received)' in message and 'policy/joint_trajectory' in message
+    assert bench.mode == Mode.HOLD
+
+
+def test_a_joint_that_is_too_old_is_named():
+    bench = Bench()
+    bench.run(5)
+    bench.joints_alive = False
+    bench.run(30)
+    bench.mux.joint_state(JOINTS[:2], START[:2], (), bench.now, bench.now_s)
+    success, message = bench.choose(Mode.POLICY)
+    assert not success and 'fresh joint_states of grip (' in message
+
+
+def moving_bench(**settings):
+    bench = Bench(**settings)
+    bench.run(5)
+    bench.goal = sweep(bench.now)
+    assert bench.choose(Mode.POLICY)[0]
+    bench.run(40)
+    assert bench.mode == Mode.POLICY and np.abs(bench.executed[-1][2]).max() > 0.3
+    return bench
+
+
+def test_a_silent_source_means_hold_within_the_timeout_for_good():
+    bench = moving_bench()
+    bench.policy_alive = False
+    heard = bench.mux._plan_heard
+    while bench.mode == Mode.POLICY:
+        bench.run(1)
+    assert bench.now_s - heard <= bench.mux.settings.source_timeout
+    assert 'silent' in bench.mux.machine.reason
+    count = len(bench.commands)
+    bench.policy_alive = True
+    bench.run(60)
+    assert bench.mode == Mode.HOLD and len(bench.commands) == count
+    assert_executed_inside_limits(bench.executed, START)
+    assert np.all(bench.executed[-1][2] == 0)
+
+
+def test_a_stamp_that_stands_still_means_hold():
+    bench = moving_bench(max_rejections=1000)
+    bench.policy_alive = False
+    frozen = bench.now - PERIOD
+    bench.run(40, lambda: bench.send_plan(stamp=frozen))
+    assert bench.mode == Mode.HOLD
+    assert bench.mux.rejected['not_newer'] > 5
+
+
+def test_refusals_in_a_row_mean_hold_and_are_counted():
+    bench = moving_bench(max_rejections=3)
+    bench.policy_alive = False
+    bench.run(3, lambda: bench.send_plan(joints=('j1', 'j2', 'other')))
+    assert bench.mode == Mode.HOLD
+    assert bench.mux.rejected['joints'] == 3
+    assert 'unknown joints other; missing joints grip' in bench.mux.machine.reason
+
+
+def test_old_joint_states_mean_hold():
+    bench = moving_bench()
+    bench.joints_alive = False
+    bench.run(25)
+    assert bench.mode == Mode.HOLD and 'joint_states of j1, j2, grip' in bench.mux.machine.reason
+
+
+def test_a_following_error_means_hold_and_names_the_joint():
+    bench = moving_bench(max_following_error=0.2)
+    bench.follows = False
+    bench.run(60)
+    assert bench.mode == Mode.HOLD
+    assert "following error of 'j1'" in bench.mux.machine.reason
+
+
+def test_a_gripper_that_holds_something_is_no_following_error():
+    bench = Bench(max_following_error=0.005)
+    bench.run(5)
+    assert bench.choose(Mode.POLICY)[0]
+    bench.follows = False
+    bench.goal = lambda t: START + [0, 0, 0.015]
+    bench.run(50)
+    assert bench.mode == Mode.POLICY
+
+
+def test_missed_ticks_continue_on_the_braking_tail():
+    bench = moving_bench()
+    q_then, v_then = bench.executed[-1][1:]
+    bench.now += 3 * PERIOD
+    bench.run(20)
+    assert bench.mux.skipped_ticks == 3
+    dues = [due for due, _, _ in bench.executed]
+    assert np.all(np.diff(dues) == PERIOD), 'executed has a gap'
+    assert_executed_inside_limits(bench.executed, START)
+
+
+@pytest.mark.parametrize('jump', [-5_000_000_000, 3_000_000_000])
+def test_a_clock_jump_means_a_stop_and_hold(jump):
+    bench = moving_bench()
+    q_due, v_due = bench.executed[-1][1:]
+    bench.now += jump
+    tick = bench.mux.tick(bench.now, bench.now_s, jumped='clock jumped')
+    assert bench.mode == Mode.HOLD and bench.mux.machine.reason == 'clock jumped'
+    assert tick.command.times_ns[0] == bench.now
+    np.testing.assert_allclose(tick.command.positions[0], q_due)
+    np.testing.assert_allclose(tick.command.velocities[0], v_due)
+    assert np.all(tick.command.velocities[-1] == 0)
+    # The policy may go on after that, with the new clock.
+    bench.executed.clear()
+    bench.goal = lambda t: tick.command.positions[-1]
+    bench.now += PERIOD
+    bench.run(60)
+    assert bench.choose(Mode.POLICY) == (True, 'POLICY')
+
+
+def test_the_next_motion_starts_at_the_last_command_if_the_arm_is_near_it():
+    bench = moving_bench(start_tolerance=0.05)
+    bench.choose(Mode.HOLD)
+    bench.run(50)
+    rest = bench.executed[-1][1]
+    bench.measured = rest + [0.03, 0.0, 0.0]
+    bench.goal = lambda t: rest
+    bench.run(3)
+    assert bench.choose(Mode.POLICY)[0]
+    bench.run(1)
+    np.testing.assert_allclose(bench.commands[-1][1].positions[0], rest)
+
+
+def test_the_next_motion_starts_where_the_arm_was_moved_by_others():
+    bench = moving_bench(start_tolerance=0.05)
+    bench.choose(Mode.HOLD)
+    bench.run(50)
+    bench.measured = bench.executed[-1][1] + [0.3, 0.0, 0.0]
+    moved = bench.measured
+    bench.goal = lambda t: moved
+    bench.run(3)
+    assert bench.choose(Mode.POLICY)[0]
+    bench.run(1)
+    np.testing.assert_allclose(bench.commands[-1][1].positions[0], moved)
+
+
+def test_a_plan_that_begins_elsewhere_is_no_source():
+    bench = Bench()
+    bench.goal = lambda t: START + [1.0, 0.0, 0.0]
+    bench.run(5)
+    success, message = bench.choose(Mode.POLICY)
+    assert not success and "'j1' would jump from 0.1 to 1.1" in message
+
+
+def test_emergency_stop_brakes_latches_and_clears_only_to_hold():
+    bench = moving_bench()
+    bench.mux.emergency_input(True, bench.now_s)
+    bench.run(50)
+    assert bench.mode == Mode.STOPPED
+    assert_executed_inside_limits(bench.executed, START)
+    assert np.all(bench.executed[-1][2] == 0)
+    assert not bench.choose(Mode.POLICY)[0]
+    assert bench.mux.clear_stop(bench.now_s) == (False, 'the emergency stop is still pressed')
+    bench.mux.emergency_input(False, bench.now_s)
+    assert bench.mode == Mode.STOPPED
+    assert bench.mux.clear_stop(bench.now_s)[0]
+    assert bench.mode == Mode.HOLD
+    count = len(bench.executed)
+    bench.run(30)
+    positions = np.array([q for _, q, _ in bench.executed[count - 1:]])
+    np.testing.assert_allclose(positions, positions[:1].repeat(len(positions), 0))
+
+
+def test_a_supervised_emergency_stop_starts_stopped_and_latches_on_silence():
+    bench = Bench(emergency_stop_timeout=0.3)
+    bench.run(5)
+    assert bench.mode == Mode.STOPPED and not bench.commands
+    assert bench.mux.clear_stop(bench.now_s) == (False, 'the emergency stop input is silent')
+    bench.mux.emergency_input(False, bench.now_s)
+    assert bench.mux.clear_stop(bench.now_s)[0]
+    assert bench.choose(Mode.POLICY)[0]
+    bench.run(40)
+    assert bench.mode == Mode.STOPPED
+    assert 'not heard for 0.3 s' in bench.mux.machine.reason
+
+
+def test_go_home_moves_gently_to_home_in_hold():
+    bench = Bench(home_speed=0.25)
+    bench.run(5)
+    assert not bench.mux.go_home(bench.now_s)[0], 'nothing may move before a mode is chosen'
+    bench.choose(Mode.HOLD)
+    bench.run(5)
+    assert bench.mux.go_home(bench.now_s)[0]
+    bench.run(400)
+    np.testing.assert_allclose(bench.executed[-1][1], ROBOT.home, atol=1e-8)
+    fastest = np.max([np.abs(v) for _, _, v in bench.executed], axis=0)
+    assert np.all(fastest <= 0.25 * LIMITS.velocity + 1e-9)
+    count = len(bench.commands)
+    bench.run(20)
+    assert len(bench.commands) == count and bench.mode == Mode.HOLD
+
+
+def test_set_mode_breaks_go_home_off():
+    bench = Bench(home_speed=0.25)
+    bench.run(5)
+    bench.choose(Mode.HOLD)
+    bench.run(5)
+    bench.mux.go_home(bench.now_s)
+    bench.run(20)
+    bench.choose(Mode.HOLD)
+    bench.run(100)
+    assert np.abs(bench.executed[-1][1] - ROBOT.home).max() > 0.1
+    assert np.all(bench.executed[-1][2] == 0)
+    assert_executed_inside_limits(bench.executed, START)
+
+
+def test_the_last_stop_is_sent_only_while_moving():
+    bench = moving_bench()
+    stop = bench.mux.last_stop(bench.now)
+    assert np.all(stop.command.velocities[-1] == 0)
+    idle = Bench()
+    idle.run(5)
+    idle.choose(Mode.HOLD)
+    idle.run(5)
+    assert idle.mux.last_stop(idle.now).command is None
+
+
+@pytest.mark.parametrize('mode, expected', [(1, 'TELEOP is not available'), (9, 'mode 9')])
+def test_modes_that_do_not_exist_are_refused_by_name(mode, expected):
+    success, message = Bench().choose(mode)
+    assert not success and expected in message
+
+
+def point(t, q, v=(0.0, 0.0, 0.0), a=()):
+    return TrajectoryPoint(t, tuple(q), tuple(v), tuple(a))
+
+
+@pytest.mark.parametrize('kind, changes, expected', [
+    ('empty', {'points': ()}, 'no points'),
+    ('joints', {'joints': ('j1', 'j1', 'j2')}, 'missing joints grip; a joint is named twice'),
+    ('lengths', {'points': (point(PERIOD, START[:2]),)}, '2 positions, expected 3'),
+    ('lengths', {'points': (point(PERIOD, START, (0.0,)),)}, '1 velocities, expected 3'),
+    ('not_finite', {'points': (point(PERIOD, (0.1, np.nan, 0.02)),)}, "positions of 'j2'"),
+    ('not_finite', {'points': (point(PERIOD, START, a=(0, 0, np.inf)),)}, 'accelerations'),
+    ('times', {'points': (point(0, START),)}, 'above 0'),
+    ('times', {'points': (point(PERIOD, START), point(PERIOD, START))}, 'increasing'),
+    ('final_velocity', {'points': (point(PERIOD, START, (0, 0.1, 0)),)}, "velocity of 'j2'"),
+    ('limits', {'points': (point(PERIOD, (0.1, -1.5, 0.02)),)}, "'j2' at -1.5 is outside -1 … 1"),
+    ('jump', {'points': (point(PERIOD, (0.9, -0.2, 0.02)),)}, "'j1' would jump"),
+])
+def test_a_message_is_refused_whole_with_one_reason(kind, changes, expected):
+    bench = Bench()
+    bench.policy_alive = False
+    bench.run(1)
+    assert expected in bench.send_plan(**changes)
+    assert dict(bench.mux.rejected) == {kind: 1} and bench.mux.accepted == 0
+
+
+@pytest.mark.parametrize('kind, offset', [
+    ('future', 60_000_000), ('stale', -250_000_000)])
+def test_stamps_far_from_now_are_refused(kind, offset):
+    bench = Bench()
+    bench.send_plan(stamp=bench.now + offset)
+    assert dict(bench.mux.rejected) == {kind: 1}
+
+
+def test_a_plan_whose_last_point_is_past_is_refused():
+    bench = Bench()
+    assert 'past' in bench.send_plan(
+        stamp=bench.now - 100_000_000, points=(point(PERIOD, START),))
+
+
+def test_joint_order_of_a_message_is_free():
+    bench = Bench()
+    bench.policy_alive = False
+    bench.run(2)
+    mixed = tuple(point(PERIOD * (i + 2), START[[2, 0, 1]]) for i in range(3))
+    assert bench.send_plan(joints=('grip', 'j1', 'j2'), points=mixed) is None
+
+
+def test_a_plan_without_velocities_is_taken():
+    bench = Bench()
+    points = tuple(point(PERIOD * (i + 2), START, ()) for i in range(3))
+    assert bench.send_plan(points=points) is None
