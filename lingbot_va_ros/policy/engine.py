@@ -1,0 +1,204 @@
+"""A loaded checkpoint with its one episode: images and executed actions in, chunks out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Dict, List, Mapping, Optional, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lingbot_va_ros.model.checkpoint import load_transformer
+from lingbot_va_ros.model.codec import IMAGES_PER_FRAME, CodecStream, VideoCodec, load_codec
+from lingbot_va_ros.model.text import TextEncoder, load_text_encoder
+from lingbot_va_ros.model.transformer import Transformer
+from lingbot_va_ros.model.views import latent_size
+from lingbot_va_ros.policy.actions import denormalise, normalise
+from lingbot_va_ros.policy.policy_file import PolicyFile, Sampling
+from lingbot_va_ros.policy.session import ChunkShape, Session, chunk_noise
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """
+    A predicted chunk in robot units.
+
+    :param actions: [n, used] float32, those to be executed (the first frame of an episode is not).
+    :param latents: [1, C, F, h, w], the imagined video.
+    """
+
+    actions: np.ndarray
+    latents: Tensor
+
+
+class Engine:
+    """
+    One policy on one device.
+
+    Not thread-safe: the thread that made it owns it.
+    """
+
+    def __init__(
+        self, network: Transformer, codec: VideoCodec, text_encoder: TextEncoder,
+        policy: PolicyFile, video: Sampling, action: Sampling, memory_chunks: int, seed: int,
+    ):
+        self.policy = policy
+        self.codec = codec
+        self.text_encoder = text_encoder
+        self.seed = seed
+        rows, columns = latent_size(
+            policy.layout, len(policy.cameras), policy.height, policy.width)
+        self.shape = ChunkShape(policy.frames_per_chunk, policy.actions_per_frame, rows, columns)
+        self.session = Session(
+            network, self.shape, video, action, policy.used_channels, memory_chunks)
+        self.stream = CodecStream(
+            codec, policy.layout, policy.cameras, policy.height, policy.width)
+        self.instruction: Optional[str] = None
+        self._negative: Optional[Tensor] = None
+        self._first: Optional[Tensor] = None
+        self._seen: List[Tensor] = []
+
+    @property
+    def memory_frames(self) -> int:
+        """Confirmed latent frames of the episode so far."""
+        return self.session.frame
+
+    @property
+    def memory_capacity(self) -> int:
+        """Latent frames that the memory holds at most."""
+        per_frame = (self.session.video_tokens + self.shape.action_tokens) // self.shape.frames
+        return self.session.memory.capacity // per_frame
+
+    def set_instruction(self, instruction: str) -> None:
+        """Change the task; what was remembered under the old text stays as it is."""
+        if instruction == self.instruction:
+            return
+        rows = [self.text_encoder.encode(instruction)]
+        if self.session.text_rows == 2:
+            if self._negative is None:
+                self._negative = self.text_encoder.encode('')
+            rows.append(self._negative)
+        self.session.set_text(torch.cat(rows))
+        self.instruction = instruction
+
+    def set_sampling(self, video: Sampling, action: Sampling) -> None:
+        """
+        Change steps and guidance for the chunks to come.
+
+        :raises ValueError: guidance above 1 where the memory was made without a second half.
+        """
+        if max(video.guidance, action.guidance) > 1 and self.session.text_rows == 1:
+            raise ValueError(
+                'guidance above 1 needs a memory with two halves: set it before configure')
+        self.session.video, self.session.action = video, action
+
+    def reset(self) -> int:
+        """Forget the episode and return how many confirmed frames went; the text stays."""
+        forgotten = self.session.frame
+        self.session.reset()
+        self.stream.clear()
+        self._first, self._seen = None, []
+        return forgotten
+
+    @torch.inference_mode()
+    def see_first(self, images: Mapping[str, np.ndarray]) -> None:
+        """
+        Take the image of each camera that begins an episode (again, if nothing is confirmed yet).
+
+        :param images: RGB uint8 [H, W, 3] per camera.
+        """
+        self.session.discard()
+        self.stream.clear()
+        self._first = self.stream.encode({name: [image] for name, image in images.items()})
+        self._seen = []
+
+    @torch.inference_mode()
+    def see(self, images: Mapping[str, Sequence[np.ndarray]]) -> None:
+        """Take the four images of each camera that make the next latent frame."""
+        self._seen.append(self.stream.encode(images))
+
+    def predict(self, between_steps: Callable[[], None] = lambda: None) -> Chunk:
+        """
+        Predict the next chunk from the memory (the same again until something is committed).
+
+        :raises PredictionAborted: see `Session.predict`.
+        """
+        config = self.session.network.config
+        self.session.discard()
+        noise = chunk_noise(
+            self.seed, self.session.frame, self.shape, config.latent_channels,
+            config.action_channels)
+        prediction = self.session.predict(*noise, self._first, between_steps)
+        actions = denormalise(
+            prediction.actions, self.policy.used_channels, self.policy.q01, self.policy.q99)
+        if prediction.first_frame == 0:
+            actions = actions[:, 1:]
+        return Chunk(actions.reshape(actions.shape[0], -1).T, prediction.latents)
+
+    def commit(self, executed: np.ndarray) -> None:
+        """
+        Write the frames seen since the last commit and what was executed meanwhile.
+
+        :param executed: [frames * N, used] float in robot units, N for each frame of `see`.
+        :raises ValueError: another number of actions.
+        """
+        per_frame = self.shape.actions
+        if executed.shape != (len(self._seen) * per_frame, len(self.policy.used_channels)):
+            raise ValueError(
+                f'executed actions of shape {list(executed.shape)} for {len(self._seen)} frames of '
+                f'{per_frame} actions with {len(self.policy.used_channels)} channels')
+        latents = list(self._seen)
+        frames = executed.T.reshape(executed.shape[1], len(self._seen), per_frame)
+        actions = normalise(
+            frames, self.policy.used_channels, self.policy.q01, self.policy.q99)
+        if self.session.frame == 0:
+            # The first frame is the observed image alone; no action led to it.
+            latents.insert(0, self._first)
+            actions = torch.cat((torch.zeros_like(actions[:, :, :1]), actions), 2)
+        self.session.commit(torch.cat(latents, 2), actions)
+        self._seen = []
+
+    def drop_seen(self) -> None:
+        """Forget frames that were seen and will not be committed (their interval was cut off)."""
+        self._seen = []
+
+    def imagined_video(self, latents: Tensor) -> np.ndarray:
+        """Return the pictures of imagined latents, uint8 [T, H, W, 3], all views joined."""
+        with torch.inference_mode():
+            return (self.codec.decode(latents) * 255).round().byte().cpu().numpy()
+
+    def warm_up(self) -> None:
+        """Run one chunk of every kind of forward on grey images, then forget it."""
+        grey = np.full((self.policy.height, self.policy.width, 3), 127, np.uint8)
+        self.see_first({name: grey for name in self.policy.cameras})
+        chunk = self.predict()
+        for _ in range(len(chunk.actions) // self.shape.actions):
+            self.see({name: [grey] * IMAGES_PER_FRAME for name in self.policy.cameras})
+        self.commit(chunk.actions)
+        self.predict()
+        self.reset()
+
+
+def load_engine(
+    checkpoint: Path, policy: PolicyFile, video: Sampling, action: Sampling, memory_chunks: int,
+    seed: int, device: torch.device, dtype: torch.dtype, progress: Callable[[str], None],
+) -> Engine:
+    """
+    Load a checkpoint folder and warm it up.
+
+    :param progress: called with a line before each part.
+    :raises CheckpointError: names the file, key or shape at fault.
+    """
+    checkpoint = Path(checkpoint)
+    progress(f'loading the transformer of {checkpoint}')
+    network = load_transformer(checkpoint / 'transformer', device, dtype)
+    progress('loading the video codec')
+    codec = load_codec(checkpoint / 'vae', device, dtype)
+    progress('loading the text encoder')
+    text_encoder = load_text_encoder(checkpoint, device, dtype)
+    engine = Engine(
+        network, codec, text_encoder, policy, video, action, memory_chunks, seed)
+    progress('warming up')
+    engine.set_instruction('')
+    engine.warm_up()
+    return engine

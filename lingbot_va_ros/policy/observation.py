@@ -1,0 +1,113 @@
+"""What the cameras have shown lately: a ring of stamped images per camera, read by time."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Sequence
+
+NANOSECONDS = 1_000_000_000
+MOST_IMAGES = 128  # per camera, whatever its rate
+
+
+class CameraFault(Exception):
+    """A camera does not deliver what the grid needs; the message names it."""
+
+
+@dataclass(frozen=True)
+class StampedImage:
+    """An image as it came (a message, not yet converted) and its stamp in nanoseconds."""
+
+    stamp_ns: int
+    image: Any
+
+
+class Observations:
+    """
+    The rings of all cameras.
+
+    `add` is what an image callback does: it keeps a reference. Images are converted when they are
+    picked.
+
+    :param cameras: names, in the order of the checkpoint.
+    :param keep_seconds: how far back the rings reach.
+    """
+
+    def __init__(self, cameras: Sequence[str], keep_seconds: float):
+        self.cameras = tuple(cameras)
+        self._keep_ns = round(keep_seconds * NANOSECONDS)
+        self._rings: Dict[str, deque] = {name: deque(maxlen=MOST_IMAGES) for name in cameras}
+        self._lock = threading.Lock()
+
+    def add(self, camera: str, stamp_ns: int, image: Any) -> None:
+        """Keep an image; one that is older than the newest is out of order and dropped."""
+        with self._lock:
+            ring = self._rings[camera]
+            if ring and stamp_ns <= ring[-1].stamp_ns:
+                return
+            ring.append(StampedImage(stamp_ns, image))
+            while ring[0].stamp_ns < stamp_ns - self._keep_ns:
+                ring.popleft()
+
+    def clear(self) -> None:
+        """Forget all images (a clock that jumped)."""
+        with self._lock:
+            for ring in self._rings.values():
+                ring.clear()
+
+    def newest_ns(self, camera: str) -> Optional[int]:
+        """Return the newest stamp of a camera, or None."""
+        with self._lock:
+            ring = self._rings[camera]
+            return ring[-1].stamp_ns if ring else None
+
+    def faults(self, now_ns: int, max_age: float) -> List[str]:
+        """Return a line for each camera that is silent or older than `max_age` seconds."""
+        lines = []
+        for camera in self.cameras:
+            newest = self.newest_ns(camera)
+            if newest is None:
+                lines.append(f'no image from camera {camera}')
+            elif now_ns - newest > max_age * NANOSECONDS:
+                age = (now_ns - newest) / NANOSECONDS
+                lines.append(f'camera {camera}: newest image is {age:.2f} s old')
+        return lines
+
+    def reached(self, time_ns: int) -> bool:
+        """Return whether every camera has an image from `time_ns` or later."""
+        newest = [self.newest_ns(camera) for camera in self.cameras]
+        return all(stamp is not None and stamp >= time_ns for stamp in newest)
+
+    def pick(self, time_ns: int, max_skew: float) -> Dict[str, StampedImage]:
+        """
+        Return each camera's image nearest to a time.
+
+        :param max_skew: seconds that an image may be off.
+        :raises CameraFault: names the camera whose nearest image is further off.
+        """
+        with self._lock:
+            picked = {
+                camera: min(ring, key=lambda entry: abs(entry.stamp_ns - time_ns), default=None)
+                for camera, ring in self._rings.items()}
+        for camera, entry in picked.items():
+            if entry is None:
+                raise CameraFault(f'no image from camera {camera}')
+            off = abs(entry.stamp_ns - time_ns) / NANOSECONDS
+            if off > max_skew:
+                raise CameraFault(
+                    f'camera {camera}: nearest image is {off:.3f} s off the time it is needed for '
+                    f'(max_camera_skew {max_skew:.3f} s)')
+        return picked
+
+    def newest(self, max_skew: float) -> Dict[str, StampedImage]:
+        """
+        Return the newest images that belong together.
+
+        The camera that is furthest behind sets the time.
+
+        :raises CameraFault: a camera has none, or they lie further apart than `max_skew` seconds.
+        """
+        stamps = {camera: self.newest_ns(camera) for camera in self.cameras}
+        for camera, stamp in stamps.items():
+            if stamp is None:
+                raise CameraFault(f'no image from camera {camera}')
+        return self.pick(min(stamps.values()), max_skew)
