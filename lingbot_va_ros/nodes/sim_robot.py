@@ -10,7 +10,7 @@ import traceback
 
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, LATCHED
 from lingbot_va_ros.nodes.run import run_node
-from lingbot_va_ros.sim.gl import NoRenderer
+from lingbot_va_ros.sim.gl import no_renderer
 from lingbot_va_ros.sim.pacing import Pacing
 from lingbot_va_ros.sim.trajectory_controller import (
     Trajectory, TrajectoryPoint, TrajectoryRejected)
@@ -63,14 +63,11 @@ class SimRobot(Node):
     def __init__(self):
         super().__init__('sim_robot')
         self._declare_parameters()
+        self._make_simulation, self._choices = _load_mujoco()
         try:
-            # Imported here: it fails where no library for drawing is installed.
-            from lingbot_va_ros.sim.simulation import Simulation
-            self._make_simulation = Simulation
             self._simulation = self._new_simulation()
-        except (NoRenderer, ValueError) as error:
+        except ValueError as error:
             raise CannotStart(str(error)) from error
-        self._choices = {'task': _known_tasks()}
         self.add_on_set_parameters_callback(self._check_change)
         self._stamp_with_clock = self.get_parameter('publish_clock').value
         self._pacing = Pacing(self.get_parameter('realtime_factor').value)
@@ -175,8 +172,7 @@ class SimRobot(Node):
             for camera in self._images:
                 self._simulation.render(camera)
         except Exception as error:
-            self._failure = f'cannot draw the cameras: {error}'
-            self.get_logger().debug(traceback.format_exc())
+            self._failure = str(error)
             return
         finally:
             self._ready.set()
@@ -322,9 +318,15 @@ class SimRobot(Node):
             'rejected_trajectories': controller.rejected})))
 
 
-def _known_tasks() -> tuple[str, ...]:
-    from lingbot_va_ros.sim.scenes import SCENES
-    return tuple(SCENES)
+def _load_mujoco() -> tuple:
+    """Return the Simulation class and the known values of parameters; MuJoCo is imported here."""
+    try:
+        from lingbot_va_ros.sim.scenes import SCENES
+        from lingbot_va_ros.sim.simulation import Simulation
+    except Exception as error:
+        # MuJoCo refuses a bad MUJOCO_GL, and one whose library is missing, at its import.
+        raise CannotStart(str(no_renderer(error))) from error
+    return Simulation, {'task': tuple(SCENES)}
 
 
 def _fault(name: str, value) -> str:

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-from lingbot_va_ros.sim.gl import choose_gl
+from lingbot_va_ros.sim.gl import choose_gl, no_renderer
 
-choose_gl()
-
-import mujoco  # noqa: E402
-import numpy as np  # noqa: E402
+import mujoco
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -32,10 +30,18 @@ class Cameras:
     Draws pictures of one size.
 
     The drawing context belongs to the thread that made it: make, use and close it in one thread.
+
+    :raises NoRenderer: no library for drawing without a screen is there, or it fails.
     """
 
     def __init__(self, model: mujoco.MjModel, width: int, height: int):
-        self._renderer = mujoco.Renderer(model, height=height, width=width)
+        if choose_gl() == 'disable':
+            raise no_renderer()
+        try:
+            self._renderer = mujoco.Renderer(model, height=height, width=width)
+        except Exception as error:
+            # The drivers raise what they like; the user needs to know which one and what to do.
+            raise no_renderer(error) from error
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         # Shapes that are touched but not seen are in group 0 of the robot (see simulation.py).

@@ -3,33 +3,35 @@
 import ctypes
 import os
 
-# Software rendering first: the same pictures on every machine.
-_LIBRARIES = {
-    'osmesa': ('libOSMesa.so.8', 'libOSMesa.so.6', 'libOSMesa.so'),
-    'egl': ('libEGL.so.1',),
-}
-INSTALL = 'apt-get install libosmesa6 (or: libegl1 libgl1-mesa-dri libopengl0)'
+# Software rendering first: the same pictures on every machine, and nothing to configure.
+_LIBRARIES = {'osmesa': ('libOSMesa.so.8',), 'egl': ('libEGL.so.1', 'libOpenGL.so.0')}
+_INSTALL = 'apt-get install libosmesa6 (or: libegl1 libgl1-mesa-dri libopengl0)'
 
 
 class NoRenderer(RuntimeError):
-    """No library for drawing without a screen is installed."""
+    """Nothing can draw without a screen; the message is one line with the remedy."""
 
 
 def choose_gl() -> str:
     """
-    Set MUJOCO_GL where the user has not, and return it.
+    Set MUJOCO_GL where the user has not: osmesa, egl, or disable where neither is installed.
 
-    :raises NoRenderer: neither OSMesa nor EGL can be loaded.
+    MuJoCo then simulates but does not draw.
     """
-    chosen = os.environ.get('MUJOCO_GL')
-    if chosen:
-        return chosen
-    for name, files in _LIBRARIES.items():
-        if any(_loads(file) for file in files):
-            os.environ['MUJOCO_GL'] = name
-            return name
-    raise NoRenderer(
-        f'cannot draw the cameras: neither OSMesa nor EGL is installed; {INSTALL}')
+    if not os.environ.get('MUJOCO_GL'):
+        os.environ['MUJOCO_GL'] = next(
+            (name for name, files in _LIBRARIES.items() if all(map(_loads, files))), 'disable')
+    return os.environ['MUJOCO_GL']
+
+
+def no_renderer(error: object = None) -> NoRenderer:
+    """Say why nothing can be drawn, after `error` where there was one."""
+    chosen = choose_gl()
+    if chosen == 'disable':
+        return NoRenderer(
+            'cannot draw the cameras: neither OSMesa nor EGL is installed '
+            f'(MUJOCO_GL=disable); {_INSTALL}')
+    return NoRenderer(f'cannot draw the cameras with MUJOCO_GL={chosen}: {error}; {_INSTALL}')
 
 
 def _loads(file: str) -> bool:
