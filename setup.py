@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 import zlib
 
 from setuptools import Distribution, setup
