@@ -10,8 +10,8 @@ import tempfile
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
-# Two runs on one machine must not hear each other. Domains up to 101 are legal everywhere: the ports
-# of higher ones reach into those that Linux gives out by itself.
+# Two runs on one machine must not hear each other. Domains up to 101 are legal everywhere: the
+# ports of higher ones reach into those that Linux gives out by itself.
 os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101)
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 # Jazzy's Fast DDS reads the first, Kilted's the second.

@@ -8,8 +8,8 @@ import pytest
 PACKAGE = 'lingbot_va_ros'
 SOURCES = Path(__file__).resolve().parents[1] / PACKAGE
 
-# What each folder may import of the package, as prefixes of module names; '' stands for the modules
-# that lie in the package's own folder and import nothing of it.
+# What each folder may import of the package, as prefixes of module names; '' stands for the
+# modules that lie in the package's own folder and import nothing of it.
 ALLOWED = {
     '': [],
     'model': ['model'],

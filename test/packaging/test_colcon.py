@@ -38,8 +38,8 @@ def test_a_sourced_workspace_runs_from_its_own_files(overlay, bare_shell):
     command = (f'. {shlex.quote(str(overlay.install / "setup.bash"))} && '
                f'{shlex.quote(sys.executable)} -c {shlex.quote(PROBE)}')
     done = subprocess.run(
-        ['bash', '-c', command], cwd=overlay.install, env=bare_shell, capture_output=True, text=True,
-        timeout=60, check=False)
+        ['bash', '-c', command], cwd=overlay.install, env=bare_shell, capture_output=True,
+        text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     prefix = f'{overlay.prefix}/'
@@ -54,8 +54,8 @@ def test_the_environment_hooks_reach_the_shell(overlay, bare_shell):
     command = (f'. {shlex.quote(str(overlay.install / "setup.bash"))} && '
                'echo "$AMENT_PREFIX_PATH" && command -v lingbot_va')
     done = subprocess.run(
-        ['bash', '-c', command], cwd=overlay.install, env=bare_shell, capture_output=True, text=True,
-        timeout=60, check=True)
+        ['bash', '-c', command], cwd=overlay.install, env=bare_shell, capture_output=True,
+        text=True, timeout=60, check=True)
     prefix_path, script = done.stdout.splitlines()
     assert prefix_path.split(':')[0] == str(overlay.prefix)
     assert script == str(overlay.prefix / 'bin' / 'lingbot_va')
