@@ -11,6 +11,10 @@ from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedE
 from rclpy.signals import SignalHandlerOptions
 
 
+class CannotStart(Exception):
+    """The node cannot start for a reason that the user can mend; the message is all they need."""
+
+
 def run_node(
     make_node: Callable[[], 'rclpy.node.Node'],
     args: Optional[Sequence[str]] = None,
@@ -24,6 +28,8 @@ def run_node(
     returns whether every thread of the node has ended; where one has not (a checkpoint that is
     still loading), the process leaves without waiting for it.
 
+    Where the node raises CannotStart, its message is printed and the exit code is 1.
+
     An exception in a callback is logged with its traceback and the node goes on: rclpy would end
     the process, and with it the stream of commands.
     """
@@ -33,6 +39,10 @@ def run_node(
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = make_node()
+    except CannotStart as error:
+        print(f'cannot start: {error}', file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
     except Exception as error:
         print(f'cannot start: {error}', file=sys.stderr)
         traceback.print_exc()

@@ -26,15 +26,28 @@ class ModeMachine:
 
     def __init__(self, emergency_timeout: float = 0.0):
         self.emergency_timeout = emergency_timeout
-        self.mode = Mode.HOLD
-        self.reason = 'started'
+        self._state = (Mode.HOLD, 'started')
         self.chosen = False
         self.entries = 0
         self._pressed = False
         self._heard = -math.inf
         if emergency_timeout > 0:
-            self.mode = Mode.STOPPED
-            self.reason = 'started; the emergency stop was not heard yet'
+            self._state = (Mode.STOPPED, 'started; the emergency stop was not heard yet')
+
+    @property
+    def state(self) -> tuple[Mode, str]:
+        """Mode and reason, of one moment."""
+        return self._state
+
+    @property
+    def mode(self) -> Mode:
+        """Who moves the arm."""
+        return self._state[0]
+
+    @property
+    def reason(self) -> str:
+        """What brought the mode about."""
+        return self._state[1]
 
     def choose(self, mode: Mode, missing: list[str]) -> tuple[bool, str]:
         """
@@ -101,6 +114,6 @@ class ModeMachine:
         return self.emergency_timeout > 0 and now - self._heard > self.emergency_timeout
 
     def _enter(self, mode: Mode, reason: str) -> None:
-        self.mode, self.reason = mode, reason
+        self._state = (mode, reason)  # One assignment: other threads read both together.
         if self.chosen and mode in (Mode.HOLD, Mode.STOPPED):
             self.entries += 1

@@ -48,6 +48,21 @@ class Tick:
     executed: list = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Report:
+    """Figures of a mux; ages in seconds, inf where nothing ever came."""
+
+    mode: Mode
+    reason: str
+    accepted: int
+    rejected: dict[str, int]
+    rejected_in_row: int
+    last_rejection: str
+    source_age: float
+    joint_state_age: float
+    skipped_ticks: int
+
+
 class Mux:
     """
     Take joint states, plans and requests from one thread, give commands to another.
@@ -155,6 +170,23 @@ class Mux:
         with self._lock:
             if self.settings.emergency_stop_timeout > 0:
                 self.machine.stop(reason)
+
+    def fault(self, reason: str) -> None:
+        """Hold, because something of the mux itself failed."""
+        with self._lock:
+            if not self.machine.fall_to_hold(reason) and self._home is not None:
+                self.machine.hold_again(reason)
+
+    def report(self, now_s: float) -> 'Report':
+        """Return the figures for people, all of one moment."""
+        with self._lock:
+            return Report(
+                mode=self.machine.mode, reason=self.machine.reason,
+                accepted=self.accepted, rejected=dict(self.rejected),
+                rejected_in_row=self.rejected_in_row, last_rejection=self.last_rejection,
+                source_age=now_s - self._plan_heard,
+                joint_state_age=now_s - float(self._heard.min()),
+                skipped_ticks=self.skipped_ticks)
 
     # ---- requests
 

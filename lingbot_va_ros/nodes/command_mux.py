@@ -1,0 +1,351 @@
+"""The last hop before the controllers: passes on the policy's plan, gated, or holds."""
+
+from array import array
+from collections import deque
+import math
+import sys
+import threading
+import time
+import traceback
+
+from lingbot_va_ros.msg import ControlMode
+from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, JOINT_STATES, LATCHED
+from lingbot_va_ros.nodes.run import CannotStart, run_node
+from lingbot_va_ros.nodes.ticks import ticks
+from lingbot_va_ros.robot.acceptance import KINDS
+from lingbot_va_ros.robot.embodiment import EmbodimentError, load_embodiment
+from lingbot_va_ros.robot.mode import Mode
+from lingbot_va_ros.robot.mux import Mux, MuxSettings, Tick
+from lingbot_va_ros.robot.trajectory import TrajectoryMessage
+from lingbot_va_ros.robot.trajectory import TrajectoryPoint as PlainPoint
+from lingbot_va_ros.srv import SetControlMode
+
+from builtin_interfaces.msg import Duration as DurationMessage
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+import numpy as np
+from rcl_interfaces.msg import ParameterDescriptor
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from rclpy.exceptions import InvalidParameterTypeException
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+_NS = 1_000_000_000
+_DEFAULT = MuxSettings()
+# A source must be able to miss some messages before it counts as lost.
+_LEAST_PERIODS = 5
+
+# Name, default, least, greatest, description.
+_PARAMETERS = (
+    ('embodiment', 'sim_left', None, None,
+     'The robot: a name in config/embodiments, or the path of an embodiment file.'),
+    ('command_rate', 100.0, 10.0, 1000.0, 'Commands per second, Hz.'),
+    ('source_timeout', _DEFAULT.source_timeout, 0.02, 10.0,
+     'Silence of the selected source, or age of its stamps, that means HOLD, s.'),
+    ('joint_state_timeout', _DEFAULT.joint_state_timeout, 0.02, 10.0,
+     'Age of the joint states of any joint that means HOLD, s.'),
+    ('start_tolerance', _DEFAULT.start_tolerance, 0.0, 1.0,
+     'A motion starts at the last command where the measured joint is this near to it, else as '
+     'measured, rad or m.'),
+    ('max_following_error', _DEFAULT.max_following_error, 0.001, 10.0,
+     'Distance of a measured arm joint from its command that means HOLD, rad or m.'),
+    ('max_rejections', _DEFAULT.max_rejections, 1, 100000,
+     'Refused messages of the source in a row that mean HOLD.'),
+    ('max_jump', _DEFAULT.max_jump, 0.0, 5.0,
+     'A plan may begin as far from the present command as a joint goes in this time at its '
+     'velocity limit, s.'),
+    ('emergency_stop_timeout', _DEFAULT.emergency_stop_timeout, 0.0, 60.0,
+     'Silence of emergency_stop that latches STOPPED, s; 0: the input is not supervised.'),
+    ('home_speed', _DEFAULT.home_speed, 0.01, 1.0,
+     'Share of the velocity and acceleration limits that go_home uses.'),
+)
+
+
+class CommandMux(Node):
+    """
+    Convert messages for robot/mux.py and send its commands; see there for what it promises.
+
+    The executor's thread stores what comes in; a thread of its own sends a command each tick.
+    """
+
+    def __init__(self):
+        super().__init__('command_mux')
+        values = self._declare_parameters()
+        try:
+            embodiment = load_embodiment(values.pop('embodiment'))
+        except EmbodimentError as error:
+            raise CannotStart(str(error)) from None
+        _refuse_what_is_missing(embodiment)
+        period_ns = round(_NS / values.pop('command_rate'))
+        for name in ('source_timeout', 'joint_state_timeout'):
+            if values[name] * _NS < _LEAST_PERIODS * period_ns:
+                raise CannotStart(
+                    f'{name} is {values[name]:g} s; expected at least {_LEAST_PERIODS} command '
+                    f'periods ({_LEAST_PERIODS * period_ns / _NS:g} s)')
+        self._settings = MuxSettings(**values)
+        self._embodiment = embodiment
+        self._period_ns = period_ns
+        self._mux = Mux(embodiment, self._settings, period_ns)
+        self._simulated = self.get_parameter('use_sim_time').value
+        self._lateness = deque(maxlen=round(10 * _NS / period_ns))
+        self._mode_lock = threading.Lock()
+        self._published_mode = None
+        self._diagnosed = (None, -math.inf)
+        self._make_interfaces()
+        self._publish_mode()
+        self._ending = threading.Event()
+        self._last_tick_ns = self._now_ns()
+        self._thread = threading.Thread(target=self._tick_on, name='ticks', daemon=True)
+        self._thread.start()
+
+    # ---- set-up
+
+    def _declare_parameters(self) -> dict:
+        values = {}
+        for name, default, least, greatest, description in _PARAMETERS:
+            # `source_timeout:=1` is an integer on the command line, and meant as 1.0.
+            descriptor = ParameterDescriptor(
+                description=description, read_only=True,
+                dynamic_typing=isinstance(default, float))
+            try:
+                value = self.declare_parameter(name, default, descriptor).value
+            except InvalidParameterTypeException:
+                value = None
+            kinds = (int, float) if isinstance(default, float) else type(default)
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                expected = 'a number' if isinstance(default, (int, float)) else 'text'
+                raise CannotStart(f'parameter {name}: expected {expected}')
+            if least is not None and not least <= value <= greatest:
+                raise CannotStart(
+                    f'parameter {name} is {value:g}; expected {least:g} … {greatest:g}')
+            values[name] = float(value) if isinstance(default, float) else value
+        return values
+
+    def _make_interfaces(self) -> None:
+        order = {name: index for index, name in enumerate(self._embodiment.joints)}
+        self._controllers = [
+            (self.create_publisher(JointTrajectory, controller.topic, COMMAND),
+             list(controller.joints), [order[name] for name in controller.joints])
+            for controller in self._embodiment.controllers]
+        self._executed = self.create_publisher(JointTrajectory, 'executed', EXECUTED)
+        self._mode = self.create_publisher(ControlMode, '~/mode', LATCHED)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', EVENTS)
+        self.create_subscription(
+            JointTrajectory, 'policy/joint_trajectory', self._on_policy, COMMAND)
+        self.create_subscription(JointState, 'joint_states', self._on_joint_state, JOINT_STATES)
+        self.create_subscription(
+            Bool, 'emergency_stop', self._on_emergency_stop, EVENTS,
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=self._on_emergency_stop_mismatch))
+        self.create_service(SetControlMode, '~/set_mode', self._on_set_mode)
+        self.create_service(Trigger, '~/clear_stop', self._on_clear_stop)
+        self.create_service(Trigger, '~/go_home', self._on_go_home)
+        self.create_timer(0.1, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def close(self) -> bool:
+        """End the ticks and send a last stop where the arm is moving; True when all has ended."""
+        self._ending.set()
+        self._thread.join(timeout=2.0)
+        if self._thread.is_alive():
+            return False
+        self._send(self._mux.last_stop(self._last_tick_ns + self._period_ns))
+        self._publish_mode()
+        for publisher, _, _ in self._controllers:
+            publisher.wait_for_all_acked(Duration(seconds=0.5))
+        return True
+
+    # ---- the executor's thread: store what comes in
+
+    def _now_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    def _now_s(self) -> float:
+        """Return the clock of the watchdogs: steady, or ROS time in simulation."""
+        return self._now_ns() / _NS if self._simulated else time.monotonic()
+
+    def _on_joint_state(self, message: JointState) -> None:
+        stamp_ns = message.header.stamp.sec * _NS + message.header.stamp.nanosec
+        self._mux.joint_state(
+            message.name, message.position, message.velocity, stamp_ns, self._now_s())
+
+    def _on_policy(self, message: JointTrajectory) -> None:
+        reason = self._mux.plan_message(
+            _plain_trajectory(message), self._now_ns(), self._now_s())
+        if reason is not None:
+            self.get_logger().warning(
+                f'policy/joint_trajectory refused: {reason}', throttle_duration_sec=1.0)
+            self._publish_mode()
+
+    def _on_emergency_stop(self, message: Bool) -> None:
+        self._mux.emergency_input(message.data, self._now_s())
+        self._publish_mode()
+
+    def _on_emergency_stop_mismatch(self, _event) -> None:
+        reason = 'a publisher of emergency_stop offers an incompatible QoS; it must be reliable'
+        self.get_logger().error(reason)
+        self._mux.emergency_fault(reason)
+        self._publish_mode()
+
+    def _on_set_mode(self, request, response):
+        if self._now_ns() == 0:
+            response.success, response.message = False, 'use_sim_time is set, but no /clock came'
+            return response
+        response.success, response.message = self._mux.choose(
+            request.mode, self._now_ns(), self._now_s())
+        self._publish_mode()
+        return response
+
+    def _on_clear_stop(self, _request, response):
+        response.success, response.message = self._mux.clear_stop(self._now_s())
+        self._publish_mode()
+        return response
+
+    def _on_go_home(self, _request, response):
+        response.success, response.message = self._mux.go_home(self._now_s())
+        return response
+
+    # ---- the thread of the ticks
+
+    def _tick_on(self) -> None:
+        for tick in ticks(self.get_clock(), self._period_ns, self._ending):
+            try:
+                self._last_tick_ns = tick.ros_ns
+                sent = self._mux.tick(tick.ros_ns, self._now_s(), tick.jumped)
+                self._send(sent)
+                if not tick.jumped:
+                    self._lateness.append(tick.late_s)
+                self._publish_mode()
+            except Exception as error:
+                if self._ending.is_set() or not rclpy.ok(context=self.context):
+                    return
+                self._mux.fault(f'{type(error).__name__} in the command tick: {error}')
+                self.get_logger().error(
+                    f'exception in the command tick:\n{traceback.format_exc()}',
+                    throttle_duration_sec=1.0)
+
+    def _send(self, tick: Tick) -> None:
+        if tick.command is not None:
+            start_ns = int(tick.command.times_ns[0])
+            for publisher, joints, columns in self._controllers:
+                message = JointTrajectory()
+                message.header.stamp = _time(start_ns)
+                message.joint_names = joints
+                message.points = [
+                    _point(int(due_ns) - start_ns, q[columns], v[columns])
+                    for due_ns, q, v in zip(
+                        tick.command.times_ns[1:], tick.command.positions[1:],
+                        tick.command.velocities[1:])]
+                publisher.publish(message)
+        for due_ns, q, v in tick.executed:
+            message = JointTrajectory()
+            message.header.stamp = _time(due_ns)
+            message.joint_names = list(self._embodiment.joints)
+            message.points = [_point(0, q, v)]
+            self._executed.publish(message)
+
+    # ---- what people see
+
+    def _publish_mode(self) -> None:
+        """Publish the mode if it changed; read under the lock, so that the last word is true."""
+        with self._mode_lock:
+            mode, reason = self._mux.machine.state
+            if (mode, reason) == self._published_mode:
+                return
+            message = ControlMode()
+            message.header.stamp = self.get_clock().now().to_msg()
+            message.mode, message.reason = int(mode), reason
+            self._mode.publish(message)
+            self._published_mode = (mode, reason)
+        self.get_logger().info(f'{mode.name}: {reason}')
+
+    def _diagnose(self) -> None:
+        """Publish /diagnostics once a second and whenever mode or reason changed."""
+        now = time.monotonic()
+        state, then = self._diagnosed
+        if state == self._published_mode and now - then < 1.0 - 0.05:
+            return
+        self._diagnosed = (self._published_mode, now)
+        report = self._mux.report(self._now_s())
+        status = DiagnosticStatus()
+        status.name = f'{self.get_fully_qualified_name().lstrip("/")}: mode'
+        status.hardware_id = self._embodiment.name
+        status.message = f'{report.mode.name}: {report.reason}'
+        status.level = DiagnosticStatus.OK
+        if report.rejected_in_row:
+            status.level = DiagnosticStatus.WARN
+        if report.mode == Mode.STOPPED:
+            status.level = DiagnosticStatus.ERROR
+        late_ms = np.array(self._lateness or [0.0]) * 1e3
+        values = {
+            'mode': report.mode.name,
+            'reason': report.reason,
+            'source_age_s': f'{report.source_age:.3f}',
+            'joint_state_age_s': f'{report.joint_state_age:.3f}',
+            'accepted': report.accepted,
+            **{f'rejected_{kind}': report.rejected.get(kind, 0) for kind in KINDS},
+            'rejected_in_row': report.rejected_in_row,
+            'last_rejection': report.last_rejection,
+            'skipped_ticks': report.skipped_ticks,
+            'tick_late_ms_p50': f'{np.percentile(late_ms, 50):.3f}',
+            'tick_late_ms_p99': f'{np.percentile(late_ms, 99):.3f}',
+            'tick_late_ms_max': f'{late_ms.max():.3f}',
+        }
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        message = DiagnosticArray()
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.status = [status]
+        self._diagnostics.publish(message)
+
+
+def _refuse_what_is_missing(embodiment) -> None:
+    """Refuse to start with what an embodiment may ask for and this mux cannot do."""
+    for controller in embodiment.controllers:
+        if controller.kind != 'trajectory':
+            raise CannotStart(
+                f"embodiment '{embodiment.name}': controller '{controller.topic}' is of kind "
+                f'{controller.kind}; only trajectory is supported')
+    if embodiment.workspace is not None:
+        raise CannotStart(
+            f"embodiment '{embodiment.name}' limits its workspace, which cannot be watched yet: "
+            'take the workspace out of the file, or do without the mux')
+
+
+def _plain_trajectory(message: JointTrajectory) -> TrajectoryMessage:
+    return TrajectoryMessage(
+        stamp_ns=message.header.stamp.sec * _NS + message.header.stamp.nanosec,
+        joints=tuple(message.joint_names),
+        points=tuple(
+            PlainPoint(
+                point.time_from_start.sec * _NS + point.time_from_start.nanosec,
+                point.positions, point.velocities, point.accelerations)
+            for point in message.points))
+
+
+def _point(after_ns: int, q: np.ndarray, v: np.ndarray) -> JointTrajectoryPoint:
+    point = JointTrajectoryPoint()
+    point.positions = array('d', q)
+    point.velocities = array('d', v)
+    point.time_from_start = DurationMessage(sec=after_ns // _NS, nanosec=after_ns % _NS)
+    return point
+
+
+def _time(ns: int) -> Time:
+    return Time(sec=ns // _NS, nanosec=ns % _NS)
+
+
+def main(args=None) -> None:
+    """Run the node until SIGINT or SIGTERM."""
+    sys.exit(run_node(CommandMux, args))
+
+
+if __name__ == '__main__':
+    main()

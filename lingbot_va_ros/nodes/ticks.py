@@ -1,0 +1,89 @@
+"""Ticks on an exact grid of ROS time, for a thread that does nothing else."""
+
+from dataclasses import dataclass
+import threading
+import time
+from typing import Iterator
+
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
+
+# A ROS clock that runs this much away from the steady clock between two ticks was set anew.
+MAX_DRIFT_NS = 100_000_000
+# Simulated time may advance in steps; a larger one is a jump.
+MAX_SIMULATED_STEP_NS = 1_000_000_000
+# How often a thread that waits for simulated time looks whether it shall end, seconds.
+LOOK_UP = 0.1
+
+
+@dataclass(frozen=True)
+class TickTime:
+    """
+    One tick: its ROS time on the grid, how late it comes, and how the clock jumped before it.
+
+    After a jump the tick begins a new grid.
+    """
+
+    ros_ns: int
+    late_s: float
+    jumped: str = ''
+
+
+def ticks(clock, period_ns: int, ending: threading.Event) -> Iterator[TickTime]:
+    """
+    Yield the newest tick that is due, until `ending` is set; missed ticks are left out.
+
+    With simulated time the ticks follow /clock, and rest while it rests.
+    """
+    if clock.ros_time_is_active:
+        yield from _simulated(clock, period_ns, ending)
+    else:
+        yield from _real(clock, period_ns, ending)
+
+
+def _real(clock, period_ns, ending):
+    last_ns, last_steady_ns = clock.now().nanoseconds, time.monotonic_ns()
+    deadline_ns = last_ns + period_ns
+    while not ending.is_set():
+        wait_ns = deadline_ns - clock.now().nanoseconds
+        if wait_ns > 0:
+            time.sleep(min(wait_ns, 2 * period_ns) * 1e-9)
+        now_ns, steady_ns = clock.now().nanoseconds, time.monotonic_ns()
+        jump_ns = (now_ns - last_ns) - (steady_ns - last_steady_ns)
+        last_ns, last_steady_ns = now_ns, steady_ns
+        if abs(jump_ns) > MAX_DRIFT_NS:
+            deadline_ns = now_ns + period_ns
+            yield TickTime(now_ns, 0.0, f'the clock jumped by {jump_ns * 1e-9:.3f} s')
+        elif now_ns >= deadline_ns:
+            due_ns = deadline_ns + (now_ns - deadline_ns) // period_ns * period_ns
+            deadline_ns = due_ns + period_ns
+            yield TickTime(due_ns, (now_ns - due_ns) * 1e-9)
+
+
+def _simulated(clock, period_ns, ending):
+    advanced = threading.Event()
+    handle = clock.create_jump_callback(
+        JumpThreshold(
+            min_forward=Duration(nanoseconds=1), min_backward=Duration(nanoseconds=-1),
+            on_clock_change=True),
+        post_callback=lambda _jump: advanced.set())
+    last_ns = deadline_ns = 0
+    try:
+        while not ending.is_set():
+            advanced.wait(LOOK_UP)
+            advanced.clear()
+            now_ns = clock.now().nanoseconds
+            if now_ns == 0:
+                continue
+            step_ns, last_ns = now_ns - last_ns, now_ns
+            if deadline_ns == 0:
+                deadline_ns = now_ns + period_ns
+            elif not 0 <= step_ns <= MAX_SIMULATED_STEP_NS:
+                deadline_ns = now_ns + period_ns
+                yield TickTime(now_ns, 0.0, f'the clock jumped by {step_ns * 1e-9:.3f} s')
+            elif now_ns >= deadline_ns:
+                due_ns = deadline_ns + (now_ns - deadline_ns) // period_ns * period_ns
+                deadline_ns = due_ns + period_ns
+                yield TickTime(due_ns, (now_ns - due_ns) * 1e-9)
+    finally:
+        handle.unregister()
