@@ -13,10 +13,9 @@ from torch.nn import functional
 
 from lingbot_va_ros.model.checkpoint import (
     compare_shapes, read_tensors, tensor_shapes, weight_files)
+from lingbot_va_ros.model.config import IMAGES_PER_FRAME
 from lingbot_va_ros.model.errors import CheckpointError
 from lingbot_va_ros.model.views import join_latents, view_groups
-
-IMAGES_PER_FRAME = 4  # of a latent frame, after the first, which is one image
 
 
 class VideoCodec:

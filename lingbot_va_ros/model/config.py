@@ -6,6 +6,8 @@ from pathlib import Path
 
 from lingbot_va_ros.model.errors import CheckpointError
 
+IMAGES_PER_FRAME = 4  # of a latent frame, after the first, which is one image
+
 _FIELDS = {
     'num_layers': 'num_layers',
     'num_attention_heads': 'heads',

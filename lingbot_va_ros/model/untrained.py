@@ -26,14 +26,14 @@ LETTERS = 'abcdefghijklmnopqrstuvwxyz0123456789'
 SPECIAL = ('<pad>', '</s>', '<unk>')
 
 
-def write_untrained_checkpoint(folder: Path, policy: dict, seed: int = 0) -> None:
+def write_untrained_checkpoint(folder: Path, policy_file: Path, seed: int = 0) -> None:
     """
     Write transformer/, vae/, text_encoder/, tokenizer/ and policy.yaml.
 
     The same seed gives the same files.
 
     :param folder: is made; files in it are overwritten.
-    :param policy: the fields of the policy file, `trained` left out.
+    :param policy_file: becomes its policy.yaml, with `trained: false` whatever it says.
     """
     folder = Path(folder)
     generator = torch.Generator().manual_seed(seed)
@@ -43,6 +43,7 @@ def write_untrained_checkpoint(folder: Path, policy: dict, seed: int = 0) -> Non
         _write_vae(folder / 'vae')
         _write_text_encoder(folder / 'text_encoder')
     _write_tokenizer(folder / 'tokenizer')
+    policy = yaml.safe_load(Path(policy_file).read_text())
     (folder / 'policy.yaml').write_text(
         '# Random weights: the actions of this checkpoint mean nothing.\n'
         + yaml.safe_dump({**policy, 'trained': False}, sort_keys=False))

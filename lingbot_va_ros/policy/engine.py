@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lingbot_va_ros.model.checkpoint import load_transformer
-from lingbot_va_ros.model.codec import IMAGES_PER_FRAME, CodecStream, VideoCodec, load_codec
+from lingbot_va_ros.model.codec import CodecStream, VideoCodec, load_codec
+from lingbot_va_ros.model.config import IMAGES_PER_FRAME
 from lingbot_va_ros.model.text import TextEncoder, load_text_encoder
 from lingbot_va_ros.model.transformer import Transformer
 from lingbot_va_ros.model.views import latent_size
@@ -56,6 +57,7 @@ class Engine:
         self.instruction: Optional[str] = None
         self._negative: Optional[Tensor] = None
         self._first: Optional[Tensor] = None
+        self._last: Optional[Tensor] = None  # newest confirmed latent frame
         self._seen: List[Tensor] = []
 
     @property
@@ -97,7 +99,7 @@ class Engine:
         forgotten = self.session.frame
         self.session.reset()
         self.stream.clear()
-        self._first, self._seen = None, []
+        self._first, self._last, self._seen = None, None, []
         return forgotten
 
     @torch.inference_mode()
@@ -156,16 +158,24 @@ class Engine:
             latents.insert(0, self._first)
             actions = torch.cat((torch.zeros_like(actions[:, :, :1]), actions), 2)
         self.session.commit(torch.cat(latents, 2), actions)
+        self._last = latents[-1]
         self._seen = []
 
     def drop_seen(self) -> None:
         """Forget frames that were seen and will not be committed (their interval was cut off)."""
         self._seen = []
 
-    def imagined_video(self, latents: Tensor) -> np.ndarray:
-        """Return the pictures of imagined latents, uint8 [T, H, W, 3], all views joined."""
-        with torch.inference_mode():
-            return (self.codec.decode(latents) * 255).round().byte().cpu().numpy()
+    @torch.inference_mode()
+    def imagined_video(self, chunk: Chunk) -> np.ndarray:
+        """
+        Return the pictures that a chunk imagines, uint8 [T, H, W, 3], all views joined.
+
+        Four for each latent frame that is executed, in the order of the images they foretell.
+        """
+        latents = chunk.latents
+        if self._last is not None:  # the decoder is causal: give it the frame before
+            latents = torch.cat((self._last.to(latents.device), latents), 2)
+        return (self.codec.decode(latents)[1:] * 255).round().byte().cpu().numpy()
 
     def warm_up(self) -> None:
         """Run one chunk of every kind of forward on grey images, then forget it."""

@@ -10,13 +10,10 @@ from lingbot_va_ros.model.memory import KVMemory, Place
 from lingbot_va_ros.model.positions import action_positions, rotary_table, video_positions
 from lingbot_va_ros.model.schedule import euler_step, nearest_index, noise_levels, timesteps
 from lingbot_va_ros.model.transformer import TextStates, Transformer
+from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.policy_file import Sampling
 
 CLEAN = 0.0  # the time step of what has been seen or done
-
-
-class PredictionAborted(Exception):
-    """A prediction was given up between two denoising steps; the memory is as it was before."""
 
 
 @dataclass(frozen=True)

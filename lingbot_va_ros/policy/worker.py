@@ -1,5 +1,7 @@
 """The inference thread: it owns the engine, answers requests between denoising steps, and runs."""
 
+from __future__ import annotations
+
 import statistics
 import threading
 import time
@@ -8,16 +10,18 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from lingbot_va_ros.model.codec import IMAGES_PER_FRAME
-from lingbot_va_ros.policy.engine import Chunk, Engine
+from lingbot_va_ros.model.config import IMAGES_PER_FRAME
+from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.executed import ExecutedLog
 from lingbot_va_ros.policy.observation import CameraFault, Observations
 from lingbot_va_ros.policy.plan import NANOSECONDS, Plan, PlanSlot, hold, plan_from_actions
-from lingbot_va_ros.policy.session import PredictionAborted
+
+if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a node starts
+    from lingbot_va_ros.policy.engine import Chunk, Engine
 
 POLL = 0.005  # seconds between two looks at cameras and clock
 EXECUTED_GRACE = 0.2  # seconds that the report of the last executed command may take
@@ -63,8 +67,8 @@ class World:
     max_velocity: np.ndarray
     deceleration: np.ndarray
     start_tolerance: np.ndarray
-    max_camera_age: Callable[[], float]
     max_camera_skew: Callable[[], float]
+    wants_imagined: Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,6 @@ class PublishedChunk:
     velocities: np.ndarray
     inference_seconds: float
     grounded: bool
-    latents: Any
 
 
 @dataclass
@@ -95,11 +98,11 @@ class Running:
 
     action_times: List[int]
     image_times: List[int]
-    end_ns: int
     next_image: int = 0
     pending: List[Dict[str, Any]] = field(default_factory=list)
     frames: int = 0
     plan: Optional[Plan] = None
+    imagined: Deque[Tuple[int, np.ndarray]] = field(default_factory=deque)
 
 
 @dataclass(frozen=True)
@@ -129,17 +132,21 @@ class Worker:
     :param slot: where plans go.
     :param on_change: called after every change of `progress`.
     :param on_chunk: called with a PublishedChunk under the slot's lock; must be quick.
+    :param on_imagined: called with an imagined picture, uint8 [H, W, 3], and the ROS time in
+        nanoseconds that it foretells, when that time has come.
     :param on_fault: called with a traceback when the policy cannot go on.
     """
 
     def __init__(
         self, slot: PlanSlot, on_change: Callable[[], None],
-        on_chunk: Callable[[PublishedChunk], None], on_fault: Callable[[str], None],
+        on_chunk: Callable[[PublishedChunk], None],
+        on_imagined: Callable[[np.ndarray, int], None], on_fault: Callable[[str], None],
     ):
         self.slot = slot
         self.progress = Progress()
         self._on_change = on_change
         self._on_chunk = on_chunk
+        self._on_imagined = on_imagined
         self._on_fault = on_fault
         self._requests: Deque[Tuple[Callable, Future]] = deque()
         self._lock = threading.Lock()
@@ -378,7 +385,7 @@ class Worker:
         plan, first_due = plan_from_actions(start, joints, period, now, world.max_velocity)
         published = PublishedChunk(
             epoch, self._chunk_id, first_due, observed, period, plan.positions[1:],
-            plan.velocities[1:], seconds, True, chunk.latents)
+            plan.velocities[1:], seconds, True)
         if not self.slot.put(plan, epoch, lambda: self._on_chunk(published)):
             return
         self._chunk_id += 1
@@ -388,13 +395,19 @@ class Worker:
             action_times=[first_due + round(i * step) for i in range(len(joints))],
             image_times=[first_due + round((i + 1) * stride * step)
                          for i in range(len(joints) // stride)],
-            end_ns=first_due + round(len(joints) * step), plan=plan)
+            plan=plan)
         self._report(Mode.RUNNING)
+        if world.wants_imagined():
+            self._running.imagined.extend(
+                zip(self._running.image_times, self._engine.imagined_video(chunk)))
 
     def _follow(self) -> None:
         """Collect what the running chunk shows; write it down when it has ended."""
         world, run = self._world, self._running
         times = run.image_times
+        while run.imagined and world.clock() >= run.imagined[0][0]:
+            due, picture = run.imagined.popleft()
+            self._on_imagined(picture, due)
         while run.next_image < len(times) and world.observations.reached(times[run.next_image]):
             try:
                 picked = world.observations.pick(times[run.next_image], world.max_camera_skew())
@@ -434,16 +447,23 @@ class Worker:
             self._commit(run)
 
     def _commit(self, run: Running) -> None:
-        """Write the complete frames of a chunk and what was executed during them."""
-        if not run.frames:
-            self._engine.drop_seen()
+        """
+        Write the complete frames of a chunk and what was executed during them.
+
+        Where nothing was reported as executed, nothing is written: the prediction never stands in.
+        """
+        world, engine = self._world, self._engine
+        times = run.action_times[:run.frames * engine.policy.actions_per_frame]
+        silent = world.executed is not None and (world.executed.newest_ns or 0) < times[0] if (
+            times) else True
+        if silent:
+            engine.drop_seen()
             return
-        times = run.action_times[:run.frames * self._engine.policy.actions_per_frame]
-        if self._world.executed is None:
+        if world.executed is None:
             joints = np.stack([run.plan.sample(time)[0] for time in times])
         else:
-            joints = self._world.executed.at(times)
-        self._engine.commit(self._world.from_joints(joints))
+            joints = world.executed.at(times)
+        engine.commit(world.from_joints(joints))
         self._report(self.progress.mode, self.progress.reason)
 
 

@@ -1,0 +1,70 @@
+"""Image messages to RGB arrays and back, without cv_bridge (it is not everywhere)."""
+
+from typing import Optional
+
+import cv2
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+
+from lingbot_va_ros.policy.observation import CameraFault
+
+# Channels of each encoding that is read, and which of them are red, green and blue.
+ENCODINGS = {
+    'rgb8': (3, (0, 1, 2)), 'bgr8': (3, (2, 1, 0)), 'rgba8': (4, (0, 1, 2)),
+    'bgra8': (4, (2, 1, 0)), 'mono8': (1, (0, 0, 0)),
+}
+
+
+def image_fault(message: Image) -> Optional[str]:
+    """Return in one line why a raw image cannot be read, or None; cheap enough for a callback."""
+    if message.encoding not in ENCODINGS:
+        return f'encoding {message.encoding!r} is not read; expected one of {", ".join(ENCODINGS)}'
+    row = message.width * ENCODINGS[message.encoding][0]
+    if not message.width or not message.height:
+        return f'image of {message.width}x{message.height} pixels'
+    if message.step < row:
+        return f'step is {message.step} bytes, a row of {message.encoding} has {row}'
+    if len(message.data) < message.step * message.height:
+        return (f'{len(message.data)} bytes of data, expected {message.step * message.height} '
+                '(step * height)')
+    return None
+
+
+def to_rgb(message: Image) -> np.ndarray:
+    """
+    Return an image message as RGB, uint8 [H, W, 3].
+
+    rgb8 is a view of the message's buffer (rows may be padded), the other encodings are copies.
+
+    :raises CameraFault: the message cannot be read; says why.
+    """
+    fault = image_fault(message)
+    if fault:
+        raise CameraFault(fault)
+    channels, order = ENCODINGS[message.encoding]
+    flat = np.frombuffer(message.data, np.uint8)
+    rows = np.lib.stride_tricks.as_strided(
+        flat, (message.height, message.width, channels), (message.step, channels, 1))
+    return rows if order == (0, 1, 2) and channels == 3 else rows[..., list(order)]
+
+
+def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
+    """
+    Return a compressed image (JPEG or PNG) as RGB, uint8 [H, W, 3].
+
+    :raises CameraFault: it cannot be decoded.
+    """
+    image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise CameraFault(f'compressed image of format {message.format!r} cannot be decoded')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def from_rgb(image: np.ndarray) -> Image:
+    """Return an rgb8 message of an RGB array, uint8 [H, W, 3]; the header is left empty."""
+    message = Image()
+    message.height, message.width = image.shape[:2]
+    message.encoding, message.is_bigendian, message.step = 'rgb8', 0, image.shape[1] * 3
+    # An array of the generated type: assigning bytes or an ndarray checks every element.
+    message.data.frombytes(memoryview(np.ascontiguousarray(image)).cast('B'))
+    return message

@@ -1,0 +1,585 @@
+"""
+The policy as a managed node: cameras and joint states in, joint-trajectory action chunks out.
+
+Three kinds of threads: the executor's, whose callbacks keep references and wait for answers; the
+inference thread (`policy.worker`); and the control thread here, which publishes from the plan.
+"""
+
+import functools
+import sys
+import threading
+import time
+import traceback
+from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from trajectory_msgs.msg import JointTrajectory
+
+from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
+from lingbot_va_ros.nodes import policy_messages, policy_parameters, qos
+from lingbot_va_ros.nodes.image_conversion import (
+    compressed_to_rgb, from_rgb, image_fault, to_rgb)
+from lingbot_va_ros.nodes.policy_messages import nanoseconds_of, stamp_of
+from lingbot_va_ros.nodes.run import run_node
+from lingbot_va_ros.policy.executed import ExecutedLog
+from lingbot_va_ros.policy.observation import Observations
+from lingbot_va_ros.policy.plan import PlanSlot
+from lingbot_va_ros.policy.policy_file import find_policy_file, load_policy_file
+from lingbot_va_ros.policy.worker import Mode, Progress, PublishedChunk, Worker, World
+from lingbot_va_ros.robot.action_map import JointActionMap
+from lingbot_va_ros.robot.embodiment import load_embodiment
+from lingbot_va_ros.robot.measured import MeasuredJoints
+from lingbot_va_ros.srv import ResetMemory, SetInstruction
+
+# rad or m; beyond it the arm counts as moved by somebody else and the plan starts from where it is
+START_TOLERANCE = 0.05
+ANSWER_SECONDS = 30.0  # longer than any forward and text encoding; a lost thread must not hang
+GRAPH_PERIOD = 0.1
+MODE_NAMES = {
+    ControlMode.HOLD: 'HOLD', ControlMode.TELEOP: 'TELEOP', ControlMode.POLICY: 'POLICY',
+    ControlMode.STOPPED: 'STOPPED'}
+
+
+def logged(transition):
+    """Log what a transition raises with its traceback; rclpy would swallow it."""
+    @functools.wraps(transition)
+    def guarded(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(self, state)
+        except Exception:
+            self.get_logger().error(
+                f'{transition.__name__} failed:\n{traceback.format_exc()}')
+            return TransitionCallbackReturn.ERROR
+    return guarded
+
+
+class PolicyNode(LifecycleNodeMixin, Node):
+    """The node `lingbot_va_policy`; see docs/interface.md for its topics and promises."""
+
+    def __init__(self, **kwargs):
+        Node.__init__(self, 'lingbot_va_policy', **kwargs)
+        self._phase = 'unconfigured'
+        self._loading = ''
+        self._fault = ''
+        self._closing = False
+        self._slot = PlanSlot()
+        self._worker = Worker(
+            self._slot, self._publish_status, self._publish_chunk, self._publish_imagined,
+            self._on_fault)
+        self._embodiment = None
+        self._policy = None
+        self._map: Optional[JointActionMap] = None
+        self._measured: Optional[MeasuredJoints] = None
+        self._observations: Optional[Observations] = None
+        self._executed: Optional[ExecutedLog] = None
+        self._camera_faults: Dict[str, str] = {}
+        self._control_mode: Optional[int] = None
+        self._executed_publishers = 0
+        self._mode_publishers = 0
+        self._last_chunk_ns = 0
+        self._inputs: List[Any] = []
+        self._control: Optional[threading.Thread] = None
+        self._streaming = False
+
+        policy_parameters.declare_parameters(self)
+        # A transition may take minutes; everything else must be answered meanwhile.
+        self._service_group = ReentrantCallbackGroup()
+        self._timer_group = MutuallyExclusiveCallbackGroup()
+        self._input_group = MutuallyExclusiveCallbackGroup()
+        LifecycleNodeMixin.__init__(self, callback_group=self._service_group)
+        change_state = self._service_change_state.callback
+        self._service_change_state.callback = (
+            lambda request, response: self._guarded_change(change_state, request, response))
+
+        self._trajectory_out = self.create_publisher(
+            JointTrajectory, '~/joint_trajectory', qos.COMMAND)
+        self._chunk_out = self.create_publisher(ActionChunk, '~/action_chunk', qos.EVENTS)
+        self._status_out = self.create_publisher(PolicyStatus, '~/status', qos.LATCHED)
+        self._imagined_out = self.create_publisher(Image, '~/predicted_video', qos.COMMAND)
+        self._diagnostics_out = self.create_publisher(
+            DiagnosticArray, '/diagnostics', qos.EVENTS)
+        for kind, name, callback in (
+                (ResetMemory, '~/reset_memory', self._on_reset_memory),
+                (SetInstruction, '~/set_instruction', self._on_set_instruction)):
+            self.create_service(kind, name, callback, callback_group=self._service_group)
+        self.create_timer(0.5, self._publish_status, callback_group=self._timer_group)
+        self.create_timer(1.0, self._publish_diagnostics, callback_group=self._timer_group)
+        self.create_timer(GRAPH_PERIOD, self._look_at_graph, callback_group=self._timer_group)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._jump_handle = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
+                          on_clock_change=False),
+            post_callback=self._on_clock_jump)
+        self._publish_status()
+
+    # Lifecycle
+
+    @logged
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read the files, load the checkpoint, warm up; a failure leaves the node unconfigured."""
+        self._phase, self._fault = 'configuring', ''
+        self._slot.begin()
+        self._set_loading('reading policy and embodiment')
+        try:
+            self._configure()
+        except (ValueError, OSError) as error:  # what a user can mend, in the error's own words
+            self.get_logger().error(f'configure failed: {error}')
+            self._forget_configuration()
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            self._forget_configuration()
+            raise
+        finally:
+            self._set_loading('')
+        self._phase = 'inactive'
+        self._publish_status()
+        return TransitionCallbackReturn.SUCCESS
+
+    @logged
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to predict, or wait for an instruction; publish the plan from now on."""
+        self._fault = ''
+        if self._executed is not None:
+            self._executed.clear()
+        values = self._values()
+        self._wait(self._worker.start(self._world(), values['instruction']))
+        self._phase = 'active'
+        self._streaming = True
+        self._control = threading.Thread(
+            target=self._stream_plan, args=(values['control_rate'],), name='control', daemon=True)
+        self._control.start()
+        return TransitionCallbackReturn.SUCCESS
+
+    @logged
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Send a stop and keep the memory."""
+        self._stop_streaming()
+        self._wait(self._worker.stop('inactive'))
+        self._phase = 'inactive'
+        self._publish_status()
+        return TransitionCallbackReturn.SUCCESS
+
+    @logged
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the accelerator and what was remembered."""
+        self._fault = ''
+        self._forget_configuration()
+        return TransitionCallbackReturn.SUCCESS
+
+    @logged
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and free everything."""
+        self._stop_streaming()
+        self._forget_configuration()
+        self._phase = 'finalized'
+        self._publish_status()
+        return TransitionCallbackReturn.SUCCESS
+
+    @logged
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Come back to unconfigured after a transition that failed."""
+        self._stop_streaming()
+        self._forget_configuration()
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> bool:
+        """Publish a last stop and end all threads; True when they have ended."""
+        self._closing = True
+        self._stop_streaming()
+        return self._worker.close(timeout=2.0)
+
+    def _guarded_change(self, change_state, request, response):
+        """Answer a transition that is not possible now; rclpy would end the process on it."""
+        try:
+            return change_state(request, response)
+        except Exception as error:
+            wanted = request.transition.label or request.transition.id
+            self.get_logger().warning(
+                f'transition {wanted} refused in state {self._phase}: {error}')
+            response.success = False
+            return response
+
+    def _configure(self) -> None:
+        values = self._values()
+        not_built = policy_parameters.unbuilt(values)
+        if not_built:
+            raise ValueError('; '.join(not_built))
+        if not values['checkpoint']:
+            raise ValueError('parameter checkpoint is empty; expected a checkpoint folder')
+        checkpoint = Path(values['checkpoint']).expanduser()
+        if not checkpoint.is_dir():
+            raise ValueError(f'checkpoint {checkpoint} is not a folder')
+        policy = load_policy_file(find_policy_file(values['policy_config'], checkpoint))
+        embodiment = load_embodiment(values['embodiment'])
+        action_map = JointActionMap(embodiment, policy.used_channels)
+        video, action = policy_parameters.sampling(policy, values)
+        chunks = policy_parameters.memory_chunks(policy, values['memory_frames'])
+        keep_seconds = (
+            policy.frames_per_chunk * policy.actions_per_frame * policy.action_period + 2.0)
+        self._policy, self._embodiment, self._map = policy, embodiment, action_map
+        self._measured = MeasuredJoints(embodiment.joints)
+        self._observations = Observations(policy.cameras, keep_seconds)
+        from_topic = values['executed_source'] == 'topic'
+        self._executed = ExecutedLog(keep_seconds + 2.0) if from_topic else None
+        self._control_mode = None
+        self._subscribe(policy.cameras, from_topic)
+        if not policy.trained:
+            self.get_logger().warning(
+                f'{checkpoint} is UNTRAINED: random weights, its actions mean nothing')
+
+        def make_engine():
+            self._set_loading('loading libraries')
+            import torch
+
+            from lingbot_va_ros.policy.engine import load_engine
+            device = _device(torch, values['device'])
+            return load_engine(
+                checkpoint, policy, video, action, chunks, values['seed'], device,
+                _dtype(torch, values['dtype'], device), self._set_loading)
+
+        since = time.monotonic()
+        self._wait(self._worker.load(make_engine), forever=True)
+        self.get_logger().info(
+            f'configured in {time.monotonic() - since:.1f} s: {checkpoint}, {policy.name}, '
+            f'{embodiment.name}')
+
+    def _forget_configuration(self) -> None:
+        for entity in self._inputs:
+            self.destroy_subscription(entity)
+        self._inputs.clear()
+        if not self._closing:
+            self._wait(self._worker.unload())
+        self._slot.clear()
+        self._observations = self._executed = self._measured = None
+        self._camera_faults.clear()
+        self._phase = 'unconfigured'
+        self._publish_status()
+
+    def _wait(self, future, forever: bool = False) -> Any:
+        """Wait for the inference thread, but not past the end of the process."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not self._closing:
+            try:
+                return future.result(timeout=0.1)
+            except FutureTimeout:
+                if future.done():  # the work itself timed out
+                    raise
+                if not forever and time.monotonic() > deadline:
+                    raise RuntimeError(
+                        f'the inference thread gave no answer in {ANSWER_SECONDS} s') from None
+        raise RuntimeError('the node is being closed')
+
+    def _subscribe(self, cameras, executed: bool) -> None:
+        def subscribe(kind, topic, callback, profile):
+            self._inputs.append(self.create_subscription(
+                kind, topic, callback, profile, callback_group=self._input_group))
+
+        for name in cameras:
+            source = self._embodiment.cameras.get(name)
+            topic, transport = policy_parameters.declare_camera(
+                self, name, source.topic if source else f'camera/{name}/image_raw',
+                source.transport if source else 'raw')
+            if transport == 'raw':
+                subscribe(
+                    Image, topic, functools.partial(self._on_image, name), qos.SENSOR)
+            else:
+                subscribe(
+                    CompressedImage, f'{topic}/compressed',
+                    functools.partial(self._on_compressed, name), qos.SENSOR)
+        subscribe(JointState, 'joint_states', self._on_joint_state, qos.JOINT_STATES)
+        subscribe(ControlMode, 'control_mode', self._on_control_mode, qos.LATCHED)
+        if executed:
+            subscribe(JointTrajectory, 'executed', self._on_executed, qos.EXECUTED)
+
+    def _world(self) -> World:
+        limits = self._embodiment.limits
+        return World(
+            clock=self._now, observations=self._observations, executed=self._executed,
+            to_rgb=lambda image: (
+                to_rgb(image) if isinstance(image, Image) else compressed_to_rgb(image)),
+            to_joints=self._map.to_joints, from_joints=self._map.from_joints,
+            obstacle=self._obstacle, elsewhere=self._elsewhere,
+            measured=self._measured.positions, max_velocity=limits.velocity,
+            deceleration=limits.acceleration,
+            start_tolerance=np.full(len(self._embodiment.joints), START_TOLERANCE),
+            max_camera_skew=lambda: self.get_parameter('max_camera_skew').value,
+            wants_imagined=lambda: self.get_parameter('publish_predicted_video').value)
+
+    # What the inference thread asks and says
+
+    def _obstacle(self) -> Optional[str]:
+        now = self._now()
+        if self._executed is not None and not self._executed_publishers:
+            return 'executed: nobody publishes what the arm was sent'
+        for name, fault in list(self._camera_faults.items()):
+            return f'camera {name}: {fault}'
+        cameras = self._observations.faults(now, self.get_parameter('max_camera_age').value)
+        if cameras:
+            return '; '.join(cameras)
+        return self._measured.fault(now, self.get_parameter('max_joint_age').value)
+
+    def _elsewhere(self) -> Optional[str]:
+        if self._control_mode is None:
+            return 'control_mode: no message yet' if self._mode_publishers else None
+        if self._control_mode == ControlMode.POLICY:
+            return None
+        return f'control_mode is {MODE_NAMES.get(self._control_mode, self._control_mode)}'
+
+    def _publish_chunk(self, chunk: PublishedChunk) -> None:
+        self._last_chunk_ns = chunk.first_due_ns
+        self._chunk_out.publish(policy_messages.chunk_message(chunk, self._embodiment.joints))
+
+    def _publish_imagined(self, picture: np.ndarray, due_ns: int) -> None:
+        message = from_rgb(picture)
+        message.header.stamp = stamp_of(due_ns)
+        self._imagined_out.publish(message)
+
+    def _on_fault(self, trace: str) -> None:
+        """Say what went wrong and leave the active state from an executor thread."""
+        self._fault = trace.strip().splitlines()[-1]
+        self.get_logger().fatal(f'the policy cannot go on:\n{trace}')
+        self._slot.stop(self._now, self._embodiment.limits.acceleration)
+        self._publish_status()
+        if self.executor is not None:
+            self.executor.create_task(self.trigger_deactivate)
+
+    # Publishing
+
+    def _stream_plan(self, rate: float) -> None:
+        """Publish what remains of the plan, on steady deadlines, until streaming ends."""
+        period = 1.0 / rate
+        deadline = time.monotonic()
+        last_ns = 0
+        while self._streaming:
+            plan, now = self._slot.look(self._now)
+            # Under simulated time the clock may stand or crawl: one message a period of it.
+            if plan is not None and (now >= last_ns + 0.5e9 * period or now < last_ns):
+                last_ns = now
+                self._publish_plan(plan, now, period)
+            deadline += period
+            delay = deadline - time.monotonic()
+            if delay > 0:
+                time.sleep(delay)
+            else:
+                deadline -= delay  # late: do not catch up with a burst
+
+    def _publish_plan(self, plan, now_ns: int, period: float) -> None:
+        self._trajectory_out.publish(policy_messages.trajectory_message(
+            now_ns, self._embodiment.joints, *plan.remainder(now_ns, period)))
+
+    def _stop_streaming(self) -> None:
+        """End the control thread; the last thing it sends is a stop."""
+        if not self._streaming:
+            return
+        self._streaming = False
+        if self._control is not None:
+            self._control.join(timeout=1.0)
+        self._slot.stop(self._now, self._embodiment.limits.acceleration)
+        plan, now = self._slot.look(self._now)
+        if plan is not None:
+            self._publish_plan(plan, now, 1.0 / self.get_parameter('control_rate').value)
+
+    def _progress(self) -> Progress:
+        """Return the worker's figures, or what the lifecycle knows better."""
+        progress = self._worker.progress
+        if self._loading:
+            return Progress(mode=Mode.LOADING, reason=self._loading,
+                            instruction=self._values()['instruction'])
+        if self._fault:
+            return _changed(progress, Mode.FAULT, self._fault)
+        if self._phase != 'active':
+            return _changed(progress, Mode.IDLE, self._phase)
+        return progress
+
+    def _publish_status(self) -> None:
+        if not self._closing:
+            self._status_out.publish(policy_messages.status_message(
+                self._now(), self._progress(), self._slot.epoch))
+
+    def _publish_diagnostics(self) -> None:
+        trained = '' if self._policy is None else (
+            self._policy.name + ('' if self._policy.trained else ' (untrained)'))
+        self._diagnostics_out.publish(policy_messages.diagnostics_message(
+            self._now(), self.get_fully_qualified_name(), self._progress(), self._slot.epoch,
+            trained))
+
+    def _set_loading(self, line: str) -> None:
+        self._loading = line
+        if line:
+            self.get_logger().info(line)
+        self._publish_status()
+
+    # Inputs: keep a reference, nothing else
+
+    def _on_image(self, camera: str, message: Image) -> None:
+        observations = self._observations
+        if observations is None:
+            return
+        fault = image_fault(message)
+        if fault:
+            if self._camera_faults.get(camera) != fault:
+                self.get_logger().error(f'camera {camera}: {fault}')
+            self._camera_faults[camera] = fault
+            return
+        self._camera_faults.pop(camera, None)
+        observations.add(camera, nanoseconds_of(message.header.stamp), message)
+
+    def _on_compressed(self, camera: str, message: CompressedImage) -> None:
+        if self._observations is not None:
+            self._observations.add(camera, nanoseconds_of(message.header.stamp), message)
+
+    def _on_joint_state(self, message: JointState) -> None:
+        if self._measured is not None:
+            self._measured.update(
+                message.name, message.position, nanoseconds_of(message.header.stamp))
+
+    def _on_executed(self, message: JointTrajectory) -> None:
+        executed = self._executed
+        if executed is None or not message.points:
+            return
+        last = executed.newest()
+        if last is None:
+            last = self._measured.positions()
+        if last is None:
+            return
+        row = last.copy()
+        place = {name: index for index, name in enumerate(self._embodiment.joints)}
+        for name, position in zip(message.joint_names, message.points[0].positions):
+            if name in place:
+                row[place[name]] = position
+        executed.add(nanoseconds_of(message.header.stamp), row)
+
+    def _on_control_mode(self, message: ControlMode) -> None:
+        self._control_mode = message.mode
+
+    def _look_at_graph(self) -> None:
+        self._executed_publishers = self.count_publishers('executed')
+        self._mode_publishers = self.count_publishers('control_mode')
+
+    def _on_clock_jump(self, jump) -> None:
+        """Begin a new epoch when the clock went back: what was seen has stamps of the future."""
+        if jump.delta.nanoseconds >= 0 or self._phase not in ('inactive', 'active'):
+            return
+        self.get_logger().warning(
+            f'the clock jumped back by {-jump.delta.nanoseconds / 1e9:.3f} s: new epoch')
+        for part in (self._observations, self._executed, self._measured):
+            if part is not None:
+                part.clear()
+        self._last_chunk_ns = 0
+        self._slot.clear()
+        self._worker.reset(self._now, self._embodiment.limits.acceleration)
+
+    # Services and parameters
+
+    def _on_reset_memory(self, request, response):
+        if self._phase == 'configuring':
+            self._worker_reset_while_loading(request.instruction)
+            forgotten, message = 0, 'nothing to forget yet: the policy is being configured'
+        elif self._phase not in ('inactive', 'active'):
+            response.success = False
+            response.message = f'the policy is {self._phase}: configure it first'
+            response.stamp = stamp_of(self._now())
+            return response
+        else:
+            forgotten = self._wait(self._worker.reset(
+                self._now, self._embodiment.limits.acceleration, request.instruction))
+            if request.instruction:
+                self._remember_instruction(request.instruction)
+            message = f'forgot {forgotten} frames'
+        plan_epoch = self._slot.epoch
+        response.success, response.message = True, message
+        response.forgotten_frames, response.epoch = forgotten, plan_epoch
+        # A chunk of the old epoch may have been stamped with a time that is still to come.
+        _, now = self._slot.look(self._now)
+        response.stamp = stamp_of(max(now, self._last_chunk_ns))
+        self._publish_status()
+        return response
+
+    def _worker_reset_while_loading(self, instruction: str) -> None:
+        """Begin a new epoch; the memory that is being made is empty anyway."""
+        self._slot.stop(self._now, np.ones(1), new_epoch=True)
+        if instruction:
+            self._remember_instruction(instruction)
+
+    def _on_set_instruction(self, request, response):
+        if self._phase in ('inactive', 'active'):
+            self._wait(self._worker.set_instruction(request.instruction))
+        self._remember_instruction(request.instruction)
+        response.success = True
+        response.message = (
+            f'the instruction is now {request.instruction!r}' if request.instruction
+            else 'no instruction: the policy waits for one')
+        return response
+
+    def _remember_instruction(self, instruction: str) -> None:
+        """Keep the parameter equal to what a service has set."""
+        if self.get_parameter('instruction').value != instruction:
+            self._instruction_is_set = True
+            try:
+                self.set_parameters([Parameter('instruction', value=instruction)])
+            finally:
+                self._instruction_is_set = False
+
+    _instruction_is_set = False
+
+    def _on_set_parameters(self, parameters: List[Parameter]) -> SetParametersResult:
+        lines = policy_parameters.refusals(parameters, self._phase != 'unconfigured')
+        if lines:
+            return SetParametersResult(successful=False, reason='; '.join(lines))
+        changed = {parameter.name: parameter.value for parameter in parameters}
+        try:
+            if self._phase in ('inactive', 'active'):
+                if policy_parameters.SAMPLING & changed.keys():
+                    self._wait(self._worker.set_sampling(*policy_parameters.sampling(
+                        self._policy, {**self._values(), **changed})))
+                if 'instruction' in changed and not self._instruction_is_set:
+                    self._wait(self._worker.set_instruction(changed['instruction']))
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _values(self) -> Dict[str, Any]:
+        return {name: parameter.value for name, parameter in self._parameters.items()}
+
+    def _now(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+
+def _changed(progress: Progress, mode: Mode, reason: str) -> Progress:
+    return Progress(**{**progress.__dict__, 'mode': mode, 'reason': reason})
+
+
+def _device(torch, name: str):
+    """Return the torch device; cuda that is not there is an error, not a silent cpu."""
+    available = torch.cuda.is_available()
+    if name == 'cuda' and not available:
+        raise ValueError('device is cuda, but torch finds no CUDA device; expected auto or cpu')
+    return torch.device('cuda' if name != 'cpu' and available else 'cpu')
+
+
+def _dtype(torch, name: str, device):
+    if name == 'auto':
+        name = 'bfloat16' if device.type == 'cuda' else 'float32'
+    return getattr(torch, name)
+
+
+def main(args=None) -> None:
+    """Run the node until SIGINT or SIGTERM."""
+    sys.exit(run_node(
+        PolicyNode, args, functools.partial(MultiThreadedExecutor, num_threads=6)))
+
+
+if __name__ == '__main__':
+    main()

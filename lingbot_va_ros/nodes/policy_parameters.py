@@ -1,0 +1,167 @@
+"""The parameters of policy_node: descriptors, defaults, and what they mean for the sampling."""
+
+from dataclasses import replace
+from typing import Any, Dict, List, Tuple
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from lingbot_va_ros.policy.policy_file import PolicyFile, Sampling
+
+DEVICES = ('auto', 'cuda', 'cpu')
+DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
+ATTENTIONS = ('auto', 'flash', 'sdpa')
+SCHEDULES = ('sync', 'async', 'async_ungrounded')
+EXECUTED_SOURCES = ('topic', 'plan')
+TRANSPORTS = ('raw', 'compressed')
+BUILT_SCHEDULES = ('sync',)
+BUILT_ATTENTIONS = ('auto', 'sdpa')
+
+# name: (default, description, lowest, highest); no range where both are None
+_NUMBERS: Dict[str, tuple] = {
+    'video_steps': (0, 'Denoising steps of the video; 0 takes the policy file\'s.', 0, 1000),
+    'video_exec_steps': (
+        0, 'Forwards of the video loop that are run (-1: all); 0 takes the policy file\'s.',
+        -1, 1001),
+    'action_steps': (0, 'Denoising steps of the actions; 0 takes the policy file\'s.', 0, 1000),
+    'imagine_steps': (
+        3, 'Denoising steps of imagined frames; read by the asynchronous schedules only.',
+        1, 1000),
+    'guidance_scale': (
+        -1.0, 'Guidance on the video; negative takes the policy file\'s.', -1.0, 100.0),
+    'action_guidance_scale': (
+        -1.0, 'Guidance on the actions; negative takes the policy file\'s.', -1.0, 100.0),
+    'memory_frames': (
+        0, 'Latent frames that the memory holds; 0 takes the policy file\'s. A multiple of its '
+        'frames per chunk.', 0, 1000000),
+    'control_rate': (
+        50.0, 'Hz at which the plan is published; never how fast the robot moves.', 1.0, 1000.0),
+    'max_camera_age': (0.5, 'Seconds after which a camera counts as lost.', 0.001, 60.0),
+    'max_camera_skew': (
+        0.1, 'Seconds that an image may be off the time it is needed for.', 0.0, 10.0),
+    'max_joint_age': (0.5, 'Seconds after which a joint\'s state counts as lost.', 0.001, 60.0),
+    'seed': (0, 'Seed of the starting noise.', 0, 2 ** 31 - 1),
+}
+_TEXTS: Dict[str, tuple] = {
+    'checkpoint': ('', 'Checkpoint folder in the public layout.', None),
+    'policy_config': (
+        '', 'Policy file: a path, the name of a shipped file, or empty for the checkpoint\'s own '
+        'policy.yaml.', None),
+    'embodiment': ('sim_left', 'Embodiment file: a path or the name of a shipped file.', None),
+    'instruction': ('', 'The task in words; empty waits for one.', None),
+    'device': ('auto', 'Where the model runs.', DEVICES),
+    'dtype': ('auto', 'auto is bfloat16 on cuda and float32 on cpu.', DTYPES),
+    'attention': ('auto', 'Attention kernel.', ATTENTIONS),
+    'schedule': ('sync', 'How prediction and execution follow each other.', SCHEDULES),
+    'executed_source': (
+        'topic', 'Where executed commands come from; plan: the plan stands for them.',
+        EXECUTED_SOURCES),
+}
+_SWITCHES: Dict[str, tuple] = {
+    'publish_predicted_video': (False, 'Publish the imagined frames.'),
+}
+CHANGEABLE = frozenset((
+    'instruction', 'video_steps', 'video_exec_steps', 'action_steps', 'imagine_steps',
+    'guidance_scale', 'action_guidance_scale', 'max_camera_age', 'max_camera_skew',
+    'max_joint_age', 'publish_predicted_video'))
+SAMPLING = frozenset((
+    'video_steps', 'video_exec_steps', 'action_steps', 'guidance_scale',
+    'action_guidance_scale'))
+
+
+def declare_parameters(node: Node) -> None:
+    """Declare all parameters but the cameras', which are known at configure."""
+    for name, (default, text, lowest, highest) in _NUMBERS.items():
+        descriptor = ParameterDescriptor(description=text)
+        if isinstance(default, int):
+            descriptor.integer_range = [IntegerRange(from_value=lowest, to_value=highest, step=0)]
+        else:
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=lowest, to_value=highest, step=0.0)]
+        node.declare_parameter(name, default, descriptor)
+    for name, (default, text, choices) in _TEXTS.items():
+        limits = f'One of {", ".join(choices)}.' if choices else ''
+        node.declare_parameter(
+            name, default, ParameterDescriptor(description=text, additional_constraints=limits))
+    for name, (default, text) in _SWITCHES.items():
+        node.declare_parameter(name, default, ParameterDescriptor(description=text))
+
+
+def declare_camera(node: Node, name: str, topic: str, transport: str) -> Tuple[str, str]:
+    """Declare a camera's parameters once and return (topic, transport)."""
+    for field, default, text in (
+            ('topic', topic, f'Image topic of camera {name}.'),
+            ('transport', transport, f'One of {", ".join(TRANSPORTS)}.')):
+        if not node.has_parameter(f'cameras.{name}.{field}'):
+            node.declare_parameter(
+                f'cameras.{name}.{field}', default, ParameterDescriptor(description=text))
+    topic, transport = (
+        node.get_parameter(f'cameras.{name}.{field}').value for field in ('topic', 'transport'))
+    if transport not in TRANSPORTS:
+        raise ValueError(
+            f'cameras.{name}.transport is {transport!r}; expected one of {", ".join(TRANSPORTS)}')
+    return topic, transport
+
+
+def refusals(parameters: List[Parameter], configured: bool) -> List[str]:
+    """Return a line for every parameter that cannot be set to its new value now."""
+    lines = []
+    for parameter in parameters:
+        choices = _TEXTS.get(parameter.name, (None, None, None))[2]
+        if choices and parameter.value not in choices:
+            lines.append(
+                f'{parameter.name} is {parameter.value!r}; expected one of {", ".join(choices)}')
+        known = parameter.name in _NUMBERS or parameter.name in _TEXTS or (
+            parameter.name.startswith('cameras.') or parameter.name in _SWITCHES)
+        if known and configured and parameter.name not in CHANGEABLE:
+            lines.append(f'{parameter.name} can only be changed while unconfigured')
+    return lines
+
+
+def unbuilt(values: Dict[str, Any]) -> List[str]:
+    """Return a line for every choice of the interface that this version has no part for."""
+    return [
+        f'{name} {values[name]!r} is not available in this version; '
+        f'available: {", ".join(built)}'
+        for name, built in (('schedule', BUILT_SCHEDULES), ('attention', BUILT_ATTENTIONS))
+        if values[name] not in built]
+
+
+def sampling(policy: PolicyFile, values: Dict[str, Any]) -> Tuple[Sampling, Sampling]:
+    """
+    Return video and action sampling: the policy file's, changed by parameters.
+
+    :raises ValueError: more forwards than the video loop has.
+    """
+    video, action = policy.video, policy.action
+    if values['video_steps']:
+        video = replace(video, steps=values['video_steps'])
+    if values['video_exec_steps']:
+        video = replace(video, exec_steps=values['video_exec_steps'])
+    if values['guidance_scale'] >= 0:
+        video = replace(video, guidance=values['guidance_scale'])
+    if values['action_steps']:
+        action = replace(action, steps=values['action_steps'])
+    if values['action_guidance_scale'] >= 0:
+        action = replace(action, guidance=values['action_guidance_scale'])
+    if video.exec_steps > video.steps + 1:
+        raise ValueError(
+            f'video_exec_steps is {video.exec_steps}; with {video.steps} video steps there are '
+            f'{video.steps + 1} forwards')
+    return video, action
+
+
+def memory_chunks(policy: PolicyFile, memory_frames: int) -> int:
+    """
+    Return how many chunks the memory holds.
+
+    :raises ValueError: the frames do not make whole chunks.
+    """
+    if not memory_frames:
+        return policy.memory_chunks
+    if memory_frames % policy.frames_per_chunk:
+        raise ValueError(
+            f'memory_frames is {memory_frames}, no multiple of the policy\'s '
+            f'{policy.frames_per_chunk} frames per chunk')
+    return memory_frames // policy.frames_per_chunk
