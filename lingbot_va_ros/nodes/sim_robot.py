@@ -11,7 +11,7 @@ import traceback
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, LATCHED
 from lingbot_va_ros.nodes.run import run_node
 from lingbot_va_ros.sim.gl import no_renderer
-from lingbot_va_ros.sim.pacing import Pacing
+from lingbot_va_ros.sim.pacing import Pacing, SteadyOffset
 from lingbot_va_ros.sim.trajectory_controller import (
     Trajectory, TrajectoryPoint, TrajectoryRejected)
 
@@ -54,7 +54,7 @@ class CannotStart(Exception):
 
 class SimRobot(Node):
     """
-    Simulated arms, scene and cameras; INTERFACE in docs, rules of motion in sim/.
+    Simulated arms, scene and cameras, with the rules of motion of joint_trajectory_controller.
 
     One thread owns physics, trajectory controller and drawing context and publishes; the
     executor's thread only hands it messages and requests.
@@ -70,16 +70,16 @@ class SimRobot(Node):
             raise CannotStart(str(error)) from error
         self.add_on_set_parameters_callback(self._check_change)
         self._stamp_with_clock = self.get_parameter('publish_clock').value
-        self._pacing = Pacing(self.get_parameter('realtime_factor').value)
-        if not self._stamp_with_clock and self._pacing.factor != 1.0:
+        self._factor = float(self.get_parameter('realtime_factor').value)
+        self._pacing = Pacing(self._factor)
+        if not self._stamp_with_clock and self._factor != 1.0:
             self.get_logger().warning(
-                f'realtime_factor is {self._pacing.factor:g} without publish_clock: trajectories '
-                'and stamps are not in real time')
+                f'realtime_factor is {self._factor:g} without publish_clock: the robot moves at '
+                'that share of the speed that its commands and stamps say')
         self._incoming: deque[JointTrajectory] = deque()
         self._requests: deque[Future] = deque()
         self._last_rejection = (-1e9, 0)
-        # ROS time, in nanoseconds, of simulated time zero.
-        self._ros_zero_ns = 0
+        self._ros_offset = SteadyOffset(lambda: self.get_clock().now().nanoseconds)
         self._make_interfaces()
         self._stopping = threading.Event()
         self._ready = threading.Event()
@@ -118,7 +118,7 @@ class SimRobot(Node):
                 return SetParametersResult(successful=False, reason=reason)
         for parameter in parameters:
             if parameter.name == 'realtime_factor':
-                self._pacing = Pacing(float(parameter.value))
+                self._factor = float(parameter.value)
         return SetParametersResult(successful=True)
 
     def _new_simulation(self):
@@ -191,19 +191,21 @@ class SimRobot(Node):
         pictures = ticks = 0
         self._start_ns = self._simulation.time_ns
         while not self._stopping.is_set():
-            pacing = self._pacing
-            late = pacing.wait_for(self._simulation.time_ns + tick_ns, self._stopping)
-            if late > 0:
+            if self._factor != self._pacing.factor:
+                self._pacing = Pacing(self._factor)
+            dropped_ns = self._pacing.wait_for(
+                self._simulation.time_ns + tick_ns, self._stopping)
+            if dropped_ns:
                 self.get_logger().warning(
-                    f'the simulation is {late:.2f} s behind and drops that time: this machine is '
-                    f'too slow for realtime_factor {pacing.factor:g}', throttle_duration_sec=5.0)
+                    f'the simulation is {dropped_ns / _NS:.2f} s behind and drops that time: this '
+                    f'machine is too slow for realtime_factor {self._factor:g}',
+                    throttle_duration_sec=5.0)
             while self._incoming:
                 self._accept(self._incoming.popleft())
             while self._requests:
                 self._reset(self._requests.popleft())
                 pictures = 0
             self._simulation.step(tick_ns * 1e-9)
-            self._align_stamps()
             stamp = self._stamp()
             if self._clock_publisher is not None:
                 self._clock_publisher.publish(Clock(clock=stamp))
@@ -215,32 +217,26 @@ class SimRobot(Node):
                 self._publish_task_state()
             ticks += 1
 
-    def _align_stamps(self) -> None:
-        """
-        Tie simulated time to ROS time: no stamp in the future, hardly any step between stamps.
-
-        The tie moves at once where a stamp would lie in the future and where time was dropped or
-        the system clock was set; otherwise slowly, as the two clocks drift.
-        """
-        if self._stamp_with_clock:
-            return
-        zero_ns = self.get_clock().now().nanoseconds - self._simulation.time_ns
-        ahead_ns = zero_ns - self._ros_zero_ns
-        if ahead_ns < 0 or ahead_ns > _NS // 20 or self._pacing.factor != 1.0:
-            self._ros_zero_ns = zero_ns
-        else:
-            self._ros_zero_ns += ahead_ns // 1000
-
     def _stamp(self) -> Time:
-        seconds, rest = divmod(self._ros_zero_ns + self._simulation.time_ns, _NS)
+        """Return the stamp of what is simulated now: simulated time, or the ROS time it is due."""
+        stamp_ns = self._simulation.time_ns
+        if not self._stamp_with_clock:
+            self._ros_offset.follow()
+            stamp_ns = self._pacing.due(stamp_ns) + self._ros_offset.ns
+        seconds, rest = divmod(stamp_ns, _NS)
         return Time(sec=seconds, nanosec=rest)
+
+    def _simulated(self, stamp: Time) -> int:
+        """Return the simulated time that a stamp means; zero stays zero, which means now."""
+        stamp_ns = _nanoseconds(stamp)
+        if self._stamp_with_clock or stamp_ns == 0:
+            return stamp_ns
+        return self._pacing.simulated(stamp_ns - self._ros_offset.ns) or 1
 
     def _accept(self, message: JointTrajectory) -> None:
         controller = self._simulation.controller
-        stamp_ns = _nanoseconds(message.header.stamp)
         trajectory = Trajectory(
-            # Zero means now; a stamp as old as our zero would otherwise read so.
-            stamp_ns and (stamp_ns - self._ros_zero_ns or 1),
+            self._simulated(message.header.stamp),
             tuple(message.joint_names),
             tuple(TrajectoryPoint(
                 _nanoseconds(point.time_from_start), point.positions, point.velocities,

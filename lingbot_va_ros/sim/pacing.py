@@ -1,38 +1,76 @@
-"""Hold simulated time to real time."""
+"""Hold simulated time to real time, and tell the real time of a simulated moment."""
 
 import threading
 import time
+from typing import Callable
 
-# A simulation this far behind (s) gives up catching up, so that it does not run in bursts.
-MAX_BACKLOG = 0.1
+# A simulation this far behind (ns) gives up catching up, so that it does not run in bursts.
+MAX_BACKLOG_NS = 100_000_000
 
 
 class Pacing:
-    """Waits until a simulated moment is due at `factor` simulated seconds per real second."""
+    """
+    The steady time at which simulated moments are due: `factor` simulated seconds a real second.
+
+    All times are whole nanoseconds; steady time is time.monotonic_ns.
+    """
 
     def __init__(self, factor: float = 1.0):
         self.factor = factor
-        self._zero = None
+        self._zero_ns = None
 
     def forget(self) -> None:
         """Take the next moment as due at once: simulated time was set."""
-        self._zero = None
+        self._zero_ns = None
 
-    def wait_for(self, simulated_ns: int, interrupted: threading.Event) -> float:
+    def wait_for(self, simulated_ns: int, interrupted: threading.Event) -> int:
         """
-        Wait on the steady clock until `simulated_ns` is due, or until interrupted.
+        Wait until `simulated_ns` is due, or until interrupted.
 
-        Returns the seconds that were dropped, 0.0 where the simulation keeps up.
+        Returns the real time that was dropped, 0 where the simulation keeps up.
         """
-        offset = simulated_ns * 1e-9 / self.factor
-        now = time.monotonic()
-        if self._zero is None:
-            self._zero = now - offset
-        wait = self._zero + offset - now
-        if wait > 0:
-            interrupted.wait(wait)
-            return 0.0
-        if wait < -MAX_BACKLOG:
-            self._zero = now - offset
-            return -wait
-        return 0.0
+        now_ns = time.monotonic_ns()
+        if self._zero_ns is None:
+            self._zero_ns = now_ns - round(simulated_ns / self.factor)
+        wait_ns = self.due(simulated_ns) - now_ns
+        if wait_ns > 0:
+            interrupted.wait(wait_ns * 1e-9)
+        elif wait_ns < -MAX_BACKLOG_NS:
+            self._zero_ns -= wait_ns
+            return -wait_ns
+        return 0
+
+    def due(self, simulated_ns: int) -> int:
+        """Return the steady time of a simulated one. Call `wait_for` first."""
+        return self._zero_ns + round(simulated_ns / self.factor)
+
+    def simulated(self, steady_ns: int) -> int:
+        """Return the simulated time of a steady one. Call `wait_for` first."""
+        return round((steady_ns - self._zero_ns) * self.factor)
+
+
+class SteadyOffset:
+    """
+    How far another real clock is ahead of the steady one, without the jitter of reading both.
+
+    Follows drift slowly, and at once where the other clock was set.
+    """
+
+    # Beyond this (ns) the other clock was set; below, it drifts or the reading was held up.
+    _SET_NS = 5_000_000
+    # Two readings of the steady clock this far apart (ns) say nothing about what lay between.
+    _HELD_UP_NS = 500_000
+
+    def __init__(self, read_ns: Callable[[], int]):
+        self._read_ns = read_ns
+        self.ns = read_ns() - time.monotonic_ns()
+
+    def follow(self) -> None:
+        """Read both clocks; call this now and then."""
+        before_ns = time.monotonic_ns()
+        other_ns = self._read_ns()
+        after_ns = time.monotonic_ns()
+        if after_ns - before_ns > self._HELD_UP_NS:
+            return
+        away_ns = other_ns - after_ns - self.ns
+        self.ns += away_ns if abs(away_ns) > self._SET_NS else away_ns // 100
