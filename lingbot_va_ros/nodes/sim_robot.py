@@ -84,6 +84,7 @@ class SimRobot(Node):
         self._stopping = threading.Event()
         self._ready = threading.Event()
         self._failure = None
+        self.failed = False
         self._thread = threading.Thread(target=self._simulate, name='simulation', daemon=True)
         self._thread.start()
         self._ready.wait()
@@ -180,6 +181,7 @@ class SimRobot(Node):
             self._run()
         except Exception:
             # Without the simulation the node is a picture of a robot: end it.
+            self.failed = True
             self.get_logger().fatal(f'the simulation failed:\n{traceback.format_exc()}')
             self.context.shutdown()
         finally:
@@ -364,8 +366,15 @@ def _make_node() -> SimRobot:
 
 
 def main(args=None) -> None:
-    """Run the node until SIGINT or SIGTERM."""
-    sys.exit(run_node(_make_node, args))
+    """Run the node until SIGINT or SIGTERM, or until the simulation fails (exit code 1)."""
+    made = []
+
+    def make_node() -> SimRobot:
+        made.append(_make_node())
+        return made[0]
+
+    code = run_node(make_node, args)
+    sys.exit(code or int(made[0].failed))
 
 
 if __name__ == '__main__':

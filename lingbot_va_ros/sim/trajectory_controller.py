@@ -121,7 +121,7 @@ class TrajectoryController:
         self._segment = 0
 
     def sample(self, now_ns: int) -> Desired:
-        """Return what is desired at `now_ns`, which does not lie before the last accepted start."""
+        """Return what is desired at `now_ns`, which is not before the last acceptance."""
         knots = self._knots
         if not knots:
             return self._desired
