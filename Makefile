@@ -6,8 +6,8 @@
 #   make clean                    remove what was built; `make clean-all` the environments too
 #
 # Everything goes into .venv (.venv-kilted) in this folder; only a compiler, Python's headers and a
-# library that draws without a screen come from apt. On a machine with ROS 2, none of this is needed:
-# there `colcon build`, `colcon test` and `ros2 launch` do the same jobs.
+# library that draws without a screen come from apt. On a machine with ROS 2, none of this is
+# needed: there `colcon build`, `colcon test` and `ros2 launch` do the same jobs.
 
 DISTRO ?= jazzy
 ifeq ($(filter $(DISTRO),jazzy kilted),)
@@ -19,7 +19,7 @@ LOG := $(VENV)/set-up.log
 PINS := constraints/common.txt constraints/$(DISTRO).txt
 
 ifneq ($(words $(CURDIR)),1)
-$(error the path of this folder, '$(CURDIR)', has a space in it; Python scripts cannot start from there)
+$(error the path '$(CURDIR)' has a space in it, from where Python scripts cannot start)
 endif
 
 # The ROS wheels are built for these versions of Python, and the pins hold on them.
@@ -28,8 +28,8 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.12 python3.11,$(shell \
   2>/dev/null)))
 
 PIP := $(VENV)/bin/pip --disable-pip-version-check --no-input
-PACKAGE_FILES := $(sort $(shell find lingbot_va_ros launch config urdf models msg srv action cmake \
-  -type f -not -name '*.pyc' 2>/dev/null) CMakeLists.txt package.xml setup.py)
+PACKAGE_FILES := $(sort $(shell find lingbot_va_ros launch config urdf models msg srv action \
+  cmake -type f -not -name '*.pyc' 2>/dev/null) CMakeLists.txt package.xml setup.py)
 
 # A sourced ROS 2, or another environment, must not show through in this one.
 export PYTHONNOUSERSITE := 1
@@ -38,7 +38,8 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 # One line for each step; what it prints goes to the log, of which a failure shows the end.
 say = @printf '[set-up] %s\n' '$(1)'
-logged = >> $(LOG) 2>&1 || { tail -n 15 $(LOG); echo 'set-up failed at: $(1) (whole log: $(LOG))'; exit 1; } >&2
+logged = >> $(LOG) 2>&1 || { tail -n 15 $(LOG); \
+  echo 'set-up failed at: $(1) (whole log: $(LOG))'; exit 1; } >&2
 
 .PHONY: demo test install clean clean-all FORCE
 .NOTPARALLEL:
@@ -58,7 +59,8 @@ $(STAMPS)/place: FORCE
 	@[ -f $@ ] || { mkdir -p $(STAMPS) && echo '$(CURDIR)' > $@; }
 
 $(STAMPS)/environment: tools/make_environment.sh $(STAMPS)/place
-	$(if $(PYTHON),,@echo 'no Python 3.11 or 3.12 found; install one (apt-get install python3.12) or name it: make PYTHON=/path/to/python3.12' >&2; exit 1)
+	$(if $(PYTHON),,@echo 'no Python 3.11 or 3.12 found; install one (apt-get install python3.12) \
+	or name it: make PYTHON=/path/to/python3.12' >&2; exit 1)
 	$(call say,virtual environment $(VENV))
 	@tools/make_environment.sh $(PYTHON) $(VENV) $(call logged,virtual environment)
 	@touch $@

@@ -3,14 +3,18 @@
 from importlib import metadata
 import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
+import time
 
 from ament_index_python.packages import get_package_prefix
 import pytest
+import rclpy
 
 PREFIX = Path(sys.prefix)
-NODES = ('policy_node', 'command_mux', 'sim_robot')
+# Executable and the name of its node.
+NODES = {'policy_node': 'lingbot_va_policy', 'command_mux': 'command_mux', 'sim_robot': 'sim_robot'}
 
 
 def installed_by_pip() -> set[str]:
@@ -73,6 +77,32 @@ def test_the_command_line_runs_from_a_bare_shell(bare_shell):
         timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert 'demo' in done.stdout
+
+
+@pytest.mark.parametrize('name', NODES)
+def test_a_node_runs_from_a_bare_shell(name, bare_shell):
+    installed_by_pip()
+    watcher_context = rclpy.Context()
+    rclpy.init(context=watcher_context)
+    watcher = rclpy.create_node('watcher', context=watcher_context)
+    process = subprocess.Popen(
+        [PREFIX / 'lib' / 'lingbot_va_ros' / name, '--ros-args', '-r', '__ns:=/bare'],
+        env=bare_shell, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + 40
+        seen = False
+        while not seen and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+            seen = (NODES[name], '/bare') in watcher.get_node_names_and_namespaces()
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.wait()
+        watcher.destroy_node()
+        rclpy.shutdown(context=watcher_context)
+    assert seen, output
+    assert process.returncode == 0, output
 
 
 def test_nothing_that_a_package_depends_on_is_missing():
