@@ -141,9 +141,11 @@ class Mux:
                 check_times(
                     message.stamp_ns, plan, now_ns, self._plan_stamp_ns,
                     int(self.settings.source_timeout * 1e9))
-                where = self._where(now_ns, now_s)
-                if where is not None:
-                    check_jump(plan, now_ns, where, self.embodiment, self.settings.max_jump)
+                # While others move the arm, a plan may begin anywhere; choosing POLICY looks at it.
+                if self.machine.mode == Mode.POLICY:
+                    check_jump(
+                        plan, now_ns, self._where(now_ns, now_s), self.embodiment,
+                        self.settings.max_jump)
                 self._plan, self._plan_is_new = plan, True
                 self._plan_stamp_ns, self._plan_heard = message.stamp_ns, now_s
                 self.rejected_in_row = 0
@@ -273,16 +275,31 @@ class Mux:
         """
         Return the state (q, v) that a motion from rest begins with, or None if nobody knows.
 
-        The last command where the arm stands within start_tolerance of it, else as measured.
+        The last command where the arm stands within start_tolerance of it, else as measured,
+        brought inside the limits where it is as near to them.
         """
         last = self._stream.last_position()
         if not self._fresh(now_s):
             return None if last is None else (last, np.zeros_like(last))
+        q, v = self._measured_inside()
         if last is None:
-            return self._q.copy(), self._v.copy()
+            return q, v
         standing = np.abs(self._v) <= STANDING * self.embodiment.limits.velocity
         near = standing & (np.abs(self._q - last) <= self.settings.start_tolerance)
-        return np.where(near, last, self._q), np.where(near, 0.0, self._v)
+        return np.where(near, last, q), np.where(near, 0.0, v)
+
+    def _measured_inside(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the measured state, no faster than the limits and a stop inside them allow."""
+        limits = self.embodiment.limits
+        inside = np.clip(self._q, limits.lower, limits.upper)
+        near = np.abs(self._q - inside) <= self.settings.start_tolerance
+        q = np.where(near, inside, self._q)
+        # A stop in whole ticks takes up to a·T²/8 more than one in continuous time.
+        slack = limits.acceleration * (self.period_ns * 1e-9) ** 2 / 8
+        up = np.sqrt(2 * limits.acceleration * np.maximum(limits.upper - q - slack, 0.0))
+        down = np.sqrt(2 * limits.acceleration * np.maximum(q - limits.lower - slack, 0.0))
+        return q, np.clip(
+            self._v, -np.minimum(down, limits.velocity), np.minimum(up, limits.velocity))
 
     def _where(self, now_ns: int, now_s: float) -> Optional[np.ndarray]:
         if self._stream.moving(now_ns) or (

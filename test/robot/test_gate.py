@@ -46,7 +46,7 @@ def test_limits_hold_whatever_is_asked(goals, start):
         assert np.all(tail <= LIMITS.upper + 1e-9) and np.all(tail >= LIMITS.lower - 1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=3, max_size=3).map(np.array),
        st.lists(st.floats(-1, 1), min_size=3, max_size=3).map(np.array))
 def test_any_still_goal_is_reached_without_overshoot(start, goal):

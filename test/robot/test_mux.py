@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 
@@ -375,7 +376,6 @@ def point(t, q, v=(0.0, 0.0, 0.0), a=()):
     ('times', {'points': (point(PERIOD, START), point(PERIOD, START))}, 'increasing'),
     ('final_velocity', {'points': (point(PERIOD, START, (0, 0.1, 0)),)}, "velocity of 'j2'"),
     ('limits', {'points': (point(PERIOD, (0.1, -1.5, 0.02)),)}, "'j2' at -1.5 is outside -1 … 1"),
-    ('jump', {'points': (point(PERIOD, (0.9, -0.2, 0.02)),)}, "'j1' would jump"),
 ])
 def test_a_message_is_refused_whole_with_one_reason(kind, changes, expected):
     bench = Bench()
@@ -383,6 +383,83 @@ def test_a_message_is_refused_whole_with_one_reason(kind, changes, expected):
     bench.run(1)
     assert expected in bench.send_plan(**changes)
     assert dict(bench.mux.rejected) == {kind: 1} and bench.mux.accepted == 0
+
+
+def test_a_jump_of_the_running_plan_is_refused_with_joint_and_figures():
+    bench = moving_bench()
+    far = tuple(point(PERIOD * (i + 1), (1.9, 0.0, 0.02)) for i in range(3))
+    assert "'j1' would jump from " in bench.send_plan(points=far)
+    assert dict(bench.mux.rejected) == {'jump': 1} and bench.mode == Mode.POLICY
+
+
+def test_a_start_measured_just_outside_a_limit_is_commanded_at_the_limit():
+    bench = Bench()
+    bench.measured = np.array([2.01, -0.2, -0.0005])
+    bench.run(2)
+    bench.choose(Mode.HOLD)
+    bench.run(5)
+    np.testing.assert_array_equal(bench.commands[0][1].positions[-1], [2.0, -0.2, 0.0])
+
+
+def test_an_arm_that_others_move_is_stopped_from_its_measured_motion():
+    bench = Bench()
+    bench.speed = np.array([1.0, 0.0, 0.0])
+    bench.run(2)
+    bench.choose(Mode.HOLD)
+    bench.follows = False
+    bench.run(30)
+    q, v = bench.executed[0][1:]
+    assert v[0] == pytest.approx(0.9) and q[0] == pytest.approx(0.1 + 0.0095)
+    assert not np.any(bench.executed[-1][2])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_limits_hold_whatever_comes_in(data):
+    bench = Bench(max_following_error=9.0, max_rejections=5)
+    bench.run(3)
+    bench.choose(Mode.HOLD)
+    bench.run(2)
+    numbers = st.one_of(
+        st.floats(-2.0, 2.0), st.floats(-0.3, 0.3), st.floats(width=32), st.integers(-9, 9))
+    for _ in range(data.draw(st.integers(1, 8))):
+        action = data.draw(st.sampled_from(['policy', 'plan', 'silence', 'late', 'stop', 'hold']))
+        if action == 'policy':
+            bench.policy_alive = True
+            where = bench.executed[-1][1]
+            bench.goal = lambda t, where=where: where
+            bench.run(data.draw(st.integers(1, 4)))
+            bench.choose(Mode.POLICY)
+        elif action == 'plan':
+            bench.policy_alive = False
+            rows = data.draw(st.lists(
+                st.lists(numbers, min_size=6, max_size=6), min_size=1, max_size=4))
+            points = tuple(
+                point(PERIOD * (2 * i + 1), np.clip(row[:3], LIMITS.lower, LIMITS.upper)
+                      if data.draw(st.booleans()) else row[:3],
+                      row[3:] if i + 1 < len(rows) else (0, 0, 0))
+                for i, row in enumerate(rows))
+            bench.run(data.draw(st.integers(1, 15)), lambda: bench.send_plan(points=points))
+        elif action == 'silence':
+            bench.policy_alive = False
+            bench.run(data.draw(st.integers(1, 40)))
+        elif action == 'late':
+            bench.now += PERIOD * data.draw(st.integers(1, 8))
+        elif action == 'stop':
+            bench.mux.emergency_input(True, bench.now_s)
+            bench.mux.emergency_input(False, bench.now_s)
+            bench.run(data.draw(st.integers(1, 5)))
+            bench.mux.clear_stop(bench.now_s)
+        else:
+            bench.choose(Mode.HOLD)
+        bench.run(data.draw(st.integers(0, 10)))
+    bench.choose(Mode.HOLD)
+    bench.run(60)
+    assert_executed_inside_limits(bench.executed, START)
+    for _, command in bench.commands:
+        assert np.all(command.positions <= LIMITS.upper + 1e-9)
+        assert np.all(command.positions >= LIMITS.lower - 1e-9)
+        assert not np.any(command.velocities[-1])
 
 
 @pytest.mark.parametrize('kind, offset', [
