@@ -1,15 +1,19 @@
 """
 The policy as a managed node: cameras and joint states in, joint-trajectory action chunks out.
 
-Three kinds of threads: the executor's, whose callbacks keep references and wait for answers; the
-inference thread (`policy.worker`); and the control thread here, which publishes from the plan.
+Four threads: the executor's, whose callbacks keep references and await answers; one for lifecycle
+transitions, which may take minutes; the inference thread (`policy.worker`); and the control thread,
+which publishes from the plan. The executor is single-threaded: rclpy's multi-threaded one spends
+most of a core on the same messages.
 """
 
 import functools
+import os
 import sys
 import threading
 import time
 import traceback
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -17,13 +21,13 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.clock import ClockType, JumpThreshold
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.task import Future as RosFuture
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
@@ -94,14 +98,12 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._streaming = False
 
         policy_parameters.declare_parameters(self)
-        # A transition may take minutes; everything else must be answered meanwhile.
-        self._service_group = ReentrantCallbackGroup()
-        self._timer_group = MutuallyExclusiveCallbackGroup()
-        self._input_group = MutuallyExclusiveCallbackGroup()
-        LifecycleNodeMixin.__init__(self, callback_group=self._service_group)
-        change_state = self._service_change_state.callback
-        self._service_change_state.callback = (
-            lambda request, response: self._guarded_change(change_state, request, response))
+        # One awaited service call must not keep others from being answered.
+        self._services_group = ReentrantCallbackGroup()
+        LifecycleNodeMixin.__init__(self, callback_group=self._services_group)
+        self._transitions = ThreadPoolExecutor(1, 'transitions')
+        self._change_state = self._service_change_state.callback
+        self._service_change_state.callback = self._on_change_state
 
         self._trajectory_out = self.create_publisher(
             JointTrajectory, '~/joint_trajectory', qos.COMMAND)
@@ -113,10 +115,10 @@ class PolicyNode(LifecycleNodeMixin, Node):
         for kind, name, callback in (
                 (ResetMemory, '~/reset_memory', self._on_reset_memory),
                 (SetInstruction, '~/set_instruction', self._on_set_instruction)):
-            self.create_service(kind, name, callback, callback_group=self._service_group)
-        self.create_timer(0.5, self._publish_status, callback_group=self._timer_group)
-        self.create_timer(1.0, self._publish_diagnostics, callback_group=self._timer_group)
-        self.create_timer(GRAPH_PERIOD, self._look_at_graph, callback_group=self._timer_group)
+            self.create_service(kind, name, callback, callback_group=self._services_group)
+        self.create_timer(0.5, self._publish_status)
+        self.create_timer(1.0, self._publish_diagnostics)
+        self.create_timer(GRAPH_PERIOD, self._look_at_graph)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
@@ -198,12 +200,31 @@ class PolicyNode(LifecycleNodeMixin, Node):
         """Publish a last stop and end all threads; True when they have ended."""
         self._closing = True
         self._stop_streaming()
-        return self._worker.close(timeout=2.0)
+        ended = self._worker.close(timeout=2.0)
+        self._transitions.shutdown(wait=ended)
+        return ended
 
-    def _guarded_change(self, change_state, request, response):
+    async def _on_change_state(self, request, response):
+        return await self._answer(
+            self._transitions.submit(self._guarded_change, request, response))
+
+    async def _answer(self, future: Future) -> Any:
+        """Await what another thread computes, without holding up the executor."""
+        executor = self.executor
+        done = RosFuture(executor=executor)
+
+        def tell(_future) -> None:
+            done.set_result(None)
+            executor.wake()
+
+        future.add_done_callback(tell)
+        await done
+        return future.result()
+
+    def _guarded_change(self, request, response):
         """Answer a transition that is not possible now; rclpy would end the process on it."""
         try:
-            return change_state(request, response)
+            return self._change_state(request, response)
         except Exception as error:
             wanted = request.transition.label or request.transition.id
             self.get_logger().warning(
@@ -245,6 +266,8 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
             from lingbot_va_ros.policy.engine import load_engine
             device = _device(torch, values['device'])
+            # Leave a core to the control thread and the callbacks; acts on this thread alone.
+            torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
             return load_engine(
                 checkpoint, policy, video, action, chunks, values['seed'], device,
                 _dtype(torch, values['dtype'], device), self._set_loading)
@@ -283,8 +306,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     def _subscribe(self, cameras, executed: bool) -> None:
         def subscribe(kind, topic, callback, profile):
-            self._inputs.append(self.create_subscription(
-                kind, topic, callback, profile, callback_group=self._input_group))
+            self._inputs.append(self.create_subscription(kind, topic, callback, profile))
 
         for name in cameras:
             source = self._embodiment.cameras.get(name)
@@ -347,13 +369,13 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._imagined_out.publish(message)
 
     def _on_fault(self, trace: str) -> None:
-        """Say what went wrong and leave the active state from an executor thread."""
+        """Say what went wrong and leave the active state."""
         self._fault = trace.strip().splitlines()[-1]
         self.get_logger().fatal(f'the policy cannot go on:\n{trace}')
         self._slot.stop(self._now, self._embodiment.limits.acceleration)
         self._publish_status()
-        if self.executor is not None:
-            self.executor.create_task(self.trigger_deactivate)
+        if not self._closing:
+            self._transitions.submit(self.trigger_deactivate)
 
     # Publishing
 
@@ -483,7 +505,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     # Services and parameters
 
-    def _on_reset_memory(self, request, response):
+    async def _on_reset_memory(self, request, response):
         if self._phase == 'configuring':
             self._worker_reset_while_loading(request.instruction)
             forgotten, message = 0, 'nothing to forget yet: the policy is being configured'
@@ -493,7 +515,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             response.stamp = stamp_of(self._now())
             return response
         else:
-            forgotten = self._wait(self._worker.reset(
+            forgotten = await self._answer(self._worker.reset(
                 self._now, self._embodiment.limits.acceleration, request.instruction))
             if request.instruction:
                 self._remember_instruction(request.instruction)
@@ -513,9 +535,9 @@ class PolicyNode(LifecycleNodeMixin, Node):
         if instruction:
             self._remember_instruction(instruction)
 
-    def _on_set_instruction(self, request, response):
+    async def _on_set_instruction(self, request, response):
         if self._phase in ('inactive', 'active'):
-            self._wait(self._worker.set_instruction(request.instruction))
+            await self._answer(self._worker.set_instruction(request.instruction))
         self._remember_instruction(request.instruction)
         response.success = True
         response.message = (
@@ -535,7 +557,8 @@ class PolicyNode(LifecycleNodeMixin, Node):
     _instruction_is_set = False
 
     def _on_set_parameters(self, parameters: List[Parameter]) -> SetParametersResult:
-        lines = policy_parameters.refusals(parameters, self._phase != 'unconfigured')
+        declared = [entry for entry in parameters if self.has_parameter(entry.name)]
+        lines = policy_parameters.refusals(declared, self._phase != 'unconfigured')
         if lines:
             return SetParametersResult(successful=False, reason='; '.join(lines))
         changed = {parameter.name: parameter.value for parameter in parameters}
@@ -577,8 +600,7 @@ def _dtype(torch, name: str, device):
 
 def main(args=None) -> None:
     """Run the node until SIGINT or SIGTERM."""
-    sys.exit(run_node(
-        PolicyNode, args, functools.partial(MultiThreadedExecutor, num_threads=6)))
+    sys.exit(run_node(PolicyNode, args))
 
 
 if __name__ == '__main__':

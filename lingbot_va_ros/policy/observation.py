@@ -68,8 +68,7 @@ class Observations:
             if newest is None:
                 lines.append(f'no image from camera {camera}')
             elif now_ns - newest > max_age * NANOSECONDS:
-                age = (now_ns - newest) / NANOSECONDS
-                lines.append(f'camera {camera}: newest image is {age:.2f} s old')
+                lines.append(f'camera {camera}: no image newer than {max_age:g} s')
         return lines
 
     def reached(self, time_ns: int) -> bool:

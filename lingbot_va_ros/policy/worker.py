@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
 import time
@@ -23,6 +24,7 @@ from lingbot_va_ros.policy.plan import NANOSECONDS, Plan, PlanSlot, hold, plan_f
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a node starts
     from lingbot_va_ros.policy.engine import Chunk, Engine
 
+INFERENCE_NICENESS = 5
 POLL = 0.005  # seconds between two looks at cameras and clock
 EXECUTED_GRACE = 0.2  # seconds that the report of the last executed command may take
 FIRST_IMAGE_AGE = 0.5  # seconds after which a chunk that waited to begin an episode is predicted anew
@@ -245,6 +247,7 @@ class Worker:
         return future
 
     def _run(self) -> None:
+        _step_back()
         while not self._closing:
             self._serve()
             if self._engine is None or self._world is None:
@@ -465,6 +468,14 @@ class Worker:
             joints = world.executed.at(times)
         engine.commit(world.from_joints(joints))
         self._report(self.progress.mode, self.progress.reason)
+
+
+def _step_back() -> None:
+    """Let the control thread go first where both want a core (Linux: niceness is per thread)."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), INFERENCE_NICENESS)
+    except (AttributeError, OSError):
+        pass
 
 
 def _p95(durations: Deque[float]) -> float:
