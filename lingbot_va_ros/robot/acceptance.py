@@ -61,7 +61,8 @@ def read_plan(message: TrajectoryMessage, embodiment: Embodiment) -> Plan:
         if np.any(velocities[-1] != 0.0):
             joint = embodiment.joints[int(np.argmax(velocities[-1] != 0.0))]
             raise Rejected(
-                'final_velocity', f"the last velocity of '{joint}' is not 0: a plan ends in a stop")
+                'final_velocity',
+                f"the last velocity of '{joint}' is not 0: a plan ends in a stop")
     else:
         velocities = finite_differences(times_ns * 1e-9, positions)
     _check_limits(positions, embodiment)

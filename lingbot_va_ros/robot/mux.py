@@ -102,6 +102,7 @@ class Mux:
         self._stamps = np.zeros(count, dtype=np.int64)
         self._plan: Optional[Plan] = None
         self._plan_is_new = False
+        self._followed: Optional[Plan] = None
         self._plan_heard = -math.inf
         self._plan_stamp_ns = -1
         self._begin_anew = False
@@ -141,7 +142,7 @@ class Mux:
                 check_times(
                     message.stamp_ns, plan, now_ns, self._plan_stamp_ns,
                     int(self.settings.source_timeout * 1e9))
-                # While others move the arm, a plan may begin anywhere; choosing POLICY looks at it.
+                # Before POLICY is chosen a plan may begin anywhere: the choice looks at it.
                 if self.machine.mode == Mode.POLICY:
                     check_jump(
                         plan, now_ns, self._where(now_ns, now_s), self.embodiment,
@@ -391,6 +392,7 @@ class Mux:
             self._home = None
             self._continue_or_begin(tick_ns, now_s)
             self._begin_anew = False
+            self._followed = None
             return self._stream.stop(tick_ns) if self._stream.started else None
         moving = self.machine.mode == Mode.POLICY or self._home is not None
         if not moving or self.machine.mode == Mode.STOPPED:
@@ -398,14 +400,19 @@ class Mux:
         if self._begin_anew:
             self._continue_or_begin(tick_ns, now_s)
             self._begin_anew = False
+            self._followed = None
             if self._home is not None:
                 self._home = self._stream.state(tick_ns)
         if self._home is not None:
             return self._step_home(tick_ns)
         if self._plan_is_new:
-            self._plan = self._plan.anchored(tick_ns, *self._stream.state(tick_ns))
+            # Led from what was asked for, not from where the gate let the arm come: a lead from
+            # there, renewed with every message, would ask for more speed than can be braked.
+            now = self._stream.state(tick_ns) if self._followed is None else (
+                self._followed.sample(tick_ns))
+            self._followed = self._plan.led_to(tick_ns, *now)
             self._plan_is_new = False
-        return self._stream.follow(tick_ns, *self._plan.sample(tick_ns + self.period_ns))
+        return self._stream.follow(tick_ns, *self._followed.sample(tick_ns + self.period_ns))
 
     def _continue_or_begin(self, tick_ns: int, now_s: float) -> None:
         if self._stream.moving(tick_ns):

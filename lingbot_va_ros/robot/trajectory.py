@@ -60,18 +60,18 @@ class Plan:
         velocity = (m0 + u * (6 * way - 4 * m0 - 2 * m1 + 3 * u * (m0 + m1 - 2 * way))) / span
         return position, velocity
 
-    def anchored(self, time_ns: int, q: np.ndarray, v: np.ndarray) -> 'Plan':
-        """Return the plan that leads from (q, v) at `time_ns` to the first knot after it."""
-        after = int(np.searchsorted(self.times_ns, time_ns, side='right'))
-        if after == len(self.times_ns):
-            # All of it is past: its last position is still what it asks for.
-            return Plan(
-                np.array([time_ns], dtype=np.int64), self.positions[-1:],
-                np.zeros_like(self.velocities[-1:]))
+    def led_to(self, time_ns: int, q: np.ndarray, v: np.ndarray) -> 'Plan':
+        """
+        Return the plan with a lead from (q, v) at `time_ns` to its first knot.
+
+        A plan that has begun by then needs no lead and is returned as it is.
+        """
+        if time_ns >= self.times_ns[0]:
+            return self
         return Plan(
-            np.concatenate([[time_ns], self.times_ns[after:]]).astype(np.int64),
-            np.concatenate([q[None], self.positions[after:]]),
-            np.concatenate([v[None], self.velocities[after:]]))
+            np.concatenate([[time_ns], self.times_ns]).astype(np.int64),
+            np.concatenate([q[None], self.positions]),
+            np.concatenate([v[None], self.velocities]))
 
 
 def finite_differences(times_s: np.ndarray, positions: np.ndarray) -> np.ndarray:

@@ -131,6 +131,22 @@ def test_policy_follows_its_plan_and_reports_every_command():
     assert worst < 2e-4
 
 
+def test_a_step_of_the_plan_is_approached_without_overshoot():
+    bench = Bench()
+    bench.run(5)
+    assert bench.choose(Mode.POLICY)[0]
+    bench.run(10)
+    bench.goal = lambda t: START + [0.3, -0.3, 0.01]
+    bench.run(150)
+    assert bench.mode == Mode.POLICY
+    assert_executed_inside_limits(bench.executed, START)
+    way = np.array([(q - START) / [0.3, -0.3, 0.01] for _, q, _ in bench.executed])
+    assert way.max() < 1.001
+    np.testing.assert_allclose(way[-1], 1.0, atol=1e-6)
+    # As fast as the limits allow, and two ticks: 2·sqrt(0.3 / 10) s would be 0.35 s.
+    assert np.argmax(way[:, 0] > 0.999) < 10 + 40
+
+
 def test_policy_needs_joint_states_and_a_source_and_names_both():
     bench = Bench()
     success, message = bench.choose(Mode.POLICY)

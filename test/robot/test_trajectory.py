@@ -1,4 +1,4 @@
-"""Plans: sampled along their knots, at rest outside them, re-anchored without a bend."""
+"""Plans: sampled along their knots, at rest outside them, led to without a bend."""
 
 import numpy as np
 import pytest
@@ -34,15 +34,15 @@ def test_it_rests_after_the_end():
     assert not np.any(v)
 
 
-def test_anchoring_on_the_plan_changes_nothing():
-    anchored = PLAN.anchored(40 * MS, *PLAN.sample(40 * MS))
+def test_a_lead_from_a_state_on_the_plan_changes_nothing():
+    later = Plan(PLAN.times_ns[1:], PLAN.positions[1:], PLAN.velocities[1:])
+    led = later.led_to(40 * MS, *PLAN.sample(40 * MS))
     for ms in (40, 70, 150, 240):
-        np.testing.assert_allclose(anchored.sample(ms * MS), PLAN.sample(ms * MS), atol=1e-12)
+        np.testing.assert_allclose(led.sample(ms * MS), PLAN.sample(ms * MS), atol=1e-12)
 
 
-def test_anchoring_after_the_end_leads_to_the_last_position():
-    anchored = PLAN.anchored(300 * MS, np.array([9.0, 9.0]), np.zeros(2))
-    np.testing.assert_array_equal(anchored.sample(310 * MS)[0], PLAN.positions[-1])
+def test_a_plan_that_has_begun_needs_no_lead():
+    assert PLAN.led_to(30 * MS, np.array([9.0, 9.0]), np.zeros(2)) is PLAN
 
 
 def test_one_knot_is_a_place_to_rest():
