@@ -228,6 +228,7 @@ class CommandMux(Node):
 
     def _on_go_home(self, _request, response):
         response.success, response.message = self._mux.go_home(self._now_s())
+        self._publish_mode()
         return response
 
     # ---- the thread of the ticks
@@ -298,7 +299,7 @@ class CommandMux(Node):
         status.hardware_id = self._embodiment.name
         status.message = f'{report.mode.name}: {report.reason}'
         status.level = DiagnosticStatus.OK
-        if report.rejected_in_row:
+        if report.rejected_in_row or report.fell:
             status.level = DiagnosticStatus.WARN
         if report.mode == Mode.STOPPED:
             status.level = DiagnosticStatus.ERROR

@@ -28,6 +28,8 @@ class ModeMachine:
         self.emergency_timeout = emergency_timeout
         self._state = (Mode.HOLD, 'started')
         self.chosen = False
+        # Whether the present mode came about by a fault, not by anybody's wish.
+        self.fell = False
         self.entries = 0
         self._pressed = False
         self._heard = -math.inf
@@ -72,12 +74,18 @@ class ModeMachine:
         if self.mode in (Mode.HOLD, Mode.STOPPED):
             return False
         self._enter(Mode.HOLD, reason)
+        self.fell = True
         return True
 
     def hold_again(self, reason: str) -> None:
         """Enter HOLD from HOLD: a motion of the mux's own is broken off."""
         if self.mode == Mode.HOLD:
             self._enter(Mode.HOLD, reason)
+            self.fell = True
+
+    def remark(self, reason: str) -> None:
+        """Say what the mux does in the present mode."""
+        self._state = (self.mode, reason)
 
     def forget_times(self, now: float) -> None:
         """Begin to wait anew after a clock jump."""
@@ -114,6 +122,7 @@ class ModeMachine:
         return self.emergency_timeout > 0 and now - self._heard > self.emergency_timeout
 
     def _enter(self, mode: Mode, reason: str) -> None:
+        self.fell = False
         self._state = (mode, reason)  # One assignment: other threads read both together.
         if self.chosen and mode in (Mode.HOLD, Mode.STOPPED):
             self.entries += 1

@@ -54,6 +54,7 @@ class Report:
 
     mode: Mode
     reason: str
+    fell: bool
     accepted: int
     rejected: dict[str, int]
     rejected_in_row: int
@@ -185,7 +186,7 @@ class Mux:
         with self._lock:
             return Report(
                 mode=self.machine.mode, reason=self.machine.reason,
-                accepted=self.accepted, rejected=dict(self.rejected),
+                fell=self.machine.fell, accepted=self.accepted, rejected=dict(self.rejected),
                 rejected_in_row=self.rejected_in_row, last_rejection=self.last_rejection,
                 source_age=now_s - self._plan_heard,
                 joint_state_age=now_s - float(self._heard.min()),
@@ -238,6 +239,7 @@ class Mux:
                 self._begin_anew = True
                 # Filled at the tick, from where the arm then is.
                 self._home = (np.empty(0), np.empty(0))
+                self.machine.remark('going home')
             return True, 'going home; any set_mode breaks it off'
 
     def _missing_joints(self, now_s: float) -> list[str]:
@@ -429,4 +431,5 @@ class Mux:
         q, v = self._home
         if np.all(np.abs(q - home) < AT_HOME) and np.all(np.abs(v) < AT_HOME):
             self._home = None
+            self.machine.remark('at home')
         return command

@@ -349,6 +349,8 @@ def test_go_home_arrives(world):
     wait_for(lambda: world.set_mode(ControlMode.HOLD).success, 'HOLD')
     assert world.trigger('go_home').success
     wait_for(lambda: np.allclose(world.arm.positions[-1], ROBOT.home, atol=1e-6), 'home')
+    wait_for(lambda: world.modes[-1][1].reason == 'at home', 'the remark')
+    assert [m.reason for _, m in world.modes[-2:]] == ['going home', 'at home']
     assert world.mode() == ControlMode.HOLD
 
 
