@@ -3,10 +3,10 @@ Replay a folder of golden data through this engine and compare every number.
 
     python test/golden_replay.py DIR
 
-DIR holds outputs of the public implementation: `manifest.json`, `config_<c>.json`, checkpoint folders
-`ckpt_<c>` and safetensors files with inputs and outputs; sizes are read from them. One line a
-file, `name max_abs_err=…`; files that this version has no part for are `not covered`. The exit
-code is 0 only if something was compared and every error is at most 1e-4.
+DIR holds outputs of the public implementation: `manifest.json`, `config_<c>.json`, checkpoint
+folders `ckpt_<c>` and safetensors files with inputs and outputs; sizes are read from them. One
+line a file, `name max_abs_err=…`; files that this version has no part for are `not covered`. The
+exit code is 0 only if something was compared and every error is at most 1e-4.
 """
 
 import json

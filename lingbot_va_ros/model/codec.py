@@ -93,9 +93,9 @@ class CodecStream:
         """
         Encode the next images, [1, C, F, h, w] float32.
 
-        :param images: per camera RGB images, uint8 [H, W, 3], of any size: one at first, later four
-            for each latent frame.
-        :raises ValueError: a camera is missing, or the number of images does not make whole frames.
+        :param images: per camera RGB images, uint8 [H, W, 3], of any size: one at first, later
+            four for each latent frame.
+        :raises ValueError: a camera is missing, or the images do not make whole frames.
         """
         counts = {name: len(images.get(name, ())) for group in self.groups
                   for name in group.cameras}

@@ -43,13 +43,13 @@ class KVMemory:
     Keys and values of all layers, oldest token first, in one allocation.
 
     The valid tokens are always the slice [start, end) of the buffer: forgetting the oldest moves
-    `start`, dropping predictions moves `end`, and attention reads a plain slice, with no gather, no
-    mask and no synchronisation. The buffer is longer than the capacity by `spare` tokens; when the
-    slice reaches its end it is moved to the front, in `make_ready` only, so that addresses are
-    stable while a chunk is predicted.
+    `start`, dropping predictions moves `end`, and attention reads a plain slice, with no gather,
+    no mask and no synchronisation. The buffer is longer than the capacity by `spare` tokens; when
+    the slice reaches its end it is moved to the front, in `make_ready` only, so that addresses
+    are stable while a chunk is predicted.
 
-    Evicts as the public code does: when a forward needs room, the oldest tokens go, just as many as
-    needed, and they stay gone even if the forward's own tokens are not kept. Confirmed tokens
+    Evicts as the public code does: when a forward needs room, the oldest tokens go, just as many
+    as needed, and they stay gone even if the forward's own tokens are not kept. Confirmed tokens
     always lie before provisional ones.
 
     :param rows: 2 with guidance (prompt and negative prompt), else 1.

@@ -37,9 +37,9 @@ def rotary_table(positions: Tensor, head_dim: int, device: torch.device) -> Tens
     """
     Return the unit complex numbers that turn each pair of a head's features.
 
-    The head is split into a frame part (head_dim - 2 * (head_dim // 3)) and a row and a column part
-    (head_dim // 3 each). Angles are formed in float64 and rounded to float32, as the public code
-    does.
+    The head is split into a frame part (head_dim - 2 * (head_dim // 3)) and a row and a column
+    part (head_dim // 3 each). Angles are formed in float64 and rounded to float32, as the public
+    code does.
 
     :param positions: [L, 3] float64.
     :returns: [L, 1, head_dim / 2] complex64 on `device`.

@@ -1,4 +1,4 @@
-"""The text encoder (transformers' UMT5): an instruction to the 512 embeddings the network reads."""
+"""The text encoder (transformers' UMT5): an instruction to the 512 embeddings that are read."""
 
 import html
 import re

@@ -60,12 +60,12 @@ class Block(nn.Module):
         self.ffn_out = nn.Linear(config.ffn_dim, dim)
 
     def text_states(self, text: Tensor) -> tuple:
-        """Return the keys and values of the text, each [B, T, H, D], from its features [B, T, dim]."""
+        """Return keys and values, each [B, T, H, D], of text features [B, T, dim]."""
         key = rms_norm(self.text_key(text), self.text_key_norm, self.eps)
         return self._split(key), self._split(self.text_value(text))
 
     def queries_keys_values(self, x: Tensor, time: Tensor, rotary: Tensor) -> tuple:
-        """Return the self-attention inputs, each [B, L, H, D], keys and queries already rotated."""
+        """Return the self-attention inputs, each [B, L, H, D], queries and keys rotated."""
         shift, scale = self._modulation(time, 0), self._modulation(time, 1)
         query, key, value = self.qkv(
             modulated_norm(x, shift, scale, self.eps).flatten(1, 2)).chunk(3, -1)

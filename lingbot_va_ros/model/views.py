@@ -1,4 +1,4 @@
-"""How several cameras become one latent picture: sizes, encoder streams, and where each view lies."""
+"""How several cameras become one latent picture: sizes, encoder streams, places."""
 
 from dataclasses import dataclass
 from typing import List, Sequence, Tuple

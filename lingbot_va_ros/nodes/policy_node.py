@@ -1,10 +1,10 @@
 """
 The policy as a managed node: cameras and joint states in, joint-trajectory action chunks out.
 
-Four threads: the executor's, whose callbacks keep references and await answers; one for lifecycle
-transitions, which may take minutes; the inference thread (`policy.worker`); and the control thread,
-which publishes from the plan. The executor is single-threaded: rclpy's multi-threaded one spends
-most of a core on the same messages.
+Four threads: the executor's, whose callbacks keep references and await answers; one for
+lifecycle transitions, which may take minutes; the inference thread (`policy.worker`); and the
+control thread, which publishes from the plan. The executor is single-threaded: rclpy's
+multi-threaded one spends most of a core on the same messages.
 """
 
 import functools
@@ -37,9 +37,10 @@ from lingbot_va_ros.nodes.image_conversion import (
     compressed_to_rgb, from_rgb, image_fault, to_rgb)
 from lingbot_va_ros.nodes.policy_messages import nanoseconds_of, stamp_of
 from lingbot_va_ros.nodes.run import run_node
+from lingbot_va_ros.nodes.ticks import ticks
 from lingbot_va_ros.policy.executed import ExecutedLog
 from lingbot_va_ros.policy.observation import Observations
-from lingbot_va_ros.policy.plan import PlanSlot
+from lingbot_va_ros.policy.plan import NANOSECONDS, PlanSlot
 from lingbot_va_ros.policy.policy_file import find_policy_file, load_policy_file
 from lingbot_va_ros.policy.worker import Mode, Progress, PublishedChunk, Worker, World
 from lingbot_va_ros.robot.action_map import JointActionMap
@@ -49,11 +50,16 @@ from lingbot_va_ros.srv import ResetMemory, SetInstruction
 
 # rad or m; beyond it the arm counts as moved by somebody else and the plan starts from where it is
 START_TOLERANCE = 0.05
+CONTROL_PRIORITY = 40  # below the mux's, which must never wait for this process
 ANSWER_SECONDS = 30.0  # longer than any forward and text encoding; a lost thread must not hang
 GRAPH_PERIOD = 0.1
 MODE_NAMES = {
     ControlMode.HOLD: 'HOLD', ControlMode.TELEOP: 'TELEOP', ControlMode.POLICY: 'POLICY',
     ControlMode.STOPPED: 'STOPPED'}
+
+
+class Closing(Exception):
+    """The process is ending; what still waits need not go on."""
 
 
 def logged(transition):
@@ -62,6 +68,8 @@ def logged(transition):
     def guarded(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return transition(self, state)
+        except Closing:
+            return TransitionCallbackReturn.FAILURE
         except Exception:
             self.get_logger().error(
                 f'{transition.__name__} failed:\n{traceback.format_exc()}')
@@ -95,7 +103,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._last_chunk_ns = 0
         self._inputs: List[Any] = []
         self._control: Optional[threading.Thread] = None
-        self._streaming = False
+        self._ending = threading.Event()
 
         policy_parameters.declare_parameters(self)
         # One awaited service call must not keep others from being answered.
@@ -155,12 +163,14 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._fault = ''
         if self._executed is not None:
             self._executed.clear()
+        self._slot.clear()  # the arm may be elsewhere since the last stop
         values = self._values()
         self._wait(self._worker.start(self._world(), values['instruction']))
         self._phase = 'active'
-        self._streaming = True
+        self._ending = threading.Event()
         self._control = threading.Thread(
-            target=self._stream_plan, args=(values['control_rate'],), name='control', daemon=True)
+            target=self._stream_plan, args=(values['control_rate'], self._ending),
+            name='control', daemon=True)
         self._control.start()
         return TransitionCallbackReturn.SUCCESS
 
@@ -262,15 +272,13 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
         def make_engine():
             self._set_loading('loading libraries')
-            import torch
-
+            from lingbot_va_ros.policy.device import choose_device, choose_dtype, leave_a_core
             from lingbot_va_ros.policy.engine import load_engine
-            device = _device(torch, values['device'])
-            # Leave a core to the control thread and the callbacks; acts on this thread alone.
-            torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+            leave_a_core()
+            device = choose_device(values['device'])
             return load_engine(
                 checkpoint, policy, video, action, chunks, values['seed'], device,
-                _dtype(torch, values['dtype'], device), self._set_loading)
+                choose_dtype(values['dtype'], device), self._set_loading)
 
         since = time.monotonic()
         self._wait(self._worker.load(make_engine), forever=True)
@@ -302,7 +310,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
                 if not forever and time.monotonic() > deadline:
                     raise RuntimeError(
                         f'the inference thread gave no answer in {ANSWER_SECONDS} s') from None
-        raise RuntimeError('the node is being closed')
+        raise Closing
 
     def _subscribe(self, cameras, executed: bool) -> None:
         def subscribe(kind, topic, callback, profile):
@@ -331,7 +339,10 @@ class PolicyNode(LifecycleNodeMixin, Node):
             clock=self._now, observations=self._observations, executed=self._executed,
             to_rgb=lambda image: (
                 to_rgb(image) if isinstance(image, Image) else compressed_to_rgb(image)),
-            to_joints=self._map.to_joints, from_joints=self._map.from_joints,
+            # The gate refuses a whole plan for one position outside; the network may overshoot.
+            to_joints=lambda actions: np.clip(
+                self._map.to_joints(actions), limits.lower, limits.upper),
+            from_joints=self._map.from_joints,
             obstacle=self._obstacle, elsewhere=self._elsewhere,
             measured=self._measured.positions, max_velocity=limits.velocity,
             deceleration=limits.acceleration,
@@ -379,23 +390,17 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     # Publishing
 
-    def _stream_plan(self, rate: float) -> None:
-        """Publish what remains of the plan, on steady deadlines, until streaming ends."""
+    def _stream_plan(self, rate: float, ending: threading.Event) -> None:
+        """Publish what remains of the plan at a rate in Hz until `ending` is set."""
         period = 1.0 / rate
-        deadline = time.monotonic()
-        last_ns = 0
-        while self._streaming:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(CONTROL_PRIORITY))
+        except (AttributeError, OSError):
+            pass  # without the right to it the thread runs as any other
+        for _tick in ticks(self.get_clock(), round(NANOSECONDS / rate), ending):
             plan, now = self._slot.look(self._now)
-            # Under simulated time the clock may stand or crawl: one message a period of it.
-            if plan is not None and (now >= last_ns + 0.5e9 * period or now < last_ns):
-                last_ns = now
+            if plan is not None:
                 self._publish_plan(plan, now, period)
-            deadline += period
-            delay = deadline - time.monotonic()
-            if delay > 0:
-                time.sleep(delay)
-            else:
-                deadline -= delay  # late: do not catch up with a burst
 
     def _publish_plan(self, plan, now_ns: int, period: float) -> None:
         self._trajectory_out.publish(policy_messages.trajectory_message(
@@ -403,11 +408,11 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     def _stop_streaming(self) -> None:
         """End the control thread; the last thing it sends is a stop."""
-        if not self._streaming:
+        if self._control is None:
             return
-        self._streaming = False
-        if self._control is not None:
-            self._control.join(timeout=1.0)
+        self._ending.set()
+        self._control.join(timeout=1.0)
+        self._control = None
         self._slot.stop(self._now, self._embodiment.limits.acceleration)
         plan, now = self._slot.look(self._now)
         if plan is not None:
@@ -574,7 +579,8 @@ class PolicyNode(LifecycleNodeMixin, Node):
         return SetParametersResult(successful=True)
 
     def _values(self) -> Dict[str, Any]:
-        return {name: parameter.value for name, parameter in self._parameters.items()}
+        return {name: parameter.value
+                for name, parameter in self.get_parameters_by_prefix('').items()}
 
     def _now(self) -> int:
         return self.get_clock().now().nanoseconds
@@ -582,20 +588,6 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
 def _changed(progress: Progress, mode: Mode, reason: str) -> Progress:
     return Progress(**{**progress.__dict__, 'mode': mode, 'reason': reason})
-
-
-def _device(torch, name: str):
-    """Return the torch device; cuda that is not there is an error, not a silent cpu."""
-    available = torch.cuda.is_available()
-    if name == 'cuda' and not available:
-        raise ValueError('device is cuda, but torch finds no CUDA device; expected auto or cpu')
-    return torch.device('cuda' if name != 'cpu' and available else 'cpu')
-
-
-def _dtype(torch, name: str, device):
-    if name == 'auto':
-        name = 'bfloat16' if device.type == 'cuda' else 'float32'
-    return getattr(torch, name)
 
 
 def main(args=None) -> None:

@@ -77,6 +77,8 @@ def declare_parameters(node: Node) -> None:
         if isinstance(default, int):
             descriptor.integer_range = [IntegerRange(from_value=lowest, to_value=highest, step=0)]
         else:
+            # `control_rate:=50` is an integer on the command line, and meant as 50.0.
+            descriptor.dynamic_typing = True
             descriptor.floating_point_range = [
                 FloatingPointRange(from_value=lowest, to_value=highest, step=0.0)]
         node.declare_parameter(name, default, descriptor)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Callable, List, Mapping, Optional, Sequence
 
 import numpy as np
 import torch
@@ -62,14 +62,23 @@ class Engine:
 
     @property
     def memory_frames(self) -> int:
-        """Confirmed latent frames of the episode so far."""
-        return self.session.frame
+        """Confirmed latent frames that the memory holds."""
+        memory = self.session.memory
+        return (memory.valid - memory.provisional) // self._tokens_per_frame
 
     @property
     def memory_capacity(self) -> int:
         """Latent frames that the memory holds at most."""
-        per_frame = (self.session.video_tokens + self.shape.action_tokens) // self.shape.frames
-        return self.session.memory.capacity // per_frame
+        return self.session.memory.capacity // self._tokens_per_frame
+
+    @property
+    def began(self) -> bool:
+        """Whether anything of the episode is confirmed."""
+        return self.session.frame > 0
+
+    @property
+    def _tokens_per_frame(self) -> int:
+        return (self.session.video_tokens + self.shape.action_tokens) // self.shape.frames
 
     def set_instruction(self, instruction: str) -> None:
         """Change the task; what was remembered under the old text stays as it is."""
@@ -96,7 +105,7 @@ class Engine:
 
     def reset(self) -> int:
         """Forget the episode and return how many confirmed frames went; the text stays."""
-        forgotten = self.session.frame
+        forgotten = self.memory_frames
         self.session.reset()
         self.stream.clear()
         self._first, self._last, self._seen = None, None, []
@@ -147,8 +156,8 @@ class Engine:
         per_frame = self.shape.actions
         if executed.shape != (len(self._seen) * per_frame, len(self.policy.used_channels)):
             raise ValueError(
-                f'executed actions of shape {list(executed.shape)} for {len(self._seen)} frames of '
-                f'{per_frame} actions with {len(self.policy.used_channels)} channels')
+                f'executed actions of shape {list(executed.shape)} for {len(self._seen)} frames '
+                f'of {per_frame} actions with {len(self.policy.used_channels)} channels')
         latents = list(self._seen)
         frames = executed.T.reshape(executed.shape[1], len(self._seen), per_frame)
         actions = normalise(

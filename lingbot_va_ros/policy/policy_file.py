@@ -1,4 +1,4 @@
-"""The policy file: what a checkpoint expects to see, how its actions are laid out, how it samples."""
+"""The policy file: what a checkpoint sees, how its actions are laid out, how it samples."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +123,8 @@ def find_policy_file(name: str, checkpoint: Path) -> Path:
         path = Path(checkpoint) / 'policy.yaml'
         hint = 'set policy_config, or put the file beside the weights'
     elif '/' in name or name.endswith(('.yaml', '.yml')):
-        path, hint = Path(name).expanduser(), 'policy_config is a path or the name of a shipped file'
+        path = Path(name).expanduser()
+        hint = 'policy_config is a path or the name of a shipped file'
     else:
         try:
             return shared_file('config', 'policies', f'{name}.yaml')

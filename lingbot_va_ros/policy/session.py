@@ -179,14 +179,14 @@ class Session:
         latents = latents.to(self.network.device)
         actions = actions.to(self.network.device) * self.channel_mask
         frames = latents.shape[2]
-        self.memory.make_ready(
-            frames * (self.video_tokens // self.shape.frames) + actions.shape[2] * actions.shape[3])
+        video_tokens = frames * self.video_tokens // self.shape.frames
+        action_tokens = actions.shape[2] * actions.shape[3]
+        self.memory.make_ready(video_tokens + action_tokens)
         for write, content, rotary, tokens in (
-                (self.network.write_video, latents, self._video_rotary(self.frame, frames),
-                 frames * self.video_tokens // self.shape.frames),
+                (self.network.write_video, latents,
+                 self._video_rotary(self.frame, frames), video_tokens),
                 (self.network.write_actions, actions,
-                 self._action_rotary(self.frame, actions.shape[2]),
-                 actions.shape[2] * actions.shape[3])):
+                 self._action_rotary(self.frame, actions.shape[2]), action_tokens)):
             place = self.memory.reserve(tokens)
             write(self._rows(content, self.text_rows), [CLEAN] * content.shape[2], rotary,
                   self.text, place)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a n
 INFERENCE_NICENESS = 5
 POLL = 0.005  # seconds between two looks at cameras and clock
 EXECUTED_GRACE = 0.2  # seconds that the report of the last executed command may take
-FIRST_IMAGE_AGE = 0.5  # seconds after which a chunk that waited to begin an episode is predicted anew
+FIRST_IMAGE_AGE = 0.5  # seconds that a chunk may wait to begin an episode before it is redone
 
 
 class Mode(IntEnum):
@@ -109,7 +109,11 @@ class Running:
 
 @dataclass(frozen=True)
 class Progress:
-    """Figures for the status: what has been done and how long it took."""
+    """
+    Figures for the status: what has been done and how long it took.
+
+    `chunk_id` is that of the newest chunk (0 before any), times are in seconds.
+    """
 
     mode: Mode = Mode.IDLE
     reason: str = ''
@@ -281,6 +285,8 @@ class Worker:
             self._engine.set_instruction(instruction)
         if instruction != self._instruction:
             self._ready = None  # predicted for another task
+            if not instruction and self._running is not None:
+                self._cut_off()
         self._instruction = instruction
         self._report(self.progress.mode, self.progress.reason)
 
@@ -288,7 +294,8 @@ class Worker:
         engine, durations = self._engine, self._durations
         policy = engine.policy if engine is not None else None
         progress = Progress(
-            mode=mode, reason=reason, instruction=self._instruction, chunk_id=self._chunk_id,
+            mode=mode, reason=reason, instruction=self._instruction,
+            chunk_id=max(0, self._chunk_id - 1),
             memory_frames=engine.memory_frames if engine is not None else 0,
             memory_capacity=engine.memory_capacity if engine is not None else 0,
             inference_seconds=durations[-1] if durations else 0.0,
@@ -331,7 +338,7 @@ class Worker:
             self._begin()
 
     def _stay_where_the_arm_is(self) -> None:
-        """Hold at the measured position before the first plan, and after somebody moved the arm."""
+        """Hold as measured before the first plan, and after somebody else moved the arm."""
         world = self._world
         measured = world.measured()
         if measured is None:
@@ -348,7 +355,7 @@ class Worker:
     def _ready_is_stale(self) -> bool:
         """Return whether the chunk that waits began from an image that is no longer true."""
         age = (self._world.clock() - self._observed_ns) / NANOSECONDS
-        return self._engine.memory_frames == 0 and age > FIRST_IMAGE_AGE
+        return not self._engine.began and age > FIRST_IMAGE_AGE
 
     def _think(self) -> Optional[Tuple[Chunk, int, int, float]]:
         world, engine = self._world, self._engine
@@ -357,7 +364,7 @@ class Worker:
                 return None
             epoch = self.slot.epoch
         since = time.monotonic()
-        if engine.memory_frames == 0:
+        if not engine.began:
             try:
                 images = world.observations.newest(world.max_camera_skew())
                 engine.see_first(
@@ -379,6 +386,10 @@ class Worker:
         """Put the chunk that is ready into the plan."""
         world, policy = self._world, self._engine.policy
         (chunk, epoch, observed, seconds), self._ready = self._ready, None
+        if not np.isfinite(chunk.actions).all():
+            raise ValueError(
+                f'the network predicted {np.count_nonzero(~np.isfinite(chunk.actions))} actions '
+                'that are not finite')
         joints = world.to_joints(chunk.actions)
         plan, now = self.slot.look(world.clock)
         if plan is None:

@@ -26,7 +26,7 @@ class MeasuredJoints:
         self._lock = threading.Lock()
 
     def update(self, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> None:
-        """Take what a joint state says about our joints; positions that are not finite are left."""
+        """Take what a joint state says about our joints, positions that are finite."""
         with self._lock:
             known = False
             for name, position in zip(names, positions):

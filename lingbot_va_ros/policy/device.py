@@ -1,0 +1,29 @@
+"""Where and in which precision the model runs, by the names that users give."""
+
+import os
+
+import torch
+
+
+def choose_device(name: str) -> torch.device:
+    """
+    Return the device of `auto`, `cuda` or `cpu`.
+
+    :raises ValueError: cuda was asked for and is not there: never a silent cpu.
+    """
+    available = torch.cuda.is_available()
+    if name == 'cuda' and not available:
+        raise ValueError('device is cuda, but torch finds no CUDA device; expected auto or cpu')
+    return torch.device('cuda' if name != 'cpu' and available else 'cpu')
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of a name; `auto` is bfloat16 on cuda and float32 elsewhere."""
+    if name == 'auto':
+        name = 'bfloat16' if device.type == 'cuda' else 'float32'
+    return getattr(torch, name)
+
+
+def leave_a_core() -> None:
+    """Let torch use all cores but one on the calling thread: callbacks and control need it."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
