@@ -1,12 +1,14 @@
 """
-What all tests share: a ROS domain and a log folder of their own, and the profile for images.
+What all tests share: a ROS domain, a log folder, the profile for images, a checkpoint.
 
-Set here, before any test imports rclpy, so that `pytest`, `make test` and `colcon test` run alike.
+The first three are set here, before any test imports rclpy, so that `pytest`, `make test` and `colcon test` run alike.
 """
 
 import os
 from pathlib import Path
 import tempfile
+
+import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -21,3 +23,13 @@ for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FIL
 # Removed with the process; rclpy cannot start where it finds no folder for its logs.
 _logs = tempfile.TemporaryDirectory(prefix='lingbot_va_ros_test_log_')
 os.environ['ROS_LOG_DIR'] = _logs.name
+
+
+@pytest.fixture(scope='session')
+def untrained_checkpoint(tmp_path_factory) -> Path:
+    """Return a checkpoint folder with random weights, in the public layout."""
+    from lingbot_va_ros.model.untrained import write_untrained_checkpoint  # torch: slow to import
+
+    folder = tmp_path_factory.mktemp('checkpoint')
+    write_untrained_checkpoint(folder, CHECKOUT / 'config' / 'policies' / 'untrained.yaml')
+    return folder
