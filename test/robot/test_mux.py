@@ -429,6 +429,32 @@ def test_an_arm_that_others_move_is_stopped_from_its_measured_motion():
     assert not np.any(bench.executed[-1][2])
 
 
+def test_a_second_hold_after_a_rest_is_one_more_command_of_now():
+    bench = Bench()
+    bench.run(2)
+    bench.choose(Mode.HOLD)
+    bench.run(50)
+    now = bench.now
+    bench.choose(Mode.HOLD)
+    bench.run(50)
+    assert len(bench.commands) == len(bench.executed) == 2
+    assert bench.executed[-1][0] == now + PERIOD
+
+
+def test_a_second_hold_stops_an_arm_that_others_set_in_motion():
+    bench = Bench()
+    bench.run(2)
+    bench.choose(Mode.HOLD)
+    bench.run(20)
+    bench.follows = False
+    bench.speed = np.array([0.5, 0.0, 0.0])
+    bench.run(1)
+    bench.choose(Mode.HOLD)
+    bench.run(30)
+    assert bench.commands[-1][1].velocities[0][0] == pytest.approx(0.5)
+    assert not np.any(bench.executed[-1][2])
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_limits_hold_whatever_comes_in(data):
