@@ -351,8 +351,8 @@ def _plain_trajectory(message: JointTrajectory) -> TrajectoryMessage:
 
 def _point(after_ns: int, q: np.ndarray, v: np.ndarray) -> JointTrajectoryPoint:
     point = JointTrajectoryPoint()
-    point.positions = array('d', q)
-    point.velocities = array('d', v)
+    point.positions = array('d', q.tobytes())
+    point.velocities = array('d', v.tobytes())
     point.time_from_start = DurationMessage(sec=after_ns // _NS, nanosec=after_ns % _NS)
     return point
 

@@ -79,8 +79,6 @@ class CommandStream:
             times.append(time_ns + self.period_ns)
             positions.append(q)
             velocities.append(v)
-        # The time in which nothing was sent is nothing to report.
-        self._reported_ns = max(self._reported_ns, time_ns)
         self._sent = Plan(
             np.array(times, dtype=np.int64), np.array(positions), np.array(velocities))
         return self._sent
