@@ -1,6 +1,6 @@
 """Image messages to RGB arrays and back, without cv_bridge (it is not everywhere)."""
 
-from typing import Optional
+from typing import Optional, Tuple
 
 import cv2
 import numpy as np
@@ -58,6 +58,24 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     if image is None:
         raise CameraFault(f'compressed image of format {message.format!r} cannot be decoded')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def as_mounted(
+    image: np.ndarray, crop: Optional[Tuple[int, int, int, int]], flip: bool,
+) -> np.ndarray:
+    """
+    Cut an image to (x, y, width, height) pixels and turn it by 180 degrees where asked.
+
+    :raises CameraFault: the cut reaches out of the image.
+    """
+    if crop is not None:
+        x, y, width, height = crop
+        if x + width > image.shape[1] or y + height > image.shape[0]:
+            raise CameraFault(
+                f'crop {list(crop)} (x, y, width, height) reaches out of an image of '
+                f'{image.shape[1]}x{image.shape[0]}')
+        image = image[y:y + height, x:x + width]
+    return image[::-1, ::-1] if flip else image
 
 
 def from_rgb(image: np.ndarray) -> Image:

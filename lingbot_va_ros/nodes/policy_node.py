@@ -34,7 +34,7 @@ from trajectory_msgs.msg import JointTrajectory
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
 from lingbot_va_ros.nodes import policy_messages, policy_parameters, qos
 from lingbot_va_ros.nodes.image_conversion import (
-    compressed_to_rgb, from_rgb, image_fault, to_rgb)
+    as_mounted, compressed_to_rgb, from_rgb, image_fault, to_rgb)
 from lingbot_va_ros.nodes.policy_messages import nanoseconds_of, stamp_of
 from lingbot_va_ros.nodes.run import run_node
 from lingbot_va_ros.nodes.ticks import ticks
@@ -337,8 +337,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         limits = self._embodiment.limits
         return World(
             clock=self._now, observations=self._observations, executed=self._executed,
-            to_rgb=lambda image: (
-                to_rgb(image) if isinstance(image, Image) else compressed_to_rgb(image)),
+            to_rgb=self._picture,
             # The gate refuses a whole plan for one position outside; the network may overshoot.
             to_joints=lambda actions: np.clip(
                 self._map.to_joints(actions), limits.lower, limits.upper),
@@ -351,6 +350,12 @@ class PolicyNode(LifecycleNodeMixin, Node):
             wants_imagined=lambda: self.get_parameter('publish_predicted_video').value)
 
     # What the inference thread asks and says
+
+    def _picture(self, camera: str, message) -> np.ndarray:
+        """Convert what a camera sent, as the embodiment says that it is mounted."""
+        image = to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
+        source = self._embodiment.cameras.get(camera)
+        return image if source is None else as_mounted(image, source.crop, source.flip)
 
     def _obstacle(self) -> Optional[str]:
         now = self._now()

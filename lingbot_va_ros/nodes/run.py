@@ -58,11 +58,11 @@ def run_node(
         except Exception:
             node.get_logger().error(f'exception in a callback:\n{traceback.format_exc()}')
     all_ended = node.close()
+    executor.shutdown(timeout_sec=1.0)
+    node.destroy_node()  # so that the graph forgets it at once
+    rclpy.try_shutdown()
     if not all_ended:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
-    executor.shutdown(timeout_sec=1.0)
-    node.destroy_node()
-    rclpy.try_shutdown()
     return 0

@@ -48,7 +48,7 @@ class World:
 
     :param clock: ROS time in nanoseconds.
     :param executed: what was really sent; None where the plan itself stands for it.
-    :param to_rgb: converts a picked image (as it came) to RGB uint8 [H, W, 3]; may raise
+    :param to_rgb: converts a camera's picked image (as it came) to RGB uint8 [H, W, 3]; may raise
         CameraFault.
     :param to_joints: actions [n, used] to joint positions [n, J]; `from_joints` its inverse.
     :param obstacle: why the policy cannot work now (one line), or None.
@@ -60,7 +60,7 @@ class World:
     clock: Callable[[], int]
     observations: Observations
     executed: Optional[ExecutedLog]
-    to_rgb: Callable[[Any], np.ndarray]
+    to_rgb: Callable[[str, Any], np.ndarray]
     to_joints: Callable[[np.ndarray], np.ndarray]
     from_joints: Callable[[np.ndarray], np.ndarray]
     obstacle: Callable[[], Optional[str]]
@@ -368,7 +368,7 @@ class Worker:
             try:
                 images = world.observations.newest(world.max_camera_skew())
                 engine.see_first(
-                    {name: world.to_rgb(entry.image) for name, entry in images.items()})
+                    {name: world.to_rgb(name, entry.image) for name, entry in images.items()})
             except CameraFault as fault:
                 self._report(Mode.HOLDING, str(fault))
                 return None
@@ -426,7 +426,7 @@ class Worker:
             try:
                 picked = world.observations.pick(times[run.next_image], world.max_camera_skew())
                 run.pending.append(
-                    {name: world.to_rgb(entry.image) for name, entry in picked.items()})
+                    {name: world.to_rgb(name, entry.image) for name, entry in picked.items()})
             except CameraFault as fault:
                 self._cut_off()
                 self._report(Mode.HOLDING, str(fault))
