@@ -54,7 +54,8 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
 
     :raises CameraFault: it cannot be decoded.
     """
-    image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+    data = np.frombuffer(message.data, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
         raise CameraFault(f'compressed image of format {message.format!r} cannot be decoded')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

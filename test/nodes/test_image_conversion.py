@@ -58,9 +58,10 @@ def test_a_compressed_image_is_decoded_to_rgb():
     np.testing.assert_array_equal(compressed_to_rgb(message), RGB)
 
 
-def test_a_compressed_image_that_is_none_says_so():
+@pytest.mark.parametrize('data', [b'', b'no picture'])
+def test_a_compressed_image_that_is_none_says_so(data):
     message = CompressedImage(format='jpeg')
-    message.data.frombytes(b'no picture')
+    message.data.frombytes(data)
     with pytest.raises(CameraFault, match='jpeg'):
         compressed_to_rgb(message)
 
