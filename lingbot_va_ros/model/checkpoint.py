@@ -1,6 +1,5 @@
 """Read checkpoint folders in the public layout: transformer/, vae/, text_encoder/, tokenizer/."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
@@ -9,7 +8,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lingbot_va_ros.model.config import TransformerConfig, read_transformer_config
+from lingbot_va_ros.model.config import (
+    TransformerConfig, read_json_object, read_transformer_config)
 from lingbot_va_ros.model.errors import CheckpointError
 from lingbot_va_ros.model.transformer import Transformer
 
@@ -96,11 +96,12 @@ def weight_files(folder: Path) -> List[Path]:
         raise CheckpointError(f'{folder} is not a folder')
     indices = sorted(folder.glob(f'*{INDEX_ENDING}'))
     if indices:
-        try:
-            names = set(json.loads(indices[0].read_text())['weight_map'].values())
-        except (KeyError, AttributeError, TypeError, json.JSONDecodeError) as error:
-            raise CheckpointError(f'{indices[0]} is no safetensors index: {error!r}') from None
-        files = [folder / name for name in sorted(names)]
+        places = read_json_object(indices[0]).get('weight_map')
+        if not isinstance(places, dict) or not places or not all(
+                isinstance(name, str) for name in places.values()):
+            raise CheckpointError(
+                f'{indices[0]} is no safetensors index: expected file names under weight_map')
+        files = [folder / name for name in sorted(set(places.values()))]
         missing = [str(path) for path in files if not path.is_file()]
         if missing:
             raise CheckpointError(f'{indices[0]} names files that are missing: {missing}')

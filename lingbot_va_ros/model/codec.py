@@ -1,21 +1,25 @@
 """The video codec (diffusers' AutoencoderKLWan): images to latents as they arrive, and back."""
 
-import json
+import warnings
 from pathlib import Path
 from typing import List, Mapping, Sequence
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 from torch import Tensor
 from torch.nn import functional
 
 from lingbot_va_ros.model.checkpoint import (
     compare_shapes, read_tensors, tensor_shapes, weight_files)
-from lingbot_va_ros.model.config import IMAGES_PER_FRAME
+from lingbot_va_ros.model.config import IMAGES_PER_FRAME, read_json_object
 from lingbot_va_ros.model.errors import CheckpointError
 from lingbot_va_ros.model.views import join_latents, view_groups
+
+with warnings.catch_warnings():
+    # Another network that diffusers imports along warns of every machine without CUDA.
+    warnings.filterwarnings('ignore', 'CUDA is not available', UserWarning)
+    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 
 
 class VideoCodec:
@@ -95,7 +99,8 @@ class CodecStream:
 
         :param images: per camera RGB images, uint8 [H, W, 3], of any size: one at first, later
             four for each latent frame.
-        :raises ValueError: a camera is missing, or the images do not make whole frames.
+        :raises ValueError: a camera is missing, the images do not make whole frames, or one is no
+            RGB uint8; nothing was encoded then.
         """
         counts = {name: len(images.get(name, ())) for group in self.groups
                   for name in group.cameras}
@@ -105,13 +110,20 @@ class CodecStream:
                 not self.started and count != 1):
             expected = f'a multiple of {per_frame}' if self.started else 'one'
             raise ValueError(f'images per camera: {counts}; expected {expected} of each')
+        for name in counts:
+            for image in images[name]:
+                if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                    raise ValueError(
+                        f'camera {name}: image of {image.dtype} {list(image.shape)}; expected '
+                        'uint8 [height, width, 3]')
         frames = []
         for first in range(0, count, per_frame):
             latents = []
             for group, cache in zip(self.groups, self.caches):
                 batch = torch.stack([
-                    _to_pixels(images[name][first:first + per_frame], group.height, group.width,
-                               self.codec.device)
+                    torch.stack([
+                        _to_pixels(image, group.height, group.width, self.codec.device)
+                        for image in images[name][first:first + per_frame]], 1)
                     for name in group.cameras])
                 latents.append(self.codec.normalise(self.codec.encode(batch, cache)))
             frames.append(join_latents(self.layout, latents))
@@ -119,16 +131,13 @@ class CodecStream:
         return torch.cat(frames, 2)
 
 
-def _to_pixels(
-    images: Sequence[np.ndarray], height: int, width: int, device: torch.device,
-) -> Tensor:
-    """Resize RGB uint8 images to [3, T, height, width] in [-1, 1] (bilinear, no antialiasing)."""
-    stack = torch.from_numpy(np.stack([np.ascontiguousarray(image) for image in images]))
-    pixels = stack.to(device).permute(0, 3, 1, 2).float()
+def _to_pixels(image: np.ndarray, height: int, width: int, device: torch.device) -> Tensor:
+    """Resize an RGB uint8 image to [3, height, width] in [-1, 1] (bilinear, no antialiasing)."""
+    pixels = torch.from_numpy(image.copy()).to(device).permute(2, 0, 1)[None].float()
     if pixels.shape[-2:] != (height, width):
         pixels = functional.interpolate(
             pixels, size=(height, width), mode='bilinear', align_corners=False)
-    return (pixels / 255 * 2 - 1).transpose(0, 1)
+    return pixels[0] / 255 * 2 - 1
 
 
 def load_codec(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoCodec:
@@ -139,14 +148,18 @@ def load_codec(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoC
     """
     folder = Path(folder)
     path = folder / 'config.json'
+    config = read_json_object(path)
     try:
-        config = json.loads(path.read_text())
         with torch.device('meta'):
             vae = AutoencoderKLWan.from_config(config)
-    except FileNotFoundError:
-        raise CheckpointError(f'{path} does not exist') from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise CheckpointError(f'{path} is no config of AutoencoderKLWan: {error}') from None
+    for name in ('latents_mean', 'latents_std'):
+        numbers = vae.config[name]
+        found = len(numbers) if isinstance(numbers, (list, tuple)) else 'no list of'
+        if found != vae.config.z_dim:
+            raise CheckpointError(
+                f'{path}: {name} holds {found} numbers, expected z_dim ({vae.config.z_dim})')
     files = weight_files(folder)
     expected = {name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()}
     compare_shapes(tensor_shapes(files), expected, {}, folder)

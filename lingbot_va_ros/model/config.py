@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Dict
 
 from lingbot_va_ros.model.errors import CheckpointError
 
@@ -51,6 +52,25 @@ class TransformerConfig:
         return self.latent_channels * self.patch[1] * self.patch[2]
 
 
+def read_json_object(path: Path) -> Dict[str, Any]:
+    """
+    Read a JSON file that holds an object.
+
+    :raises CheckpointError: it is missing, unreadable, no JSON, or holds something else.
+    """
+    try:
+        raw = json.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise CheckpointError(f'{path} does not exist') from None
+    except OSError as error:
+        raise CheckpointError(f'{path} cannot be read: {error.strerror}') from None
+    except ValueError as error:
+        raise CheckpointError(f'{path} is no JSON: {error}') from None
+    if not isinstance(raw, dict):
+        raise CheckpointError(f'{path} holds no JSON object')
+    return raw
+
+
 def read_transformer_config(path: Path) -> TransformerConfig:
     """
     Read a diffusers-style config.json.
@@ -59,20 +79,19 @@ def read_transformer_config(path: Path) -> TransformerConfig:
 
     :raises CheckpointError: the file is missing, is no JSON, or lacks a size; all are named.
     """
-    try:
-        raw = json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f'{path} does not exist') from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f'{path} is no JSON: {error}') from None
-    missing = [key for key in _FIELDS if not isinstance(raw.get(key), int)]
+    raw = read_json_object(path)
+    missing = [key for key in _FIELDS if not _is_size(raw.get(key))]
     if missing:
         raise CheckpointError(
             f'{path} is not the config of a LingBot-VA transformer: '
-            f'no whole number under {", ".join(missing)}')
-    patch = tuple(raw.get('patch_size', (1, 2, 2)))
-    if len(patch) != 3 or patch[0] != 1:
-        raise CheckpointError(f'{path}: patch_size is {list(patch)}, expected [1, rows, columns]')
+            f'no whole number above 0 under {", ".join(missing)}')
+    patch = raw.get('patch_size', [1, 2, 2])
+    if not isinstance(patch, list) or len(patch) != 3 or patch[0] != 1 or not all(
+            map(_is_size, patch)):
+        raise CheckpointError(f'{path}: patch_size is {patch!r}, expected [1, rows, columns]')
+    eps = raw.get('eps', 1e-6)
+    if not isinstance(eps, (int, float)) or not 0 <= eps < 1:
+        raise CheckpointError(f'{path}: eps is {eps!r}, expected a small number')
     if raw.get('out_channels', raw['in_channels']) != raw['in_channels']:
         raise CheckpointError(
             f'{path}: out_channels is {raw["out_channels"]}, expected in_channels '
@@ -83,6 +102,10 @@ def read_transformer_config(path: Path) -> TransformerConfig:
             'whose third (rounded down) is even')
     return TransformerConfig(
         **{ours: raw[theirs] for theirs, ours in _FIELDS.items()},
-        patch=patch,
+        patch=tuple(patch),
         text_norm=bool(raw.get('cross_attn_norm', True)),
-        eps=float(raw.get('eps', 1e-6)))
+        eps=float(eps))
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

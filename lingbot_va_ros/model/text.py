@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
-from lingbot_va_ros.model.checkpoint import weight_files
+from lingbot_va_ros.model.checkpoint import compare_shapes, tensor_shapes, weight_files
+from lingbot_va_ros.model.config import read_json_object
 from lingbot_va_ros.model.errors import CheckpointError
 
 TOKENS = 512
+TIED_EMBEDDING = 'encoder.embed_tokens.weight'
 
 
 def clean_instruction(text: str) -> str:
@@ -48,7 +50,7 @@ class TextEncoder:
         device = next(self.model.parameters()).device
         mask = mask.to(device)
         hidden = self.model(tokens.to(device), mask).last_hidden_state
-        return hidden * (mask > 0)[..., None]
+        return hidden.masked_fill((mask == 0)[..., None], 0)
 
 
 def load_text_encoder(
@@ -57,21 +59,22 @@ def load_text_encoder(
     """
     Load text_encoder/ of a checkpoint; tokenizer/ is read at the first instruction.
 
-    :raises CheckpointError: config or weights are missing or do not fit.
+    :raises CheckpointError: config or weights are missing, misshapen or unreadable.
     """
     folder = Path(checkpoint) / 'text_encoder'
-    weight_files(folder)
+    path = folder / 'config.json'
+    config = read_json_object(path)
     try:
-        model, info = UMT5EncoderModel.from_pretrained(
-            str(folder), torch_dtype=dtype, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f'{folder} cannot be loaded: {error}') from None
-    faults = [f'missing {key}' for key in info['missing_keys']]
-    faults += [f'extra {key}' for key in info['unexpected_keys']]
-    faults += [f'{key} has the shape {list(found)}, expected {list(expected)}'
-               for key, found, expected in info['mismatched_keys']]
-    if faults:
-        raise CheckpointError(f'{folder}: {"; ".join(faults)}')
+        with torch.device('meta'):
+            sizes = UMT5EncoderModel(UMT5Config.from_dict(config)).state_dict()
+    except (ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        raise CheckpointError(f'{path} is no config of UMT5EncoderModel: {error}') from None
+    shapes = {name: tuple(tensor.shape) for name, tensor in sizes.items()}
+    # One table under two names, of which files hold the first or both.
+    optional = {TIED_EMBEDDING: shapes.pop(TIED_EMBEDDING)}
+    compare_shapes(tensor_shapes(weight_files(folder)), shapes, optional, folder)
+    model = UMT5EncoderModel.from_pretrained(
+        str(folder), torch_dtype=dtype, local_files_only=True)
     return TextEncoder(model.to(device).requires_grad_(False).eval(),
                        Path(checkpoint) / 'tokenizer')
 
@@ -81,5 +84,6 @@ def _load_tokenizer(folder: Path):
         raise CheckpointError(f'{folder} is not a folder')
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f'{folder} cannot be loaded: {error}') from None
+    except Exception as error:  # whatever a foreign parser makes of a broken file
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+        raise CheckpointError(f'{folder} holds no tokenizer that can be read: {reason}') from None

@@ -11,13 +11,13 @@ from typing import Dict
 
 import torch
 import yaml
-from diffusers import AutoencoderKLWan
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from transformers import UMT5Config, UMT5EncoderModel
 
 from lingbot_va_ros.model.checkpoint import destinations, unread_shapes
+from lingbot_va_ros.model.codec import AutoencoderKLWan
 from lingbot_va_ros.model.config import TransformerConfig
 
 NETWORK = TransformerConfig(
@@ -38,7 +38,7 @@ def write_untrained_checkpoint(folder: Path, policy_file: Path, seed: int = 0) -
     folder = Path(folder)
     generator = torch.Generator().manual_seed(seed)
     _write_transformer(folder / 'transformer', generator)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # all is drawn on the CPU
         torch.manual_seed(seed)
         _write_vae(folder / 'vae')
         _write_text_encoder(folder / 'text_encoder')
