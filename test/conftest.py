@@ -1,7 +1,8 @@
 """
 What all tests share: a ROS domain, a log folder, the profile for images, a checkpoint.
 
-The first three are set here, before any test imports rclpy, so that `pytest`, `make test` and `colcon test` run alike.
+The environment is set here, before any test imports rclpy, so that `pytest`, `make test` and
+`colcon test` run alike.
 """
 
 import os
