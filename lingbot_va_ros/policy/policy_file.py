@@ -1,8 +1,8 @@
 """The policy file: what a checkpoint sees, how its actions are laid out, how it samples."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Tuple
 
 import jsonschema
 import numpy as np
@@ -40,7 +40,8 @@ class PolicyFile:
     What a checkpoint expects and returns.
 
     Cameras are roles in the order of the checkpoint, sizes in pixels, `action_rate` in Hz,
-    quantiles in robot units per model channel [30] float32.
+    quantiles in robot units per model channel [30] float32. `observation_keys` are the names that
+    the public clients use for cameras, per role; empty where there is no such client.
     """
 
     name: str
@@ -60,6 +61,7 @@ class PolicyFile:
     memory_chunks: int
     forward_dynamics: bool
     trained: bool
+    observation_keys: Dict[str, str] = field(default_factory=dict)
 
     @property
     def action_period(self) -> float:
@@ -108,7 +110,11 @@ SCHEMA = _fields(
         'action': _fields(_SAMPLING),
         'memory_chunks': _whole(1),
     },
-    {'forward_dynamics': {'type': 'boolean'}, 'trained': {'type': 'boolean'}})
+    {
+        'forward_dynamics': {'type': 'boolean'}, 'trained': {'type': 'boolean'},
+        'observation_keys': {
+            'type': 'object', 'additionalProperties': {'type': 'string', 'minLength': 1}},
+    })
 
 
 def find_policy_file(name: str, checkpoint: Path) -> Path:
@@ -162,7 +168,8 @@ def load_policy_file(path: Path) -> PolicyFile:
         used_channels=used, q01=_per_channel(raw['quantiles']['q01'], used),
         q99=_per_channel(raw['quantiles']['q99'], used), video=Sampling(**raw['video']),
         action=Sampling(**raw['action']), memory_chunks=raw['memory_chunks'],
-        forward_dynamics=raw.get('forward_dynamics', False), trained=raw.get('trained', True))
+        forward_dynamics=raw.get('forward_dynamics', False), trained=raw.get('trained', True),
+        observation_keys=dict(raw.get('observation_keys', {})))
 
 
 def _inconsistencies(raw: Mapping[str, Any]) -> List[str]:
@@ -181,6 +188,13 @@ def _inconsistencies(raw: Mapping[str, Any]) -> List[str]:
         for side in ('height', 'width') if raw['image'][side] % multiple)
     if raw['layout'] == 'tshape' and len(raw['cameras']) != 3:
         found.append(f'cameras: layout tshape takes 3, got {len(raw["cameras"])}')
+    keys = raw.get('observation_keys', {})
+    if keys and set(keys) != set(raw['cameras']):
+        found.append(
+            f'observation_keys: for {", ".join(sorted(keys))}; expected one for each of the '
+            f'cameras {", ".join(raw["cameras"])}')
+    if len(set(keys.values())) != len(keys):
+        found.append('observation_keys: two cameras have the same key')
     exec_steps = raw['video'].get('exec_steps', -1)
     if exec_steps == 0 or exec_steps > raw['video']['steps'] + 1:
         found.append(
