@@ -5,6 +5,7 @@ It shows that the whole path runs; its actions mean nothing. `policy.yaml` says 
 and everything that reads the checkpoint says so too.
 """
 
+import argparse
 import json
 from pathlib import Path
 from typing import Dict
@@ -19,6 +20,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 from lingbot_va_ros.model.checkpoint import destinations, unread_shapes
 from lingbot_va_ros.model.codec import AutoencoderKLWan
 from lingbot_va_ros.model.config import TransformerConfig
+from lingbot_va_ros.resources import shared_file
 
 NETWORK = TransformerConfig(
     num_layers=3, heads=4, head_dim=24, ffn_dim=256, text_dim=32, time_frequencies=64)
@@ -109,3 +111,20 @@ def _write_tokenizer(folder: Path) -> None:
     (folder / 'tokenizer_config.json').write_text(json.dumps({
         'tokenizer_class': 'PreTrainedTokenizerFast', 'pad_token': '<pad>', 'eos_token': '</s>',
         'unk_token': '<unk>', 'model_max_length': 512}, indent=2))
+
+
+def main() -> None:
+    """Write the checkpoint to the folder named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument('folder', type=Path, help='is made; files in it are overwritten')
+    parser.add_argument('--policy', type=Path, help='policy file (the shipped untrained.yaml)')
+    parser.add_argument('--seed', type=int, default=0)
+    options = parser.parse_args()
+    write_untrained_checkpoint(
+        options.folder, options.policy or shared_file('config', 'policies', 'untrained.yaml'),
+        options.seed)
+    print(f'{options.folder}: an UNTRAINED checkpoint; its actions mean nothing')
+
+
+if __name__ == '__main__':
+    main()
