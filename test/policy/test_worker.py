@@ -1,0 +1,211 @@
+"""The inference thread on the untrained checkpoint, with a world that the test plays."""
+
+import dataclasses
+import threading
+import time
+
+from lingbot_va_ros.policy.engine import load_engine
+from lingbot_va_ros.policy.executed import ExecutedLog
+from lingbot_va_ros.policy.observation import CameraFault, Observations
+from lingbot_va_ros.policy.plan import PlanSlot
+from lingbot_va_ros.policy.policy_file import load_policy_file
+from lingbot_va_ros.policy.worker import Mode, Worker, World
+import numpy as np
+import pytest
+import torch
+
+JOINTS = 7
+REST = np.array([0.0, 0.0, 1.8, 0.0, 1.34, 0.0, 0.7])
+ACCELERATION = np.full(JOINTS, 10.0)
+DEADLINE = 20.0
+
+
+def wait_for(condition, what, deadline=DEADLINE):
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.005)
+    raise AssertionError(f'{what} did not happen within {deadline} s')
+
+
+class Stage:
+    """Two cameras at 50 Hz and an arm whose executed commands follow the plan, in a thread."""
+
+    def __init__(self, policy):
+        self.policy = policy
+        self.slot = PlanSlot()
+        self.slot.begin()
+        self.observations = Observations(policy.cameras, 5.0)
+        self.executed = ExecutedLog(5.0)
+        self.reports_executed = True
+        self.shown = set(policy.cameras)
+        self.obstacle = None
+        self.elsewhere = None
+        self.chunks, self.faults = [], []
+        self.worker = Worker(
+            self.slot, lambda: None, self.chunks.append, lambda picture, due: None,
+            self.faults.append)
+        self._stop = threading.Event()
+        self._picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+        self._thread = threading.Thread(target=self._play, daemon=True)
+        self._thread.start()
+
+    def _play(self):
+        while not self._stop.wait(0.02):
+            now = time.time_ns()
+            for camera in list(self.shown):
+                self.observations.add(camera, now, self._picture)
+            plan, now = self.slot.look(time.time_ns)
+            if plan is not None and self.reports_executed:
+                self.executed.add(now, plan.sample(now)[0])
+
+    def world(self, to_rgb=lambda camera, image: image):
+        return World(
+            clock=time.time_ns, observations=self.observations, executed=self.executed,
+            to_rgb=to_rgb, to_joints=lambda actions: actions,
+            from_joints=lambda joints: joints, obstacle=lambda: self.obstacle,
+            elsewhere=lambda: self.elsewhere, measured=lambda: REST,
+            max_velocity=np.full(JOINTS, 100.0), deceleration=ACCELERATION,
+            start_tolerance=np.full(JOINTS, 10.0), max_camera_skew=lambda: 0.1,
+            wants_imagined=lambda: False)
+
+    def close(self):
+        self._stop.set()
+        self._thread.join()
+        assert self.worker.close(10.0)
+
+
+@pytest.fixture(scope='module')
+def policy(untrained_checkpoint):
+    """The untrained policy, four times as fast: a chunk takes 0.4 s, a frame 0.2 s."""
+    return dataclasses.replace(
+        load_policy_file(untrained_checkpoint / 'policy.yaml'), action_rate=40.0)
+
+
+@pytest.fixture
+def stage(policy, untrained_checkpoint):
+    stage = Stage(policy)
+    stage.worker.load(lambda: load_engine(
+        untrained_checkpoint, policy, policy.video, policy.action, policy.memory_chunks, 0,
+        torch.device('cpu'), torch.float32, lambda line: None)).result(60)
+    yield stage
+    stage.close()
+
+
+def test_a_chunk_becomes_memory_when_it_has_been_executed(stage):
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: len(stage.chunks) == 3, 'three chunks')
+    assert [chunk.chunk_id for chunk in stage.chunks] == [0, 1, 2]
+    assert stage.worker.progress.memory_frames == 4
+    assert stage.worker.progress.mode == Mode.RUNNING
+
+
+def test_each_chunk_begins_after_the_one_before_has_ended(stage):
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: len(stage.chunks) == 3, 'three chunks')
+    for before, after in zip(stage.chunks, stage.chunks[1:]):
+        end = before.first_due_ns + round(len(before.positions) * before.period * 1e9)
+        assert after.first_due_ns > end
+
+
+def test_an_obstacle_stops_the_arm_and_keeps_only_complete_frames(stage):
+    stage.worker.start(stage.world(), 'go')
+    chunk = wait_for(lambda: stage.chunks[1:2], 'the second chunk')[0]
+    one_frame = chunk.first_due_ns + round(0.3e9)  # of two frames of 0.2 s
+    wait_for(lambda: time.time_ns() > one_frame, 'one frame and a half')
+    stage.obstacle = 'a wall'
+    wait_for(lambda: stage.worker.progress.mode == Mode.HOLDING, 'holding')
+    assert stage.worker.progress.reason == 'a wall'
+    assert stage.worker.progress.memory_frames == 3
+    plan, now = stage.slot.look(time.time_ns)
+    assert plan.end_ns - now < 1e9 and not plan.velocities[-1].any()
+    stage.obstacle = None
+    wait_for(lambda: len(stage.chunks) == 3, 'the next chunk')
+
+
+def test_what_was_executed_is_remembered_and_not_what_was_predicted(stage):
+    stage.worker.start(stage.world(), 'go')
+    engine = stage.worker._engine
+    committed = []
+    commit = engine.commit
+    engine.commit = lambda actions: (committed.append(actions), commit(actions))
+    wait_for(lambda: committed, 'a commit')
+    chunk = stage.chunks[0]
+    times = [chunk.first_due_ns + round(i * chunk.period * 1e9) for i in range(8)]
+    np.testing.assert_allclose(committed[0], stage.executed.at(times), atol=0.02)
+    assert np.abs(committed[0] - chunk.positions).max() > 0  # read back, not passed on
+
+
+def test_a_chunk_of_which_nothing_was_reported_executed_is_not_remembered(stage):
+    stage.reports_executed = False
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: len(stage.chunks) == 2, 'two chunks')
+    assert stage.worker.progress.memory_frames == 0
+
+
+def test_a_reset_during_a_prediction_is_answered_between_two_steps(stage):
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: stage.worker.progress.memory_frames >= 2, 'a memory')
+    engine, waiting = stage.worker._engine, threading.Event()
+    predict = engine.predict
+
+    def slow(between_steps):
+        def step():
+            waiting.set()
+            time.sleep(0.2)
+            between_steps()
+        return predict(step)
+
+    engine.predict = slow
+    assert waiting.wait(DEADLINE)
+    asked = time.monotonic()
+    forgotten = stage.worker.reset(time.time_ns, ACCELERATION).result(DEADLINE)
+    assert time.monotonic() - asked < 0.5  # a whole prediction would take 13 steps of 0.2 s
+    assert forgotten >= 2 and stage.slot.epoch == 2
+    engine.predict = predict
+    wait_for(lambda: [chunk for chunk in stage.chunks if chunk.epoch == 2], 'a new chunk')
+
+
+def test_an_aborted_prediction_gives_the_same_chunk_again(stage):
+    engine = stage.worker._engine
+    picture = {name: stage._picture for name in stage.policy.cameras}
+
+    def both():
+        engine.set_instruction('go')
+        engine.see_first(picture)
+        return engine.predict().actions
+    first = stage.worker._submit(both).result(DEADLINE)
+    stage.elsewhere = 'somebody else'  # predicted, and kept waiting
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: stage.worker._ready is not None, 'a chunk that waits')
+    stage.worker.set_instruction('stop that').result(DEADLINE)
+    stage.worker.set_instruction('go').result(DEADLINE)
+    wait_for(lambda: stage.worker._ready is not None, 'the chunk again')
+    np.testing.assert_array_equal(stage.worker._ready[0].actions, first)
+
+
+def test_an_image_that_cannot_be_read_holds_and_names_the_camera(stage):
+    def refuse(camera, image):
+        raise CameraFault(f'camera {camera}: upside down')
+    stage.worker.start(stage.world(refuse), 'go')
+    wait_for(lambda: stage.worker.progress.reason == 'camera head: upside down', 'the reason')
+    assert stage.worker.progress.mode == Mode.HOLDING and not stage.chunks
+
+
+def test_an_exception_while_working_is_reported_once_and_stops_the_work(stage):
+    stage.worker._engine.predict = lambda between_steps: 1 / 0
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: stage.faults, 'a fault')
+    assert 'ZeroDivisionError' in stage.faults[0]
+    assert stage.worker._world is None
+    assert stage.worker.set_instruction('still answering').result(DEADLINE) is None
+
+
+def test_statistics_hold_no_warm_up(stage):
+    assert stage.worker.progress.inference_seconds == 0.0
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: stage.chunks, 'a chunk')
+    assert stage.worker.progress.inference_seconds == pytest.approx(
+        stage.chunks[0].inference_seconds)
