@@ -1,5 +1,31 @@
-"""One thread for torch: small tensors gain nothing from more, and other tests need the cores."""
+"""
+Small networks for these tests.
 
+One thread for torch: small tensors gain nothing from more, and other tests need the cores.
+"""
+
+import pytest
 import torch
 
+from lingbot_va_ros.model.config import TransformerConfig
+from lingbot_va_ros.model.transformer import Transformer
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def make_network():
+    """Return a function that makes a network with random weights."""
+    def make(num_layers: int = 2, dtype: torch.dtype = torch.float32, **sizes) -> Transformer:
+        config = TransformerConfig(**{
+            'num_layers': num_layers, 'heads': 2, 'head_dim': 24, 'ffn_dim': 64,
+            'latent_channels': 8, 'action_channels': 5, 'text_dim': 16, 'time_frequencies': 16,
+            **sizes})
+        network, generator = Transformer(config), torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for name, weight in network.named_parameters():
+                noise = torch.randn(weight.shape, generator=generator)
+                weight.copy_(noise / weight.shape[-1] ** 0.5 if weight.dim() > 1
+                             else noise * 0.1 + name.endswith(('norm', 'norm.weight')))
+        return network.requires_grad_(False).eval().to(dtype)
+    return make
