@@ -1,0 +1,139 @@
+"""Collect over ROS what the report and the video of an episode need."""
+
+import json
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
+
+from lingbot_va_ros.cli.episode import ChunkFigures, Episode, Motion, Picture
+from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
+from lingbot_va_ros.nodes import qos
+from lingbot_va_ros.nodes.image_conversion import to_rgb
+
+KEEP_EVERY = 3  # of the camera images: 10 Hz are enough for the video, and all would fill memory
+_NS = 1_000_000_000
+
+
+class Recorder:
+    """
+    Subscriptions of a node that keep what comes; the newest status and mode are at hand.
+
+    :param cameras: role to image topic.
+    """
+
+    def __init__(self, node: Node, cameras: Dict[str, str]):
+        self.status: Optional[PolicyStatus] = None
+        self.mode: Optional[ControlMode] = None
+        self.chunks: List[ActionChunk] = []
+        self.task_state: dict = {}
+        self._node = node
+        self._began_ns = node.get_clock().now().nanoseconds
+        self._executed: List[JointTrajectory] = []
+        self._joint_states: List[JointState] = []
+        self._published_ns: List[int] = []
+        self._images: Dict[str, List[Image]] = {name: [] for name in cameras}
+        self._seen = dict.fromkeys(cameras, 0)
+        self._imagined: List[Image] = []
+        # The history is long where every message counts: this process may be late.
+        for kind, topic, callback, profile in (
+                (PolicyStatus, 'lingbot_va_policy/status', self._on_status, qos.LATCHED),
+                (ControlMode, 'command_mux/mode', self._on_mode, qos.LATCHED),
+                (String, 'sim_robot/task_state', self._on_task_state, qos.LATCHED),
+                (ActionChunk, 'lingbot_va_policy/action_chunk', self.chunks.append, qos.EVENTS),
+                (JointTrajectory, 'lingbot_va_policy/joint_trajectory', self._on_published,
+                 qos.EXECUTED),
+                (JointTrajectory, 'executed', self._executed.append, qos.EXECUTED),
+                (JointState, 'joint_states', self._joint_states.append, qos.JOINT_STATES),
+                (Image, 'lingbot_va_policy/predicted_video', self._imagined.append, qos.EVENTS)):
+            node.create_subscription(kind, topic, callback, profile)
+        for name, topic in cameras.items():
+            node.create_subscription(
+                Image, topic, lambda message, name=name: self._on_image(name, message), qos.EVENTS)
+
+    @property
+    def cameras_heard(self) -> int:
+        """How many cameras have sent an image."""
+        return sum(count > 0 for count in self._seen.values())
+
+    @property
+    def joint_states_heard(self) -> bool:
+        """Whether the robot has said where it is."""
+        return bool(self._joint_states)
+
+    def _on_status(self, message: PolicyStatus) -> None:
+        self.status = message
+
+    def _on_mode(self, message: ControlMode) -> None:
+        self.mode = message
+
+    def _on_task_state(self, message: String) -> None:
+        self.task_state = json.loads(message.data)
+
+    def _on_published(self, message: JointTrajectory) -> None:
+        self._published_ns.append(_nanoseconds(message.header.stamp))
+
+    def _on_image(self, camera: str, message: Image) -> None:
+        if self._seen[camera] % KEEP_EVERY == 0:
+            self._images[camera].append(message)
+        self._seen[camera] += 1
+
+    def _seconds(self, stamp) -> float:
+        return (_nanoseconds(stamp) - self._began_ns) / _NS
+
+    def _pictures(self, messages: Sequence[Image]) -> Tuple[Picture, ...]:
+        return tuple(
+            Picture(self._seconds(message.header.stamp), to_rgb(message)) for message in messages)
+
+    def _motion(self, joints: Sequence[str], rows: Sequence[tuple]) -> Motion:
+        """Return rows (stamp, names, positions) as a motion, with NaN for what a row lacks."""
+        place = {name: index for index, name in enumerate(joints)}
+        positions = np.full((len(rows), len(joints)), np.nan)
+        for index, (_, names, values) in enumerate(rows):
+            for name, value in zip(names, values):
+                if name in place:
+                    positions[index, place[name]] = value
+        return Motion(np.array([self._seconds(stamp) for stamp, _, _ in rows]), positions)
+
+    def now(self) -> float:
+        """Return ROS time in seconds since the recording began."""
+        return (self._node.get_clock().now().nanoseconds - self._began_ns) / _NS
+
+    def chunk_end(self, index: int) -> float:
+        """Return when the last action of the chunk number `index` (from 0) is due."""
+        return self._figures(self.chunks[index]).end
+
+    def _figures(self, chunk: ActionChunk) -> ChunkFigures:
+        start = self._seconds(chunk.header.stamp)
+        last = chunk.trajectory.points[-1].time_from_start
+        return ChunkFigures(
+            chunk.chunk_id, start, start + _nanoseconds(last) / _NS, chunk.inference_seconds)
+
+    def episode(
+        self, start: float, end: float, control_period: float, stopped_by: str = '',
+    ) -> Episode:
+        """Return what was recorded between two times (see `now`); the video may begin earlier."""
+        joints = tuple(self._executed[0].joint_names if self._executed
+                       else self._joint_states[0].name)
+        return Episode(
+            joints=joints, start=start, end=end,
+            commanded=self._motion(joints, [
+                (message.header.stamp, message.joint_names, message.points[0].positions)
+                for message in self._executed]),
+            measured=self._motion(joints, [
+                (message.header.stamp, message.name, message.position)
+                for message in self._joint_states]),
+            chunks=tuple(map(self._figures, self.chunks)),
+            cameras={name: self._pictures(images) for name, images in self._images.items()},
+            imagined=self._pictures(self._imagined),
+            published=np.array([(ns - self._began_ns) / _NS for ns in self._published_ns]),
+            control_period=control_period,
+            starved_ticks=self.status.starved_ticks if self.status else 0,
+            task_state=self.task_state, stopped_by=stopped_by)
+
+
+def _nanoseconds(time) -> int:
+    return time.sec * _NS + time.nanosec
