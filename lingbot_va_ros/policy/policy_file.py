@@ -1,8 +1,9 @@
 """The policy file: what a checkpoint sees, how its actions are laid out, how it samples."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 import jsonschema
 import numpy as np
@@ -13,6 +14,8 @@ from lingbot_va_ros.resources import shared_file
 CHANNELS = 30
 ACTION_FRAMES = ('joints', 'eef_relative', 'eef_absolute', 'eef_delta')
 LAYOUTS = ('side_by_side', 'tshape')
+# Parts of the names of public checkpoint folders; each has a shipped file of that name.
+PUBLIC_CHECKPOINTS = ('robotwin', 'libero')
 
 
 class PolicyFileError(ValueError):
@@ -117,28 +120,55 @@ SCHEMA = _fields(
     })
 
 
-def find_policy_file(name: str, checkpoint: Path) -> Path:
+def shipped_policies() -> List[str]:
+    """Return the names of the policy files that come with the package, sorted."""
+    return sorted(path.stem for path in shared_file('config', 'policies').glob('*.yaml'))
+
+
+def find_policy_file(
+    name: str, checkpoint: Path, log: Callable[[str], None] = lambda line: None,
+) -> Path:
     """
     Return the file that `policy_config` means.
 
-    :param name: empty for the checkpoint's own policy.yaml, a bare name for a shipped file, or a
+    :param name: empty for the checkpoint's own policy.yaml or, without one, the shipped file that
+        belongs to a public checkpoint of the folder's name; else the name of a shipped file, or a
         path.
-    :raises PolicyFileError: there is no such file.
+    :param log: takes a line where the choice was made by the folder's name.
+    :raises PolicyFileError: there is no such file; the shipped ones are listed.
     """
     if not name:
         path = Path(checkpoint) / 'policy.yaml'
-        hint = 'set policy_config, or put the file beside the weights'
-    elif '/' in name or name.endswith(('.yaml', '.yml')):
+        if path.is_file():
+            return path
+        return _by_folder_name(Path(checkpoint), log)
+    if '/' in name or name.endswith(('.yaml', '.yml')):
         path = Path(name).expanduser()
-        hint = 'policy_config is a path or the name of a shipped file'
-    else:
-        try:
-            return shared_file('config', 'policies', f'{name}.yaml')
-        except FileNotFoundError as error:
-            raise PolicyFileError(f'policy_config {name!r}: {error}') from None
-    if not path.is_file():
-        raise PolicyFileError(f'{path} does not exist ({hint})')
-    return path
+        if not path.is_file():
+            raise PolicyFileError(
+                f'policy_config {name!r}: {path} does not exist; expected a path or one of the '
+                f'shipped {", ".join(shipped_policies())}')
+        return path
+    if name not in shipped_policies():
+        raise PolicyFileError(
+            f'policy_config {name!r} is no shipped policy file: expected a path or one of '
+            f'{", ".join(shipped_policies())}')
+    return shared_file('config', 'policies', f'{name}.yaml')
+
+
+def _by_folder_name(checkpoint: Path, log: Callable[[str], None]) -> Path:
+    folder = Path(os.path.abspath(checkpoint))
+    # Downloads by huggingface_hub lie in models--<owner>--<name>/snapshots/<revision>.
+    named = folder.parents[1] if folder.parent.name == 'snapshots' else folder
+    found = [name for name in PUBLIC_CHECKPOINTS if name in named.name.lower()]
+    if len(found) != 1:
+        raise PolicyFileError(
+            f'{checkpoint} holds no policy.yaml, and its name is not that of one public '
+            f'checkpoint: set policy_config to a path or one of {", ".join(shipped_policies())}, '
+            'or put policy.yaml beside the weights')
+    log(f'{checkpoint} holds no policy.yaml: taking the shipped policy file {found[0]}, which the '
+        f'folder name {named.name} speaks of')
+    return shared_file('config', 'policies', f'{found[0]}.yaml')
 
 
 def load_policy_file(path: Path) -> PolicyFile:
