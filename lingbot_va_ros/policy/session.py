@@ -31,7 +31,15 @@ class ChunkShape:
     columns: int
 
     def video_tokens(self, patch: Sequence[int]) -> int:
-        """Return the number of video tokens of a chunk."""
+        """
+        Return the number of video tokens of a chunk.
+
+        :raises ValueError: patches do not cover the picture.
+        """
+        if self.rows % patch[1] or self.columns % patch[2]:
+            raise ValueError(
+                f'{self.rows} x {self.columns} latents (one for 16 x 16 pixels, all views joined) '
+                f'cannot be cut into patches of {patch[1]} x {patch[2]}')
         return self.frames * (self.rows // patch[1]) * (self.columns // patch[2])
 
     @property
@@ -99,6 +107,7 @@ class Session:
         self.imagined_frames = 0  # predicted ones behind them
         self.first_latent: Optional[Tensor] = None
         self._owed: List[_Owed] = []
+        self._before: Optional[tuple] = None  # the memory's mark before the prediction
 
     def set_text(self, embeddings: Tensor) -> None:
         """
@@ -118,12 +127,24 @@ class Session:
         self.frame = self.imagined_frames = 0
         self.first_latent = None
         self._owed.clear()
+        self._before = None
 
     def discard(self) -> None:
-        """Drop what has been predicted and not confirmed."""
+        """
+        Drop what has been predicted and not confirmed, as if it had never been.
+
+        What the prediction displaced comes back, so that the next one sees what this one saw; only
+        after an open-loop continuation it stays evicted.
+        """
+        if self._before is not None:
+            self.memory.rewind(self._before)
+        self._drop_predictions()
+
+    def _drop_predictions(self) -> None:
         self.memory.drop_provisional()
         self.imagined_frames = 0
         self._owed.clear()
+        self._before = None
 
     @torch.inference_mode()
     def predict(
@@ -153,6 +174,8 @@ class Session:
         self._owed.clear()
         self.memory.make_ready(self.video_tokens + self.shape.action_tokens)
         before = self.memory.mark()
+        # A continuation may have moved the window, which outdates the mark of the first one.
+        self._before = before if self.imagined_frames == 0 else None
         try:
             clamp = self.first_latent if first_frame == 0 else None
             latents = self._denoise_video(
@@ -175,7 +198,7 @@ class Session:
         :param actions: [1, C, F', N, 1] normalised, the executed ones (frame 0 of an episode: what
             the caller wants it to be; zero in training).
         """
-        self.discard()
+        self._drop_predictions()  # what they displaced stays evicted, as in the public code
         latents = latents.to(self.network.device)
         actions = actions.to(self.network.device) * self.channel_mask
         frames = latents.shape[2]
