@@ -40,7 +40,7 @@ from lingbot_va_ros.nodes.run import run_node
 from lingbot_va_ros.nodes.ticks import ticks
 from lingbot_va_ros.policy.executed import ExecutedLog
 from lingbot_va_ros.policy.observation import Observations
-from lingbot_va_ros.policy.plan import NANOSECONDS, PlanSlot
+from lingbot_va_ros.policy.plan import NANOSECONDS, MotionLimits, PlanSlot
 from lingbot_va_ros.policy.policy_file import find_policy_file, load_policy_file
 from lingbot_va_ros.policy.worker import Mode, Progress, PublishedChunk, Worker, World
 from lingbot_va_ros.robot.action_map import JointActionMap
@@ -86,7 +86,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._loading = ''
         self._fault = ''
         self._closing = False
-        self._slot = PlanSlot()
+        self._slot = PlanSlot(self._now)
         self._worker = Worker(
             self._slot, self._publish_status, self._publish_chunk, self._publish_imagined,
             self._on_fault)
@@ -259,6 +259,9 @@ class PolicyNode(LifecycleNodeMixin, Node):
         chunks = policy_parameters.memory_chunks(policy, values['memory_frames'])
         keep_seconds = (
             policy.frames_per_chunk * policy.actions_per_frame * policy.action_period + 2.0)
+        limits = embodiment.limits
+        self._slot.set_limits(MotionLimits(
+            limits.lower, limits.upper, limits.velocity, limits.acceleration))
         self._policy, self._embodiment, self._map = policy, embodiment, action_map
         self._measured = MeasuredJoints(embodiment.joints)
         self._observations = Observations(policy.cameras, keep_seconds)
@@ -344,7 +347,6 @@ class PolicyNode(LifecycleNodeMixin, Node):
             from_joints=self._map.from_joints,
             obstacle=self._obstacle, elsewhere=self._elsewhere,
             measured=self._measured.positions, max_velocity=limits.velocity,
-            deceleration=limits.acceleration,
             start_tolerance=np.full(len(self._embodiment.joints), START_TOLERANCE),
             max_camera_skew=lambda: self.get_parameter('max_camera_skew').value,
             wants_imagined=lambda: self.get_parameter('publish_predicted_video').value)
@@ -388,7 +390,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         """Say what went wrong and leave the active state."""
         self._fault = trace.strip().splitlines()[-1]
         self.get_logger().fatal(f'the policy cannot go on:\n{trace}')
-        self._slot.stop(self._now, self._embodiment.limits.acceleration)
+        self._slot.stop()
         self._publish_status()
         if not self._closing:
             self._transitions.submit(self.trigger_deactivate)
@@ -403,7 +405,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         except (AttributeError, OSError):
             pass  # without the right to it the thread runs as any other
         for _tick in ticks(self.get_clock(), round(NANOSECONDS / rate), ending):
-            plan, now = self._slot.look(self._now)
+            plan, now = self._slot.look()
             if plan is not None:
                 self._publish_plan(plan, now, period)
 
@@ -418,8 +420,8 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._ending.set()
         self._control.join(timeout=1.0)
         self._control = None
-        self._slot.stop(self._now, self._embodiment.limits.acceleration)
-        plan, now = self._slot.look(self._now)
+        self._slot.stop()
+        plan, now = self._slot.look()
         if plan is not None:
             self._publish_plan(plan, now, 1.0 / self.get_parameter('control_rate').value)
 
@@ -511,7 +513,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
                 part.clear()
         self._last_chunk_ns = 0
         self._slot.clear()
-        self._worker.reset(self._now, self._embodiment.limits.acceleration)
+        self._worker.reset()
 
     # Services and parameters
 
@@ -525,8 +527,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             response.stamp = stamp_of(self._now())
             return response
         else:
-            forgotten = await self._answer(self._worker.reset(
-                self._now, self._embodiment.limits.acceleration, request.instruction))
+            forgotten = await self._answer(self._worker.reset(request.instruction))
             if request.instruction:
                 self._remember_instruction(request.instruction)
             message = f'forgot {forgotten} frames'
@@ -534,14 +535,14 @@ class PolicyNode(LifecycleNodeMixin, Node):
         response.success, response.message = True, message
         response.forgotten_frames, response.epoch = forgotten, plan_epoch
         # A chunk of the old epoch may have been stamped with a time that is still to come.
-        _, now = self._slot.look(self._now)
+        _, now = self._slot.look()
         response.stamp = stamp_of(max(now, self._last_chunk_ns))
         self._publish_status()
         return response
 
     def _worker_reset_while_loading(self, instruction: str) -> None:
         """Begin a new epoch; the memory that is being made is empty anyway."""
-        self._slot.stop(self._now, np.ones(1), new_epoch=True)
+        self._slot.stop(new_epoch=True)
         if instruction:
             self._remember_instruction(instruction)
 

@@ -1,107 +1,124 @@
 """The plan: an immutable joint motion with absolute times that always ends at rest."""
 
+import math
 import threading
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 import numpy as np
 
 NANOSECONDS = 1_000_000_000
 # Peak speed of a cubic from rest to rest over its mean speed.
 CUBIC_PEAK = 1.5
+SHORTEST_STOP = 1e-3  # seconds; below it the arm rests already
+
+
+@dataclass(frozen=True)
+class MotionLimits:
+    """What the joints may do: four arrays [J] float64 in rad and s (m for prismatic joints)."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    velocity: np.ndarray
+    acceleration: np.ndarray
 
 
 @dataclass(frozen=True)
 class Plan:
     """
-    Knots of a cubic motion of all joints.
+    Knots of a motion of all joints; between them it is a cubic Hermite spline, outside it rests.
 
-    :param start_ns: ROS time of the first knot.
-    :param times: [n] float64, seconds since `start_ns`, strictly increasing from 0.
+    :param times_ns: [n] int64, ROS time in nanoseconds, strictly increasing.
     :param positions: [n, J] float64, rad (m for prismatic joints), in the embodiment's order.
-    :param velocities: [n, J] float64, the last row 0.
+    :param velocities: [n, J] float64.
     """
 
-    start_ns: int
-    times: np.ndarray
+    times_ns: np.ndarray
     positions: np.ndarray
     velocities: np.ndarray
 
     @property
     def end_ns(self) -> int:
-        """ROS time from which the plan rests."""
-        return self.start_ns + round(float(self.times[-1]) * NANOSECONDS)
+        """The time of the last knot."""
+        return int(self.times_ns[-1])
 
-    def seconds_at(self, now_ns: int) -> float:
-        """Return a ROS time as seconds since the first knot."""
-        return (now_ns - self.start_ns) / NANOSECONDS
-
-    def sample(self, now_ns: int) -> Tuple[np.ndarray, np.ndarray]:
-        """Return position and velocity, each [J], at a ROS time; at rest outside the knots."""
-        time = self.seconds_at(now_ns)
-        if time <= 0:
-            return self.positions[0], np.zeros_like(self.velocities[0])
-        if time >= self.times[-1]:
-            return self.positions[-1], self.velocities[-1]
-        knot = int(np.searchsorted(self.times, time, side='right')) - 1
-        step = self.times[knot + 1] - self.times[knot]
-        s = (time - self.times[knot]) / step
-        p0, p1 = self.positions[knot:knot + 2]
-        v0, v1 = self.velocities[knot:knot + 2] * step
-        position = (
-            p0 * (2 * s ** 3 - 3 * s ** 2 + 1) + v0 * (s ** 3 - 2 * s ** 2 + s)
-            + p1 * (3 * s ** 2 - 2 * s ** 3) + v1 * (s ** 3 - s ** 2))
-        velocity = (
-            (p0 - p1) * (6 * s ** 2 - 6 * s) + v0 * (3 * s ** 2 - 4 * s + 1)
-            + v1 * (3 * s ** 2 - 2 * s)) / step
+    def sample(self, time_ns: int) -> Tuple[np.ndarray, np.ndarray]:
+        """Return positions and velocities, each [J], at a time."""
+        after = int(np.searchsorted(self.times_ns, time_ns, side='right'))
+        if after == 0:
+            return self.positions[0], np.zeros_like(self.positions[0])
+        if after == len(self.times_ns):
+            at_end = time_ns == self.times_ns[-1]
+            rest = np.zeros_like(self.positions[-1])
+            return self.positions[-1], self.velocities[-1] if at_end else rest
+        span = float(self.times_ns[after] - self.times_ns[after - 1]) / NANOSECONDS
+        u = float(time_ns - self.times_ns[after - 1]) / NANOSECONDS / span
+        q0, q1 = self.positions[after - 1], self.positions[after]
+        m0, m1 = self.velocities[after - 1] * span, self.velocities[after] * span
+        way = q1 - q0
+        position = q0 + u * (m0 + u * (3 * way - 2 * m0 - m1 + u * (m0 + m1 - 2 * way)))
+        velocity = (m0 + u * (6 * way - 4 * m0 - 2 * m1 + 3 * u * (m0 + m1 - 2 * way))) / span
         return position, velocity
+
+    def led_to(self, time_ns: int, q: np.ndarray, v: np.ndarray) -> 'Plan':
+        """
+        Return the plan with a lead from (q, v) at `time_ns` to its first knot.
+
+        A plan that has begun by then needs no lead and is returned as it is.
+        """
+        if time_ns >= self.times_ns[0]:
+            return self
+        return Plan(
+            np.concatenate([[time_ns], self.times_ns]).astype(np.int64),
+            np.concatenate([q[None], self.positions]),
+            np.concatenate([v[None], self.velocities]))
 
     def remainder(
         self, now_ns: int, period: float, rest: float = 0.5,
     ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
-        Return what is still to come, for one message.
+        Return what is still to come of a plan that ends at rest, for one message.
 
-        The first point is one period ahead, the following ones are the knots; behind the end of
-        the plan the last position is repeated `rest` seconds later, so that a message that is
-        delayed on its way is not yet past.
+        The first point is one period ahead, the following ones are the knots; the last position
+        is repeated `rest` seconds later, so that a message that is delayed on its way is not yet
+        past.
 
-        :returns: times from `now_ns` [m] > 0, positions [m, J], velocities [m, J] (last row 0).
+        :returns: seconds from `now_ns` [m] > 0, positions [m, J], velocities [m, J] (last row 0).
         """
-        now = self.seconds_at(now_ns)
         position, velocity = self.sample(now_ns + round(period * NANOSECONDS))
-        later = self.times > now + 1.5 * period
-        times = np.concatenate(([period], self.times[later] - now))
-        positions = np.concatenate((position[None], self.positions[later]))
+        ahead = (self.times_ns - now_ns) / NANOSECONDS
+        later = ahead > 1.5 * period
+        times = np.concatenate(([period], ahead[later]))
+        positions = np.concatenate((position[None], self.positions[later], self.positions[-1:]))
         velocities = np.concatenate((velocity[None], self.velocities[later]))
-        times = np.append(times, times[-1] + rest)
-        if not later.any():  # ending within this period
-            positions = np.concatenate((positions, self.positions[-1:]))
-        else:
-            positions = np.concatenate((positions, positions[-1:]))
-        velocities = np.concatenate((velocities, np.zeros_like(velocities[:1])))
-        return times, positions, velocities
+        return (
+            np.append(times, times[-1] + rest), positions,
+            np.concatenate((velocities, np.zeros_like(velocities[:1]))))
 
-    def braked(self, now_ns: int, deceleration: np.ndarray) -> 'Plan':
+    def braked(self, now_ns: int, limits: MotionLimits) -> 'Plan':
         """
         Return a stop from where the plan is at `now_ns`.
 
-        All joints slow down evenly and rest together; none decelerates by more than its entry of
-        `deceleration` [J] (the cubic between the two knots is exactly that parabola).
+        All joints slow down evenly and rest together, inside the acceleration limits (the cubic
+        between the two knots is exactly that parabola). A plan may ask for more speed than the
+        arm is let have; the stop begins at no more than the arm can have.
         """
         position, velocity = self.sample(now_ns)
-        duration = float(np.max(np.abs(velocity) / deceleration, initial=0.0))
-        if duration < 1e-3:
-            return hold(position, now_ns)
+        velocity = np.clip(velocity, -limits.velocity, limits.velocity)
+        duration = float(np.max(np.abs(velocity) / limits.acceleration, initial=0.0))
+        if duration < SHORTEST_STOP:
+            return resting_at(now_ns, position)
+        rest = np.clip(position + velocity * duration / 2, limits.lower, limits.upper)
         return Plan(
-            now_ns, np.array([0.0, duration]),
-            np.stack((position, position + velocity * duration / 2)),
-            np.stack((velocity, np.zeros_like(velocity))))
+            np.array([now_ns, now_ns + math.ceil(duration * NANOSECONDS)], np.int64),
+            np.stack((position, rest)), np.stack((velocity, np.zeros_like(velocity))))
 
 
-def hold(position: np.ndarray, now_ns: int) -> Plan:
-    """Return a plan that rests at a position [J]."""
-    return Plan(now_ns, np.zeros(1), position[None].copy(), np.zeros((1, len(position))))
+def resting_at(time_ns: int, q: np.ndarray, v: Optional[np.ndarray] = None) -> Plan:
+    """Return a plan with one knot."""
+    q = np.array(q, dtype=np.float64)
+    v = np.zeros_like(q) if v is None else np.array(v, dtype=np.float64)
+    return Plan(np.array([time_ns], dtype=np.int64), q[None], v[None])
 
 
 def plan_from_actions(
@@ -122,10 +139,11 @@ def plan_from_actions(
     """
     far = float(np.max(np.abs(actions[0] - start) / max_velocity, initial=0.0)) * CUBIC_PEAK
     lead = max(period, far)
-    times = np.concatenate(([0.0], lead + period * np.arange(len(actions))))
+    seconds = np.concatenate(([0.0], lead + period * np.arange(len(actions))))
+    times_ns = now_ns + np.round(seconds * NANOSECONDS).astype(np.int64)
     positions = np.concatenate((start[None], actions)).astype(np.float64)
-    plan = Plan(now_ns, times, positions, _monotone_velocities(times, positions))
-    return plan, now_ns + round(lead * NANOSECONDS)
+    plan = Plan(times_ns, positions, _monotone_velocities(seconds, positions))
+    return plan, int(times_ns[1])
 
 
 def _monotone_velocities(times: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -148,10 +166,14 @@ class PlanSlot:
     The one place where the present plan and epoch live; swaps are atomic.
 
     The lock is held for a swap or a look, never while anything is computed or waited for.
+
+    :param clock: returns ROS time in nanoseconds.
     """
 
-    def __init__(self):
+    def __init__(self, clock: Callable[[], int]):
+        self._clock = clock
         self._lock = threading.Lock()
+        self._limits: Optional[MotionLimits] = None
         self._plan: Optional[Plan] = None
         self._epoch = 0
 
@@ -160,12 +182,22 @@ class PlanSlot:
         """The present epoch."""
         return self._epoch
 
-    def look(self, clock) -> Tuple[Optional[Plan], int]:
-        """Return the plan and the ROS time in ns (`clock()`) at which it was the present one."""
+    def begin(self, limits: Optional[MotionLimits] = None) -> None:
+        """Begin epoch 1, without a plan; `limits` may follow by `set_limits`."""
         with self._lock:
-            return self._plan, clock()
+            self._epoch, self._plan, self._limits = 1, None, limits
 
-    def put(self, plan: Optional[Plan], epoch: int, then=lambda: None) -> bool:
+    def set_limits(self, limits: MotionLimits) -> None:
+        """Set what a stop must keep; needed before the first plan."""
+        with self._lock:
+            self._limits = limits
+
+    def look(self) -> Tuple[Optional[Plan], int]:
+        """Return the plan and the ROS time in ns at which it was the present one."""
+        with self._lock:
+            return self._plan, self._clock()
+
+    def put(self, plan: Plan, epoch: int, then: Callable[[], None] = lambda: None) -> bool:
         """
         Make a plan the present one unless its epoch has passed.
 
@@ -178,17 +210,12 @@ class PlanSlot:
             then()
             return True
 
-    def stop(self, clock, deceleration: np.ndarray, new_epoch: bool = False) -> None:
+    def stop(self, new_epoch: bool = False) -> None:
         """Replace the plan by a stop, and begin a new epoch where asked."""
         with self._lock:
             self._epoch += new_epoch
             if self._plan is not None:
-                self._plan = self._plan.braked(clock(), deceleration)
-
-    def begin(self) -> None:
-        """Begin epoch 1, without a plan."""
-        with self._lock:
-            self._epoch, self._plan = 1, None
+                self._plan = self._plan.braked(self._clock(), self._limits)
 
     def clear(self) -> None:
         """Drop the plan."""

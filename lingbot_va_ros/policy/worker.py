@@ -19,7 +19,7 @@ from lingbot_va_ros.model.config import IMAGES_PER_FRAME
 from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.executed import ExecutedLog
 from lingbot_va_ros.policy.observation import CameraFault, Observations
-from lingbot_va_ros.policy.plan import NANOSECONDS, Plan, PlanSlot, hold, plan_from_actions
+from lingbot_va_ros.policy.plan import NANOSECONDS, Plan, PlanSlot, plan_from_actions, resting_at
 
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a node starts
     from lingbot_va_ros.policy.engine import Chunk, Engine
@@ -67,7 +67,6 @@ class World:
     elsewhere: Callable[[], Optional[str]]
     measured: Callable[[], Optional[np.ndarray]]
     max_velocity: np.ndarray
-    deceleration: np.ndarray
     start_tolerance: np.ndarray
     max_camera_skew: Callable[[], float]
     wants_imagined: Callable[[], bool]
@@ -204,8 +203,7 @@ class Worker:
             self._report(Mode.IDLE, reason)
         return self._submit(work)
 
-    def reset(self, clock: Callable[[], int], deceleration: np.ndarray,
-              instruction: str = '') -> Future:
+    def reset(self, instruction: str = '') -> Future:
         """
         Begin a new epoch at once and forget the episode; the future gives the forgotten frames.
 
@@ -220,7 +218,7 @@ class Worker:
             self._report(self.progress.mode, self.progress.reason)
             return forgotten
         with self._lock:  # no prediction may take the new epoch before it is asked to forget
-            self.slot.stop(clock, deceleration, new_epoch=True)
+            self.slot.stop(new_epoch=True)
             return self._append(work)
 
     def set_instruction(self, instruction: str) -> Future:
@@ -343,14 +341,14 @@ class Worker:
         measured = world.measured()
         if measured is None:
             return
-        plan, now = self.slot.look(world.clock)
+        plan, now = self.slot.look()
         if plan is not None:
             if now < plan.end_ns:
                 return
             moved = np.abs(plan.positions[-1] - measured) > world.start_tolerance
             if not moved.any():
                 return
-        self.slot.put(hold(measured, now), self.slot.epoch)
+        self.slot.put(resting_at(now, measured), self.slot.epoch)
 
     def _ready_is_stale(self) -> bool:
         """Return whether the chunk that waits began from an image that is no longer true."""
@@ -391,7 +389,7 @@ class Worker:
                 f'the network predicted {np.count_nonzero(~np.isfinite(chunk.actions))} actions '
                 'that are not finite')
         joints = world.to_joints(chunk.actions)
-        plan, now = self.slot.look(world.clock)
+        plan, now = self.slot.look()
         if plan is None:
             raise RuntimeError('a chunk without a position to start from')
         start, _ = plan.sample(now)
@@ -454,9 +452,9 @@ class Worker:
 
     def _cut_off(self) -> None:
         """End the running chunk here: stop, remember its complete frames, drop the rest."""
-        world, run = self._world, self._running
+        run = self._running
         self._running = self._ready = None
-        self.slot.stop(world.clock, world.deceleration)
+        self.slot.stop()
         if run is not None and self._engine is not None:
             self._commit(run)
 

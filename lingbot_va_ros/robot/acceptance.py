@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from lingbot_va_ros.policy.plan import Plan
 from lingbot_va_ros.robot.embodiment import Embodiment
-from lingbot_va_ros.robot.trajectory import finite_differences, Plan, TrajectoryMessage
+from lingbot_va_ros.robot.trajectory import finite_differences, TrajectoryMessage
 
 # A stamp this far ahead of our clock means that the clocks are not synchronised.
 MAX_FUTURE_NS = 50_000_000

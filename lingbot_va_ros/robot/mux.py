@@ -8,12 +8,13 @@ from typing import Optional
 
 import numpy as np
 
+from lingbot_va_ros.policy.plan import Plan
 from lingbot_va_ros.robot.acceptance import check_jump, check_times, read_plan, Rejected
 from lingbot_va_ros.robot.embodiment import Embodiment
 from lingbot_va_ros.robot.gate import CommandFilter
 from lingbot_va_ros.robot.mode import Mode, ModeMachine
 from lingbot_va_ros.robot.stream import CommandStream
-from lingbot_va_ros.robot.trajectory import Plan, TrajectoryMessage
+from lingbot_va_ros.robot.trajectory import TrajectoryMessage
 
 # A joint slower than this share of its velocity limit counts as standing.
 STANDING = 0.05

@@ -4,9 +4,9 @@ from typing import Optional
 
 import numpy as np
 
+from lingbot_va_ros.policy.plan import Plan, resting_at
 from lingbot_va_ros.robot.embodiment import JointLimits
 from lingbot_va_ros.robot.gate import CommandFilter
-from lingbot_va_ros.robot.trajectory import Plan, resting_at
 
 
 class CommandStream:

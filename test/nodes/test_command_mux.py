@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, JOINT_STATES, LATCHED
 from lingbot_va_ros.robot.embodiment import load_embodiment
-from lingbot_va_ros.robot.trajectory import Plan, resting_at
+from lingbot_va_ros.policy.plan import Plan, resting_at
 from lingbot_va_ros.srv import SetControlMode
 import numpy as np
 import pytest

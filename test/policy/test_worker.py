@@ -7,7 +7,7 @@ import time
 from lingbot_va_ros.policy.engine import load_engine
 from lingbot_va_ros.policy.executed import ExecutedLog
 from lingbot_va_ros.policy.observation import CameraFault, Observations
-from lingbot_va_ros.policy.plan import PlanSlot
+from lingbot_va_ros.policy.plan import MotionLimits, PlanSlot
 from lingbot_va_ros.policy.policy_file import load_policy_file
 from lingbot_va_ros.policy.worker import Mode, Worker, World
 import numpy as np
@@ -16,7 +16,8 @@ import torch
 
 JOINTS = 7
 REST = np.array([0.0, 0.0, 1.8, 0.0, 1.34, 0.0, 0.7])
-ACCELERATION = np.full(JOINTS, 10.0)
+LIMITS = MotionLimits(
+    np.full(JOINTS, -3.0), np.full(JOINTS, 3.0), np.full(JOINTS, 5.0), np.full(JOINTS, 10.0))
 DEADLINE = 20.0
 
 
@@ -35,8 +36,8 @@ class Stage:
 
     def __init__(self, policy):
         self.policy = policy
-        self.slot = PlanSlot()
-        self.slot.begin()
+        self.slot = PlanSlot(time.time_ns)
+        self.slot.begin(LIMITS)
         self.observations = Observations(policy.cameras, 5.0)
         self.executed = ExecutedLog(5.0)
         self.reports_executed = True
@@ -57,7 +58,7 @@ class Stage:
             now = time.time_ns()
             for camera in list(self.shown):
                 self.observations.add(camera, now, self._picture)
-            plan, now = self.slot.look(time.time_ns)
+            plan, now = self.slot.look()
             if plan is not None and self.reports_executed:
                 self.executed.add(now, plan.sample(now)[0])
 
@@ -67,7 +68,7 @@ class Stage:
             to_rgb=to_rgb, to_joints=lambda actions: actions,
             from_joints=lambda joints: joints, obstacle=lambda: self.obstacle,
             elsewhere=lambda: self.elsewhere, measured=lambda: REST,
-            max_velocity=np.full(JOINTS, 100.0), deceleration=ACCELERATION,
+            max_velocity=LIMITS.velocity,
             start_tolerance=np.full(JOINTS, 10.0), max_camera_skew=lambda: 0.1,
             wants_imagined=lambda: False)
 
@@ -119,7 +120,7 @@ def test_an_obstacle_stops_the_arm_and_keeps_only_complete_frames(stage):
     wait_for(lambda: stage.worker.progress.mode == Mode.HOLDING, 'holding')
     assert stage.worker.progress.reason == 'a wall'
     assert stage.worker.progress.memory_frames == 3
-    plan, now = stage.slot.look(time.time_ns)
+    plan, now = stage.slot.look()
     assert plan.end_ns - now < 1e9 and not plan.velocities[-1].any()
     stage.obstacle = None
     wait_for(lambda: len(stage.chunks) == 3, 'the next chunk')
@@ -161,7 +162,7 @@ def test_a_reset_during_a_prediction_is_answered_between_two_steps(stage):
     engine.predict = slow
     assert waiting.wait(DEADLINE)
     asked = time.monotonic()
-    forgotten = stage.worker.reset(time.time_ns, ACCELERATION).result(DEADLINE)
+    forgotten = stage.worker.reset().result(DEADLINE)
     assert time.monotonic() - asked < 0.5  # a whole prediction would take 13 steps of 0.2 s
     assert forgotten >= 2 and stage.slot.epoch == 2
     engine.predict = predict

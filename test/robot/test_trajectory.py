@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lingbot_va_ros.robot.trajectory import finite_differences, Plan, resting_at
+from lingbot_va_ros.policy.plan import Plan, resting_at
+from lingbot_va_ros.robot.trajectory import finite_differences
 
 MS = 1_000_000
 
