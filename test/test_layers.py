@@ -17,12 +17,13 @@ ALLOWED = {
     'robot': ['robot', 'policy.policy_file'],
     'sim': ['sim', 'robot', 'policy.policy_file'],
     'nodes': ['model', 'policy', 'robot', 'sim', 'nodes'],
+    'launching': ['launching', 'robot', 'policy.policy_file'],
     'training': ['model', 'policy', 'robot', 'sim', 'training'],
     'cli': ['model', 'policy', 'robot', 'sim', 'nodes', 'training', 'cli'],
 }
 WITHOUT_ROS = ('', 'model', 'policy', 'robot', 'sim', 'training')
 # Neither themselves nor through what they import.
-WITHOUT_TORCH = ('', 'robot', 'sim')
+WITHOUT_TORCH = ('', 'robot', 'sim', 'launching')
 # Nodes call the network through the layers above, never by hand.
 WITHOUT_TORCH_OF_THEIR_OWN = ('nodes',)
 

@@ -1,0 +1,18 @@
+"""The policy and the command mux on the simulated robot."""
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import OpaqueFunction
+
+from lingbot_va_ros.launching.arguments import SimArguments, declare, read
+from lingbot_va_ros.launching.nodes import command_mux, policy, sim_robot
+
+
+def start(context: LaunchContext) -> list:
+    """Return the nodes; wrong arguments end the launch before any of them starts."""
+    arguments = read(context, SimArguments)
+    return [*sim_robot(arguments), *command_mux(arguments), *policy(arguments)]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the arguments and the nodes."""
+    return LaunchDescription([*declare(SimArguments), OpaqueFunction(function=start)])
