@@ -2,18 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple
+from typing import Callable, Container, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
+from lingbot_va_ros.model.attention import Attention, sdpa
 from lingbot_va_ros.model.config import (
     TransformerConfig, read_json_object, read_transformer_config)
 from lingbot_va_ros.model.errors import CheckpointError
 from lingbot_va_ros.model.transformer import Transformer
 
 INDEX_ENDING = '.safetensors.index.json'
+# How safetensors calls what weights are made of; other kinds mean a quantised checkpoint.
+FLOATS = ('F16', 'BF16', 'F32', 'F64')
+Change = Callable[[str, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -114,32 +118,112 @@ def weight_files(folder: Path) -> List[Path]:
     return files
 
 
-def read_tensors(files: List[Path], device: torch.device) -> Iterator[Tuple[str, Tensor, Path]]:
+def read_tensors(
+    files: List[Path], device: torch.device, wanted: Optional[Container[str]] = None,
+) -> Iterator[Tuple[str, Tensor, Path]]:
     """
     Yield name, tensor and file, one tensor at a time, straight on the device.
 
+    The files are mapped, one after the other: no more of the host's memory is taken than one file
+    has bytes, and what is taken the system can take back. On the CPU a tensor is a view of the
+    mapping: copy it, for it changes with the file.
+
+    :param wanted: names to read; None reads all.
     :raises CheckpointError: a file is truncated or no safetensors file; it is named.
     """
     for path in files:
         try:
             with safe_open(str(path), framework='pt', device=str(device)) as file:
                 for name in file.keys():
-                    yield name, file.get_tensor(name), path
+                    if wanted is None or name in wanted:
+                        yield name, file.get_tensor(name), path
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f'{path} cannot be read: {error}') from None
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of a tensor."""
+
+    shape: Tuple[int, ...]
+    dtype: str  # in the words of safetensors: F32, BF16, …
+
+
+def read_headers(path: Path) -> Dict[str, Header]:
+    """
+    Return the header of every tensor of a file; the weights are not read.
+
+    :raises CheckpointError: the file is truncated or no safetensors file.
+    """
+    headers = {}
+    try:
+        with safe_open(str(path), framework='pt') as file:
+            for name in file.keys():
+                tensor = file.get_slice(name)
+                headers[name] = Header(tuple(tensor.get_shape()), tensor.get_dtype())
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f'{path} cannot be read: {error}') from None
+    return headers
 
 
 def tensor_shapes(files: List[Path]) -> Dict[str, Tuple[int, ...]]:
-    """Return the shape of every tensor, read from the headers alone."""
+    """
+    Return the shape of every tensor, read from the headers alone.
+
+    :raises CheckpointError: a file cannot be read, or holds numbers that are no floats.
+    """
     shapes = {}
     for path in files:
-        try:
-            with safe_open(str(path), framework='pt') as file:
-                for name in file.keys():
-                    shapes[name] = tuple(file.get_slice(name).get_shape())
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f'{path} cannot be read: {error}') from None
+        headers = read_headers(path)
+        faults = dtype_faults(headers)
+        if faults:
+            raise CheckpointError(f'{path}: {"; ".join(faults)}')
+        shapes.update((name, header.shape) for name, header in headers.items())
     return shapes
+
+
+def dtype_faults(headers: Mapping[str, Header]) -> List[str]:
+    """Return a line for each kind of number that is not supported (quantised weights)."""
+    found: Dict[str, List[str]] = {}
+    for name, header in headers.items():
+        if header.dtype not in FLOATS:
+            found.setdefault(header.dtype, []).append(name)
+    return [
+        f'{len(names)} tensors of {dtype} ({names[0]} …); expected {", ".join(FLOATS)}'
+        for dtype, names in sorted(found.items())]
+
+
+def fill_module(
+    module: nn.Module, targets: Mapping[str, Tensor], files: List[Path], device: torch.device,
+    change: Optional[Change] = None,
+) -> None:
+    """
+    Copy tensors from files into those of a module, one at a time.
+
+    :param targets: per name in the files the tensor to fill, on the device; others are not read.
+    :param change: called with a name and the tensor of the file; returns what is copied.
+    """
+    with torch.no_grad():
+        for name, tensor, _path in read_tensors(files, device, targets):
+            targets[name].copy_(tensor if change is None else change(name, tensor))
+    module.requires_grad_(False).eval()
+
+
+def shape_faults(
+    found: Mapping[str, Tuple[int, ...]], expected: Mapping[str, Tuple[int, ...]],
+    optional: Mapping[str, Tuple[int, ...]],
+) -> List[str]:
+    """Return a line for every missing, extra and misshapen tensor."""
+    faults = [f'missing {name} {list(shape)}' for name, shape in expected.items()
+              if name not in found]
+    known = {**expected, **optional}
+    for name, shape in found.items():
+        if name not in known:
+            faults.append(f'extra {name} {list(shape)}')
+        elif shape != known[name]:
+            faults.append(
+                f'{name} has the shape {list(shape)}, expected {list(known[name])}')
+    return faults
 
 
 def compare_shapes(
@@ -151,41 +235,53 @@ def compare_shapes(
 
     :raises CheckpointError: lists every missing, extra and misshapen tensor.
     """
-    faults = [f'missing {name} {list(shape)}' for name, shape in expected.items()
-              if name not in found]
-    known = {**expected, **optional}
-    for name, shape in found.items():
-        if name not in known:
-            faults.append(f'extra {name} {list(shape)}')
-        elif shape != known[name]:
-            faults.append(
-                f'{name} has the shape {list(shape)}, expected {list(known[name])}')
+    faults = shape_faults(found, expected, optional)
     if faults:
         raise CheckpointError(f'{where}: {"; ".join(faults)}')
 
 
-def load_transformer(folder: Path, device: torch.device, dtype: torch.dtype) -> Transformer:
+def load_transformer(
+    folder: Path, device: torch.device, dtype: torch.dtype, attention: Attention = sdpa,
+) -> Transformer:
     """
     Load `<folder>/config.json` and the weights beside it.
 
     :param folder: the checkpoint's transformer/ folder.
+    :param attention: see `attention`.
     :raises CheckpointError: anything is missing, extra, misshapen or unreadable.
     """
     folder = Path(folder)
     config = read_transformer_config(folder / 'config.json')
+    return build_transformer(config, weight_files(folder), folder, device, dtype, attention)
+
+
+def build_transformer(
+    config: TransformerConfig, files: List[Path], where: Path, device: torch.device,
+    dtype: torch.dtype, attention: Attention = sdpa, prefix: str = '',
+    change: Optional[Change] = None,
+) -> Transformer:
+    """
+    Make the network and fill it from files with the public names.
+
+    :param where: the file or folder that errors name.
+    :param prefix: what stands before every public name in the files.
+    :param change: called with each public name and the tensor as the file has it, on the device;
+        returns what is loaded in its place, of the same shape.
+    :raises CheckpointError: anything is missing, extra, misshapen or unreadable.
+    """
     table = destinations(config)
-    files = weight_files(folder)
     compare_shapes(
-        tensor_shapes(files), {name: place.shape for name, place in table.items()},
-        unread_shapes(config), folder)
+        tensor_shapes(files),
+        {f'{prefix}{name}': place.shape for name, place in table.items()},
+        {f'{prefix}{name}': shape for name, shape in unread_shapes(config).items()}, where)
     with torch.device('meta'):
-        network = Transformer(config)
+        network = Transformer(config, attention)
     network = network.to(dtype).to_empty(device=device)
     parameters = dict(network.named_parameters())
-    with torch.no_grad():
-        for name, tensor, _path in read_tensors(files, device):
-            if name in table:
-                place = table[name]
-                target = parameters[place.parameter]
-                target[place.rows].copy_(tensor.reshape(target[place.rows].shape))
-    return network.requires_grad_(False).eval()
+    targets = {
+        f'{prefix}{name}': parameters[place.parameter].detach()[place.rows].view(place.shape)
+        for name, place in table.items()}
+    fill_module(
+        network, targets, files, device,
+        change and (lambda name, tensor: change(name.removeprefix(prefix), tensor)))
+    return network

@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import List, Mapping, Sequence
+from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lingbot_va_ros.model.checkpoint import (
-    compare_shapes, read_tensors, tensor_shapes, weight_files)
+    compare_shapes, fill_module, tensor_shapes, weight_files)
 from lingbot_va_ros.model.config import IMAGES_PER_FRAME, read_json_object
 from lingbot_va_ros.model.errors import CheckpointError
 from lingbot_va_ros.model.views import join_latents, view_groups
@@ -28,11 +28,17 @@ class VideoCodec:
 
     Latents are normalised with the mean and deviation in the VAE's config, as the transformer
     sees them.
+
+    :param read_decoder: reads the decoder's weights, called once before the first `decode`; None
+        where the VAE has them.
     """
 
-    def __init__(self, vae: AutoencoderKLWan):
+    def __init__(
+        self, vae: AutoencoderKLWan, read_decoder: Optional[Callable[[], None]] = None,
+    ):
         self.vae = vae
-        weight = next(vae.parameters())
+        self._read_decoder = read_decoder
+        weight = next(vae.encoder.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         shape = (1, -1, 1, 1, 1)
         self.mean = torch.tensor(vae.config.latents_mean, device=self.device).view(shape)
@@ -64,7 +70,11 @@ class VideoCodec:
 
         :param latents: [1, C, F, h, w]. The first frame gives one image, each later one four; the
             views stay joined as they are in the latents.
+        :raises CheckpointError: the decoder's weights, read by the first call, are gone.
         """
+        if self._read_decoder is not None:
+            self._read_decoder()
+            self._read_decoder = None
         raw = latents.to(self.device).float() * self.deviation + self.mean
         video = self.vae.decode(raw.to(self.dtype), return_dict=False)[0][0]  # [3, T, H, W]
         return (video.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
@@ -140,14 +150,13 @@ def _to_pixels(image: np.ndarray, height: int, width: int, device: torch.device)
     return pixels[0] / 255 * 2 - 1
 
 
-def load_codec(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoCodec:
+def empty_vae(folder: Path) -> AutoencoderKLWan:
     """
-    Load the VAE of a checkpoint's vae/ folder.
+    Return the VAE of a vae/ folder's config.json, without memory for its weights.
 
-    :raises CheckpointError: config or weights are missing, misshapen or unreadable.
+    :raises CheckpointError: the config is missing, or no config of such a VAE.
     """
-    folder = Path(folder)
-    path = folder / 'config.json'
+    path = Path(folder) / 'config.json'
     config = read_json_object(path)
     try:
         with torch.device('meta'):
@@ -160,9 +169,29 @@ def load_codec(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoC
         if found != vae.config.z_dim:
             raise CheckpointError(
                 f'{path}: {name} holds {found} numbers, expected z_dim ({vae.config.z_dim})')
+    return vae
+
+
+def load_codec(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoCodec:
+    """
+    Load the VAE of a checkpoint's vae/ folder; the decoder's weights are read when first needed.
+
+    :raises CheckpointError: config or weights are missing, misshapen or unreadable.
+    """
+    folder = Path(folder)
+    vae = empty_vae(folder)
     files = weight_files(folder)
     expected = {name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()}
     compare_shapes(tensor_shapes(files), expected, {}, folder)
-    weights = {name: tensor.to(dtype) for name, tensor, _ in read_tensors(files, device)}
-    vae.load_state_dict(weights, assign=True)
-    return VideoCodec(vae.requires_grad_(False).eval())
+
+    def read(*parts: str) -> None:
+        targets: Dict[str, Tensor] = {}
+        with torch.inference_mode(False):  # weights outlive the call that needs them
+            for part in parts:
+                module = vae.get_submodule(part).to(dtype).to_empty(device=device)
+                targets.update(
+                    (f'{part}.{name}', tensor) for name, tensor in module.state_dict().items())
+            fill_module(vae, targets, files, device)
+
+    read('encoder', 'quant_conv')
+    return VideoCodec(vae, lambda: read('decoder', 'post_quant_conv'))

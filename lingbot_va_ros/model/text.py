@@ -3,12 +3,14 @@
 import html
 import re
 from pathlib import Path
+from typing import Dict, Optional, Tuple
 
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
-from lingbot_va_ros.model.checkpoint import compare_shapes, tensor_shapes, weight_files
+from lingbot_va_ros.model.checkpoint import (
+    compare_shapes, fill_module, tensor_shapes, weight_files)
 from lingbot_va_ros.model.config import read_json_object
 from lingbot_va_ros.model.errors import CheckpointError
 
@@ -24,10 +26,10 @@ def clean_instruction(text: str) -> str:
 class TextEncoder:
     """UMT5 and its tokenizer, on one device."""
 
-    def __init__(self, model: UMT5EncoderModel, tokenizer_folder: Path):
+    def __init__(self, model: UMT5EncoderModel, tokenizer_folder: Path, tokenizer=None):
         self.model = model
         self.tokenizer_folder = tokenizer_folder
-        self.tokenizer = None
+        self.tokenizer = tokenizer
 
     @torch.inference_mode()
     def encode(self, instruction: str) -> Tensor:
@@ -37,7 +39,7 @@ class TextEncoder:
         :raises CheckpointError: the tokenizer cannot be loaded.
         """
         if self.tokenizer is None:
-            self.tokenizer = _load_tokenizer(self.tokenizer_folder)
+            self.tokenizer = load_tokenizer(self.tokenizer_folder)
         tokens = self.tokenizer(
             [clean_instruction(instruction)], padding='max_length', max_length=TOKENS,
             truncation=True, add_special_tokens=True, return_attention_mask=True,
@@ -53,33 +55,68 @@ class TextEncoder:
         return hidden.masked_fill((mask == 0)[..., None], 0)
 
 
-def load_text_encoder(
-    checkpoint: Path, device: torch.device, dtype: torch.dtype,
-) -> TextEncoder:
+def empty_text_encoder(folder: Path) -> UMT5EncoderModel:
     """
-    Load text_encoder/ of a checkpoint; tokenizer/ is read at the first instruction.
+    Return the encoder of a text_encoder/ folder's config.json, without memory for its weights.
+
+    :raises CheckpointError: the config is missing, or no config of UMT5.
+    """
+    path = Path(folder) / 'config.json'
+    config = read_json_object(path)
+    try:
+        with torch.device('meta'):
+            return UMT5EncoderModel(UMT5Config.from_dict(config))
+    except (ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        raise CheckpointError(f'{path} is no config of UMT5EncoderModel: {error}') from None
+
+
+def encoder_shapes(model: UMT5EncoderModel) -> Tuple[Dict[str, tuple], Dict[str, tuple]]:
+    """Return the tensors, by name with their shapes, that files must hold, and that they may."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    # One table under two names, of which files hold the first or both.
+    optional = {TIED_EMBEDDING: shapes.pop(TIED_EMBEDDING)}
+    return shapes, optional
+
+
+def check_text_encoder(checkpoint: Path) -> UMT5EncoderModel:
+    """
+    Check text_encoder/ of a checkpoint by its headers; return it without weights.
 
     :raises CheckpointError: config or weights are missing, misshapen or unreadable.
     """
     folder = Path(checkpoint) / 'text_encoder'
-    path = folder / 'config.json'
-    config = read_json_object(path)
-    try:
-        with torch.device('meta'):
-            sizes = UMT5EncoderModel(UMT5Config.from_dict(config)).state_dict()
-    except (ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError) as error:
-        raise CheckpointError(f'{path} is no config of UMT5EncoderModel: {error}') from None
-    shapes = {name: tuple(tensor.shape) for name, tensor in sizes.items()}
-    # One table under two names, of which files hold the first or both.
-    optional = {TIED_EMBEDDING: shapes.pop(TIED_EMBEDDING)}
-    compare_shapes(tensor_shapes(weight_files(folder)), shapes, optional, folder)
-    model = UMT5EncoderModel.from_pretrained(
-        str(folder), torch_dtype=dtype, local_files_only=True)
-    return TextEncoder(model.to(device).requires_grad_(False).eval(),
-                       Path(checkpoint) / 'tokenizer')
+    model = empty_text_encoder(folder)
+    compare_shapes(tensor_shapes(weight_files(folder)), *encoder_shapes(model), folder)
+    return model
 
 
-def _load_tokenizer(folder: Path):
+def load_text_encoder(
+    checkpoint: Path, device: torch.device, dtype: torch.dtype, tokenizer: Optional[object] = None,
+) -> TextEncoder:
+    """
+    Load text_encoder/ of a checkpoint.
+
+    :param tokenizer: what `load_tokenizer` returned; None reads tokenizer/ at the first
+        instruction.
+    :raises CheckpointError: config or weights are missing, misshapen or unreadable.
+    """
+    model = check_text_encoder(checkpoint).to(dtype)
+    if dtype == torch.float16:  # transformers keeps these apart: they overflow
+        for name, module in model.named_modules():
+            if name.rpartition('.')[2] in UMT5EncoderModel._keep_in_fp32_modules:
+                module.float()
+    model = model.to_empty(device=device)
+    fill_module(
+        model, model.state_dict(), weight_files(Path(checkpoint) / 'text_encoder'), device)
+    return TextEncoder(model, Path(checkpoint) / 'tokenizer', tokenizer)
+
+
+def load_tokenizer(folder: Path):
+    """
+    Return transformers' tokenizer of a checkpoint's tokenizer/ folder.
+
+    :raises CheckpointError: there is none that can be read.
+    """
     if not folder.is_dir():
         raise CheckpointError(f'{folder} is not a folder')
     try:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lingbot_va_ros.model.attention import Attention, sdpa
 from lingbot_va_ros.model.config import TransformerConfig
 from lingbot_va_ros.model.memory import Place
 from lingbot_va_ros.model.positions import rotate
@@ -24,13 +25,6 @@ class TextStates:
     values: List[Tensor]
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attend without a mask; [B, Lq, H, D] over [B, Lk, H, D] gives [B, Lq, H * D]."""
-    out = functional.scaled_dot_product_attention(
-        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-    return out.transpose(1, 2).flatten(2)
-
-
 class Block(nn.Module):
     """
     Self-attention over the memory, cross-attention to the text, and a feed-forward part.
@@ -38,9 +32,10 @@ class Block(nn.Module):
     The residual sums and norms are in float32 whatever the dtype, as in the public code.
     """
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, attention: Attention):
         super().__init__()
         dim = config.dim
+        self.attend = attention
         self.heads = config.heads
         self.eps = config.eps
         self.modulation = nn.Parameter(torch.empty(6, dim))
@@ -87,7 +82,7 @@ class Block(nn.Module):
         """
         frames = x.shape[1]
         query, key, value = self.queries_keys_values(x, time, rotary)
-        seen = self.out(attention(query, *remember(key, value))).unflatten(1, (frames, -1))
+        seen = self.out(self.attend(query, *remember(key, value))).unflatten(1, (frames, -1))
         x = (x.float() + seen * self._modulation(time, 2)).to(x.dtype)
 
         normed = x
@@ -96,7 +91,7 @@ class Block(nn.Module):
                 x.float(), self.text_norm.normalized_shape, self.text_norm.weight.float(),
                 self.text_norm.bias.float(), self.eps).to(x.dtype)
         query = rms_norm(self.text_query(normed.flatten(1, 2)), self.text_query_norm, self.eps)
-        read = self.text_out(attention(self._split(query), text_key, text_value))
+        read = self.text_out(self.attend(self._split(query), text_key, text_value))
         x = x + read.unflatten(1, (frames, -1))
 
         normed = modulated_norm(
@@ -149,14 +144,14 @@ class Transformer(nn.Module):
     Holds no memory itself: every forward is handed the KV memory that it reads and writes.
     """
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, attention: Attention = sdpa):
         super().__init__()
         self.config = config
         self.video = Modality(config, config.patch_features)
         self.action = Modality(config, config.action_channels)
         self.text_hidden = nn.Linear(config.text_dim, config.dim)
         self.text_out = nn.Linear(config.dim, config.dim)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(Block(config, attention) for _ in range(config.num_layers))
         self.final_modulation = nn.Parameter(torch.empty(2, config.dim))
 
     @property

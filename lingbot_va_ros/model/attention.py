@@ -1,0 +1,76 @@
+"""Attention without a mask, by PyTorch or by flash-attn: which one, and why."""
+
+import importlib.util
+from typing import Callable, Tuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CHOICES = ('auto', 'flash', 'sdpa')
+# [B, Lq, H, D] over keys and values [B, Lk, H, D] gives [B, Lq, H * D].
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+FLASH_DTYPES = (torch.float16, torch.bfloat16)
+FLASH_CAPABILITY = (8, 0)  # Ampere; flash-attn 2 runs on nothing older
+FLASH_HEAD_DIM = 256
+
+
+def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend by PyTorch's scaled_dot_product_attention, which picks a kernel by itself."""
+    out = functional.scaled_dot_product_attention(
+        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    return out.transpose(1, 2).flatten(2)
+
+
+def choose_attention(
+    name: str, device: torch.device, dtype: torch.dtype, head_dim: int,
+) -> Tuple[Attention, str]:
+    """
+    Return the attention function of a name, and a line that says which it is and why.
+
+    :param name: `auto` takes flash-attn where it is installed and can run, else PyTorch's.
+    :raises ValueError: an unknown name, or flash was asked for and cannot run: never a silent
+        other one.
+    """
+    if name not in CHOICES:
+        raise ValueError(f'attention is {name!r}; expected one of {", ".join(CHOICES)}')
+    if name == 'sdpa':
+        return sdpa, 'attention: sdpa, as asked for'
+    obstacle = flash_obstacle(device, dtype, head_dim)
+    if obstacle and name == 'flash':
+        raise ValueError(f'attention is flash, but {obstacle}; expected auto or sdpa')
+    if obstacle:
+        return sdpa, f'attention: sdpa ({obstacle})'
+    return _flash(), 'attention: flash-attn'
+
+
+def flash_obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """Return why flash-attn cannot run here; empty where it can."""
+    if device.type != 'cuda':
+        return f'flash-attn needs a CUDA device, not {device.type}'
+    if dtype not in FLASH_DTYPES:
+        return f'flash-attn takes float16 and bfloat16, not {str(dtype).removeprefix("torch.")}'
+    if head_dim > FLASH_HEAD_DIM or head_dim % 8:
+        return f'flash-attn takes heads of up to {FLASH_HEAD_DIM} in steps of 8, not {head_dim}'
+    capability = torch.cuda.get_device_capability(device)
+    if capability < FLASH_CAPABILITY:
+        return (f'flash-attn needs compute capability {FLASH_CAPABILITY[0]}.'
+                f'{FLASH_CAPABILITY[1]}, the device has {capability[0]}.{capability[1]}')
+    if importlib.util.find_spec('flash_attn') is None:
+        return 'flash-attn is not installed'
+    try:
+        _flash()
+    except ImportError as error:  # built for another torch or CUDA
+        return f'flash-attn cannot be imported: {error}'
+    return ''
+
+
+def _flash() -> Attention:
+    # Takes [batch, length, heads, head_dim], contiguous in the last axis only.
+    from flash_attn import flash_attn_func
+
+    def flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return flash_attn_func(query, key, value).flatten(2)
+
+    return flash
