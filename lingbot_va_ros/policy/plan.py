@@ -79,16 +79,19 @@ class Plan:
         """
         Return what is still to come of a plan that ends at rest, for one message.
 
-        The first point is one period ahead, the following ones are the knots; the last position
-        is repeated `rest` seconds later, so that a message that is delayed on its way is not yet
-        past.
+        The first point is one period ahead (up to half of one more where the plan ends there), the
+        following ones are the knots; the last position is repeated `rest` seconds later, so that a
+        message that is delayed on its way is not yet past.
 
         :returns: seconds from `now_ns` [m] > 0, positions [m, J], velocities [m, J] (last row 0).
         """
-        position, velocity = self.sample(now_ns + round(period * NANOSECONDS))
         ahead = (self.times_ns - now_ns) / NANOSECONDS
         later = ahead > 1.5 * period
-        times = np.concatenate(([period], ahead[later]))
+        # Ending soon, it ends with its first point: a last point with a speed of its own would
+        # overshoot on its way to the repeated position.
+        first = period if later.any() else max(period, float(ahead[-1]))
+        position, velocity = self.sample(now_ns + round(first * NANOSECONDS))
+        times = np.concatenate(([first], ahead[later]))
         positions = np.concatenate((position[None], self.positions[later], self.positions[-1:]))
         velocities = np.concatenate((velocity[None], self.velocities[later]))
         return (
