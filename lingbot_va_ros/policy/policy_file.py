@@ -1,5 +1,6 @@
 """The policy file: what a checkpoint sees, how its actions are laid out, how it samples."""
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,6 +121,14 @@ SCHEMA = _fields(
     })
 
 
+# JSON has no .nan and .inf and takes 2.0 for a whole number; YAML brings both along.
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many({
+        'integer': lambda _, value: type(value) is int,
+        'number': lambda _, value: type(value) in (int, float) and math.isfinite(value)}))
+
+
 def shipped_policies() -> List[str]:
     """Return the names of the policy files that come with the package, sorted."""
     return sorted(path.stem for path in shared_file('config', 'policies').glob('*.yaml'))
@@ -184,7 +193,7 @@ def load_policy_file(path: Path) -> PolicyFile:
     mistakes = [
         f'{path}: {".".join(str(part) for part in error.absolute_path) or "top level"}: '
         f'{error.message}'
-        for error in jsonschema.Draft202012Validator(SCHEMA).iter_errors(raw)]
+        for error in _Validator(SCHEMA).iter_errors(raw)]
     if not mistakes:
         mistakes = [f'{path}: {mistake}' for mistake in _inconsistencies(raw)]
     if mistakes:
