@@ -142,11 +142,13 @@ def test_a_controller_that_interpolates_what_remains_does_what_was_planned(
     times, positions, velocities = plan.remainder(now, period)
     message = Plan(
         now + np.round(times * NANOSECONDS).astype(np.int64), positions, velocities)
-    # From the first point on until well after the next message would have come.
+    # From the first point on until well after the next message would have come. A knot close
+    # behind the first point is left out, which cuts its corner a little.
+    step = np.abs(np.diff(plan.positions, axis=0)).max()
     for ahead in np.linspace(period, 0.3, 29):
         wanted, _ = plan.sample(now + round(ahead * NANOSECONDS))
         found, _ = message.sample(now + round(ahead * NANOSECONDS))
-        np.testing.assert_allclose(found, wanted, atol=0.02)
+        np.testing.assert_allclose(found, wanted, atol=0.05 * step + 1e-9)
 
 
 @pytest.mark.parametrize('before_end', [0.015, 0.021, 0.025, 0.0299, 0.035])
