@@ -9,6 +9,7 @@ from typing import Optional, Sequence
 # `run(arguments) -> exit code`; it is imported only when it is called, for some are heavy.
 COMMANDS = {
     'demo': 'drive the simulated robot over ROS 2 and leave a report and a video',
+    'serve': 'serve a checkpoint to the public websocket clients',
 }
 
 

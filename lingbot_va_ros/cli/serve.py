@@ -1,0 +1,159 @@
+"""
+Serve a checkpoint to the public LIBERO and RoboTwin clients, over their websocket protocol.
+
+The clients connect unchanged. There is no authentication: whoever reaches the port commands the
+model, so bind it to an address that only trusted machines reach.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lingbot_va_ros.cli.sampling_options import add_sampling_arguments, number, sampling_of
+from lingbot_va_ros.cli.websocket_server import ModelServer
+from lingbot_va_ros.model.errors import CheckpointError
+from lingbot_va_ros.policy.policy_file import PolicyFileError, find_policy_file, load_policy_file
+
+if TYPE_CHECKING:  # torch takes seconds to import, and signals are to be answered meanwhile
+    from lingbot_va_ros.policy.public_policy import PublicPolicy
+
+PORT = 29056  # of the public launch scripts
+END_SECONDS = 3.0  # that clients and the running forward have at the end
+
+_log = logging.getLogger('lingbot_va.serve')
+
+
+class CannotServe(Exception):
+    """The server cannot start; the message is all that the user needs."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the server."""
+    parser.add_argument(
+        '--checkpoint', type=Path, required=True, metavar='FOLDER',
+        help='checkpoint folder in the public layout')
+    parser.add_argument(
+        '--policy', default='', metavar='NAME',
+        help='policy file: a path or the name of a shipped file (default: the checkpoint\'s own)')
+    parser.add_argument(
+        '--host', default='127.0.0.1', metavar='ADDRESS',
+        help='address to listen on (default: %(default)s, this machine alone)')
+    parser.add_argument(
+        '--port', type=number(int, 0, 65535), default=PORT, metavar='N',
+        help='port to listen on; 0 takes a free one (default: %(default)s)')
+    parser.add_argument(
+        '--device', choices=('auto', 'cuda', 'cpu'), default='auto',
+        help='where the model runs (default: %(default)s)')
+    parser.add_argument(
+        '--dtype', choices=('auto', 'float32', 'bfloat16', 'float16'), default='auto',
+        help='auto is bfloat16 on cuda and float32 on cpu (default: %(default)s)')
+    parser.add_argument(
+        '--seed', type=number(int, 0, 2 ** 31 - 1), default=0, metavar='N',
+        help='seed of the starting noise (default: %(default)s)')
+    parser.add_argument(
+        '--max-message-mib', type=number(float, 0.001, 2047), default=64.0, metavar='MIB',
+        help='longest request that is taken (default: %(default)g)')
+    parser.add_argument(
+        '--idle-timeout', type=number(float, 0), default=60.0, metavar='S',
+        help='seconds of silence after which another client may begin an episode '
+             '(default: %(default)g)')
+    add_sampling_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM (exit code 0), or return 1 where that cannot begin."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format='%(asctime)s %(levelname)s %(message)s')
+    try:
+        return asyncio.run(_serve(arguments))
+    except CannotServe as error:
+        print(f'lingbot_va serve: {error}', file=sys.stderr)
+        return 1
+
+
+async def _serve(arguments: argparse.Namespace) -> int:
+    asked_to_end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for which in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(which, asked_to_end.set)
+    bound = _bind(arguments.host, arguments.port)  # first: loading takes minutes
+    thread = ThreadPoolExecutor(1, 'inference')
+    loading = loop.run_in_executor(thread, _load, arguments)
+    ending = loop.create_task(asked_to_end.wait())
+    await asyncio.wait({loading, ending}, return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
+        _leave('ended while loading')
+    policy = loading.result()
+    server = ModelServer(
+        policy.answer, thread, policy.metadata(), round(arguments.max_message_mib * 2 ** 20),
+        arguments.idle_timeout)
+    try:
+        listening = await server.listen(bound)
+    except OSError as error:
+        raise CannotServe(f'cannot listen on {arguments.host}: {error.strerror}') from None
+    host, port = bound.getsockname()[:2]
+    print(f'listening on ws://{f"[{host}]" if ":" in host else host}:{port}', flush=True)
+    await ending
+    listening.close()
+    try:
+        await asyncio.wait_for(listening.wait_closed(), END_SECONDS)
+    except asyncio.TimeoutError:
+        _leave('ended within a forward of the network')
+    thread.shutdown()
+    _log.info('ended')
+    return 0
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Take the port without listening yet: clients are refused, and try again, until then."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise CannotServe(f'cannot listen on {host} port {port}: {error.strerror}') from None
+    return bound
+
+
+def _load(arguments: argparse.Namespace) -> 'PublicPolicy':
+    """
+    Load the checkpoint, on the thread that is to run it.
+
+    :raises CannotServe: in one line what is wrong with it.
+    """
+    from lingbot_va_ros.policy.device import choose_device, choose_dtype
+    from lingbot_va_ros.policy.engine import load_engine
+    from lingbot_va_ros.policy.public_policy import PublicPolicy
+
+    try:
+        checkpoint = arguments.checkpoint.expanduser()
+        if not checkpoint.is_dir():
+            raise CannotServe(f'checkpoint {checkpoint} is not a folder')
+        policy = load_policy_file(find_policy_file(arguments.policy, checkpoint))
+        video, action, memory_chunks = sampling_of(arguments, policy)
+        device = choose_device(arguments.device)
+        engine = load_engine(
+            checkpoint, policy, video, action, memory_chunks, arguments.seed, device,
+            choose_dtype(arguments.dtype, device), _log.info)
+    except (CheckpointError, PolicyFileError, ValueError) as error:
+        raise CannotServe('; '.join(str(error).splitlines())) from None
+    if not policy.trained:
+        _log.warning('this checkpoint is UNTRAINED: its actions mean nothing')
+    return PublicPolicy(engine)
+
+
+def _leave(last_words: str) -> None:
+    """End the process without waiting for the thread that is computing."""
+    _log.info(last_words)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
