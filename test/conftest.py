@@ -5,10 +5,12 @@ The environment is set here, before any test imports rclpy, so that `pytest`, `m
 `colcon test` run alike.
 """
 
+import json
 import os
 from pathlib import Path
 import tempfile
 
+import numpy as np
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -24,6 +26,9 @@ for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FIL
 # Removed with the process; rclpy cannot start where it finds no folder for its logs.
 _logs = tempfile.TemporaryDirectory(prefix='lingbot_va_ros_test_log_')
 os.environ['ROS_LOG_DIR'] = _logs.name
+# Nor do tests leave prompt embeddings in the user's cache, or find them there.
+_cache = tempfile.TemporaryDirectory(prefix='lingbot_va_ros_test_cache_')
+os.environ['XDG_CACHE_HOME'] = _cache.name
 
 
 @pytest.fixture(scope='session')
@@ -33,4 +38,48 @@ def untrained_checkpoint(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp('checkpoint')
     write_untrained_checkpoint(folder, CHECKOUT / 'config' / 'policies' / 'untrained.yaml')
+    return folder
+
+
+@pytest.fixture
+def lerobot_folder(untrained_checkpoint, tmp_path) -> Path:
+    """Return a folder as lerobot-train saves it, with the weights of the untrained checkpoint."""
+    from safetensors.numpy import load_file, save_file
+    import yaml
+
+    source = untrained_checkpoint
+    folder = tmp_path / 'pretrained_model'
+    folder.mkdir()
+    policy = yaml.safe_load((source / 'policy.yaml').read_text())
+    network = json.loads((source / 'transformer' / 'config.json').read_text())
+    del network['_class_name']
+    cameras = ['observation.images.cam_high', 'observation.images.cam_left_wrist']
+    width = len(policy['used_channels'])
+    action = {'action': {'type': 'ACTION', 'shape': [width]}}
+    config = {
+        'type': 'lingbot_va', **network, 'n_obs_steps': 1, 'use_peft': False,
+        'input_features': {
+            key: {'type': 'VISUAL', 'shape': [3, 64, 64]} for key in cameras},
+        'output_features': action, 'dtype': 'float32', 'wan_pretrained_path': str(source),
+        'obs_cam_keys': cameras, 'image_hflip': False, 'camera_layout': 'width_concat',
+        'height': 64, 'width': 64, 'action_per_frame': 8, 'frame_chunk_size': 2,
+        'attn_window': 60, 'num_inference_steps': 4, 'video_exec_step': -1,
+        'action_num_inference_steps': 8, 'guidance_scale': 1.0, 'action_guidance_scale': 1.0,
+        'snr_shift': 5.0, 'action_snr_shift': 1.0, 'max_sequence_length': 512,
+        'used_action_channel_ids': policy['used_channels']}
+    (folder / 'config.json').write_text(json.dumps(config, indent=4))
+    weights = load_file(source / 'transformer' / 'diffusion_pytorch_model.safetensors')
+    save_file({f'transformer.{name}': tensor for name, tensor in weights.items()},
+              folder / 'model.safetensors')
+    for name, kind, mode in (('policy_preprocessor', 'normalizer_processor', 'IDENTITY'),
+                             ('policy_postprocessor', 'unnormalizer_processor', 'QUANTILES')):
+        (folder / f'{name}.json').write_text(json.dumps({'name': name, 'steps': [
+            {'registry_name': kind,
+             'config': {'eps': 1e-8, 'features': action, 'norm_map': {'ACTION': mode}},
+             'state_file': f'{name}_step_0_{kind}.safetensors'},
+            {'registry_name': 'device_processor',
+             'config': {'device': 'cpu', 'float_dtype': None}}]}, indent=2))
+        save_file({f'action.{end}': np.array(policy['quantiles'][end], np.float32)
+                   for end in ('q01', 'q99')},
+                  folder / f'{name}_step_0_{kind}.safetensors')
     return folder
