@@ -9,9 +9,9 @@ and the logs in the output folder.
 import argparse
 import json
 import os
-import re
 import signal
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, List, Tuple
@@ -24,7 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 from lingbot_va_ros.cli.checkpoint import Checkpoint, choose_checkpoint
 from lingbot_va_ros.cli.episode import Episode, summarise
 from lingbot_va_ros.cli.processes import (
-    DemoFailed, NodeProcesses, last_lines, node_command, ros_environment)
+    DemoFailed, NodeProcesses, last_match, node_command, ros_environment)
 from lingbot_va_ros.cli.progress import Progress
 from lingbot_va_ros.cli.recording import Recorder
 from lingbot_va_ros.cli.steering import START_SECONDS, Operator
@@ -39,6 +39,8 @@ INSTRUCTION = 'put the cube on the brick'
 POLICY, MUX, ROBOT = 'lingbot_va_policy', 'command_mux', 'sim_robot'
 HAND_OVER_SECONDS = 15.0
 CHUNK_SECONDS = 60.0  # without a new chunk for so long, the policy counts as stuck
+MAX_HOLDS = 3  # of the mux in one episode, after which it ends
+DISCOVERY_SECONDS = 2.5  # after which processes know each other
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 
@@ -68,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f'demo failed: {failure}', file=sys.stderr)
             if failure.log is not None:
                 print(f'the end of {failure.log}:', file=sys.stderr)
-                for line in last_lines(failure.log):
+                for line in failure.last_lines:
                     print(f'  {line}', file=sys.stderr)
             return 1
         except KeyboardInterrupt:
@@ -82,12 +84,15 @@ def _run(arguments: argparse.Namespace) -> int:
         logs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DemoFailed(f'the output folder cannot be made: {error}') from error
+    shared_domain = bool(os.environ.get('ROS_DOMAIN_ID'))
     environment = ros_environment(logs)
-    os.environ.update(environment)  # this process takes part
     checkpoint = choose_checkpoint(
         arguments.checkpoint, output / 'untrained', environment, print)
+    os.environ.update(environment)  # this process takes part
     title = 'lingbot_va demo' + ('' if checkpoint.trained else ' · UNTRAINED network')
     with Progress(title) as progress:
+        if shared_domain:
+            _refuse_company(progress)
         with NodeProcesses(environment, logs) as processes:
             episode, lines = _drive(arguments, checkpoint, processes, progress)
             lines += processes.end()
@@ -136,20 +141,17 @@ def _drive(
             START_SECONDS, 'joint states and images of sim_robot')
         progress.show(phase='configuring')
         operator.wait_until(lambda: recorder.status, START_SECONDS, 'the status of policy_node')
-        _refuse_company(node, [controller.topic for controller in embodiment.controllers])
         if not operator.configure(POLICY):
-            reason = _last_match(policy.log, r'configure failed: (.*)')
-            raise DemoFailed(f'policy_node cannot be configured: {reason}', policy.log)
+            reason = last_match(policy.log, r'configure failed: (.*)')
+            raise DemoFailed(
+                f'policy_node cannot be configured: {reason or "see its log"}', policy.log)
         if not operator.activate(POLICY):
             raise DemoFailed('policy_node cannot be activated', policy.log)
         progress.show(phase='handing over the arm')
-        operator.choose_mode(MUX, ControlMode.POLICY, HAND_OVER_SECONDS)
-        operator.wait_until(
-            lambda: recorder.mode and recorder.mode.mode == ControlMode.POLICY, 5.0,
-            f'{MUX} to report the mode that it is in')
+        _hand_over(operator, recorder)
         start = recorder.now()
         progress.show(phase='running', episode=f'1/1 "{arguments.instruction}"')
-        stopped_by = _execute(operator, recorder, arguments.chunks)
+        holds, stopped_by = _execute(operator, recorder, arguments.chunks, progress)
         end = recorder.now()
         progress.show(phase='stopping')
         lines = []
@@ -157,18 +159,40 @@ def _drive(
             operator.choose_mode(MUX, ControlMode.HOLD)
             if not operator.put_away(POLICY):
                 lines.append('policy_node refused to be deactivated and cleaned up')
-        episode = recorder.episode(start, end, 1.0 / CONTROL_RATE, stopped_by)
+        episode = recorder.episode(start, end, 1.0 / CONTROL_RATE, holds, stopped_by)
     return episode, lines
 
 
-def _execute(operator: Operator, recorder: Recorder, chunks: int) -> str:
-    """Wait until so many chunks have been executed; return why it ended early, or nothing."""
+def _hand_over(operator: Operator, recorder: Recorder) -> None:
+    operator.choose_mode(MUX, ControlMode.POLICY, HAND_OVER_SECONDS)
+    operator.wait_until(
+        lambda: recorder.mode and recorder.mode.mode == ControlMode.POLICY, 5.0,
+        f'{MUX} to report the mode that it is in')
+
+
+def _execute(
+    operator: Operator, recorder: Recorder, chunks: int, progress: Progress,
+) -> Tuple[List[str], str]:
+    """
+    Wait until so many chunks have been executed.
+
+    Where the mux holds the arm, which a busy machine may bring about, it is handed over again, as
+    an operator would, but not for ever.
+
+    :returns: why the mux held, and why the episode ended early (or nothing).
+    """
+    holds: List[str] = []
     newest = (0, recorder.now())
 
-    def trouble() -> str:
+    def executed() -> bool:
+        return (len(recorder.chunks) >= chunks
+                and recorder.now() > recorder.chunk_end(chunks - 1))
+
+    def taken_away() -> bool:
+        return recorder.mode.mode != ControlMode.POLICY
+
+    def stuck() -> str:
         nonlocal newest
-        if recorder.mode.mode != ControlMode.POLICY:
-            return f'{MUX} went to {ArmMode(recorder.mode.mode).name}: {recorder.mode.reason}'
         status = recorder.status
         if status.mode == PolicyStatus.FAULT:
             return f'policy_node failed: {status.reason}'
@@ -179,13 +203,20 @@ def _execute(operator: Operator, recorder: Recorder, chunks: int) -> str:
                     f'{PolicyMode(status.mode).name}: {status.reason}')
         return ''
 
-    def executed() -> bool:
-        return (len(recorder.chunks) >= chunks
-                and recorder.now() > recorder.chunk_end(chunks - 1))
-
-    operator.wait_until(
-        lambda: executed() or trouble(), chunks * CHUNK_SECONDS + CHUNK_SECONDS, 'the chunks')
-    return '' if executed() else trouble()
+    while True:
+        operator.wait_until(
+            lambda: executed() or taken_away() or stuck(), (chunks + 1) * CHUNK_SECONDS,
+            'the chunks')
+        if executed():
+            return holds, ''
+        if stuck():
+            return holds, stuck()
+        mode, reason = ArmMode(recorder.mode.mode), recorder.mode.reason
+        holds.append(reason)
+        if mode != ArmMode.HOLD or len(holds) > MAX_HOLDS:
+            return holds, f'{MUX} went to {mode.name}: {reason}'
+        progress.say(f'{MUX} went to HOLD: {reason}; handing the arm over again')
+        _hand_over(operator, recorder)
 
 
 class _Shown:
@@ -220,24 +251,27 @@ class _Shown:
         self._progress.show(**fields)
 
 
-def _refuse_company(node: Node, controllers: List[str]) -> None:
+def _refuse_company(progress: Progress) -> None:
     """
-    Refuse to move anything where another robot listens to the same topics.
+    Refuse to start where the user's ROS domain has a robot already: the demo would move it.
 
-    :raises DemoFailed: it names what else is there.
+    :raises DemoFailed: it names what is there.
     """
-    names = node.get_node_names()
-    company = [f'{names.count(name)} nodes {name}' for name in (POLICY, MUX, ROBOT)
-               if names.count(name) > 1]
-    for topic in controllers:
-        if node.count_subscribers(topic) > 1:
-            company.append(f'{node.count_subscribers(topic)} subscribers of {topic}')
-    if node.count_publishers('joint_states') > 1:
-        company.append(f'{node.count_publishers("joint_states")} publishers of joint_states')
-    if company:
-        raise DemoFailed(
-            f'another robot is in ROS domain {os.environ["ROS_DOMAIN_ID"]} '
-            f'({", ".join(company)}); set ROS_DOMAIN_ID to a free one')
+    domain = os.environ['ROS_DOMAIN_ID']
+    progress.show(phase=f'looking whether a robot is in ROS domain {domain}')
+    progress.refresh(now=True)
+    controllers = [controller.topic for controller in load_embodiment(EMBODIMENT).controllers]
+    deadline = time.monotonic() + DISCOVERY_SECONDS
+    with _ros_node() as (node, _):
+        while time.monotonic() < deadline:
+            there = set(node.get_node_names()) & {POLICY, MUX, ROBOT}
+            there |= {topic for topic in controllers if node.count_subscribers(topic)}
+            there |= {topic for topic in ('joint_states',) if node.count_publishers(topic)}
+            if there:
+                raise DemoFailed(
+                    f'a robot is in ROS domain {domain} already ({", ".join(sorted(there))}); '
+                    'unset ROS_DOMAIN_ID, or set it to a free one')
+            time.sleep(0.1)
 
 
 def _write_results(output: Path, episode: Episode, checkpoint: Checkpoint) -> dict:
@@ -268,7 +302,7 @@ def _closing_lines(output: Path, summary: dict, checkpoint: Checkpoint) -> List[
         f'p95 {figure(summary["inference_p95"], "s", 3)}; starved ticks '
         f'{summary["starved_ticks"]}',
         f'jitter     p50 {figure(jitter["p50"], "ms", 2)}, p99 {figure(jitter["p99"], "ms", 2)} '
-        f'at {CONTROL_RATE:g} Hz',
+        f'at {CONTROL_RATE:g} Hz; the arm was held {len(summary["holds"])} times in between',
         f'wrote      {output}/: {files}, logs/']
 
 
@@ -280,9 +314,11 @@ def _ros_node() -> Iterator[Tuple[Node, Executor]]:
         node = rclpy.create_node('lingbot_va_demo')
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        yield node, executor
-        executor.shutdown(timeout_sec=1.0)
-        node.destroy_node()
+        try:
+            yield node, executor
+        finally:
+            executor.shutdown(timeout_sec=1.0)
+            node.destroy_node()
     finally:
         rclpy.try_shutdown()
 
@@ -302,11 +338,6 @@ def _signals_interrupt() -> Iterator[None]:
 def _parameter(name: str, value) -> List[str]:
     """Return the words that set a parameter; JSON is YAML, in which rcl reads the value."""
     return ['-p', f'{name}:={json.dumps(value, ensure_ascii=False)}']
-
-
-def _last_match(log: Path, pattern: str) -> str:
-    found = re.findall(pattern, log.read_text(errors='replace'))
-    return found[-1] if found else f'see {log}'
 
 
 def _count(text: str) -> int:

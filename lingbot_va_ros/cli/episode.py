@@ -41,6 +41,7 @@ class Episode:
     :param published: [n] stamps of the trajectories that the policy published.
     :param control_period: the nominal time between two of them.
     :param task_state: what the simulator said last about the task.
+    :param holds: why the arm was held in between, once for each time.
     :param stopped_by: why the episode ended early, or empty.
     """
 
@@ -56,6 +57,7 @@ class Episode:
     control_period: float
     starved_ticks: int
     task_state: Mapping[str, Any]
+    holds: Tuple[str, ...] = ()
     stopped_by: str = ''
 
 
@@ -96,6 +98,12 @@ def tracking_error(episode: Episode) -> np.ndarray:
     return np.abs(episode.measured.positions[during] - commanded)
 
 
+def _largest_range(episode: Episode):
+    """Return the distance between the extremes of the joint that was moved most, rad or m."""
+    positions = episode.commanded.positions
+    return float(np.ptp(positions, axis=0).max()) if positions.size else None
+
+
 def outcome(episode: Episode) -> Tuple[bool, str]:
     """Return whether the simulator says that the task succeeded, and what there is to say."""
     state = episode.task_state
@@ -128,6 +136,8 @@ def summarise(episode: Episode, checkpoint: str, trained: bool) -> Dict[str, Any
                              "policy's joint_trajectory from the control period",
         'control_period': episode.control_period,
         'starved_ticks': episode.starved_ticks,
+        'holds': list(episode.holds),
+        'commanded_range': _largest_range(episode),
         'max_tracking_error': float(error.max()) if error.size else None,
         'checkpoint': checkpoint,
         'trained': trained,

@@ -2,7 +2,9 @@
 
 import ctypes
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,11 +21,16 @@ _LIBC = ctypes.CDLL(None)
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on; the message is one line. `log` is the file that may tell more."""
+    """
+    The demo cannot go on; the message is one line.
+
+    :param log: the file that may tell more; its last lines are kept as they are now.
+    """
 
     def __init__(self, message: str, log: Optional[Path] = None):
         super().__init__(message)
         self.log = log
+        self.last_lines = last_lines(log) if log is not None else []
 
 
 @dataclass(frozen=True)
@@ -52,10 +59,8 @@ def ros_environment(log_folder: Path) -> Dict[str, str]:
     the demo takes a domain of its own and talks to nobody beyond this machine.
     """
     environment = dict(os.environ)
-    # Domains up to 101 are legal everywhere: the ports of higher ones reach into those that Linux
-    # gives out by itself.
     defaults = {
-        'ROS_DOMAIN_ID': str(1 + os.getpid() % 101),
+        'ROS_DOMAIN_ID': str(_free_domain()),
         'ROS_LOG_DIR': str(log_folder / 'ros'),
         'PYTHONUNBUFFERED': '1', 'RCUTILS_COLORIZED_OUTPUT': '0'}
     if environment.get('ROS_DISTRO') == 'humble':  # it does not know the newer variable
@@ -73,6 +78,25 @@ def ros_environment(log_folder: Path) -> Dict[str, str]:
         environment['PYTHONPATH'] = os.pathsep.join(
             filter(None, [str(share_folder()), environment.get('PYTHONPATH')]))
     return environment
+
+
+def _free_domain() -> int:
+    """
+    Return a ROS domain in which no process of this machine is.
+
+    The first participant of a domain on a machine takes the UDP port 7410 + 250 * domain (RTPS
+    2.3, 9.6.1.1). Domains up to 101 are legal everywhere: the ports of higher ones reach into
+    those that Linux gives out by itself.
+    """
+    first = os.getpid()
+    for domain in (1 + (first + step) % 101 for step in range(101)):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(('', 7410 + 250 * domain))
+                return domain
+            except OSError:
+                continue
+    raise DemoFailed('no ROS domain is free on this machine; set ROS_DOMAIN_ID')
 
 
 class NodeProcesses:
@@ -116,13 +140,16 @@ class NodeProcesses:
         for node in self._running:
             code = node.process.poll()
             if code is not None:
-                raise DemoFailed(f'{node.name} ended unexpectedly ({_ending(code)})', node.log)
+                reason = last_match(node.log, r'cannot start: (.*)')
+                raise DemoFailed(
+                    f'{node.name} cannot start: {reason}' if reason
+                    else f'{node.name} ended unexpectedly ({_ending(code)})', node.log)
 
     def end(self) -> List[str]:
         """
         End all processes: ask, insist, kill; returns a line for each that did not end by itself.
 
-        A second Ctrl-C meanwhile kills them at once.
+        Ctrl-C meanwhile kills them at once.
         """
         lines = []
         for number, seconds in ENDING:
@@ -136,6 +163,8 @@ class NodeProcesses:
             except KeyboardInterrupt:
                 for node in alive:
                     _send(node.process, signal.SIGKILL)
+                _wait_for(alive, seconds)
+                raise
         for node in self._running:
             code = node.process.poll()
             if code not in (0, None) and not any(node.name in line for line in lines):
@@ -148,6 +177,12 @@ def last_lines(log: Path, count: int = 10) -> List[str]:
     """Return the last lines of a log that are not empty."""
     text = log.read_text(errors='replace') if log.is_file() else ''
     return [line for line in text.splitlines() if line.strip()][-count:]
+
+
+def last_match(log: Path, pattern: str) -> str:
+    """Return the last thing that a pattern's group matches in a log, or nothing."""
+    found = re.findall(pattern, log.read_text(errors='replace')) if log.is_file() else []
+    return found[-1] if found else ''
 
 
 def _end_with_parent() -> None:

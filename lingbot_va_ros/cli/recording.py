@@ -113,7 +113,8 @@ class Recorder:
             chunk.chunk_id, start, start + _nanoseconds(last) / _NS, chunk.inference_seconds)
 
     def episode(
-        self, start: float, end: float, control_period: float, stopped_by: str = '',
+        self, start: float, end: float, control_period: float, holds: Sequence[str] = (),
+        stopped_by: str = '',
     ) -> Episode:
         """Return what was recorded between two times (see `now`); the video may begin earlier."""
         joints = tuple(self._executed[0].joint_names if self._executed
@@ -132,7 +133,7 @@ class Recorder:
             published=np.array([(ns - self._began_ns) / _NS for ns in self._published_ns]),
             control_period=control_period,
             starved_ticks=self.status.starved_ticks if self.status else 0,
-            task_state=self.task_state, stopped_by=stopped_by)
+            task_state=self.task_state, holds=tuple(holds), stopped_by=stopped_by)
 
 
 def _nanoseconds(time) -> int:

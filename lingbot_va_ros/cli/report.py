@@ -42,14 +42,14 @@ def write_report(path: Path, episode: Episode, label: str) -> None:
     _draw_histogram(
         figure.add_subplot(grid[rows, 1]), publish_jitter_ms(episode),
         'jitter: publication interval (header stamps) off '
-        f'{episode.control_period * 1e3:g} ms, ms', 'messages')
+        f'{episode.control_period * 1e3:g} ms, ms', 'messages (logarithmic)', logarithmic=True)
     error = tracking_error(episode)
     furthest = f'{error.max():.3f}' if error.size else 'unknown'
     task = episode.task_state.get('task', 'unknown')
     figure.suptitle(
         f'checkpoint: {label} · task: {task} · {len(episode.chunks)} chunks in '
         f'{episode.end - episode.start:.1f} s\n'
-        f'starved ticks: {episode.starved_ticks} · '
+        f'starved ticks: {episode.starved_ticks} · holds: {len(episode.holds)} · '
         f'largest distance from the command: {furthest} (rad or m)'
         + (f'\nended early: {episode.stopped_by}' if episode.stopped_by else ''),
         fontsize=12, x=0.01, horizontalalignment='left')
@@ -73,13 +73,14 @@ def _draw_joint(axes, episode: Episode, index: int) -> None:
     axes.grid(axis='y', alpha=0.3)
 
 
-def _draw_histogram(axes, values, title: str, what: str) -> None:
+def _draw_histogram(axes, values, title: str, what: str, logarithmic: bool = False) -> None:
     axes.set_xlabel(title)
     axes.set_ylabel(what)
     if not len(values):
         axes.text(0.5, 0.5, 'nothing recorded', transform=axes.transAxes, ha='center')
         return
-    axes.hist(np.asarray(values), bins=40, color='tab:blue', alpha=0.7)
+    bins = int(np.clip(len(values), 8, 60))
+    axes.hist(np.asarray(values), bins=bins, color='tab:blue', alpha=0.7, log=logarithmic)
     for share, style in ((50, '-'), (95, '--'), (99, ':')):
         value = percentile(values, share)
         axes.axvline(value, color='tab:red', linestyle=style, linewidth=1.2,

@@ -16,6 +16,7 @@ CAPTION = 32
 # network thinks.
 IMAGINED_STAYS = 0.5
 BACKGROUND, WHITE, RED, GREY = (24, 24, 24), (235, 235, 235), (255, 90, 80), (150, 150, 150)
+UNTRAINED = 'UNTRAINED network: its actions mean nothing'
 CODECS = ('libx264', 'mpeg4')  # the first one that this build of PyAV has
 
 
@@ -84,7 +85,7 @@ def _tile(image: Optional[np.ndarray], label: str, size: Optional[tuple] = None)
         size = (TILE, TILE if image is None else round(TILE * image.shape[1] / image.shape[0]))
     if image is None:
         view = np.full((*size, 3), BACKGROUND, np.uint8)
-        _write(view, 'nothing imagined yet' if label == 'imagined' else 'no image', 12,
+        _write(view, 'nothing imagined for now' if label == 'imagined' else 'no image', 12,
                size[0] // 2, GREY)
     else:
         view = cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC)
@@ -99,9 +100,13 @@ def _headline(width: int, episode: Episode, time: float, trained: bool) -> np.nd
     line = np.full((CAPTION + 4, width, 3), BACKGROUND, np.uint8)
     _write(line, f't = {time - episode.start:5.1f} s   {chunk}', 8, 25, WHITE)
     if not trained:
-        _write(line, 'UNTRAINED network', width - 210, 25, RED)
+        _write(line, UNTRAINED, width - 8 - _width(UNTRAINED), 25, RED)
     return line
 
 
 def _write(picture: np.ndarray, text: str, x: int, y: int, colour: tuple) -> None:
     cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, 1, cv2.LINE_AA)
+
+
+def _width(text: str) -> int:
+    return cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)[0][0]
