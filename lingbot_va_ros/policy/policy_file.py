@@ -1,15 +1,17 @@
 """The policy file: what a checkpoint sees, how its actions are laid out, how it samples."""
 
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
-import jsonschema
 import numpy as np
 import yaml
 
+from lingbot_va_ros.model.errors import CheckpointError
+from lingbot_va_ros.model.lerobot_folder import CONFIG as LEROBOT_CONFIG, find_lerobot_folder
+from lingbot_va_ros.policy.lerobot_policy import derive_policy
+from lingbot_va_ros.policy.strict_schema import StrictValidator
 from lingbot_va_ros.resources import shared_file
 
 CHANNELS = 30
@@ -46,6 +48,7 @@ class PolicyFile:
     Cameras are roles in the order of the checkpoint, sizes in pixels, `action_rate` in Hz,
     quantiles in robot units per model channel [30] float32. `observation_keys` are the names that
     the public clients use for cameras, per role; empty where there is no such client.
+    `mirror_images`: every camera's images are mirrored left to right before they are encoded.
     """
 
     name: str
@@ -66,6 +69,7 @@ class PolicyFile:
     forward_dynamics: bool
     trained: bool
     observation_keys: Dict[str, str] = field(default_factory=dict)
+    mirror_images: bool = False
 
     @property
     def action_period(self) -> float:
@@ -118,15 +122,8 @@ SCHEMA = _fields(
         'forward_dynamics': {'type': 'boolean'}, 'trained': {'type': 'boolean'},
         'observation_keys': {
             'type': 'object', 'additionalProperties': {'type': 'string', 'minLength': 1}},
+        'mirror_images': {'type': 'boolean'},
     })
-
-
-# JSON has no .nan and .inf and takes 2.0 for a whole number; YAML brings both along.
-_Validator = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many({
-        'integer': lambda _, value: type(value) is int,
-        'number': lambda _, value: type(value) in (int, float) and math.isfinite(value)}))
 
 
 def shipped_policies() -> List[str]:
@@ -141,12 +138,15 @@ def find_policy_file(
     Return the file that `policy_config` means.
 
     :param name: empty for the checkpoint's own policy.yaml or, without one, the shipped file that
-        belongs to a public checkpoint of the folder's name; else the name of a shipped file, or a
-        path.
+        belongs to a public checkpoint of the folder's name; for a folder of LeRobot its own
+        config.json. Else the name of a shipped file, or a path.
     :param log: takes a line where the choice was made by the folder's name.
     :raises PolicyFileError: there is no such file; the shipped ones are listed.
     """
     if not name:
+        lerobot = _lerobot_folder(Path(checkpoint))
+        if lerobot is not None:
+            return lerobot / LEROBOT_CONFIG
         path = Path(checkpoint) / 'policy.yaml'
         if path.is_file():
             return path
@@ -180,20 +180,47 @@ def _by_folder_name(checkpoint: Path, log: Callable[[str], None]) -> Path:
     return shared_file('config', 'policies', f'{found[0]}.yaml')
 
 
+def _lerobot_folder(checkpoint: Path) -> Optional[Path]:
+    try:
+        return find_lerobot_folder(checkpoint)
+    except CheckpointError as error:
+        raise PolicyFileError(str(error)) from None
+
+
 def load_policy_file(path: Path) -> PolicyFile:
     """
-    Read and check a policy file.
+    Read and check a policy file, or derive one from the config.json of a LeRobot folder.
 
     :raises PolicyFileError: no YAML, or wrong or missing fields, all named at once.
     """
+    path = Path(path)
+    if path.name == LEROBOT_CONFIG:
+        return _from_lerobot(path)
     try:
-        raw = yaml.safe_load(Path(path).read_text())
+        raw = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PolicyFileError(f'{path} cannot be read: {error}') from None
+    return _from_fields(raw, path)
+
+
+def _from_lerobot(path: Path) -> PolicyFile:
+    folder = _lerobot_folder(path.parent)
+    if folder is None:
+        raise PolicyFileError(f'{path} is no config.json of LeRobot: it says no type of policy')
+    try:
+        found = derive_policy(folder)
+    except CheckpointError as error:
+        raise PolicyFileError(str(error)) from None
+    if found.mistakes:
+        raise PolicyFileError('\n'.join(found.mistakes))
+    return _from_fields(found.fields, folder)
+
+
+def _from_fields(raw: Any, path: Path) -> PolicyFile:
     mistakes = [
         f'{path}: {".".join(str(part) for part in error.absolute_path) or "top level"}: '
         f'{error.message}'
-        for error in _Validator(SCHEMA).iter_errors(raw)]
+        for error in StrictValidator(SCHEMA).iter_errors(raw)]
     if not mistakes:
         mistakes = [f'{path}: {mistake}' for mistake in _inconsistencies(raw)]
     if mistakes:
@@ -208,7 +235,8 @@ def load_policy_file(path: Path) -> PolicyFile:
         q99=_per_channel(raw['quantiles']['q99'], used), video=Sampling(**raw['video']),
         action=Sampling(**raw['action']), memory_chunks=raw['memory_chunks'],
         forward_dynamics=raw.get('forward_dynamics', False), trained=raw.get('trained', True),
-        observation_keys=dict(raw.get('observation_keys', {})))
+        observation_keys=dict(raw.get('observation_keys', {})),
+        mirror_images=raw.get('mirror_images', False))
 
 
 def _inconsistencies(raw: Mapping[str, Any]) -> List[str]:
