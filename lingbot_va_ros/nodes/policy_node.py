@@ -252,7 +252,8 @@ class PolicyNode(LifecycleNodeMixin, Node):
         checkpoint = Path(values['checkpoint']).expanduser()
         if not checkpoint.is_dir():
             raise ValueError(f'checkpoint {checkpoint} is not a folder')
-        policy = load_policy_file(find_policy_file(values['policy_config'], checkpoint))
+        policy = load_policy_file(find_policy_file(
+            values['policy_config'], checkpoint, self.get_logger().info))
         embodiment = load_embodiment(values['embodiment'])
         action_map = JointActionMap(embodiment, policy.used_channels)
         video, action = policy_parameters.sampling(policy, values)
@@ -281,7 +282,9 @@ class PolicyNode(LifecycleNodeMixin, Node):
             device = choose_device(values['device'])
             return load_engine(
                 checkpoint, policy, video, action, chunks, values['seed'], device,
-                choose_dtype(values['dtype'], device), self._set_loading)
+                choose_dtype(values['dtype'], device), self._set_loading,
+                attention=values['attention'], text_encoder=values['text_encoder'],
+                instructions=[values['instruction']] if values['instruction'] else [])
 
         since = time.monotonic()
         self._wait(self._worker.load(make_engine), forever=True)

@@ -12,11 +12,12 @@ from lingbot_va_ros.policy.policy_file import PolicyFile, Sampling
 DEVICES = ('auto', 'cuda', 'cpu')
 DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
 ATTENTIONS = ('auto', 'flash', 'sdpa')
+ENCODER_PLACES = ('release', 'cpu', 'device')
 SCHEDULES = ('sync', 'async', 'async_ungrounded')
 EXECUTED_SOURCES = ('topic', 'plan')
 TRANSPORTS = ('raw', 'compressed')
 BUILT_SCHEDULES = ('sync',)
-BUILT_ATTENTIONS = ('auto', 'sdpa')
+BUILT_ATTENTIONS = ATTENTIONS
 
 # name: (default, description, lowest, highest); no range where both are None
 _NUMBERS: Dict[str, tuple] = {
@@ -52,7 +53,12 @@ _TEXTS: Dict[str, tuple] = {
     'instruction': ('', 'The task in words; empty waits for one.', None),
     'device': ('auto', 'Where the model runs.', DEVICES),
     'dtype': ('auto', 'auto is bfloat16 on cuda and float32 on cpu.', DTYPES),
-    'attention': ('auto', 'Attention kernel.', ATTENTIONS),
+    'attention': (
+        'auto', 'Attention kernel; auto is flash-attn where it is installed and can run.',
+        ATTENTIONS),
+    'text_encoder': (
+        'release', 'Where the text encoder stays after a new instruction: release frees it.',
+        ENCODER_PLACES),
     'schedule': ('sync', 'How prediction and execution follow each other.', SCHEDULES),
     'executed_source': (
         'topic', 'Where executed commands come from; plan: the plan stands for them.',

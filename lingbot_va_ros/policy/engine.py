@@ -8,13 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lingbot_va_ros.model.attention import choose_attention
 from lingbot_va_ros.model.checkpoint import load_transformer
-from lingbot_va_ros.model.codec import CodecStream, VideoCodec, load_codec
-from lingbot_va_ros.model.config import IMAGES_PER_FRAME
-from lingbot_va_ros.model.text import TextEncoder, load_text_encoder
+from lingbot_va_ros.model.codec import CodecStream, VideoCodec, empty_vae, load_codec
+from lingbot_va_ros.model.config import IMAGES_PER_FRAME, read_transformer_config
+from lingbot_va_ros.model.errors import CheckpointError
+from lingbot_va_ros.model.parts import part_mismatches
+from lingbot_va_ros.model.prompts import Prompts
 from lingbot_va_ros.model.transformer import Transformer
 from lingbot_va_ros.model.views import latent_size
 from lingbot_va_ros.policy.actions import denormalise, normalise
+from lingbot_va_ros.policy.compatibility import policy_mismatches
 from lingbot_va_ros.policy.policy_file import PolicyFile, Sampling
 from lingbot_va_ros.policy.session import ChunkShape, Session, chunk_noise
 
@@ -37,10 +41,12 @@ class Engine:
     One policy on one device.
 
     Not thread-safe: the thread that made it owns it.
+
+    :param text_encoder: anything whose `encode(instruction)` returns [1, 512, text_dim].
     """
 
     def __init__(
-        self, network: Transformer, codec: VideoCodec, text_encoder: TextEncoder,
+        self, network: Transformer, codec: VideoCodec, text_encoder: Prompts,
         policy: PolicyFile, video: Sampling, action: Sampling, memory_chunks: int, seed: int,
     ):
         self.policy = policy
@@ -201,22 +207,45 @@ class Engine:
 def load_engine(
     checkpoint: Path, policy: PolicyFile, video: Sampling, action: Sampling, memory_chunks: int,
     seed: int, device: torch.device, dtype: torch.dtype, progress: Callable[[str], None],
+    attention: str = 'auto', text_encoder: str = 'release', instructions: Sequence[str] = (),
 ) -> Engine:
     """
     Load a checkpoint folder and warm it up.
 
+    Everything is checked by its headers first. Then the instructions are encoded, before the
+    network takes the device's memory: the text encoder is the largest part of all.
+
     :param progress: called with a line before each part.
+    :param attention: see `choose_attention`.
+    :param text_encoder: where it stays after it was needed, see `Prompts`.
+    :param instructions: those to be encoded while loading, so that they can begin at once.
     :raises CheckpointError: names the file, key or shape at fault.
+    :raises ValueError: `attention` or `text_encoder` cannot be had, or the policy file does not
+        fit the network; every mistake is named.
     """
     checkpoint = Path(checkpoint)
+    progress(f'checking {checkpoint}')
+    config = read_transformer_config(checkpoint / 'transformer' / 'config.json')
+    attend, reason = choose_attention(attention, device, dtype, config.head_dim)
+    progress(reason)
+    prompts = Prompts(checkpoint, device, dtype, text_encoder)
+    mismatches = part_mismatches(
+        config, empty_vae(checkpoint / 'vae').config, prompts.text_dim)
+    if mismatches:
+        raise CheckpointError(f'{checkpoint}: {"; ".join(mismatches)}')
+    mismatches = policy_mismatches(policy, config)
+    if mismatches:
+        raise ValueError(
+            f'policy {policy.name} does not fit {checkpoint}: {"; ".join(mismatches)}')
+    unknown = [text for text in ('', *instructions) if not prompts.knows(text)]
+    if unknown:
+        progress(f'encoding {len(unknown)} instructions')
+        prompts.prepare(unknown)
     progress(f'loading the transformer of {checkpoint}')
-    network = load_transformer(checkpoint / 'transformer', device, dtype)
+    network = load_transformer(checkpoint / 'transformer', device, dtype, attend)
     progress('loading the video codec')
     codec = load_codec(checkpoint / 'vae', device, dtype)
-    progress('loading the text encoder')
-    text_encoder = load_text_encoder(checkpoint, device, dtype)
-    engine = Engine(
-        network, codec, text_encoder, policy, video, action, memory_chunks, seed)
+    engine = Engine(network, codec, prompts, policy, video, action, memory_chunks, seed)
     progress('warming up')
     engine.set_instruction('')
     engine.warm_up()
