@@ -71,7 +71,7 @@ def choose_checkpoint(
 def _untrained(folder: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> Path:
     """Make the untrained checkpoint, unless it is there and made from the same files."""
     policy_file = shared_file('config', 'policies', 'untrained.yaml')
-    sources = (policy_file, Path(__file__).parents[1] / 'model' / 'untrained.py')
+    sources = (policy_file, *sorted((Path(__file__).parents[1] / 'model').glob('*.py')))
     made_from = hashlib.sha256(b''.join(file.read_bytes() for file in sources)).hexdigest()
     mark = folder / _MADE_FROM
     if mark.is_file() and mark.read_text() == made_from:

@@ -39,7 +39,8 @@ INSTRUCTION = 'put the cube on the brick'
 POLICY, MUX, ROBOT = 'lingbot_va_policy', 'command_mux', 'sim_robot'
 HAND_OVER_SECONDS = 15.0
 CHUNK_SECONDS = 60.0  # without a new chunk for so long, the policy counts as stuck
-MAX_HOLDS = 3  # of the mux in one episode, after which it ends
+MAX_HOLDS = 3  # of the mux in one episode that are forgiven
+LATE = ('silent for', 'too old')  # what the mux says where a message came too late
 DISCOVERY_SECONDS = 2.5  # after which processes know each other
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
@@ -176,10 +177,10 @@ def _execute(
     """
     Wait until so many chunks have been executed.
 
-    Where the mux holds the arm, which a busy machine may bring about, it is handed over again, as
-    an operator would, but not for ever.
+    Where the mux holds the arm because something came too late, as on a busy machine, it is handed
+    over again, as an operator would, but not for ever. Any other hold ends the episode.
 
-    :returns: why the mux held, and why the episode ended early (or nothing).
+    :returns: why the mux held in between, and why the episode ended early (or nothing).
     """
     holds: List[str] = []
     newest = (0, recorder.now())
@@ -212,9 +213,10 @@ def _execute(
         if stuck():
             return holds, stuck()
         mode, reason = ArmMode(recorder.mode.mode), recorder.mode.reason
-        holds.append(reason)
-        if mode != ArmMode.HOLD or len(holds) > MAX_HOLDS:
+        if (mode != ArmMode.HOLD or len(holds) == MAX_HOLDS
+                or not any(words in reason for words in LATE)):
             return holds, f'{MUX} went to {mode.name}: {reason}'
+        holds.append(reason)
         progress.say(f'{MUX} went to HOLD: {reason}; handing the arm over again')
         _hand_over(operator, recorder)
 
