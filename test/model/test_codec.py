@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lingbot_va_ros.model.codec import CodecStream, load_codec
+from lingbot_va_ros.model.codec import CodecStream, load_codec, VideoCodec
 from lingbot_va_ros.model.errors import CheckpointError
 
 CPU = torch.device('cpu')
@@ -141,6 +141,14 @@ def test_the_codec_runs_in_bfloat16(untrained_checkpoint, codec):
     exact = encode(make_stream(codec), images, 1, 5)
     assert latents.dtype == torch.float32
     assert (latents - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+def test_images_go_to_the_device_of_the_codec(codec):
+    # The meta device computes shapes only, and refuses tensors of other devices as a GPU does.
+    with torch.device('meta'):
+        elsewhere = VideoCodec(type(codec.vae).from_config(codec.vae.config).bfloat16())
+    latents = encode(make_stream(elsewhere), pictures(5, size=(48, 20)), 1, 5)
+    assert latents.device.type == 'meta' and latents.dtype == torch.float32
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """One episode's computation: aborts, repetitions, resets, and how many forwards it costs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import List
 
 import pytest
@@ -281,3 +281,16 @@ def test_noise_is_drawn_from_seed_and_frame_alone():
     for seed, frame in ((8, 4), (7, 6)):
         assert not torch.equal(first[0], chunk_noise(seed, frame, SHAPE, 48, 30)[0])
     assert first[0].shape == (1, 48, 2, 4, 4) and first[1].shape == (1, 30, 2, 4, 1)
+
+
+@pytest.mark.parametrize('video, action', [
+    (VIDEO, ACTION), (VIDEO, replace(ACTION, guidance=2.0)),
+    (replace(VIDEO, exec_steps=2), ACTION)])
+def test_every_tensor_goes_to_the_device_of_the_network(network, video, action):
+    # The meta device computes shapes only, and refuses tensors of other devices as a GPU does.
+    with torch.device('meta'):
+        elsewhere = type(network)(network.config).to(torch.bfloat16)
+    session = make_session(elsewhere, video, action, memory_chunks=2)
+    remember(session, 3)
+    prediction = predict(session)
+    assert prediction.latents.device.type == prediction.actions.device.type == 'meta'
