@@ -14,7 +14,7 @@ ALLOWED = {
     '': [],
     'model': ['model'],
     'policy': ['model', 'policy'],
-    'robot': ['robot', 'policy.policy_file'],
+    'robot': ['robot', 'policy.plan', 'policy.policy_file'],
     'sim': ['sim', 'robot', 'policy.policy_file'],
     'nodes': ['model', 'policy', 'robot', 'sim', 'nodes'],
     'launching': ['launching', 'robot', 'policy.policy_file'],
