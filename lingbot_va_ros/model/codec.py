@@ -21,6 +21,10 @@ with warnings.catch_warnings():
     from diffusers import AutoencoderKLWan
     from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 
+# Modules of the VAE; the decoder is needed for imagined video only.
+ENCODER = ('encoder', 'quant_conv')
+DECODER = ('decoder', 'post_quant_conv')
+
 
 class VideoCodec:
     """
@@ -87,13 +91,16 @@ class CodecStream:
     :param layout: how the cameras are joined, see `views`.
     :param cameras: names, in the order of the checkpoint.
     :param height: of a full-size view in pixels, as `width`.
+    :param mirror: whether every image is mirrored left to right first.
     """
 
     def __init__(
         self, codec: VideoCodec, layout: str, cameras: Sequence[str], height: int, width: int,
+        mirror: bool = False,
     ):
         self.codec = codec
         self.layout = layout
+        self.mirror = mirror
         self.groups = view_groups(layout, cameras, height, width)
         self.caches: List[List] = []
         self.clear()
@@ -132,7 +139,9 @@ class CodecStream:
             for group, cache in zip(self.groups, self.caches):
                 batch = torch.stack([
                     torch.stack([
-                        _to_pixels(image, group.height, group.width, self.codec.device)
+                        _to_pixels(
+                            image[:, ::-1] if self.mirror else image, group.height, group.width,
+                            self.codec.device)
                         for image in images[name][first:first + per_frame]], 1)
                     for name in group.cameras])
                 latents.append(self.codec.normalise(self.codec.encode(batch, cache)))
@@ -193,5 +202,5 @@ def load_codec(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoC
                     (f'{part}.{name}', tensor) for name, tensor in module.state_dict().items())
             fill_module(vae, targets, files, device)
 
-    read('encoder', 'quant_conv')
-    return VideoCodec(vae, lambda: read('decoder', 'post_quant_conv'))
+    read(*ENCODER)
+    return VideoCodec(vae, lambda: read(*DECODER))

@@ -284,7 +284,9 @@ class PolicyNode(LifecycleNodeMixin, Node):
                 checkpoint, policy, video, action, chunks, values['seed'], device,
                 choose_dtype(values['dtype'], device), self._set_loading,
                 attention=values['attention'], text_encoder=values['text_encoder'],
-                instructions=[values['instruction']] if values['instruction'] else [])
+                instructions=[values['instruction']] if values['instruction'] else [],
+                wan_pretrained_path=values['wan_pretrained_path'],
+                adapter_base=values['adapter_base'])
 
         since = time.monotonic()
         self._wait(self._worker.load(make_engine), forever=True)

@@ -45,10 +45,16 @@ _NUMBERS: Dict[str, tuple] = {
     'seed': (0, 'Seed of the starting noise.', 0, 2 ** 31 - 1),
 }
 _TEXTS: Dict[str, tuple] = {
-    'checkpoint': ('', 'Checkpoint folder in the public layout.', None),
+    'checkpoint': ('', 'Checkpoint folder, in the public layout or LeRobot\'s.', None),
+    'wan_pretrained_path': (
+        '', 'Folder with vae/, text_encoder/ and tokenizer/; empty takes the checkpoint\'s own, or '
+        'what LeRobot\'s config.json says. Nothing is downloaded.', None),
+    'adapter_base': (
+        '', 'Checkpoint that a LoRA adapter was trained on; empty takes what the adapter says.',
+        None),
     'policy_config': (
         '', 'Policy file: a path, the name of a shipped file, or empty for the checkpoint\'s own '
-        'policy.yaml.', None),
+        'policy.yaml or LeRobot\'s config.json.', None),
     'embodiment': ('sim_left', 'Embodiment file: a path or the name of a shipped file.', None),
     'instruction': ('', 'The task in words; empty waits for one.', None),
     'device': ('auto', 'Where the model runs.', DEVICES),

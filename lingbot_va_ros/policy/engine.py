@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from lingbot_va_ros.model.attention import choose_attention
-from lingbot_va_ros.model.checkpoint import load_transformer
 from lingbot_va_ros.model.codec import CodecStream, VideoCodec, empty_vae, load_codec
-from lingbot_va_ros.model.config import IMAGES_PER_FRAME, read_transformer_config
+from lingbot_va_ros.model.config import IMAGES_PER_FRAME
 from lingbot_va_ros.model.errors import CheckpointError
+from lingbot_va_ros.model.lerobot import find_parts
 from lingbot_va_ros.model.parts import part_mismatches
 from lingbot_va_ros.model.prompts import Prompts
 from lingbot_va_ros.model.transformer import Transformer
@@ -59,7 +59,8 @@ class Engine:
         self.session = Session(
             network, self.shape, video, action, policy.used_channels, memory_chunks)
         self.stream = CodecStream(
-            codec, policy.layout, policy.cameras, policy.height, policy.width)
+            codec, policy.layout, policy.cameras, policy.height, policy.width,
+            policy.mirror_images)
         self.instruction: Optional[str] = None
         self._negative: Optional[Tensor] = None
         self._first: Optional[Tensor] = None
@@ -208,9 +209,10 @@ def load_engine(
     checkpoint: Path, policy: PolicyFile, video: Sampling, action: Sampling, memory_chunks: int,
     seed: int, device: torch.device, dtype: torch.dtype, progress: Callable[[str], None],
     attention: str = 'auto', text_encoder: str = 'release', instructions: Sequence[str] = (),
+    wan_pretrained_path: str = '', adapter_base: str = '',
 ) -> Engine:
     """
-    Load a checkpoint folder and warm it up.
+    Load a checkpoint folder, in the public layout or LeRobot's, and warm it up.
 
     Everything is checked by its headers first. Then the instructions are encoded, before the
     network takes the device's memory: the text encoder is the largest part of all.
@@ -219,20 +221,24 @@ def load_engine(
     :param attention: see `choose_attention`.
     :param text_encoder: where it stays after it was needed, see `Prompts`.
     :param instructions: those to be encoded while loading, so that they can begin at once.
+    :param wan_pretrained_path: see `find_parts`, as `adapter_base`.
     :raises CheckpointError: names the file, key or shape at fault.
     :raises ValueError: `attention` or `text_encoder` cannot be had, or the policy file does not
         fit the network; every mistake is named.
     """
     checkpoint = Path(checkpoint)
     progress(f'checking {checkpoint}')
-    config = read_transformer_config(checkpoint / 'transformer' / 'config.json')
+    parts = find_parts(checkpoint, wan_pretrained_path, adapter_base)
+    config = parts.weights.config
     attend, reason = choose_attention(attention, device, dtype, config.head_dim)
     progress(reason)
-    prompts = Prompts(checkpoint, device, dtype, text_encoder)
+    prompts = Prompts(parts.frozen, device, dtype, text_encoder)
     mismatches = part_mismatches(
-        config, empty_vae(checkpoint / 'vae').config, prompts.text_dim)
+        config, empty_vae(parts.frozen / 'vae').config, prompts.text_dim)
     if mismatches:
-        raise CheckpointError(f'{checkpoint}: {"; ".join(mismatches)}')
+        raise CheckpointError(
+            f'{checkpoint} with {parts.frozen}: {"; ".join(mismatches)}'
+            if parts.frozen != checkpoint else f'{checkpoint}: {"; ".join(mismatches)}')
     mismatches = policy_mismatches(policy, config)
     if mismatches:
         raise ValueError(
@@ -242,9 +248,9 @@ def load_engine(
         progress(f'encoding {len(unknown)} instructions')
         prompts.prepare(unknown)
     progress(f'loading the transformer of {checkpoint}')
-    network = load_transformer(checkpoint / 'transformer', device, dtype, attend)
+    network = parts.load_transformer(device, dtype, attend)
     progress('loading the video codec')
-    codec = load_codec(checkpoint / 'vae', device, dtype)
+    codec = load_codec(parts.frozen / 'vae', device, dtype)
     engine = Engine(network, codec, prompts, policy, video, action, memory_chunks, seed)
     progress('warming up')
     engine.set_instruction('')
