@@ -15,6 +15,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional, Union
 
 from websockets.asyncio.server import Request as HttpRequest
@@ -37,6 +38,15 @@ LONGEST_ERROR = 600  # characters
 KEEPALIVE = {'TCP_KEEPIDLE': 15, 'TCP_KEEPINTVL': 5, 'TCP_KEEPCNT': 3}
 
 _log = logging.getLogger('lingbot_va.serve')
+
+
+@dataclass
+class Episode:
+    """Whose turn it is, whether the model works for it, and when it last did (monotonic s)."""
+
+    owner: ServerConnection
+    computing: bool = False
+    spoke: float = 0.0
 
 
 class ModelServer:
@@ -63,9 +73,7 @@ class ModelServer:
         self._idle_seconds = idle_seconds
         self._stall_seconds = stall_seconds
         self._server: Optional[Server] = None
-        self._owner: Optional[ServerConnection] = None  # whose episode it is
-        self._computing = False  # for the owner
-        self._owner_spoke = 0.0  # monotonic seconds
+        self._episode: Optional[Episode] = None
 
     async def listen(self, bound: socket.socket) -> Server:
         """Accept connections on a bound socket until the returned server is closed."""
@@ -105,8 +113,11 @@ class ModelServer:
         except ConnectionClosed as closed:
             _log.info('%s closed its connection (%s)', name, closed)
         finally:
-            if self._owner is connection:
-                self._owner = None
+            self._end_episode_of(connection)
+
+    def _end_episode_of(self, connection: ServerConnection) -> None:
+        if self._episode is not None and self._episode.owner is connection:
+            self._episode = None
 
     async def _receive(self, connection: ServerConnection) -> Optional[bytearray]:
         """Return a message, or None for one that is too long."""
@@ -130,9 +141,9 @@ class ModelServer:
                     f'message of more than {self._max_message / 2 ** 20:g} MiB '
                     '(--max-message-mib)')
             request = read_request(unpack(bytes(message)))
-            self._take_turn(connection, request)
+            episode = self._take_turn(connection, request)
             began = time.monotonic()
-            reply = await self._compute(connection, request)
+            reply = await self._compute(episode, request)
             timing = {'infer_ms': (time.monotonic() - began) * 1000}
             if previous_seconds is not None:
                 timing['prev_total_ms'] = previous_seconds * 1000
@@ -154,32 +165,33 @@ class ModelServer:
         _log.warning('%s: %s', _peer(connection), line)
         return line
 
-    def _take_turn(self, connection: ServerConnection, request: Request) -> None:
+    def _take_turn(self, connection: ServerConnection, request: Request) -> Episode:
         """
-        Make sure that the episode is the connection's, which a reset makes it.
+        Return the connection's episode, which a reset begins.
 
         :raises RequestError: it is another's.
         """
-        if self._owner is not connection:
-            if request.kind != RESET:
+        present = self._episode
+        if present is not None and present.owner is connection:
+            return present
+        if request.kind != RESET:
+            raise RequestError(
+                f'{request.kind} without an episode of this connection: send reset first')
+        if present is not None:
+            silent = time.monotonic() - present.spoke
+            if present.computing or silent < self._idle_seconds:
                 raise RequestError(
-                    f'{request.kind} without an episode of this connection: send reset first')
-            if self._owner is not None:
-                silent = time.monotonic() - self._owner_spoke
-                if self._computing or silent < self._idle_seconds:
-                    raise RequestError(
-                        f'the model is busy with an episode of {_peer(self._owner)}: reset is '
-                        'possible when that connection has closed or sent nothing for '
-                        f'{self._idle_seconds:g} s')
-                _log.warning(
-                    '%s takes over from %s, silent for %.0f s', _peer(connection),
-                    _peer(self._owner), silent)
-            self._owner = connection
-            _log.info('%s begins an episode: %r', _peer(connection), request.prompt)
+                    f'the model is busy with an episode of {_peer(present.owner)}: reset is '
+                    'possible when that connection has closed or sent nothing for '
+                    f'{self._idle_seconds:g} s')
+            _log.warning(
+                '%s takes over from %s, silent for %.0f s', _peer(connection),
+                _peer(present.owner), silent)
+        _log.info('%s begins an episode: %r', _peer(connection), request.prompt)
+        self._episode = Episode(connection)
+        return self._episode
 
-    async def _compute(
-        self, connection: ServerConnection, request: Request,
-    ) -> Dict[str, Any]:
+    async def _compute(self, episode: Episode, request: Request) -> Dict[str, Any]:
         abandoned = threading.Event()
 
         def between_steps() -> None:
@@ -188,17 +200,18 @@ class ModelServer:
 
         computed = asyncio.get_running_loop().run_in_executor(
             self._thread, self._answer, request, between_steps)
-        closed = asyncio.ensure_future(connection.wait_closed())
-        self._computing = True
+        closed = asyncio.ensure_future(episode.owner.wait_closed())
+        episode.computing = True
         try:
             await asyncio.wait({computed, closed}, return_when=asyncio.FIRST_COMPLETED)
-            if not computed.done():
-                abandoned.set()  # nobody waits for the result
+            if not computed.done():  # nobody waits for the result
+                abandoned.set()
+                self._end_episode_of(episode.owner)
             return await computed
         finally:
             closed.cancel()
-            self._computing = False
-            self._owner_spoke = time.monotonic()
+            episode.computing = False
+            episode.spoke = time.monotonic()
 
 
 class ClippedConnection(ServerConnection):
