@@ -1,4 +1,4 @@
-"""The policy and the command mux for a real arm: its driver and its cameras are started elsewhere."""
+"""The policy and the command mux for a real arm; its driver and cameras start elsewhere."""
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction

@@ -115,8 +115,8 @@ def read(context: LaunchContext, kind: Type[Arguments]) -> Arguments:
             f'log_level is {given["log_level"]!r}; expected one of {", ".join(_LOG_LEVELS)}')
     if not re.fullmatch(r'/?([A-Za-z_]\w*(/[A-Za-z_]\w*)*)?', given['namespace'], re.ASCII):
         faults.append(
-            f'namespace is {given["namespace"]!r}; expected letters, digits and _, no digit first, '
-            'with / between the parts')
+            f'namespace is {given["namespace"]!r}; expected letters, digits and _ (not a digit '
+            'first), with / between the parts')
     in_file = _set_in_file(given['params_file'], faults)
     if kind is SimArguments:
         _read_sim(values, faults)
@@ -173,20 +173,20 @@ def _set_in_file(params_file: str, faults: List[str]) -> Optional[set[str]]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         faults.append(f'params_file {params_file}: {" ".join(str(error).split())}')
         return None
-    sections = list(_sections(data))
-    if not sections:
+    found = list(sections(data))
+    if not found:
         faults.append(
             f'params_file {params_file} sets no parameter; expected '
             '/**/lingbot_va_policy: {ros__parameters: {…}}')
         return None
-    return {name for section in sections for name, value in section.items() if value}
+    return {name for section in found for name, value in section.items() if value}
 
 
-def _sections(data: Any) -> Iterator[dict]:
+def sections(data: Any) -> Iterator[dict]:
     """Yield each `ros__parameters` of a parameter file, which may nest namespaces."""
     if isinstance(data, dict):
         for key, value in data.items():
             if key != 'ros__parameters':
-                yield from _sections(value)
+                yield from sections(value)
             elif isinstance(value, dict):
                 yield value

@@ -1,8 +1,10 @@
 """The nodes as launch actions: parameters, remaps, environment, and what is said when one ends."""
 
+import atexit
 import os
 from pathlib import Path
-from typing import Any, Dict, List
+import tempfile
+from typing import Any, Dict, List, Set
 
 from launch import LaunchContext
 from launch.action import Action
@@ -11,8 +13,9 @@ from launch.event_handlers import OnProcessExit
 from launch.logging import get_logger
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
+import yaml
 
-from lingbot_va_ros.launching.arguments import Arguments, SimArguments
+from lingbot_va_ros.launching.arguments import Arguments, sections, SimArguments
 from lingbot_va_ros.launching.autostart import Autostart
 from lingbot_va_ros.resources import shared_file
 
@@ -77,17 +80,52 @@ def _settings(arguments: Arguments, parameters: Dict[str, Any]) -> Dict[str, Any
     # With their types: launch would read the instruction `no` as false.
     typed = {name: ParameterValue(value, value_type=type(value))
              for name, value in parameters.items()}
-    files = [str(Path(arguments.params_file).expanduser())] if arguments.params_file else []
+    file = _file_without(arguments.params_file, set(parameters))
     return {
         'package': 'lingbot_va_ros', 'namespace': arguments.namespace, 'output': 'screen',
-        'parameters': [*files, typed], 'ros_arguments': ['--log-level', arguments.log_level],
+        'parameters': [file, typed] if file else [typed], 'ros_arguments': ['--log-level', arguments.log_level],
         'additional_env': image_profile(), 'respawn': arguments.use_respawn,
         'respawn_delay': RESPAWN_DELAY}
 
 
+def _file_without(params_file: str, names: Set[str]) -> str:
+    """
+    Return a parameter file that sets none of `names`: a copy, where the file does set one.
+
+    rcl lets the key that comes last in the file win, not the one that was given last: `/**` below
+    a key with the node's full name would win over a parameter from the command line.
+    """
+    if not params_file:
+        return ''
+    path = Path(params_file).expanduser()
+    data = yaml.safe_load(path.read_text())
+    in_the_way = [(section, name) for section in sections(data) for name in names & section.keys()]
+    if not in_the_way:
+        return str(path)
+    for section, name in in_the_way:
+        del section[name]
+    data = _without_empty(data)
+    if not data:
+        return ''
+    with tempfile.NamedTemporaryFile(
+            'w', prefix='lingbot_va_params_', suffix='.yaml', delete=False) as file:
+        yaml.safe_dump(data, file, sort_keys=False, allow_unicode=True)
+    # Not sooner: a node that is started again reads it again.
+    atexit.register(Path(file.name).unlink, missing_ok=True)
+    return file.name
+
+
+def _without_empty(data: Any) -> Any:
+    """Leave out what holds nothing any more: rcl refuses a node without parameters."""
+    if not isinstance(data, dict):
+        return data
+    kept = {key: _without_empty(value) for key, value in data.items()}
+    return {key: value for key, value in kept.items() if value != {}}
+
+
 def _when_it_fails(
         node: Node, arguments: Arguments, meaning: str, end_launch: bool = False) -> Action:
-    """Say what it means that the node's process ended with an error; launch says only that it did."""
+    """Say what it means that the node's process failed; launch itself says only that it did."""
     def say(context: LaunchContext) -> None:
         code = context.locals.event.returncode
         if code == 0 or context.is_shutdown:

@@ -1,0 +1,57 @@
+"""The parameter file that users copy says what the nodes declare, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+import rclpy
+import yaml
+
+from lingbot_va_ros.nodes import command_mux, policy_parameters, sim_robot
+
+EXAMPLE = Path(__file__).resolve().parents[2] / 'config' / 'params' / 'policy.yaml'
+
+
+@pytest.fixture
+def declared():
+    """Return {node: {parameter: default}} as the nodes declare them."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('bare', context=context)
+    before = set(node.get_parameters_by_prefix(''))
+    policy_parameters.declare_parameters(node)
+    policy = {name: parameter.value for name, parameter in node.get_parameters_by_prefix('').items()
+              if name not in before}
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    return {
+        'lingbot_va_policy': policy,
+        'command_mux': {row[0]: row[1] for row in command_mux._PARAMETERS},
+        'sim_robot': {row[0]: row[1] for row in sim_robot._PARAMETERS}}
+
+
+@pytest.fixture
+def example():
+    """Return {node: its parameters in the example, with those for all nodes}."""
+    sections = yaml.safe_load(EXAMPLE.read_text())
+    assert all(set(section) == {'ros__parameters'} for section in sections.values())
+    return {key: section['ros__parameters'] for key, section in sections.items()}
+
+
+def test_every_section_is_for_all_nodes_or_for_one_that_exists(example, declared):
+    assert set(example) == {'/**', *(f'/**/{name}' for name in declared)}
+
+
+@pytest.mark.parametrize('name', ['lingbot_va_policy', 'command_mux', 'sim_robot'])
+def test_the_example_names_only_declared_parameters_with_their_defaults(example, declared, name):
+    given = example[f'/**/{name}']
+    assert given
+    assert {key: declared[name].get(key) for key in given} == given
+    # A node refuses an integer for a floating-point parameter.
+    assert {key: type(declared[name][key]) for key in given} == {
+        key: type(value) for key, value in given.items()}
+
+
+def test_what_is_set_for_all_nodes_is_declared_by_policy_and_mux(example, declared):
+    for name, value in example['/**'].items():
+        assert declared['lingbot_va_policy'][name] == value
+        assert declared['command_mux'][name] == value
