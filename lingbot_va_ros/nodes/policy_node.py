@@ -252,8 +252,9 @@ class PolicyNode(LifecycleNodeMixin, Node):
         checkpoint = Path(values['checkpoint']).expanduser()
         if not checkpoint.is_dir():
             raise ValueError(f'checkpoint {checkpoint} is not a folder')
-        policy = load_policy_file(find_policy_file(
-            values['policy_config'], checkpoint, self.get_logger().info))
+        policy = load_policy_file(
+            find_policy_file(values['policy_config'], checkpoint, self.get_logger().info),
+            self.get_logger().warning)
         embodiment = load_embodiment(values['embodiment'])
         action_map = JointActionMap(embodiment, policy.used_channels)
         video, action = policy_parameters.sampling(policy, values)

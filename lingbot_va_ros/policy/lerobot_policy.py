@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from lingbot_va_ros.model.config import read_json_object
 from lingbot_va_ros.model.errors import CheckpointError
 from lingbot_va_ros.model.lerobot_folder import (
-    CONFIG, POSTPROCESSOR, PREPROCESSOR, TRAIN_CONFIG)
+    CONFIG, POSTPROCESSOR, PREPROCESSOR, TRAIN_CONFIG, find_lerobot_folder)
 from lingbot_va_ros.policy.strict_schema import StrictValidator
 
 OVERRIDES = 'policy.yaml'
@@ -91,14 +91,22 @@ class LeRobotPolicy:
     What a LeRobot folder says.
 
     :param fields: of the policy file; complete where there are no mistakes.
-    :param mistakes: a line for everything that is missing, wrong or contradictory.
+    :param mistakes: (file, line) for everything that is missing, wrong or contradictory.
     :param remarks: (file, line) for what a user should know before a robot moves.
     """
 
     folder: Path
     fields: Dict[str, Any] = field(default_factory=dict)
-    mistakes: List[str] = field(default_factory=list)
-    remarks: List[Tuple[str, str]] = field(default_factory=list)
+    mistakes: List[Tuple[Path, str]] = field(default_factory=list)
+    remarks: List[Tuple[Path, str]] = field(default_factory=list)
+
+    def wrong(self, file: str, line: str) -> None:
+        """Note a mistake in one of the folder's files."""
+        self.mistakes.append((self.folder / file, line))
+
+    def remark(self, file: str, line: str) -> None:
+        """Note what a user should know, and the file that it follows from."""
+        self.remarks.append((self.folder / file, line))
 
 
 def derive_policy(folder: Path) -> LeRobotPolicy:
@@ -115,7 +123,7 @@ def derive_policy(folder: Path) -> LeRobotPolicy:
 
     def mistake(file: str, what: str, message: str, gives: str = '') -> None:
         if gives not in overrides:
-            found.mistakes.append(f'{folder / file}: {what}: {message}')
+            found.wrong(file, f'{what}: {message}')
 
     wrong = set()
     for error in StrictValidator(SCHEMA).iter_errors(config):
@@ -132,6 +140,8 @@ def derive_policy(folder: Path) -> LeRobotPolicy:
         mistake(CONFIG, name, message, _GIVES.get(name, ''))
 
     used = overrides.get('used_channels', config.get('used_action_channel_ids'))
+    if not isinstance(used, list):  # what overrides say is checked as every policy file is
+        used = None
     quantiles = None
     if used is not None and 'quantiles' not in overrides:
         quantiles = _quantiles(found, used)
@@ -172,6 +182,26 @@ def derive_policy(folder: Path) -> LeRobotPolicy:
     return found
 
 
+def lerobot_findings(checkpoint: Path) -> List[Tuple[str, str, str]]:
+    """
+    Return what a check says of the policy in a LeRobot folder; nothing for another layout.
+
+    Its weights are for others to look at.
+
+    :returns: severity ('error' or 'warning'), the file, and a line.
+    """
+    try:
+        folder = find_lerobot_folder(checkpoint)
+        if folder is None:
+            return []
+        found = derive_policy(folder)
+    except CheckpointError as error:
+        return [('error', str(checkpoint), str(error))]
+    return [
+        *(('error', str(file), line) for file, line in found.mistakes),
+        *(('warning', str(file), line) for file, line in found.remarks)]
+
+
 def camera_roles(keys: Sequence[str]) -> Dict[str, str]:
     """
     Return {role: key} in the order of LeRobot's camera keys.
@@ -194,10 +224,10 @@ def _overrides(found: LeRobotPolicy) -> Dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        found.mistakes.append(f'{path} cannot be read: {" ".join(str(error).split())}')
+        found.wrong(OVERRIDES, f'cannot be read: {" ".join(str(error).split())}')
         return {}
     if raw is not None and not isinstance(raw, dict):
-        found.mistakes.append(f'{path}: top level: expected fields of a policy file')
+        found.wrong(OVERRIDES, 'top level: expected fields of a policy file')
         return {}
     return raw or {}
 
@@ -236,79 +266,80 @@ def _quantiles(found: LeRobotPolicy, used: Sequence[int]) -> Optional[Dict[str, 
     try:
         steps = read_json_object(path).get('steps')
     except CheckpointError as error:
-        found.mistakes.append(str(error))
+        found.wrong(POSTPROCESSOR, str(error).removeprefix(str(path)).lstrip(': '))
         return None
     names = [_step_name(step) for step in steps] if isinstance(steps, list) else []
     unknown = [name for name in names
                if name != 'unnormalizer_processor' and name not in _HARMLESS_STEPS]
     if names.count('unnormalizer_processor') != 1 or unknown:
-        found.mistakes.append(
-            f'{path}: steps: {", ".join(names) or "none"}; expected unnormalizer_processor once '
-            f'and besides it only {", ".join(_HARMLESS_STEPS)}')
+        found.wrong(
+            POSTPROCESSOR,
+            f'steps: {", ".join(names) or "none"}; expected unnormalizer_processor once and '
+            f'besides it only {", ".join(_HARMLESS_STEPS)}')
         return None
     step = steps[names.index('unnormalizer_processor')]
     settings = step.get('config') if isinstance(step.get('config'), dict) else {}
     width = _action_width(settings.get('features'))
     if width not in (None, len(used)):
-        found.mistakes.append(
-            f'{path}: features.action.shape: {width} actions for {len(used)} used channels')
+        found.wrong(
+            POSTPROCESSOR, f'features.action.shape: {width} actions for {len(used)} used channels')
     mode = _action_mode(settings)
     if mode == 'IDENTITY':
-        found.remarks.append((
+        found.remark(
             POSTPROCESSOR, 'norm_map leaves actions as they are (IDENTITY): what the network '
-            'returns is taken as robot units, as LeRobot does'))
+            'returns is taken as robot units, as LeRobot does')
         return {'q01': [-1.0] * len(used), 'q99': [1.0] * len(used)}
     if mode not in _STATISTICS:
-        found.mistakes.append(
-            f'{path}: norm_map.ACTION: {mode!r}; expected IDENTITY or one of '
+        found.wrong(
+            POSTPROCESSOR, f'norm_map.ACTION: {mode!r}; expected IDENTITY or one of '
             f'{", ".join(_STATISTICS)}')
         return None
-    return _read_range(found, path, step.get('state_file'), mode, used)
+    return _read_range(found, step.get('state_file'), mode, used)
 
 
 def _read_range(
-    found: LeRobotPolicy, path: Path, file: Any, mode: str, used: Sequence[int],
+    found: LeRobotPolicy, file: Any, mode: str, used: Sequence[int],
 ) -> Optional[Dict[str, List[float]]]:
     names = _STATISTICS[mode]
     if not isinstance(file, str) or not file or Path(file).name != file:
-        found.mistakes.append(
-            f'{path}: state_file: {file!r}; expected the file beside it that holds '
+        found.wrong(
+            POSTPROCESSOR, f'state_file: {file!r}; expected the file beside it that holds '
             f'action.{names[0]} and action.{names[1]} ({mode})')
         return None
-    state = found.folder / file
     try:
-        with safe_open(str(state), framework='np') as tensors:
+        with safe_open(str(found.folder / file), framework='np') as tensors:
             present = set(tensors.keys())
             missing = [f'action.{name}' for name in names if f'action.{name}' not in present]
             if missing:
-                found.mistakes.append(f'{state}: {", ".join(missing)}: is missing ({mode})')
+                found.wrong(file, f'{", ".join(missing)}: is missing ({mode})')
                 return None
             first, second = (
                 np.asarray(tensors.get_tensor(f'action.{name}'), np.float64) for name in names)
     except (SafetensorError, OSError, TypeError) as error:
-        found.mistakes.append(f'{state} cannot be read: {error}')
+        found.wrong(file, f'cannot be read: {error}')
         return None
     wrong = [
-        f'{state}: action.{name}: shape {list(values.shape)}, expected [{len(used)}]'
+        f'action.{name}: shape {list(values.shape)}, expected [{len(used)}]'
         for name, values in zip(names, (first, second)) if values.shape != (len(used),)]
     wrong.extend(
-        f'{state}: action.{name}: holds numbers that are not finite'
+        f'action.{name}: holds numbers that are not finite'
         for name, values in zip(names, (first, second)) if not np.isfinite(values).all())
     if not wrong:
         low, high = (first - second, first + second) if mode == 'MEAN_STD' else (first, second)
         wrong = [
-            f'{state}: channel {channel}: action.{names[0]} {a} is above action.{names[1]} {b}'
-            if mode != 'MEAN_STD' else f'{state}: channel {channel}: action.std {b} is below 0'
+            f'channel {channel}: action.{names[0]} {a} is above action.{names[1]} {b}'
+            if mode != 'MEAN_STD' else f'channel {channel}: action.std {b} is below 0'
             for channel, a, b, below, above in zip(used, first, second, low, high)
             if below > above]
-    found.mistakes.extend(wrong)
+    for line in wrong:
+        found.wrong(file, line)
     if wrong:
         return None
     constant = [channel for channel, below, above in zip(used, low, high) if below == above]
     if constant:
-        found.remarks.append((
-            file, f'channels {constant} never moved in training (action.{names[0]} is '
-            f'action.{names[1]}): any other position is far outside what the network has seen'))
+        found.remark(
+            file, f'channels {constant} never moved in training (their range is empty): any other '
+            'position is far outside what the network has seen')
     return {'q01': low.tolist(), 'q99': high.tolist()}
 
 
@@ -342,10 +373,10 @@ def _action_rate(found: LeRobotPolicy) -> float:
     if rate:
         return rate
     data_name = f' ({data["repo_id"]})' if isinstance(data.get('repo_id'), str) else ''
-    found.remarks.append((
+    found.remark(
         CONFIG, f'LeRobot does not save the rate of the actions and the data{data_name} is not '
         f'on this machine: taken as {UNKNOWN_RATE:g} Hz; say action_rate in {OVERRIDES} beside '
-        'config.json'))
+        'config.json')
     return UNKNOWN_RATE
 
 
@@ -359,8 +390,8 @@ def _action_frame(found: LeRobotPolicy, used: Sequence[int]) -> Optional[str]:
     poses = [channel for channel in used if channel in POSE_CHANNELS]
     joints = [channel for channel in used if channel in JOINT_CHANNELS]
     if poses and joints:
-        found.mistakes.append(
-            f'{found.folder / CONFIG}: used_action_channel_ids: end-effector channels {poses} '
+        found.wrong(
+            CONFIG, f'used_action_channel_ids: end-effector channels {poses} '
             f'beside joint channels {joints}; expected one kind')
         return None
     if not poses:
@@ -368,39 +399,39 @@ def _action_frame(found: LeRobotPolicy, used: Sequence[int]) -> Optional[str]:
     # LIBERO has its gripper in channel 6; poses with a quaternion have theirs apart.
     apart = any(channel in GRIPPER_CHANNELS for channel in used)
     frame = 'eef_relative' if apart else 'eef_delta'
-    found.remarks.append((
+    found.remark(
         CONFIG, 'LeRobot does not save what the end-effector actions are relative to: taken as '
         f'{frame}, as the released checkpoint with such channels; say action_frame in {OVERRIDES} '
-        'beside config.json if yours differs'))
+        'beside config.json if yours differs')
     return frame
 
 
 def _remark_on_training(found: LeRobotPolicy, config: Mapping[str, Any]) -> None:
     trained_here = (found.folder / TRAIN_CONFIG).is_file()
-    found.remarks.append((
+    found.remark(
         CONFIG, 'LeRobot\'s training pairs latent frame 0 with the actions after the first image '
         'and sees single chunks without history, while its inference, which is reproduced here, '
         'neither executes nor predicts the first action frame of an episode: '
         + ('actions of this policy come one frame late against what it was trained on'
            if trained_here else
            'actions come one frame late if these weights were trained by lerobot-train '
-           f'(no {TRAIN_CONFIG} says so)')))
+           f'(no {TRAIN_CONFIG} says so)'))
     before = _mode_in(found.folder / PREPROCESSOR, 'normalizer_processor')
     after = _mode_in(found.folder / POSTPROCESSOR, 'unnormalizer_processor')
     if trained_here and before and after and before != after:
-        found.remarks.append((
+        found.remark(
             PREPROCESSOR, f'training took actions as {before}, inference gives them back as '
-            f'{after}: they are not in the same units'))
+            f'{after}: they are not in the same units')
     if config.get('image_hflip'):
-        found.remarks.append((
+        found.remark(
             CONFIG, 'image_hflip: the images of all cameras are mirrored left to right, as '
-            'LeRobot does at inference, not in training'))
+            'LeRobot does at inference, not in training')
     inputs = config.get('input_features')
     absent = [key for key in config.get('obs_cam_keys', ())
               if isinstance(inputs, dict) and inputs and key not in inputs]
     if absent:
-        found.remarks.append((
-            CONFIG, f'obs_cam_keys {", ".join(absent)} are not among input_features'))
+        found.remark(
+            CONFIG, f'obs_cam_keys {", ".join(absent)} are not among input_features')
 
 
 def _mode_in(path: Path, name: str) -> str:

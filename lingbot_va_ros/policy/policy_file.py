@@ -187,15 +187,18 @@ def _lerobot_folder(checkpoint: Path) -> Optional[Path]:
         raise PolicyFileError(str(error)) from None
 
 
-def load_policy_file(path: Path) -> PolicyFile:
+def load_policy_file(
+    path: Path, warn: Callable[[str], None] = lambda line: None,
+) -> PolicyFile:
     """
     Read and check a policy file, or derive one from the config.json of a LeRobot folder.
 
+    :param warn: takes a line for what a user should know of a derived one before a robot moves.
     :raises PolicyFileError: no YAML, or wrong or missing fields, all named at once.
     """
     path = Path(path)
     if path.name == LEROBOT_CONFIG:
-        return _from_lerobot(path)
+        return _from_lerobot(path, warn)
     try:
         raw = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -203,7 +206,7 @@ def load_policy_file(path: Path) -> PolicyFile:
     return _from_fields(raw, path)
 
 
-def _from_lerobot(path: Path) -> PolicyFile:
+def _from_lerobot(path: Path, warn: Callable[[str], None]) -> PolicyFile:
     folder = _lerobot_folder(path.parent)
     if folder is None:
         raise PolicyFileError(f'{path} is no config.json of LeRobot: it says no type of policy')
@@ -212,8 +215,11 @@ def _from_lerobot(path: Path) -> PolicyFile:
     except CheckpointError as error:
         raise PolicyFileError(str(error)) from None
     if found.mistakes:
-        raise PolicyFileError('\n'.join(found.mistakes))
-    return _from_fields(found.fields, folder)
+        raise PolicyFileError('\n'.join(f'{file}: {line}' for file, line in found.mistakes))
+    policy = _from_fields(found.fields, folder)
+    for file, line in found.remarks:
+        warn(f'{file}: {line}')
+    return policy
 
 
 def _from_fields(raw: Any, path: Path) -> PolicyFile:

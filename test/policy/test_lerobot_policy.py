@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 import yaml
 
-from lingbot_va_ros.policy.lerobot_policy import camera_roles, derive_policy
+from lingbot_va_ros.policy.lerobot_policy import camera_roles, lerobot_findings
 from lingbot_va_ros.policy.policy_file import (
     PolicyFileError, Sampling, find_policy_file, load_policy_file)
 
@@ -53,7 +53,9 @@ def mistakes(folder):
 
 
 def remarks(folder):
-    return ' '.join(line for _, line in derive_policy(folder).remarks)
+    found = lerobot_findings(folder)
+    assert {severity for severity, _, _ in found} == {'warning'}
+    return ' '.join(line for _, _, line in found)
 
 
 def test_every_field_comes_from_the_folder(lerobot_folder, untrained_checkpoint):
@@ -94,7 +96,7 @@ def test_every_mistake_is_named_at_once(lerobot_folder):
             'config.json: height: is missing', 'config.json: snr_shift: is missing',
             'config.json: num_layers: is missing', "config.json: camera_layout: 'diagonal'",
             'config.json: action_per_frame: 6', 'config.json: guidance_scale: nan',
-            'config.json: attn_window: 1.0', f'{STATE} cannot be read'):
+            'config.json: attn_window: 1.0', f'{STATE}: cannot be read'):
         assert line in found
 
 
@@ -166,7 +168,25 @@ def test_bad_steps_of_the_post_processor_are_named(lerobot_folder, steps, line):
 def test_a_missing_post_processor_is_named(lerobot_folder):
     (lerobot_folder / 'policy_postprocessor.json').unlink()
     assert mistakes(lerobot_folder) == [
-        f'{lerobot_folder / "policy_postprocessor.json"} does not exist']
+        f'{lerobot_folder / "policy_postprocessor.json"}: does not exist']
+
+
+def test_findings_name_the_file_of_every_mistake(lerobot_folder, untrained_checkpoint):
+    change(lerobot_folder, height='gone')
+    errors = [finding for finding in lerobot_findings(lerobot_folder.parent)
+              if finding[0] == 'error']
+    assert errors == [('error', str(lerobot_folder / 'config.json'), 'height: is missing')]
+    change(lerobot_folder, type='act')
+    (severity, _, line), = lerobot_findings(lerobot_folder)
+    assert severity == 'error' and "type is 'act'" in line
+    assert lerobot_findings(untrained_checkpoint) == []
+
+
+def test_loading_warns_of_what_the_folder_does_not_say(lerobot_folder):
+    lines = []
+    load_policy_file(find_policy_file('', lerobot_folder), lines.append)
+    assert any('taken as 10 Hz' in line for line in lines)
+    assert any('one frame late' in line for line in lines)
 
 
 def test_fields_beside_the_config_come_before_it(lerobot_folder):
@@ -183,6 +203,14 @@ def test_a_wrong_field_beside_the_config_is_named(lerobot_folder):
     (lerobot_folder / 'policy.yaml').write_text('action_rate: -1\nrate: 3\n')
     found = '\n'.join(mistakes(lerobot_folder))
     assert 'action_rate' in found and "'rate' was unexpected" in found
+
+
+@pytest.mark.parametrize('text, line', [
+    ('[1, 2]', 'policy.yaml: top level: expected fields'), ('a: [', 'policy.yaml: cannot be read'),
+    ('used_channels: 3', 'used_channels')])
+def test_an_unusable_file_beside_the_config_is_named(lerobot_folder, text, line):
+    (lerobot_folder / 'policy.yaml').write_text(text)
+    assert any(line in found for found in mistakes(lerobot_folder))
 
 
 def test_the_rate_is_that_of_the_data_where_it_is_at_hand(lerobot_folder, tmp_path):
