@@ -38,7 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the server."""
     parser.add_argument(
         '--checkpoint', type=Path, required=True, metavar='FOLDER',
-        help='checkpoint folder in the public layout')
+        help='checkpoint folder, in the public layout or LeRobot\'s')
+    parser.add_argument(
+        '--wan-pretrained-path', default='', metavar='FOLDER',
+        help='folder with vae/, text_encoder/ and tokenizer/ (default: the checkpoint\'s own, or '
+             'what LeRobot\'s config.json says)')
+    parser.add_argument(
+        '--adapter-base', default='', metavar='FOLDER',
+        help='checkpoint that a LoRA adapter was trained on (default: what the adapter says)')
     parser.add_argument(
         '--policy', default='', metavar='NAME',
         help='policy file: a path or the name of a shipped file (default: the checkpoint\'s own)')
@@ -54,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--dtype', choices=('auto', 'float32', 'bfloat16', 'float16'), default='auto',
         help='auto is bfloat16 on cuda and float32 on cpu (default: %(default)s)')
+    parser.add_argument(
+        '--attention', choices=('auto', 'flash', 'sdpa'), default='auto',
+        help='kernel; auto is flash-attn where it is installed and can run (default: %(default)s)')
+    parser.add_argument(
+        '--text-encoder', choices=('release', 'cpu', 'device'), default='release',
+        help='where it stays after a new instruction; release frees it (default: %(default)s)')
     parser.add_argument(
         '--seed', type=number(int, 0, 2 ** 31 - 1), default=0, metavar='N',
         help='seed of the starting noise (default: %(default)s)')
@@ -138,12 +151,15 @@ def _load(arguments: argparse.Namespace) -> 'PublicPolicy':
         checkpoint = arguments.checkpoint.expanduser()
         if not checkpoint.is_dir():
             raise CannotServe(f'checkpoint {checkpoint} is not a folder')
-        policy = load_policy_file(find_policy_file(arguments.policy, checkpoint))
+        policy = load_policy_file(find_policy_file(arguments.policy, checkpoint, _log.info))
         video, action, memory_chunks = sampling_of(arguments, policy)
         device = choose_device(arguments.device)
         engine = load_engine(
             checkpoint, policy, video, action, memory_chunks, arguments.seed, device,
-            choose_dtype(arguments.dtype, device), _log.info)
+            choose_dtype(arguments.dtype, device), _log.info, attention=arguments.attention,
+            text_encoder=arguments.text_encoder,
+            wan_pretrained_path=arguments.wan_pretrained_path,
+            adapter_base=arguments.adapter_base)
     except (CheckpointError, PolicyFileError, ValueError) as error:
         raise CannotServe('; '.join(str(error).splitlines())) from None
     if not policy.trained:

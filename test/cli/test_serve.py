@@ -1,4 +1,4 @@
-"""A client of the public protocol gets what the session computes, whatever others send meanwhile."""
+"""A client of the public protocol gets what the session computes, whatever else is sent."""
 
 import os
 from pathlib import Path
