@@ -116,7 +116,8 @@ def _scalar(entries: Dict[Any, Any]) -> np.generic:
     if type(value) not in (bool, int, float):
         raise WireError(f'scalar {_short(value)}; expected a number')
     try:
-        return dtype.type(value)
+        with np.errstate(over='ignore'):  # too large for a float: infinite
+            return dtype.type(value)
     except (OverflowError, ValueError):
         raise WireError(f'scalar {_short(value)} is no {dtype.name}') from None
 
