@@ -161,6 +161,8 @@ class Engine:
         :raises ValueError: another number of actions.
         """
         per_frame = self.shape.actions
+        if not self._seen:
+            raise ValueError('no frame was seen since the last commit')
         if executed.shape != (len(self._seen) * per_frame, len(self.policy.used_channels)):
             raise ValueError(
                 f'executed actions of shape {list(executed.shape)} for {len(self._seen)} frames '

@@ -104,14 +104,21 @@ class Plan:
 
         All joints slow down evenly and rest together, inside the acceleration limits (the cubic
         between the two knots is exactly that parabola). A plan may ask for more speed than the
-        arm is let have; the stop begins at no more than the arm can have.
+        arm is let have; the stop begins at no more than the arm can have. Where a joint would come
+        to rest outside its position limits all stop harder: a stop must never be refused.
         """
         position, velocity = self.sample(now_ns)
         velocity = np.clip(velocity, -limits.velocity, limits.velocity)
-        duration = float(np.max(np.abs(velocity) / limits.acceleration, initial=0.0))
+        speed = np.abs(velocity)
+        room = np.maximum(np.where(
+            velocity > 0, limits.upper - position, position - limits.lower), 0.0)
+        moving = speed > 0
+        duration = min(
+            float(np.max(speed / limits.acceleration, initial=0.0)),
+            float(np.min(2 * room[moving] / speed[moving], initial=np.inf)))
         if duration < SHORTEST_STOP:
             return resting_at(now_ns, position)
-        rest = np.clip(position + velocity * duration / 2, limits.lower, limits.upper)
+        rest = position + velocity * duration / 2
         return Plan(
             np.array([now_ns, now_ns + math.ceil(duration * NANOSECONDS)], np.int64),
             np.stack((position, rest)), np.stack((velocity, np.zeros_like(velocity))))
