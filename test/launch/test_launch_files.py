@@ -87,7 +87,7 @@ def test_the_policy_speaks_to_the_mux_in_any_namespace(described, untrained_chec
 @pytest.mark.parametrize('arguments, words', [
     ({}, ['checkpoint is empty', 'autostart:=false']),
     ({'checkpoint': '/nowhere/weights'}, ['/nowhere/weights is not a folder']),
-    ({'checkpoint': '{empty}'}, ['policy.yaml does not exist']),
+    ({'checkpoint': '{empty}'}, ['empty holds no policy.yaml']),
     ({'autostart': 'maybe'}, ["autostart is 'maybe'", 'true or false']),
     ({'use_sim_time': ''}, ["use_sim_time is ''", 'true or false']),
     ({'use_respawn': '2'}, ["use_respawn is '2'", 'true or false']),
@@ -111,7 +111,6 @@ def test_a_bad_argument_is_refused_in_one_line(described, tmp_path, arguments, w
     line = fault_of(described, 'sim', **given)
     assert all(word in line for word in words), line
     assert '\n' not in line
-    assert ';' not in line or len(arguments) == 0 or words[0] in line.split('; expected')[0]
 
 
 def test_all_bad_arguments_are_named_at_once(described):
