@@ -10,6 +10,7 @@ from typing import Optional, Sequence
 COMMANDS = {
     'demo': 'drive the simulated robot over ROS 2 and leave a report and a video',
     'serve': 'serve a checkpoint to the public websocket clients',
+    'check': 'check checkpoint, policy file and embodiment, and say how much memory they take',
 }
 
 

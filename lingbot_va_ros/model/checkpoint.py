@@ -133,12 +133,13 @@ def read_tensors(
     """
     for path in files:
         try:
-            with safe_open(str(path), framework='pt', device=str(device)) as file:
-                for name in file.keys():
-                    if wanted is None or name in wanted:
-                        yield name, file.get_tensor(name), path
-        except (SafetensorError, OSError) as error:
+            mapped = safe_open(str(path), framework='pt', device=str(device))
+        except (SafetensorError, OSError, RuntimeError) as error:  # the last is a failed mapping
             raise CheckpointError(f'{path} cannot be read: {error}') from None
+        with mapped as file:
+            for name in file.keys():
+                if wanted is None or name in wanted:
+                    yield name, file.get_tensor(name), path
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,9 @@ def read_headers(path: Path) -> Dict[str, Header]:
     """
     headers = {}
     try:
-        with safe_open(str(path), framework='pt') as file:
+        # For torch, safetensors maps the whole file as memory that could be written to, which a
+        # machine with less memory than the file has bytes may refuse.
+        with safe_open(str(path), framework='np') as file:
             for name in file.keys():
                 tensor = file.get_slice(name)
                 headers[name] = Header(tuple(tensor.get_shape()), tensor.get_dtype())

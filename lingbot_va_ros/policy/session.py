@@ -14,6 +14,7 @@ from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.policy_file import Sampling
 
 CLEAN = 0.0  # the time step of what has been seen or done
+SPARE_CHUNKS = 2  # room in the memory's buffer beyond its capacity
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ class Session:
         self.text_rows = 2 if max(video.guidance, action.guidance) > 1 else 1
         chunk = self.video_tokens + shape.action_tokens
         self.memory = KVMemory(
-            config.num_layers, self.text_rows, memory_chunks * chunk, 2 * chunk, config.heads,
-            config.head_dim, network.device, network.dtype)
+            config.num_layers, self.text_rows, memory_chunks * chunk,
+            SPARE_CHUNKS * chunk, config.heads, config.head_dim, network.device, network.dtype)
         self.channel_mask = torch.zeros(1, config.action_channels, 1, 1, 1, device=network.device)
         self.channel_mask[:, list(used_channels)] = 1
         self.text: Optional[TextStates] = None

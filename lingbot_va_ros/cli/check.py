@@ -1,0 +1,216 @@
+"""
+Check checkpoint, policy file and embodiment, each and against each other, before a robot moves.
+
+Only headers of the weights are read. Prints everything that is wrong at once, and the memory that
+the checkpoint takes on the device. The exit code is 0 only if there is no error.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+
+from lingbot_va_ros.model.errors import CheckpointError
+from lingbot_va_ros.model.lerobot_folder import find_lerobot_folder
+from lingbot_va_ros.policy.lerobot_policy import derive_policy
+from lingbot_va_ros.policy.policy_file import (
+    PolicyFile, PolicyFileError, find_policy_file, load_policy_file)
+from lingbot_va_ros.robot.action_map import JointActionMap
+from lingbot_va_ros.robot.embodiment import Embodiment, EmbodimentError, load_embodiment
+
+DTYPE_BYTES = {'bfloat16': 2, 'float16': 2, 'float32': 4}
+GIGABYTE = 10 ** 9
+PARTS = {
+    'transformer': 'transformer',
+    'kv_memory': 'memory (keys and values)',
+    'text_states': 'text (keys and values)',
+    'vae_encoder': 'VAE encoder',
+    'vae_decoder': 'VAE decoder',
+    'text_encoder': 'text encoder',
+}
+TOTALS = {
+    'acting': 'acting (the first four)',
+    'imagining': 'with imagined video',
+    'with_text_encoder_on_device': 'with text_encoder: device',
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found, as it stands in the JSON; the severity is `error` or `warning`."""
+
+    severity: str
+    where: str
+    message: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the check."""
+    parser.add_argument('--checkpoint', type=Path, metavar='FOLDER', help='checkpoint folder')
+    parser.add_argument(
+        '--policy', default='', metavar='NAME',
+        help='policy file: a path or the name of a shipped file (default: the checkpoint\'s own)')
+    parser.add_argument(
+        '--embodiment', default='', metavar='NAME',
+        help='embodiment file: a path or the name of a shipped file')
+    parser.add_argument(
+        '--dtype', choices=tuple(DTYPE_BYTES), default='bfloat16',
+        help='of the weights, for the memory that they take (default: %(default)s)')
+    parser.add_argument(
+        '--wan-pretrained-path', default='', metavar='FOLDER',
+        help='folder with vae/, text_encoder/ and tokenizer/, where the checkpoint has none')
+    parser.add_argument(
+        '--adapter-base', default='', metavar='FOLDER',
+        help='checkpoint that a LoRA adapter was trained on')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the findings there')
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the findings and return 0, 1 where one is an error, or 2 for nothing to check."""
+    if not (arguments.checkpoint or arguments.policy or arguments.embodiment):
+        print('lingbot_va check: nothing to check; expected --checkpoint, --policy or '
+              '--embodiment', file=sys.stderr)
+        return 2
+    findings: List[Finding] = []
+    policy = _check_policy(arguments, findings)
+    budget = None
+    if arguments.checkpoint:
+        budget = _check_checkpoint(arguments, policy, findings)
+    embodiment = _check_embodiment(arguments.embodiment, findings)
+    if policy is not None and embodiment is not None:
+        findings.extend(compare(policy, embodiment))
+    ok = not any(finding.severity == 'error' for finding in findings)
+    for finding in findings:
+        print(f'{finding.severity}: {finding.where}: {finding.message}')
+    if budget is not None:
+        _print_budget(budget)
+    errors = sum(finding.severity == 'error' for finding in findings)
+    print(f'{"ok" if ok else "not ok"}: {errors} errors, {len(findings) - errors} warnings')
+    if arguments.json:
+        try:
+            arguments.json.write_text(json.dumps({
+                'ok': ok, 'findings': [asdict(finding) for finding in findings],
+                'budget': budget}, indent=2) + '\n')
+        except OSError as error:
+            print(f'lingbot_va check: {arguments.json} cannot be written: {error.strerror}',
+                  file=sys.stderr)
+            return 1
+    return 0 if ok else 1
+
+
+def _check_policy(
+    arguments: argparse.Namespace, findings: List[Finding],
+) -> Optional[PolicyFile]:
+    checkpoint = arguments.checkpoint and arguments.checkpoint.expanduser()
+    if not arguments.policy and not (checkpoint and checkpoint.is_dir()):
+        return None  # none is asked for, or the missing folder is reported by itself
+    where = arguments.policy or str(checkpoint)
+    try:
+        path = find_policy_file(arguments.policy, checkpoint or Path(), print)
+        where = str(path)
+        policy = load_policy_file(path)
+    except PolicyFileError as error:
+        findings.extend(_errors(where, error))
+        return None
+    if not policy.trained:
+        findings.append(Finding(
+            'warning', where, 'the checkpoint is untrained: its actions mean nothing'))
+    return policy
+
+
+def _check_checkpoint(
+    arguments: argparse.Namespace, policy: Optional[PolicyFile], findings: List[Finding],
+) -> Optional[Dict[str, Any]]:
+    # Slow to import, and only needed here.
+    from lingbot_va_ros.model.inspection import inspect_checkpoint
+    from lingbot_va_ros.policy.budget import CARD_BYTES, memory_budget
+    from lingbot_va_ros.policy.compatibility import policy_mismatches
+
+    checkpoint = arguments.checkpoint.expanduser()
+    found = inspect_checkpoint(
+        checkpoint, arguments.wan_pretrained_path, arguments.adapter_base)
+    findings.extend(Finding('error', fault.where, fault.message) for fault in found.faults)
+    findings.extend(_lerobot_remarks(checkpoint))
+    if policy is None or found.config is None:
+        return None
+    mismatches = policy_mismatches(policy, found.config)
+    findings.extend(
+        Finding('error', f'policy {policy.name} on {checkpoint}', line) for line in mismatches)
+    if mismatches or set(found.numbers) != set(PARTS) - {'kv_memory', 'text_states'}:
+        return None
+    budget = memory_budget(
+        found.numbers, found.config, policy, DTYPE_BYTES[arguments.dtype])
+    return {
+        'policy': policy.name, 'dtype': arguments.dtype, 'guidance_halves': budget.rows,
+        'bytes': {name: budget.parts[name] for name in PARTS}, 'totals': budget.totals,
+        'card_bytes': CARD_BYTES, 'left_on_card': budget.left_on_card}
+
+
+def _lerobot_remarks(checkpoint: Path) -> List[Finding]:
+    """Return what a user of a LeRobot folder should know; mistakes are told with the policy."""
+    try:
+        folder = find_lerobot_folder(checkpoint)
+        remarks = derive_policy(folder).remarks if folder is not None else []
+    except CheckpointError:
+        return []
+    return [Finding('warning', str(where), line) for where, line in remarks]
+
+
+def _check_embodiment(name: str, findings: List[Finding]) -> Optional[Embodiment]:
+    if not name:
+        return None
+    try:
+        return load_embodiment(name)
+    except EmbodimentError as error:
+        findings.extend(_errors(name, error))
+        return None
+
+
+def compare(policy: PolicyFile, embodiment: Embodiment) -> List[Finding]:
+    """Return where a policy and a robot do not go together."""
+    where = f'policy {policy.name} on embodiment {embodiment.name}'
+    found = [
+        Finding('warning', where,
+                f'the embodiment has no camera {name}: images are expected on '
+                f'camera/{name}/image_raw')
+        for name in policy.cameras if name not in embodiment.cameras]
+    try:
+        actions = JointActionMap(embodiment, policy.used_channels)
+    except ValueError as error:
+        return [*found, Finding('error', where, str(error))]
+    used = list(policy.used_channels)
+    ends = actions.to_joints(np.stack((policy.q01[used], policy.q99[used])))
+    limits = embodiment.limits
+    for joint, low, high, lower, upper in zip(
+            embodiment.joints, ends.min(0), ends.max(0), limits.lower, limits.upper):
+        if low < lower - 1e-6 or high > upper + 1e-6:
+            found.append(Finding(
+                'warning', where,
+                f'the quantiles of {joint} reach from {low:.3g} to {high:.3g}, its limits from '
+                f'{lower:.3g} to {upper:.3g}: what is outside is clipped'))
+    return found
+
+
+def _errors(where: str, error: Exception) -> List[Finding]:
+    """Return a finding for each line; a line that begins with its own path keeps only the rest."""
+    return [Finding('error', where, line.removeprefix(f'{where}: '))
+            for line in str(error).splitlines()]
+
+
+def _print_budget(budget: Dict[str, Any]) -> None:
+    halves = 'both guidance halves' if budget['guidance_halves'] == 2 else 'no guidance'
+    print(f'\nmemory on the device, counted from the files: {budget["dtype"]}, policy '
+          f'{budget["policy"]}, {halves}\n  {"":26}{"bytes":>16}{"GB":>9}')
+    for name, label in PARTS.items():
+        print(f'  {label:26}{budget["bytes"][name]:>16,}{budget["bytes"][name] / GIGABYTE:9.2f}')
+    print(f'  {"together":51}  left on a 24 GB card')
+    for name, label in TOTALS.items():
+        total, left = budget['totals'][name], budget['left_on_card'][name]
+        print(f'  {label:26}{total:>16,}{total / GIGABYTE:9.2f}{left / GIGABYTE:9.2f}'
+              f'{"  does not fit" if left < 0 else ""}')
+    print(f'  A 24 GB card has {budget["card_bytes"]:,} bytes. What a forward computes on its '
+          'way, and what CUDA takes\n  for itself, come on top.\n')
