@@ -115,6 +115,20 @@ def test_a_stop_keeps_the_acceleration_limits_and_ends_at_rest(start, actions, s
     np.testing.assert_array_equal(stop.velocities[-1], 0)
 
 
+@quick
+@given(st.floats(-0.99, 0.99), st.floats(-20.0, 20.0))
+def test_a_stop_never_leads_out_of_the_position_limits(place, speed):
+    position = np.full(2, place)
+    bounds = MotionLimits(
+        np.full(2, -1.0), np.full(2, 1.0), np.full(2, 3.0), np.full(2, 2.0))
+    plan = Plan(
+        np.array([0, NANOSECONDS]), np.stack((position, position)),
+        np.array([[speed, -speed / 3], [0.0, 0.0]]))
+    stop = plan.braked(0, bounds)
+    for time in moments(0, stop.end_ns, 20):
+        assert np.all(np.abs(stop.sample(time)[0]) <= 1.0 + 1e-9)
+
+
 def test_a_stop_of_a_resting_plan_stays_where_it_is():
     stop = resting_at(NOW, np.array([0.3, 0.4])).braked(ns(1.0), LIMITS)
     np.testing.assert_array_equal(stop.sample(ns(2.0))[0], [0.3, 0.4])
