@@ -107,10 +107,13 @@ def lerobot_weights(folder: Path, adapter_base: str = '') -> Tuple[Weights, Opti
     folder = Path(folder)
     config = read_json_object(folder / lerobot_folder.CONFIG)
     path = folder / lerobot_folder.ADAPTER_CONFIG
-    if bool(config.get('use_peft')) != path.is_file():
+    wanted, own = bool(config.get('use_peft')), (folder / lerobot_folder.WEIGHTS).is_file()
+    if wanted and not path.is_file():
+        raise CheckpointError(f'{folder}: config.json says use_peft, but {path.name} is missing')
+    if own and path.is_file() and not wanted:
         raise CheckpointError(
-            f'{folder}: config.json says use_peft {config.get("use_peft", False)}, but '
-            f'{path.name} is {"there" if path.is_file() else "missing"}')
+            f'{folder} holds {lerobot_folder.WEIGHTS} and {path.name}, and config.json does not '
+            'say use_peft: expected one of them, or use_peft')
     if not path.is_file():
         return _own_weights(folder), None
     adapter = read_json_object(path)

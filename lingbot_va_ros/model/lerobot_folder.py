@@ -38,7 +38,9 @@ def find_lerobot_folder(checkpoint: Path) -> Optional[Path]:
             kind = read_json_object(folder / CONFIG).get('type')
             if kind != TYPE:
                 said = f'type is {kind!r}' if kind is not None else 'type is missing'
-                raise CheckpointError(f'{folder / CONFIG}: {said}, expected {TYPE!r}')
+                raise CheckpointError(
+                    f'{folder / CONFIG}: {said}, expected {TYPE!r} (LeRobot), or a folder with '
+                    'transformer/ beside it (the public layout)')
             return folder
     return None
 

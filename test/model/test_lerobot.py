@@ -141,6 +141,18 @@ def test_use_peft_without_an_adapter_is_a_contradiction(lerobot_folder):
         find_parts(lerobot_folder)
 
 
+def test_weights_beside_an_unwanted_adapter_are_a_contradiction(
+    lerobot_folder, untrained_checkpoint,
+):
+    weights = (lerobot_folder / 'model.safetensors').read_bytes()
+    make_adapter(lerobot_folder, untrained_checkpoint)
+    change_config(lerobot_folder, use_peft=False)
+    assert find_parts(lerobot_folder).adapter is not None  # nothing else can be meant
+    (lerobot_folder / 'model.safetensors').write_bytes(weights)
+    with pytest.raises(CheckpointError, match='does not say use_peft'):
+        find_parts(lerobot_folder)
+
+
 def test_frozen_parts_come_from_the_config(lerobot_folder, untrained_checkpoint):
     assert find_parts(lerobot_folder).frozen == untrained_checkpoint
 
@@ -156,9 +168,7 @@ def test_frozen_parts_beside_the_weights_are_taken(lerobot_folder):
     assert find_parts(lerobot_folder).frozen == lerobot_folder
 
 
-def test_a_name_on_the_hub_is_never_downloaded(lerobot_folder, monkeypatch, tmp_path):
-    monkeypatch.setenv('HF_HOME', str(tmp_path))
-
+def test_a_name_on_the_hub_is_never_downloaded(lerobot_folder, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError('something reached for the network')
 
