@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 
-from diffusers import AutoencoderKLWan
 import pytest
 from safetensors.torch import load_file, save_file
 import torch
@@ -19,6 +18,7 @@ import yaml
 from lingbot_va_ros.cli import check
 from lingbot_va_ros.cli.main import main
 from lingbot_va_ros.model.checkpoint import destinations, unread_shapes
+from lingbot_va_ros.model.codec import AutoencoderKLWan
 from lingbot_va_ros.model.config import TransformerConfig
 from lingbot_va_ros.model.text import load_text_encoder
 from lingbot_va_ros.policy.engine import load_engine
@@ -372,6 +372,26 @@ def test_public_sizes_are_counted_without_reading_them(untrained_checkpoint, tmp
     assert budget['left_on_card']['imagining'] > 5e9
     assert budget['left_on_card']['with_text_encoder_on_device'] < 0
     assert 'left on a 24 GB card' in done.stdout and 'does not fit' in done.stdout
+
+
+def test_a_folder_of_lerobot_is_checked_with_its_frozen_parts(lerobot_folder, run):
+    code, found = run('--checkpoint', lerobot_folder)
+    assert code == 0, errors(found)
+    assert found['budget']['bytes']['transformer'] > 0
+    assert any('training' in each['message'] for each in found['findings'])
+
+
+def test_mistakes_of_a_lerobot_folder_are_listed_with_those_of_its_frozen_parts(
+        lerobot_folder, checkpoint, run):
+    change_weights(lerobot_folder, lambda tensors: tensors.pop('transformer.proj_out.bias'),
+                   'model.safetensors')
+    shutil.rmtree(checkpoint / 'tokenizer')
+    change_json(lerobot_folder / 'config.json', action_per_frame='many')
+    _, found = run('--checkpoint', lerobot_folder, '--wan-pretrained-path', checkpoint)
+    lines = [f'{where}: {line}' for where, line in errors(found)]
+    for part in ('missing transformer.proj_out.bias', 'tokenizer: is not a folder',
+                 'action_per_frame'):
+        assert any(part in line for line in lines), (part, lines)
 
 
 def test_names_in_the_table_are_those_of_the_budget():

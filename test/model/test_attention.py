@@ -14,7 +14,7 @@ CPU, CUDA = torch.device('cpu'), torch.device('cuda')
 
 @pytest.fixture
 def flash_machine(monkeypatch):
-    """Pretend to be a machine with a GPU and flash-attn; return what flash-attn was called with."""
+    """Pretend to be a machine with a GPU and flash-attn; return what it was called with."""
     calls = []
 
     def flash_attn_func(query, key, value):
