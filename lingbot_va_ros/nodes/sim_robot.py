@@ -197,7 +197,7 @@ class SimRobot(Node):
                 self._pacing = Pacing(self._factor)
             dropped_ns = self._pacing.wait_for(
                 self._simulation.time_ns + tick_ns, self._stopping)
-            if dropped_ns:
+            if dropped_ns and ticks > STATE_RATE:  # in its first second everything is loaded
                 self.get_logger().warning(
                     f'the simulation is {dropped_ns / _NS:.2f} s behind and drops that time: this '
                     f'machine is too slow for realtime_factor {self._factor:g}',
