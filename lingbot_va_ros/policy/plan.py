@@ -112,7 +112,7 @@ class Plan:
         speed = np.abs(velocity)
         room = np.maximum(np.where(
             velocity > 0, limits.upper - position, position - limits.lower), 0.0)
-        moving = speed > 0
+        moving = speed > 1e-9  # slower than that, no stop leads anywhere
         duration = min(
             float(np.max(speed / limits.acceleration, initial=0.0)),
             float(np.min(2 * room[moving] / speed[moving], initial=np.inf)))
