@@ -14,9 +14,7 @@ from typing import Any, Dict, List, Optional
 
 import numpy as np
 
-from lingbot_va_ros.model.errors import CheckpointError
-from lingbot_va_ros.model.lerobot_folder import find_lerobot_folder
-from lingbot_va_ros.policy.lerobot_policy import derive_policy
+from lingbot_va_ros.policy.lerobot_policy import lerobot_findings
 from lingbot_va_ros.policy.policy_file import (
     PolicyFile, PolicyFileError, find_policy_file, load_policy_file)
 from lingbot_va_ros.robot.action_map import JointActionMap
@@ -152,12 +150,7 @@ def _check_checkpoint(
 
 def _lerobot_remarks(checkpoint: Path) -> List[Finding]:
     """Return what a user of a LeRobot folder should know; mistakes are told with the policy."""
-    try:
-        folder = find_lerobot_folder(checkpoint)
-        remarks = derive_policy(folder).remarks if folder is not None else []
-    except CheckpointError:
-        return []
-    return [Finding('warning', str(where), line) for where, line in remarks]
+    return [Finding(*entry) for entry in lerobot_findings(checkpoint) if entry[0] == 'warning']
 
 
 def _check_embodiment(name: str, findings: List[Finding]) -> Optional[Embodiment]:
