@@ -141,12 +141,23 @@ class Engine:
 
         :raises PredictionAborted: see `Session.predict`.
         """
-        config = self.session.network.config
         self.session.discard()
-        noise = chunk_noise(
-            self.seed, self.session.frame, self.shape, config.latent_channels,
-            config.action_channels)
-        prediction = self.session.predict(*noise, self._first, between_steps)
+        return self.predict_further(between_steps)
+
+    def predict_further(
+        self, between_steps: Callable[[], None] = lambda: None, noise: Callable = chunk_noise,
+    ) -> Chunk:
+        """
+        Predict the chunk behind what was predicted last, as if that had come true (open loop).
+
+        :param noise: the starting noise; called as `chunk_noise`.
+        :raises PredictionAborted: see `Session.predict`.
+        """
+        config = self.session.network.config
+        start = noise(
+            self.seed, self.session.frame + self.session.imagined_frames, self.shape,
+            config.latent_channels, config.action_channels)
+        prediction = self.session.predict(*start, self._first, between_steps)
         actions = denormalise(
             prediction.actions, self.policy.used_channels, self.policy.q01, self.policy.q99)
         if prediction.first_frame == 0:
@@ -183,7 +194,6 @@ class Engine:
         """Forget frames that were seen and will not be committed (their interval was cut off)."""
         self._seen = []
 
-    @torch.inference_mode()
     def imagined_video(self, chunk: Chunk) -> np.ndarray:
         """
         Return the pictures that a chunk imagines, uint8 [T, H, W, 3], all views joined.
@@ -193,7 +203,17 @@ class Engine:
         latents = chunk.latents
         if self._last is not None:  # the decoder is causal: give it the frame before
             latents = torch.cat((self._last.to(latents.device), latents), 2)
-        return (self.codec.decode(latents)[1:] * 255).round().byte().cpu().numpy()
+        return self.decode(latents)[1:]
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """
+        Return the pictures of latents, uint8 [1 + 4 (F - 1), H, W, 3], all views joined.
+
+        :param latents: [1, C, F, h, w], the first frame one that began an encoder's stream or
+            stands for it.
+        """
+        return (self.codec.decode(latents) * 255).round().byte().cpu().numpy()
 
     def warm_up(self) -> None:
         """Run one chunk of every kind of forward on grey images, then forget it."""
@@ -211,7 +231,7 @@ def load_engine(
     checkpoint: Path, policy: PolicyFile, video: Sampling, action: Sampling, memory_chunks: int,
     seed: int, device: torch.device, dtype: torch.dtype, progress: Callable[[str], None],
     attention: str = 'auto', text_encoder: str = 'release', instructions: Sequence[str] = (),
-    wan_pretrained_path: str = '', adapter_base: str = '',
+    wan_pretrained_path: str = '', adapter_base: str = '', warm_up: bool = True,
 ) -> Engine:
     """
     Load a checkpoint folder, in the public layout or LeRobot's, and warm it up.
@@ -224,6 +244,7 @@ def load_engine(
     :param text_encoder: where it stays after it was needed, see `Prompts`.
     :param instructions: those to be encoded while loading, so that they can begin at once.
     :param wan_pretrained_path: see `find_parts`, as `adapter_base`.
+    :param warm_up: run a chunk of everything first, so that none is late afterwards.
     :raises CheckpointError: names the file, key or shape at fault.
     :raises ValueError: `attention` or `text_encoder` cannot be had, or the policy file does not
         fit the network; every mistake is named.
@@ -254,7 +275,8 @@ def load_engine(
     progress('loading the video codec')
     codec = load_codec(parts.frozen / 'vae', device, dtype)
     engine = Engine(network, codec, prompts, policy, video, action, memory_chunks, seed)
-    progress('warming up')
-    engine.set_instruction('')
-    engine.warm_up()
+    if warm_up:
+        progress('warming up')
+        engine.set_instruction('')
+        engine.warm_up()
     return engine
