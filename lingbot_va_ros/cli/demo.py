@@ -9,7 +9,6 @@ and the logs in the output folder.
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from lingbot_va_ros.cli.checkpoint import Checkpoint, choose_checkpoint
 from lingbot_va_ros.cli.episode import Episode, summarise
+from lingbot_va_ros.cli.interrupts import INTERRUPTED, signals_interrupt
 from lingbot_va_ros.cli.processes import (
     DemoFailed, NodeProcesses, last_match, node_command, ros_environment)
 from lingbot_va_ros.cli.progress import Progress
@@ -42,7 +42,6 @@ CHUNK_SECONDS = 60.0  # without a new chunk for so long, the policy counts as st
 MAX_HOLDS = 3  # of the mux in one episode that are forgiven
 LATE = ('silent for', 'too old')  # what the mux says where a message came too late
 DISCOVERY_SECONDS = 2.5  # after which processes know each other
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo and return the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
-    with _signals_interrupt():
+    with signals_interrupt():
         try:
             return _run(arguments)
         except DemoFailed as failure:
@@ -323,18 +322,6 @@ def _ros_node() -> Iterator[Tuple[Node, Executor]]:
             node.destroy_node()
     finally:
         rclpy.try_shutdown()
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal do what Ctrl-C does, so that the processes are ended."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _parameter(name: str, value) -> List[str]:

@@ -49,6 +49,11 @@ class Progress:
         if changed and self._live is None:
             self.say(', '.join(f'{name} {value}' for name, value in changed.items()))
 
+    def show_in_panel(self, **fields: str) -> None:
+        """Set fields that change too often for a line each: without a terminal they are lost."""
+        if self._live is not None:
+            self._fields.update(fields)
+
     def refresh(self, now: bool = False) -> None:
         """Draw the panel, if it is time to or `now` asks for it."""
         if self._live is None or (time.monotonic() - self._drawn < REFRESH and not now):

@@ -16,10 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lingbot_va_ros.cli.sampling_options import add_sampling_arguments, number, sampling_of
+from lingbot_va_ros.cli.engine_options import (
+    add_engine_arguments, chosen_policy, load_chosen_engine)
+from lingbot_va_ros.cli.sampling_options import number
 from lingbot_va_ros.cli.websocket_server import ModelServer
-from lingbot_va_ros.model.errors import CheckpointError
-from lingbot_va_ros.policy.policy_file import PolicyFileError, find_policy_file, load_policy_file
 
 if TYPE_CHECKING:  # torch takes seconds to import, and signals are to be answered meanwhile
     from lingbot_va_ros.policy.public_policy import PublicPolicy
@@ -36,19 +36,7 @@ class CannotServe(Exception):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the server."""
-    parser.add_argument(
-        '--checkpoint', type=Path, required=True, metavar='FOLDER',
-        help='checkpoint folder, in the public layout or LeRobot\'s')
-    parser.add_argument(
-        '--wan-pretrained-path', default='', metavar='FOLDER',
-        help='folder with vae/, text_encoder/ and tokenizer/ (default: the checkpoint\'s own, or '
-             'what LeRobot\'s config.json says)')
-    parser.add_argument(
-        '--adapter-base', default='', metavar='FOLDER',
-        help='checkpoint that a LoRA adapter was trained on (default: what the adapter says)')
-    parser.add_argument(
-        '--policy', default='', metavar='NAME',
-        help='policy file: a path or the name of a shipped file (default: the checkpoint\'s own)')
+    add_engine_arguments(parser, checkpoint_required=True)
     parser.add_argument(
         '--host', default='127.0.0.1', metavar='ADDRESS',
         help='address to listen on (default: %(default)s, this machine alone)')
@@ -56,28 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--port', type=number(int, 0, 65535), default=PORT, metavar='N',
         help='port to listen on; 0 takes a free one (default: %(default)s)')
     parser.add_argument(
-        '--device', choices=('auto', 'cuda', 'cpu'), default='auto',
-        help='where the model runs (default: %(default)s)')
-    parser.add_argument(
-        '--dtype', choices=('auto', 'float32', 'bfloat16', 'float16'), default='auto',
-        help='auto is bfloat16 on cuda and float32 on cpu (default: %(default)s)')
-    parser.add_argument(
-        '--attention', choices=('auto', 'flash', 'sdpa'), default='auto',
-        help='kernel; auto is flash-attn where it is installed and can run (default: %(default)s)')
-    parser.add_argument(
-        '--text-encoder', choices=('release', 'cpu', 'device'), default='release',
-        help='where it stays after a new instruction; release frees it (default: %(default)s)')
-    parser.add_argument(
-        '--seed', type=number(int, 0, 2 ** 31 - 1), default=0, metavar='N',
-        help='seed of the starting noise (default: %(default)s)')
-    parser.add_argument(
         '--max-message-mib', type=number(float, 0.001, 2047), default=64.0, metavar='MIB',
         help='longest request that is taken (default: %(default)g)')
     parser.add_argument(
         '--idle-timeout', type=number(float, 0), default=60.0, metavar='S',
         help='seconds of silence after which another client may begin an episode '
              '(default: %(default)g)')
-    add_sampling_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -143,24 +115,12 @@ def _load(arguments: argparse.Namespace) -> 'PublicPolicy':
 
     :raises CannotServe: in one line what is wrong with it.
     """
-    from lingbot_va_ros.policy.device import choose_device, choose_dtype
-    from lingbot_va_ros.policy.engine import load_engine
     from lingbot_va_ros.policy.public_policy import PublicPolicy
 
     try:
-        checkpoint = arguments.checkpoint.expanduser()
-        if not checkpoint.is_dir():
-            raise CannotServe(f'checkpoint {checkpoint} is not a folder')
-        policy = load_policy_file(find_policy_file(arguments.policy, checkpoint, _log.info))
-        video, action, memory_chunks = sampling_of(arguments, policy)
-        device = choose_device(arguments.device)
-        engine = load_engine(
-            checkpoint, policy, video, action, memory_chunks, arguments.seed, device,
-            choose_dtype(arguments.dtype, device), _log.info, attention=arguments.attention,
-            text_encoder=arguments.text_encoder,
-            wan_pretrained_path=arguments.wan_pretrained_path,
-            adapter_base=arguments.adapter_base)
-    except (CheckpointError, PolicyFileError, ValueError) as error:
+        policy = chosen_policy(arguments, _log.info, _log.warning)
+        engine = load_chosen_engine(arguments, policy, _log.info)
+    except ValueError as error:
         raise CannotServe('; '.join(str(error).splitlines())) from None
     if not policy.trained:
         _log.warning('this checkpoint is UNTRAINED: its actions mean nothing')

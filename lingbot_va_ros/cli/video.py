@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
-import av
 import cv2
 import numpy as np
 
 from lingbot_va_ros.cli.episode import Episode, Picture
+from lingbot_va_ros.cli.mp4 import write_mp4
 
 RATE = 10  # pictures a second
 TILE = 288  # height in pixels of one view
@@ -17,23 +17,11 @@ CAPTION = 32
 IMAGINED_STAYS = 0.5
 BACKGROUND, WHITE, RED, GREY = (24, 24, 24), (235, 235, 235), (255, 90, 80), (150, 150, 150)
 UNTRAINED = 'UNTRAINED network: its actions mean nothing'
-CODECS = ('libx264', 'mpeg4')  # the first one that this build of PyAV has
 
 
 def write_video(path: Path, episode: Episode, trained: bool) -> None:
     """Write the whole episode at real speed; `trained` false is written into every picture."""
-    with av.open(str(path), 'w', options={'movflags': 'faststart'}) as container:
-        stream = None
-        for picture in frames(episode, trained):
-            if stream is None:
-                stream = container.add_stream(_codec(), rate=RATE)
-                stream.height, stream.width = picture.shape[:2]
-                stream.pix_fmt = 'yuv420p'
-                if stream.codec_context.name == 'libx264':
-                    stream.options = {'crf': '20', 'preset': 'veryfast'}
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
-        if stream is not None:
-            container.mux(stream.encode(None))
+    write_mp4(path, frames(episode, trained), RATE)
 
 
 def frames(episode: Episode, trained: bool) -> Iterator[np.ndarray]:
@@ -52,16 +40,6 @@ def frames(episode: Episode, trained: bool) -> Iterator[np.ndarray]:
         picture = np.pad(
             picture, ((0, 0), (0, picture.shape[1] % 2), (0, 0)), constant_values=BACKGROUND[0])
         yield np.concatenate((_headline(picture.shape[1], episode, time, trained), picture))
-
-
-def _codec() -> str:
-    for name in CODECS:
-        try:
-            av.codec.Codec(name, 'w')
-            return name
-        except ValueError:  # unknown to this build
-            continue
-    raise RuntimeError(f'PyAV has none of the video codecs {", ".join(CODECS)}')
 
 
 def _newest(pictures: Sequence[Picture], time: float, stays: float = float('inf')
