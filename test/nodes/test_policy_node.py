@@ -335,22 +335,6 @@ def test_the_status_says_what_the_lifecycle_says(configured):
     assert world.state() == State.PRIMARY_STATE_UNCONFIGURED
 
 
-def test_services_answer_while_the_checkpoint_loads(world, untrained_checkpoint):
-    world.set(checkpoint=str(untrained_checkpoint))
-    client = world.node.create_client(ChangeState, f'{NODE}/change_state')
-    assert client.wait_for_service(DEADLINE)
-    loading = client.call_async(ChangeState.Request(
-        transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
-    world.wait_mode(PolicyStatus.LOADING)
-    assert world.call(GetState, 'get_state', GetState.Request(), 5.0).current_state.id == (
-        State.TRANSITION_STATE_CONFIGURING)
-    answer = world.reset()
-    assert not loading.done(), 'loading was over before the services could be tried'
-    assert answer.success and answer.forgotten_frames == 0 and answer.epoch == 2
-    wait_for(loading.done, 'configure', 120.0)
-    assert loading.result().success
-
-
 def test_an_impossible_transition_is_refused_and_the_node_lives(world):
     assert not world.change(Transition.TRANSITION_ACTIVATE)
     assert world.state() == State.PRIMARY_STATE_UNCONFIGURED
@@ -584,3 +568,20 @@ def test_a_clock_that_jumps_back_begins_a_new_epoch(spinning, tmp_path, untraine
         assert nanoseconds(world.plans[-1].header.stamp) < 100 * NS
         spinning.destroy_timer(timer)
         spinning.destroy_publisher(publisher)
+
+
+def test_services_answer_while_the_checkpoint_loads(spinning, tmp_path, untrained_checkpoint):
+    # A process of its own: importing the libraries makes its first configure slow enough.
+    with own_policy(spinning, tmp_path, '/slow', untrained_checkpoint) as (world, _, _log):
+        client = world.node.create_client(ChangeState, f'{world.name}/change_state')
+        assert client.wait_for_service(DEADLINE)
+        loading = client.call_async(ChangeState.Request(
+            transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
+        world.wait_mode(PolicyStatus.LOADING)
+        state = world.call(GetState, 'get_state', GetState.Request(), 5.0).current_state.id
+        answer = world.reset()
+        assert not loading.done(), 'loading was over before the services could be tried'
+        assert state == State.TRANSITION_STATE_CONFIGURING
+        assert answer.success and answer.forgotten_frames == 0 and answer.epoch == 2
+        wait_for(loading.done, 'configure', 120.0)
+        assert loading.result().success

@@ -304,7 +304,9 @@ def test_does_not_start_with_a_bad_parameter(ros, tmp_path, parameters, reason):
     with open(tmp_path / 'log', 'w') as output:
         process = start(parameters, output)
     assert process.wait(timeout=15.0) == 1
-    lines = (tmp_path / 'log').read_text().strip().splitlines()
+    log = (tmp_path / 'log').read_text()
+    # Kilted's Fast DDS adds a line of its own about the variable that Jazzy's reads.
+    lines = [line for line in log.strip().splitlines() if 'PROFILES_FILE' not in line]
     assert len(lines) == 1
     assert reason in lines[0]
 
