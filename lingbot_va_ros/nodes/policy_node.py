@@ -22,7 +22,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import JumpThreshold
+from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
@@ -50,6 +50,9 @@ from lingbot_va_ros.srv import ResetMemory, SetInstruction
 
 # rad or m; beyond it the arm counts as moved by somebody else and the plan starts from where it is
 START_TOLERANCE = 0.05
+# A stamp may be ahead of a simulated clock that advances in steps. Further ahead it is of another
+# clock, or of the time before a simulation was reset: kept, it would hide all that come after it.
+MAX_AHEAD = 1.0  # seconds
 CONTROL_PRIORITY = 40  # below the mux's, which must never wait for this process
 ANSWER_SECONDS = 30.0  # longer than any forward and text encoding; a lost thread must not hang
 GRAPH_PERIOD = 0.1
@@ -124,9 +127,12 @@ class PolicyNode(LifecycleNodeMixin, Node):
                 (ResetMemory, '~/reset_memory', self._on_reset_memory),
                 (SetInstruction, '~/set_instruction', self._on_set_instruction)):
             self.create_service(kind, name, callback, callback_group=self._services_group)
-        self.create_timer(0.5, self._publish_status)
-        self.create_timer(1.0, self._publish_diagnostics)
-        self.create_timer(GRAPH_PERIOD, self._look_at_graph)
+        # Simulated time may rest or not have begun; what the node says must go on.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        for period, callback in (
+                (0.5, self._publish_status), (1.0, self._publish_diagnostics),
+                (GRAPH_PERIOD, self._look_at_graph)):
+            self.create_timer(period, callback, clock=steady)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
@@ -177,8 +183,9 @@ class PolicyNode(LifecycleNodeMixin, Node):
     @logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Send a stop and keep the memory."""
+        self._slot.stop()
+        self._wait(self._worker.stop('inactive'))  # no chunk may follow the last stop
         self._stop_streaming()
-        self._wait(self._worker.stop('inactive'))
         self._phase = 'inactive'
         self._publish_status()
         return TransitionCallbackReturn.SUCCESS
@@ -367,6 +374,8 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     def _obstacle(self) -> Optional[str]:
         now = self._now()
+        if now == 0 and self.get_clock().ros_time_is_active:
+            return '/clock: silent, or it stands at 0 (use_sim_time is true)'
         if self._executed is not None and not self._executed_publishers:
             return 'executed: nobody publishes what the arm was sent'
         for name, fault in list(self._camera_faults.items()):
@@ -464,21 +473,25 @@ class PolicyNode(LifecycleNodeMixin, Node):
     # Inputs: keep a reference, nothing else
 
     def _on_image(self, camera: str, message: Image) -> None:
+        self._keep_image(camera, message, image_fault(message))
+
+    def _on_compressed(self, camera: str, message: CompressedImage) -> None:
+        self._keep_image(camera, message, None)
+
+    def _keep_image(self, camera: str, message, fault: Optional[str]) -> None:
         observations = self._observations
         if observations is None:
             return
-        fault = image_fault(message)
+        stamp = nanoseconds_of(message.header.stamp)
+        if not fault and stamp > self._now() + MAX_AHEAD * NANOSECONDS:
+            fault = f'stamps are more than {MAX_AHEAD:g} s ahead of this node\'s clock'
         if fault:
             if self._camera_faults.get(camera) != fault:
                 self.get_logger().error(f'camera {camera}: {fault}')
             self._camera_faults[camera] = fault
             return
         self._camera_faults.pop(camera, None)
-        observations.add(camera, nanoseconds_of(message.header.stamp), message)
-
-    def _on_compressed(self, camera: str, message: CompressedImage) -> None:
-        if self._observations is not None:
-            self._observations.add(camera, nanoseconds_of(message.header.stamp), message)
+        observations.add(camera, stamp, message)
 
     def _on_joint_state(self, message: JointState) -> None:
         if self._measured is not None:
@@ -510,13 +523,15 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     def _on_clock_jump(self, jump) -> None:
         """Begin a new epoch when the clock went back: what was seen has stamps of the future."""
-        if jump.delta.nanoseconds >= 0 or self._phase not in ('inactive', 'active'):
+        if jump.delta.nanoseconds >= 0:
             return
-        self.get_logger().warning(
-            f'the clock jumped back by {-jump.delta.nanoseconds / 1e9:.3f} s: new epoch')
         for part in (self._observations, self._executed, self._measured):
             if part is not None:
                 part.clear()
+        if self._phase not in ('inactive', 'active'):
+            return
+        self.get_logger().warning(
+            f'the clock jumped back by {-jump.delta.nanoseconds / 1e9:.3f} s: new epoch')
         self._last_chunk_ns = 0
         self._slot.clear()
         self._worker.reset()
