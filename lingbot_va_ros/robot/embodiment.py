@@ -43,12 +43,18 @@ class Gripper:
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm: at most seven joints from base to tool, and its gripper."""
+    """
+    One arm: at most seven joints from base to tool, and its gripper.
+
+    End-effector poses are those of the link `tool_frame` in the link `base_frame`, which without
+    one of its own is the embodiment's.
+    """
 
     side: str
     joints: tuple[str, ...]
     gripper: Optional[Gripper] = None
     tool_frame: Optional[str] = None
+    base_frame: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -363,12 +369,13 @@ def _read_arms(entries: list, links: set[str]):
         sides.add(entry['side'])
         for number, name in enumerate(entry['joints']):
             use(name, ('arms', index, 'joints', number))
-        tool = entry.get('tool_frame')
-        if tool is not None and tool not in links:
-            mistakes.append((('arms', index, 'tool_frame'), f"the URDF has no link '{tool}'"))
+        for key in ('base_frame', 'tool_frame'):
+            if key in entry and entry[key] not in links:
+                mistakes.append((('arms', index, key), f"the URDF has no link '{entry[key]}'"))
         gripper = entry.get('gripper')
         arms.append(Arm(
-            side=entry['side'], joints=tuple(entry['joints']), tool_frame=tool,
+            side=entry['side'], joints=tuple(entry['joints']),
+            tool_frame=entry.get('tool_frame'), base_frame=entry.get('base_frame'),
             gripper=None if gripper is None else Gripper(
                 gripper['joint'], float(gripper['open']), float(gripper['closed']))))
     for index, arm in enumerate(arms):

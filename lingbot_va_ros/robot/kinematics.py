@@ -1,0 +1,251 @@
+"""Forward and inverse kinematics of one arm, from the embodiment's URDF, with pinocchio."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pinocchio as pin
+
+from lingbot_va_ros.robot.embodiment import Arm, Embodiment
+from lingbot_va_ros.robot.poses import PoseError, described
+
+# What the iteration aims at: m and rad, far below what an arm can do.
+AIM = 1e-8
+# A pose that is missed by no more than this counts as reached (at the rim of the workspace and at
+# singularities the last digits cost many iterations, and a network's poses carry more noise).
+REACHED_TRANSLATION = 1e-3  # m
+REACHED_ROTATION = 1e-2  # rad
+# No joint moves further than this from one action to the next (rad; m for prismatic joints):
+# a pose that needs more lies on another branch, or beyond a singularity.
+LARGEST_STEP = 0.6
+STEP_OF_ITERATION = 0.3  # rad or m; the linearisation is worth nothing further away
+ITERATIONS = 60
+WAYPOINTS = 24  # on the way to the first pose of a chunk where it is far
+# Damping (Levenberg-Marquardt) in units of the squared error, and bounds of its factor.
+FIRST_DAMPING = 1e-2
+LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e6
+FLOOR = 1e-12  # keeps a singular system solvable
+
+
+class OutOfReach(PoseError):
+    """An arm cannot take a pose; the message names arm, action, pose and the distance left."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Joint positions [n], and what is left to the pose: m and rad."""
+
+    joints: np.ndarray
+    translation_left: float
+    rotation_left: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether the pose counts as reached."""
+        return (self.translation_left <= REACHED_TRANSLATION
+                and self.rotation_left <= REACHED_ROTATION)
+
+
+class ArmKinematics:
+    """
+    One arm from its base frame to its tool frame.
+
+    Joints are in the arm's own order, [n] in rad (m for prismatic joints); poses are homogeneous
+    matrices [4, 4] of the tool frame in the base frame, in m. All other joints of the URDF are
+    held at 0, which must not matter.
+
+    :raises ValueError: frames are missing, or the chain between them is not made of the arm's
+        joints.
+    """
+
+    def __init__(self, embodiment: Embodiment, arm: Arm):
+        self.arm = arm
+        self.side = arm.side
+        base = arm.base_frame or embodiment.base_frame
+        missing = [name for name, frame in (
+            ('base_frame', base), ('tool_frame', arm.tool_frame)) if not frame]
+        if missing:
+            raise ValueError(
+                f"embodiment '{embodiment.name}': the {arm.side} arm has no "
+                f'{" and no ".join(missing)}; end-effector poses need both, as links of the URDF')
+        columns = [embodiment.joints.index(joint) for joint in arm.joints]
+        self.lower = embodiment.limits.lower[columns]
+        self.upper = embodiment.limits.upper[columns]
+        self._model = _reduced_model(embodiment.urdf, arm, base)
+        self._data = self._model.createData()
+        self._tool = self._model.getFrameId(arm.tool_frame)
+        # pinocchio's order is the tree's, the arm's may be another.
+        self._place = np.array([
+            self._model.joints[self._model.getJointId(joint)].idx_q for joint in arm.joints])
+        pin.framesForwardKinematics(self._model, self._data, pin.neutral(self._model))
+        self._from_base = self._data.oMf[self._model.getFrameId(base)].inverse()
+        self._to_base = self._from_base.inverse()
+
+    def forward(self, joints: np.ndarray) -> np.ndarray:
+        """Return the pose [4, 4] of the tool frame in the base frame."""
+        return (self._from_base * self._tool_at(np.asarray(joints, dtype=np.float64))).homogeneous
+
+    def follow(self, poses: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """
+        Return joint positions [m, n] that take a chunk's poses [m, 4, 4] one after the other.
+
+        The first is sought from `start` [n] (on a straight way of poses where it is far), each
+        other from the one before, so that the arm stays on its branch. All lie inside the
+        limits; a joint that comes to its limit rests there while the others go on.
+
+        :raises OutOfReach: the first pose that cannot be taken, or not without a jump.
+        """
+        rows = np.empty((len(poses), len(self.lower)))
+        at = np.clip(np.asarray(start, dtype=np.float64), self.lower, self.upper)
+        step = np.zeros_like(at)
+        for number, pose in enumerate(poses):
+            target = self._to_base * pin.SE3(pose)
+            # The way goes on as it went: one iteration less.
+            found = self._seek(target, np.clip(at + step, self.lower, self.upper))
+            if number == 0 and self._jumps(found, at):
+                found = self._approach(target, at)
+            elif number > 0 and self._jumps(found, at):
+                found = self._seek(target, at)
+            self._check(found, at, pose, number, len(poses))
+            step = found.joints - at if number > 0 else step
+            rows[number] = at = found.joints
+        return rows
+
+    def _tool_at(self, joints: np.ndarray) -> pin.SE3:
+        q = np.empty_like(joints)
+        q[self._place] = joints
+        pin.framesForwardKinematics(self._model, self._data, q)
+        return self._data.oMf[self._tool]
+
+    def _error_and_jacobian(self, joints: np.ndarray, target: pin.SE3):
+        """Return the twist [6] in the tool frame that is left to a pose, and its Jacobian."""
+        q = np.empty_like(joints)
+        q[self._place] = joints
+        pin.computeJointJacobians(self._model, self._data, q)
+        left = pin.updateFramePlacement(self._model, self._data, self._tool).actInv(target)
+        jacobian = pin.getFrameJacobian(
+            self._model, self._data, self._tool, pin.ReferenceFrame.LOCAL)
+        error = pin.log6(left).vector
+        return error, pin.Jlog6(left.inverse()) @ jacobian[:, self._place]
+
+    def _seek(self, target: pin.SE3, start: np.ndarray) -> Found:
+        """
+        Return what damped least squares find from `start`, inside the limits.
+
+        Levenberg-Marquardt with the damping in proportion to the squared error (Sugihara 2011), so
+        that it is robust at singularities and still converges quadratically. Joints whose step
+        would leave the limits are set onto them, and the others are solved for again.
+        """
+        joints, factor = start, FIRST_DAMPING
+        error, jacobian = self._error_and_jacobian(joints, target)
+        cost = error @ error
+        for _ in range(ITERATIONS):
+            if cost < AIM * AIM:
+                break
+            step = self._step(error, jacobian, joints, factor * cost + FLOOR)
+            if np.abs(step).max() < 1e-12:
+                break  # at a limit or at the rim: it goes no nearer
+            tried = np.clip(joints + step, self.lower, self.upper)
+            error_there, jacobian_there = self._error_and_jacobian(tried, target)
+            cost_there = error_there @ error_there
+            if cost_there < cost:
+                slow = cost_there > 0.9999 * cost
+                joints, error, jacobian, cost = tried, error_there, jacobian_there, cost_there
+                if slow and factor <= LEAST_DAMPING:
+                    break
+                factor = max(factor / 10, LEAST_DAMPING)
+            elif factor >= MOST_DAMPING:
+                break
+            else:
+                factor = min(factor * 30, MOST_DAMPING)
+        left = self._tool_at(joints).actInv(target)
+        return Found(
+            joints, float(np.linalg.norm(left.translation)),
+            float(np.linalg.norm(pin.log3(left.rotation))))
+
+    def _step(self, error, jacobian, joints, damping: float) -> np.ndarray:
+        """Return the damped step [n] towards the pose that stays inside the limits."""
+        lowest, highest = self.lower - joints, self.upper - joints
+        step = np.zeros_like(joints)
+        free = np.ones(len(joints), dtype=bool)
+        while free.any():
+            rest = error - jacobian[:, ~free] @ step[~free]
+            some = jacobian[:, free]
+            normal = some.T @ some
+            normal.flat[::len(normal) + 1] += damping
+            step[free] = np.linalg.solve(normal, some.T @ rest)
+            outside = free & ((step < lowest) | (step > highest))
+            if not outside.any():
+                break
+            step[outside] = np.clip(step[outside], lowest[outside], highest[outside])
+            free &= ~outside
+        return step * min(1.0, STEP_OF_ITERATION / max(np.abs(step).max(), 1e-12))
+
+    def _approach(self, target: pin.SE3, start: np.ndarray) -> Found:
+        """Go to a far pose on a straight way, so that it is found on the present branch."""
+        origin = self._tool_at(start).copy()
+        joints = start
+        for part in np.linspace(0.0, 1.0, WAYPOINTS + 1)[1:]:
+            found = self._seek(pin.SE3.Interpolate(origin, target, part), joints)
+            joints = found.joints
+        return found
+
+    def _jumps(self, found: Found, before: np.ndarray) -> bool:
+        return not found.reached or np.abs(found.joints - before).max() > LARGEST_STEP
+
+    def _check(self, found: Found, before, pose, number: int, count: int) -> None:
+        where = f'{self.side} arm, action {number + 1} of {count}: the pose {described(pose)}'
+        if not found.reached:
+            raise OutOfReach(
+                f'{where} is out of reach; {found.translation_left:.4f} m and '
+                f'{found.rotation_left:.4f} rad are left{self._at_limits(found.joints)}')
+        step = np.abs(found.joints - before)
+        if number > 0 and step.max() > LARGEST_STEP:
+            joint = int(step.argmax())
+            raise OutOfReach(
+                f'{where} is reached only with a jump: joint {self.arm.joints[joint]} would move '
+                f'{step[joint]:.3f} in one action, at most {LARGEST_STEP} is allowed')
+
+    def _at_limits(self, joints: np.ndarray) -> str:
+        stuck = [
+            name for name, position, lower, upper in zip(
+                self.arm.joints, joints, self.lower, self.upper)
+            if position <= lower or position >= upper]
+        return f', {", ".join(stuck)} at the limit' if stuck else ''
+
+
+def _reduced_model(urdf: Path, arm: Arm, base: str) -> pin.Model:
+    """Return the model in which only the arm's joints move."""
+    model = pin.buildModelFromXML(_without_endless_joints(urdf))
+    tool = model.frames[model.getFrameId(arm.tool_frame)].parentJoint
+    root = model.frames[model.getFrameId(base)].parentJoint
+    chain = {model.names[joint] for joint in model.supports[tool]} ^ {
+        model.names[joint] for joint in model.supports[root]}
+    if chain != set(arm.joints):
+        beside = ', '.join(sorted(chain - set(arm.joints))) or 'none'
+        outside = ', '.join(sorted(set(arm.joints) - chain)) or 'none'
+        raise ValueError(
+            f'{urdf.name}: between {base} and {arm.tool_frame} there must be exactly the joints '
+            f'of the {arm.side} arm; others there: {beside}; not there: {outside}')
+    held = [joint for joint in range(1, model.njoints) if model.names[joint] not in arm.joints]
+    return pin.buildReducedModel(model, held, pin.neutral(model))
+
+
+def _without_endless_joints(urdf: Path) -> str:
+    """
+    Return the URDF with continuous joints as revolute ones.
+
+    pinocchio keeps an endless joint as a cosine and a sine; the embodiment gives it limits.
+    """
+    robot = ElementTree.parse(urdf).getroot()
+    for joint in robot.findall('joint'):
+        if joint.get('type') == 'continuous':
+            joint.set('type', 'revolute')
+            limit = joint.find('limit')
+            limit = ElementTree.SubElement(joint, 'limit') if limit is None else limit
+            for key, value in (('lower', '-1e3'), ('upper', '1e3')):
+                limit.set(key, value)
+            for key in ('effort', 'velocity'):
+                limit.set(key, limit.get(key, '1e3'))
+    return ElementTree.tostring(robot, encoding='unicode')
