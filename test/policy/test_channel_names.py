@@ -1,6 +1,6 @@
 """The channels of the shipped policies have the names and units that their files speak of."""
 
-from lingbot_va_ros.policy.channels import UNKNOWN, describe_channels
+from lingbot_va_ros.policy.channel_names import UNKNOWN, describe_channels
 from lingbot_va_ros.policy.policy_file import load_policy_file, shipped_policies
 from lingbot_va_ros.resources import shared_file
 
