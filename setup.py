@@ -104,6 +104,7 @@ setup(
         'mujoco>=3.2',
         'numpy>=1.26',
         'opencv-python-headless>=4.6',
+        'pillow>=9.1',
         'pin>=3',
         'PyYAML>=6',
         'rich>=13',

@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lingbot_va_ros.cli.engine_options import (
