@@ -5,12 +5,16 @@ import json
 import math
 from pathlib import Path
 from typing import Optional
-from xml.etree import ElementTree
 
 import jsonschema
 from lingbot_va_ros.resources import share_folder, shared_file
+from lingbot_va_ros.robot.description import (
+    DescriptionError, UrdfJoint, find_description, read_urdf)
 import numpy as np
 import yaml
+
+
+_NO_LIMITS = "joint '{}' has no acceleration and jerk limits"
 
 
 class EmbodimentError(ValueError):
@@ -94,7 +98,8 @@ class Embodiment:
     """
     One robot. `joints` is the order of every command: all arms, then their grippers.
 
-    `home` is [J] in that order. `urdf` is the path of the robot description.
+    `home` is [J] in that order. `urdf` is the path of the robot description as a plain URDF; where
+    the file names xacro or several parts, it lies in the cache folder.
     """
 
     name: str
@@ -107,15 +112,6 @@ class Embodiment:
     urdf: Path
     base_frame: Optional[str] = None
     workspace: Optional[Workspace] = None
-
-
-@dataclass(frozen=True)
-class _UrdfJoint:
-    kind: str
-    lower: float
-    upper: float
-    velocity: float
-    mimics: Optional[str]
 
 
 def load_embodiment(name_or_path: str) -> Embodiment:
@@ -218,73 +214,48 @@ def _not_finite(data, place=()) -> list:
     return []
 
 
-def _read_urdf(path: Path) -> tuple[dict[str, _UrdfJoint], set[str]]:
-    """Return joints by name and the names of the links. Raises ValueError naming the file."""
-    try:
-        robot = ElementTree.parse(path).getroot()
-        joints = {}
-        for joint in robot.findall('joint'):
-            limit = joint.find('limit')
-            attributes = {} if limit is None else limit.attrib
-            mimic = joint.find('mimic')
-            joints[joint.attrib['name']] = _UrdfJoint(
-                kind=joint.attrib['type'],
-                lower=float(attributes.get('lower', 0.0)),
-                upper=float(attributes.get('upper', 0.0)),
-                velocity=float(attributes.get('velocity', 0.0)),
-                mimics=None if mimic is None else mimic.attrib['joint'])
-        return joints, {link.attrib['name'] for link in robot.findall('link')}
-    except OSError as error:
-        raise ValueError(f'URDF {path} cannot be read: {error.strerror}') from None
-    except ElementTree.ParseError as error:
-        raise ValueError(f'URDF {path} is not well-formed XML: {error}') from None
-    except KeyError as error:
-        raise ValueError(f'URDF {path}: a joint or link lacks the attribute {error}') from None
-    except ValueError as error:
-        raise ValueError(f'URDF {path}: a joint limit is not a number: {error}') from None
-
-
-def _find_urdf(name: str, embodiment_file: Path) -> Path:
-    for folder in (embodiment_file.parent, share_folder()):
-        path = folder / name
-        if path.is_file():
-            return path
-    raise ValueError(
-        f'{name} is neither in {embodiment_file.parent} nor in {share_folder()}')
-
-
 def _build(data: dict, path: Path) -> tuple[Optional[Embodiment], list]:
     """Check what the schema cannot say, and return the embodiment or the mistakes."""
     mistakes: list[tuple[tuple, str]] = []
+    urdf_joints, links = None, None
     try:
-        urdf_path = _find_urdf(data['urdf'], path)
-        urdf_joints, links = _read_urdf(urdf_path)
-    except ValueError as error:
+        urdf_path = find_description(data['urdf'], path)
+        urdf_joints, links = read_urdf(urdf_path)
+    except DescriptionError as error:
+        # What needs no URDF is checked all the same: the vendor's package may be elsewhere.
         mistakes.append((('urdf',), str(error)))
-        return None, mistakes
 
     arms, joints, mistakes_of_arms = _read_arms(data['arms'], links)
     mistakes += mistakes_of_arms
     where_used = dict(joints)
     names = tuple(where_used)
-    if 'base_frame' in data and data['base_frame'] not in links:
+    if links is not None and 'base_frame' in data and data['base_frame'] not in links:
         mistakes.append((('base_frame',), f"the URDF has no link '{data['base_frame']}'"))
 
+    grippers = {
+        arm.gripper.joint: index for index, arm in enumerate(arms) if arm.gripper is not None}
     rows = {}
     for name, place in where_used.items():
-        in_urdf = urdf_joints.get(name)
-        if in_urdf is None:
+        in_urdf = None if urdf_joints is None else urdf_joints.get(name)
+        if urdf_joints is None:
+            if name not in data['limits']:
+                mistakes.append((('limits',), _NO_LIMITS.format(name)))
+        elif in_urdf is None:
             mistakes.append((place, f"the URDF {urdf_path.name} has no joint '{name}'"))
         elif in_urdf.kind not in ('revolute', 'prismatic', 'continuous'):
             mistakes.append((place, f"joint '{name}' is {in_urdf.kind} and cannot be commanded"))
         elif in_urdf.mimics:
             mistakes.append((place, f"joint '{name}' mimics '{in_urdf.mimics}'; command that one"))
         elif name not in data['limits']:
-            mistakes.append((('limits',), f"joint '{name}' has no acceleration and jerk limits"))
+            mistakes.append((('limits',), _NO_LIMITS.format(name)))
         else:
             row, wrong = _merge_limits(in_urdf, data['limits'][name])
             if not wrong:
                 rows[name] = row
+            if name in grippers:
+                wrong_unit = _check_unit(data['arms'][grippers[name]]['gripper'], in_urdf)
+                mistakes += [(('arms', grippers[name], 'gripper', 'unit'), message)
+                             for message in wrong_unit]
             mistakes += [(('limits', name, *key), message) for key, message in wrong]
     for section in ('limits', 'home'):
         for name in data[section]:
@@ -350,7 +321,7 @@ def _frozen(values) -> np.ndarray:
     return array
 
 
-def _read_arms(entries: list, links: set[str]):
+def _read_arms(entries: list, links: Optional[set[str]]):
     """Return the arms, the joints with their places in command order, and mistakes."""
     mistakes = []
     arms = []
@@ -370,7 +341,7 @@ def _read_arms(entries: list, links: set[str]):
         for number, name in enumerate(entry['joints']):
             use(name, ('arms', index, 'joints', number))
         for key in ('base_frame', 'tool_frame'):
-            if key in entry and entry[key] not in links:
+            if links is not None and key in entry and entry[key] not in links:
                 mistakes.append((('arms', index, key), f"the URDF has no link '{entry[key]}'"))
         gripper = entry.get('gripper')
         arms.append(Arm(
@@ -384,7 +355,7 @@ def _read_arms(entries: list, links: set[str]):
     return tuple(arms), joints, mistakes
 
 
-def _merge_limits(in_urdf: _UrdfJoint, given: dict) -> tuple[tuple, list]:
+def _merge_limits(in_urdf: UrdfJoint, given: dict) -> tuple[tuple, list]:
     """Return (lower, upper, velocity, acceleration, jerk) and the mistakes as (key path, text)."""
     mistakes = []
     endless = in_urdf.kind == 'continuous'
@@ -410,6 +381,13 @@ def _merge_limits(in_urdf: _UrdfJoint, given: dict) -> tuple[tuple, list]:
                 ('velocity',),
                 f"{velocity:g} is looser than the URDF's {in_urdf.velocity:g}{advice}"))
     return (lower, upper, velocity, given['acceleration'], given['jerk']), mistakes
+
+
+def _check_unit(gripper: dict, in_urdf: UrdfJoint) -> list[str]:
+    unit = 'm' if in_urdf.kind == 'prismatic' else 'rad'
+    if gripper.get('unit', unit) == unit:
+        return []
+    return [f"joint '{gripper['joint']}' is {in_urdf.kind}: its positions are in {unit}"]
 
 
 def _outside(place: tuple, position: float, row: tuple) -> list:

@@ -145,3 +145,26 @@ def test_text_that_is_no_yaml_gives_one_line(tmp_path):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(EmbodimentError, match="'sim_middle'; there are .*sim_left"):
         load_embodiment('sim_middle')
+
+
+def test_what_needs_no_urdf_is_checked_without_one(tmp_path):
+    def change(data):
+        data['urdf'] = {'file': 'package://vendor/arm.urdf', 'install': 'apt install vendor'}
+        data['controllers'].pop()
+        data['home'].pop('j1')
+    lines = mistakes_of(tmp_path, change)
+    assert len(lines) == 3
+    assert "'vendor'" in lines[0] and 'apt install vendor' in lines[0]
+    assert "joint 'j1' has no home position" in lines[1]
+    assert "no controller takes joint 'grip'" in lines[2]
+
+
+def test_the_unit_of_a_gripper_is_that_of_its_joint(tmp_path):
+    lines = mistakes_of(tmp_path, lambda d: d['arms'][0]['gripper'].update(unit='rad'))
+    assert len(lines) == 1
+    assert "arms[0].gripper.unit: joint 'grip' is prismatic: its positions are in m" in lines[0]
+
+
+def test_a_wrong_key_in_the_description_is_named(tmp_path):
+    lines = mistakes_of(tmp_path, lambda d: d.update(urdf={'file': 'arm.urdf', 'argument': {}}))
+    assert len(lines) == 1 and "'argument' was unexpected" in lines[0]
