@@ -17,7 +17,7 @@ import numpy as np
 from lingbot_va_ros.policy.lerobot_policy import lerobot_findings
 from lingbot_va_ros.policy.policy_file import (
     PolicyFile, PolicyFileError, find_policy_file, load_policy_file)
-from lingbot_va_ros.robot.action_map import JointActionMap
+from lingbot_va_ros.robot.action_map import make_action_map
 from lingbot_va_ros.robot.embodiment import Embodiment, EmbodimentError, load_embodiment
 
 DTYPE_BYTES = {'bfloat16': 2, 'float16': 2, 'float32': 4}
@@ -172,11 +172,14 @@ def compare(policy: PolicyFile, embodiment: Embodiment) -> List[Finding]:
                 f'camera/{name}/image_raw')
         for name in policy.cameras if name not in embodiment.cameras]
     try:
-        actions = JointActionMap(embodiment, policy.used_channels)
+        actions = make_action_map(embodiment, policy)
     except ValueError as error:
         return [*found, Finding('error', where, str(error))]
+    if policy.action_frame != 'joints':
+        return found  # which joints the ranges of poses mean depends on where the arm is
     used = list(policy.used_channels)
-    ends = actions.to_joints(np.stack((policy.q01[used], policy.q99[used])))
+    ends = actions.to_joints(
+        np.stack((policy.q01[used], policy.q99[used])), embodiment.home)
     limits = embodiment.limits
     for joint, low, high, lower, upper in zip(
             embodiment.joints, ends.min(0), ends.max(0), limits.lower, limits.upper):

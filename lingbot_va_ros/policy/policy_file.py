@@ -41,6 +41,14 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class DeltaScale:
+    """What 1 means in the channels of an end-effector delta: m and rad (robosuite's defaults)."""
+
+    translation: float = 0.05
+    rotation: float = 0.5
+
+
+@dataclass(frozen=True)
 class PolicyFile:
     """
     What a checkpoint expects and returns.
@@ -49,6 +57,7 @@ class PolicyFile:
     quantiles in robot units per model channel [30] float32. `observation_keys` are the names that
     the public clients use for cameras, per role; empty where there is no such client.
     `mirror_images`: every camera's images are mirrored left to right before they are encoded.
+    `delta_scale` matters with the action frame `eef_delta` only.
     """
 
     name: str
@@ -70,6 +79,7 @@ class PolicyFile:
     trained: bool
     observation_keys: Dict[str, str] = field(default_factory=dict)
     mirror_images: bool = False
+    delta_scale: DeltaScale = DeltaScale()
 
     @property
     def action_period(self) -> float:
@@ -123,6 +133,8 @@ SCHEMA = _fields(
         'observation_keys': {
             'type': 'object', 'additionalProperties': {'type': 'string', 'minLength': 1}},
         'mirror_images': {'type': 'boolean'},
+        'delta_scale': _fields({
+            'translation': _numbers(exclusiveMinimum=0), 'rotation': _numbers(exclusiveMinimum=0)}),
     })
 
 
@@ -242,7 +254,8 @@ def _from_fields(raw: Any, path: Path) -> PolicyFile:
         action=Sampling(**raw['action']), memory_chunks=raw['memory_chunks'],
         forward_dynamics=raw.get('forward_dynamics', False), trained=raw.get('trained', True),
         observation_keys=dict(raw.get('observation_keys', {})),
-        mirror_images=raw.get('mirror_images', False))
+        mirror_images=raw.get('mirror_images', False),
+        delta_scale=DeltaScale(**raw.get('delta_scale', {})))
 
 
 def _inconsistencies(raw: Mapping[str, Any]) -> List[str]:
@@ -268,6 +281,8 @@ def _inconsistencies(raw: Mapping[str, Any]) -> List[str]:
             f'cameras {", ".join(raw["cameras"])}')
     if len(set(keys.values())) != len(keys):
         found.append('observation_keys: two cameras have the same key')
+    if 'delta_scale' in raw and raw['action_frame'] != 'eef_delta':
+        found.append(f'delta_scale: the action_frame is {raw["action_frame"]}, not eef_delta')
     exec_steps = raw['video'].get('exec_steps', -1)
     if exec_steps == 0 or exec_steps > raw['video']['steps'] + 1:
         found.append(

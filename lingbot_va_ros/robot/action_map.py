@@ -1,14 +1,43 @@
-"""Model channels to joints and back: which of the network's 30 channels moves which joint."""
+"""Actions to joints and back: the map that a policy needs on an embodiment."""
+
+from typing import Optional, Protocol
 
 import numpy as np
 
+from lingbot_va_ros.policy.policy_file import PolicyFile
+from lingbot_va_ros.robot.channels import (
+    FIRST_JOINT_CHANNEL, GRIPPER_CHANNEL, POSE_CHANNELS, misfit, unknown_channels)
 from lingbot_va_ros.robot.embodiment import Embodiment
 
-# Channel layout of the public LingBot-VA checkpoints.
-CHANNELS = 30
-POSE_CHANNELS = range(0, 14)
-FIRST_JOINT_CHANNEL = {'left': 14, 'right': 21}
-GRIPPER_CHANNEL = {'left': 28, 'right': 29}
+
+class ActionMap(Protocol):
+    """
+    What every kind of action has: a way to joints and the same way back.
+
+    `begin(joints [J])` is told where the arm is when an episode begins. `to_joints(actions
+    [n, C_used], start [J])` gives joint positions [n, J] and may raise a PoseError;
+    `from_joints(joints [n, J], before [J])` gives actions. `start` and `before` are the joint
+    positions right before the first row.
+    """
+
+    def begin(self, joints: np.ndarray) -> None: ...
+
+    def to_joints(self, actions: np.ndarray, start: np.ndarray) -> np.ndarray: ...
+
+    def from_joints(self, joints: np.ndarray, before: np.ndarray) -> np.ndarray: ...
+
+
+def make_action_map(embodiment: Embodiment, policy: PolicyFile) -> ActionMap:
+    """
+    Return the map for the policy's `action_frame`.
+
+    :raises ValueError: the policy's channels and the embodiment do not go together.
+    """
+    if policy.action_frame == 'joints':
+        return JointActionMap(embodiment, policy.used_channels)
+    # pinocchio takes a third of a second to import, and joints need none of it.
+    from lingbot_va_ros.robot.end_effector_map import EndEffectorMap
+    return EndEffectorMap(embodiment, policy)
 
 
 class JointActionMap:
@@ -45,37 +74,33 @@ class JointActionMap:
 
     def _check(self, embodiment: Embodiment, joint_of: dict) -> None:
         used = self.used_channels
-        unknown = sorted({channel for channel in used if not 0 <= channel < CHANNELS})
+        unknown = unknown_channels(used)
         if unknown:
-            raise ValueError(f'channels {unknown} do not exist; there are 0 … {CHANNELS - 1}')
+            raise ValueError(unknown)
         poses = [channel for channel in used if channel in POSE_CHANNELS]
         if poses:
             raise ValueError(
-                f'channels {poses} are end-effector poses; only joint channels (14 … 27) and '
-                'grippers (28, 29) can drive this robot: inverse kinematics is not available')
-        mistakes = []
-        repeated = sorted({channel for channel in used if used.count(channel) > 1})
-        if repeated:
-            mistakes.append(f'channels used twice: {repeated}')
-        without_joint = [channel for channel in used if channel not in joint_of]
-        if without_joint:
-            mistakes.append(f'channels without a joint: {without_joint}')
-        without_channel = [
-            f'{joint} (channel {channel})' for channel, joint in joint_of.items()
-            if channel not in used]
-        if without_channel:
-            mistakes.append(f'joints without a channel: {", ".join(without_channel)}')
+                f'channels {poses} are end-effector poses, and the action_frame is joints; '
+                'expected joint channels (14 … 27) and grippers (28, 29), or an action_frame eef_…')
+        mistakes = misfit(used, joint_of)
         if mistakes:
             raise ValueError(
                 f"embodiment '{embodiment.name}' does not fit the checkpoint's channels: "
-                + '; '.join(mistakes))
+                + mistakes)
 
-    def to_joints(self, actions: np.ndarray) -> np.ndarray:
+    def begin(self, joints: np.ndarray) -> None:
+        """Joints are absolute: nothing depends on where an episode begins."""
+
+    def to_joints(
+        self, actions: np.ndarray, start: Optional[np.ndarray] = None,
+    ) -> np.ndarray:
         """Return joint positions [n, J] (rad, m) of actions [n, C_used] (not normalised)."""
         actions = np.asarray(actions, dtype=np.float64)
         return actions[..., self._columns] * self._gain + self._offset
 
-    def from_joints(self, positions: np.ndarray) -> np.ndarray:
+    def from_joints(
+        self, positions: np.ndarray, before: Optional[np.ndarray] = None,
+    ) -> np.ndarray:
         """Return actions [n, C_used] of joint positions [n, J]: the inverse of `to_joints`."""
         positions = np.asarray(positions, dtype=np.float64)
         actions = np.empty_like(positions)

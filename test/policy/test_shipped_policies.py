@@ -11,7 +11,7 @@ from lingbot_va_ros.model.views import latent_size
 from lingbot_va_ros.policy.policy_file import (
     find_policy_file, load_policy_file, PolicyFileError, shipped_policies)
 from lingbot_va_ros.resources import shared_file
-from lingbot_va_ros.robot.action_map import JointActionMap
+from lingbot_va_ros.robot.action_map import make_action_map
 from lingbot_va_ros.robot.embodiment import load_embodiment
 
 GOLDEN = json.loads(
@@ -74,10 +74,16 @@ def test_every_latent_picture_is_cut_into_whole_patches(name):
     assert rows % patch[1] == 0 and columns % patch[2] == 0
 
 
-@pytest.mark.parametrize('name', ['robotwin', 'libero', 'franka', 'demo'])
-def test_end_effector_channels_drive_no_joints_yet(name):
-    with pytest.raises(ValueError, match='end-effector poses.*inverse kinematics'):
-        JointActionMap(load_embodiment('sim_dual'), load(name).used_channels)
+@pytest.mark.parametrize('name, embodiment', [
+    ('robotwin', 'sim_dual'), ('libero', 'sim_left'), ('franka', 'sim_dual'),
+    ('untrained', 'sim_left')])
+def test_a_policy_drives_a_robot_with_its_arms(name, embodiment):
+    make_action_map(load_embodiment(embodiment), load(name))
+
+
+def test_joints_in_end_effector_channels_drive_no_arm():
+    with pytest.raises(ValueError, match='end-effector poses, and the action_frame is joints'):
+        make_action_map(load_embodiment('sim_dual'), load('demo'))
 
 
 @pytest.mark.parametrize('folder, shipped', [
