@@ -38,14 +38,16 @@ from lingbot_va_ros.nodes.image_conversion import (
 from lingbot_va_ros.nodes.policy_messages import nanoseconds_of, stamp_of
 from lingbot_va_ros.nodes.run import run_node
 from lingbot_va_ros.nodes.ticks import ticks
+from lingbot_va_ros.policy.errors import NotExecutable
 from lingbot_va_ros.policy.executed import ExecutedLog
 from lingbot_va_ros.policy.observation import Observations
 from lingbot_va_ros.policy.plan import NANOSECONDS, MotionLimits, PlanSlot
 from lingbot_va_ros.policy.policy_file import find_policy_file, load_policy_file
 from lingbot_va_ros.policy.worker import Mode, Progress, PublishedChunk, Worker, World
-from lingbot_va_ros.robot.action_map import JointActionMap
+from lingbot_va_ros.robot.action_map import ActionMap, make_action_map
 from lingbot_va_ros.robot.embodiment import load_embodiment
 from lingbot_va_ros.robot.measured import MeasuredJoints
+from lingbot_va_ros.robot.poses import PoseError
 from lingbot_va_ros.srv import ResetMemory, SetInstruction
 
 # rad or m; beyond it the arm counts as moved by somebody else and the plan starts from where it is
@@ -95,7 +97,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             self._on_fault)
         self._embodiment = None
         self._policy = None
-        self._map: Optional[JointActionMap] = None
+        self._map: Optional[ActionMap] = None
         self._measured: Optional[MeasuredJoints] = None
         self._observations: Optional[Observations] = None
         self._executed: Optional[ExecutedLog] = None
@@ -263,7 +265,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             find_policy_file(values['policy_config'], checkpoint, self.get_logger().info),
             self.get_logger().warning)
         embodiment = load_embodiment(values['embodiment'])
-        action_map = JointActionMap(embodiment, policy.used_channels)
+        action_map = make_action_map(embodiment, policy)
         video, action = policy_parameters.sampling(policy, values)
         chunks = policy_parameters.memory_chunks(policy, values['memory_frames'])
         keep_seconds = (
@@ -354,10 +356,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         return World(
             clock=self._now, observations=self._observations, executed=self._executed,
             to_rgb=self._picture,
-            # The gate refuses a whole plan for one position outside; the network may overshoot.
-            to_joints=lambda actions: np.clip(
-                self._map.to_joints(actions), limits.lower, limits.upper),
-            from_joints=self._map.from_joints,
+            to_joints=self._to_joints, from_joints=self._map.from_joints, begin=self._map.begin,
             obstacle=self._obstacle, elsewhere=self._elsewhere,
             measured=self._measured.positions, max_velocity=limits.velocity,
             start_tolerance=np.full(len(self._embodiment.joints), START_TOLERANCE),
@@ -365,6 +364,15 @@ class PolicyNode(LifecycleNodeMixin, Node):
             wants_imagined=lambda: self.get_parameter('publish_predicted_video').value)
 
     # What the inference thread asks and says
+
+    def _to_joints(self, actions: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """Convert a chunk; the gate refuses a whole plan for one position outside the limits."""
+        limits = self._embodiment.limits
+        try:
+            joints = self._map.to_joints(actions, start)
+        except PoseError as error:
+            raise NotExecutable(str(error)) from None
+        return np.clip(joints, limits.lower, limits.upper)
 
     def _picture(self, camera: str, message) -> np.ndarray:
         """Convert what a camera sent, as the embodiment says that it is mounted."""

@@ -1,5 +1,9 @@
-"""What ends a prediction without a fault."""
+"""What ends a prediction, or keeps one from being executed, without a fault."""
 
 
 class PredictionAborted(Exception):
     """A prediction was given up between two denoising steps; the memory is as it was before."""
+
+
+class NotExecutable(Exception):
+    """This robot cannot execute a predicted chunk; the message is one line that says why."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional, Tu
 import numpy as np
 
 from lingbot_va_ros.model.config import IMAGES_PER_FRAME
-from lingbot_va_ros.policy.errors import PredictionAborted
+from lingbot_va_ros.policy.errors import NotExecutable, PredictionAborted
 from lingbot_va_ros.policy.executed import ExecutedLog
 from lingbot_va_ros.policy.observation import CameraFault, Observations
 from lingbot_va_ros.policy.plan import NANOSECONDS, Plan, PlanSlot, plan_from_actions, resting_at
@@ -28,6 +28,8 @@ INFERENCE_NICENESS = 5
 POLL = 0.005  # seconds between two looks at cameras and clock
 EXECUTED_GRACE = 0.2  # seconds that the report of the last executed command may take
 FIRST_IMAGE_AGE = 0.5  # seconds that a chunk may wait to begin an episode before it is redone
+# Seconds until an episode is begun anew whose first chunk the robot could not execute.
+BEGIN_AGAIN = 2.0
 
 
 class Mode(IntEnum):
@@ -50,7 +52,9 @@ class World:
     :param executed: what was really sent; None where the plan itself stands for it.
     :param to_rgb: converts a camera's picked image (as it came) to RGB uint8 [H, W, 3]; may raise
         CameraFault.
-    :param to_joints: actions [n, used] to joint positions [n, J]; `from_joints` its inverse.
+    :param to_joints: actions [n, used] and the joint positions [J] that they start from, to joint
+        positions [n, J]; may raise NotExecutable. `from_joints` is its inverse.
+    :param begin: told the joint positions [J] where an episode begins.
     :param obstacle: why the policy cannot work now (one line), or None.
     :param elsewhere: who else has the arm (one line), or None where the policy's plan moves it.
     :param measured: joint positions [J], or None before they are all known.
@@ -61,8 +65,9 @@ class World:
     observations: Observations
     executed: Optional[ExecutedLog]
     to_rgb: Callable[[str, Any], np.ndarray]
-    to_joints: Callable[[np.ndarray], np.ndarray]
-    from_joints: Callable[[np.ndarray], np.ndarray]
+    to_joints: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    from_joints: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    begin: Callable[[np.ndarray], None]
     obstacle: Callable[[], Optional[str]]
     elsewhere: Callable[[], Optional[str]]
     measured: Callable[[], Optional[np.ndarray]]
@@ -163,6 +168,7 @@ class Worker:
         self._chunk_id = 0
         self._running: Optional[Running] = None
         self._ready: Optional[Tuple[Chunk, int, int, float]] = None
+        self._refused: Optional[Tuple[str, float]] = None  # why, and the steady time
         self._observed_ns = 0
         self._durations: Deque[float] = deque(maxlen=200)
         self._thinking_since = 0.0
@@ -269,6 +275,7 @@ class Worker:
             work, future = self._requests.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
+            self._refused = None  # the request may change what is predicted
             try:
                 future.set_result(work())
             except BaseException as error:  # belongs to the caller
@@ -317,12 +324,16 @@ class Worker:
             return
         self._stay_where_the_arm_is()
         if obstacle:
-            self._ready = None
+            self._ready = self._refused = None
             self._report(Mode.HOLDING, obstacle)
             self._wake.wait(POLL)
             return
         if not self._instruction:
             self._report(Mode.WAITING, 'no instruction')
+            self._wake.wait(POLL)
+            return
+        if self._still_refused(elsewhere):
+            self._report(Mode.HOLDING, self._refused[0])
             self._wake.wait(POLL)
             return
         if self._ready is None or self._ready_is_stale():
@@ -355,6 +366,20 @@ class Worker:
         age = (self._world.clock() - self._observed_ns) / NANOSECONDS
         return not self._engine.began and age > FIRST_IMAGE_AGE
 
+    def _still_refused(self, elsewhere: Optional[str]) -> bool:
+        """
+        Return whether there is no sense in predicting again yet.
+
+        The same memory gives the same chunk: within an episode it takes a request, an obstacle
+        that goes, or somebody else who has had the arm. An episode that has not begun is tried
+        again with a new image.
+        """
+        if self._refused is not None:
+            waited = time.monotonic() - self._refused[1]
+            if elsewhere or (not self._engine.began and waited > BEGIN_AGAIN):
+                self._refused = None
+        return self._refused is not None
+
     def _think(self) -> Optional[Tuple[Chunk, int, int, float]]:
         world, engine = self._world, self._engine
         with self._lock:
@@ -363,10 +388,14 @@ class Worker:
             epoch = self.slot.epoch
         since = time.monotonic()
         if not engine.began:
+            measured = world.measured()
+            if measured is None:  # forgotten since the last look for obstacles
+                return None
             try:
                 images = world.observations.newest(world.max_camera_skew())
                 engine.see_first(
                     {name: world.to_rgb(name, entry.image) for name, entry in images.items()})
+                world.begin(measured)
             except CameraFault as fault:
                 self._report(Mode.HOLDING, str(fault))
                 return None
@@ -388,10 +417,19 @@ class Worker:
             raise ValueError(
                 f'the network predicted {np.count_nonzero(~np.isfinite(chunk.actions))} actions '
                 'that are not finite')
-        joints = world.to_joints(chunk.actions)
         plan, now = self.slot.look()
         if plan is None:
             raise RuntimeError('a chunk without a position to start from')
+        start, _ = plan.sample(now)
+        try:
+            joints = world.to_joints(chunk.actions, start)
+        except NotExecutable as error:
+            self._refused = (str(error), time.monotonic())
+            self._report(Mode.HOLDING, str(error))
+            return
+        plan, now = self.slot.look()  # it took a while
+        if plan is None:
+            return  # dropped with its epoch; what asked for that is about to be answered
         start, _ = plan.sample(now)
         period = policy.action_period
         plan, first_due = plan_from_actions(start, joints, period, now, world.max_velocity)
@@ -471,11 +509,12 @@ class Worker:
         if silent:
             engine.drop_seen()
             return
+        times = [int(run.plan.times_ns[0]), *times]  # with where the chunk started from
         if world.executed is None:
             joints = np.stack([run.plan.sample(time)[0] for time in times])
         else:
             joints = world.executed.at(times)
-        engine.commit(world.from_joints(joints))
+        engine.commit(world.from_joints(joints[1:], joints[0]))
         self._report(self.progress.mode, self.progress.reason)
 
 

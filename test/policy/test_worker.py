@@ -4,12 +4,16 @@ import dataclasses
 import threading
 import time
 
+from lingbot_va_ros.policy import worker as worker_module
 from lingbot_va_ros.policy.engine import load_engine
+from lingbot_va_ros.policy.errors import NotExecutable
 from lingbot_va_ros.policy.executed import ExecutedLog
 from lingbot_va_ros.policy.observation import CameraFault, Observations
 from lingbot_va_ros.policy.plan import MotionLimits, PlanSlot
 from lingbot_va_ros.policy.policy_file import load_policy_file
 from lingbot_va_ros.policy.worker import Mode, Worker, World
+from lingbot_va_ros.robot.action_map import make_action_map
+from lingbot_va_ros.robot.embodiment import load_embodiment
 import numpy as np
 import pytest
 import torch
@@ -62,15 +66,17 @@ class Stage:
             if plan is not None and self.reports_executed:
                 self.executed.add(now, plan.sample(now)[0])
 
-    def world(self, to_rgb=lambda camera, image: image):
-        return World(
+    def world(self, to_rgb=lambda camera, image: image, **changes):
+        world = World(
             clock=time.time_ns, observations=self.observations, executed=self.executed,
-            to_rgb=to_rgb, to_joints=lambda actions: actions,
-            from_joints=lambda joints: joints, obstacle=lambda: self.obstacle,
+            to_rgb=to_rgb, to_joints=lambda actions, start: actions,
+            from_joints=lambda joints, before: joints, begin=lambda joints: None,
+            obstacle=lambda: self.obstacle,
             elsewhere=lambda: self.elsewhere, measured=lambda: REST,
             max_velocity=LIMITS.velocity,
             start_tolerance=np.full(JOINTS, 10.0), max_camera_skew=lambda: 0.1,
             wants_imagined=lambda: False)
+        return dataclasses.replace(world, **changes)
 
     def close(self):
         self._stop.set()
@@ -193,6 +199,108 @@ def test_an_image_that_cannot_be_read_holds_and_names_the_camera(stage):
     stage.worker.start(stage.world(refuse), 'go')
     wait_for(lambda: stage.worker.progress.reason == 'camera head: upside down', 'the reason')
     assert stage.worker.progress.mode == Mode.HOLDING and not stage.chunks
+
+
+def counting(engine):
+    """Return a list that grows by one with each prediction."""
+    predictions, predict = [], engine.predict
+
+    def count(between_steps):
+        predictions.append(time.monotonic())
+        return predict(between_steps)
+    engine.predict = count
+    return predictions
+
+
+def test_a_chunk_that_cannot_be_executed_holds_and_is_not_predicted_again(stage):
+    refusing = threading.Event()
+
+    def to_joints(actions, start):
+        if refusing.is_set() and len(stage.chunks) == 1:
+            raise NotExecutable('left arm: too far')
+        return actions
+    refusing.set()
+    predictions = counting(stage.worker._engine)
+    stage.worker.start(stage.world(to_joints=to_joints), 'go')
+    wait_for(lambda: stage.worker.progress.reason == 'left arm: too far', 'the reason')
+    assert stage.worker.progress.mode == Mode.HOLDING and len(stage.chunks) == 1
+    plan, now = stage.slot.look()
+    assert now >= plan.end_ns  # the arm rests
+    done = len(predictions)
+    time.sleep(0.3)
+    assert len(predictions) == done and not stage.faults
+    assert stage.worker.progress.reason == 'left arm: too far'
+    refusing.clear()
+    stage.worker.set_instruction('another way')
+    wait_for(lambda: len(stage.chunks) == 2, 'the next chunk')
+
+
+def test_a_refused_chunk_is_tried_again_when_somebody_else_has_had_the_arm(stage):
+    refusing = True
+
+    def to_joints(actions, start):
+        if refusing and len(stage.chunks) == 1:
+            raise NotExecutable('left arm: too far')
+        return actions
+    stage.worker.start(stage.world(to_joints=to_joints), 'go')
+    wait_for(lambda: stage.worker.progress.reason == 'left arm: too far', 'the reason')
+    refusing, stage.elsewhere = False, 'control_mode is TELEOP'
+    wait_for(lambda: stage.worker.progress.reason == stage.elsewhere, 'the other reason')
+    stage.elsewhere = None
+    wait_for(lambda: len(stage.chunks) == 2, 'the next chunk')
+
+
+def test_an_episode_whose_first_chunk_is_refused_begins_anew_after_a_while(stage, monkeypatch):
+    monkeypatch.setattr(worker_module, 'BEGIN_AGAIN', 0.2)
+    begun = []
+
+    def to_joints(actions, start):
+        if len(begun) < 3:
+            raise NotExecutable('left arm: too far')
+        return actions
+    predictions = counting(stage.worker._engine)
+    stage.worker.start(stage.world(to_joints=to_joints, begin=begun.append), 'go')
+    wait_for(lambda: stage.chunks, 'a chunk')
+    assert len(predictions) >= 3 and (np.diff(predictions[:3]) > 0.2).all()
+    np.testing.assert_array_equal(begun[0], REST)
+
+
+@pytest.mark.parametrize('frame', ['eef_delta', 'eef_relative'])
+def test_an_end_effector_policy_moves_an_arm_and_remembers_its_own_actions(
+        frame, policy, untrained_checkpoint):
+    embodiment = load_embodiment('sim_left')
+    channels = (0, 1, 2, 3, 4, 5, 6) + ((28,) if frame == 'eef_relative' else ())
+    low, high = np.full(30, -0.03, np.float32), np.full(30, 0.03, np.float32)
+    if frame == 'eef_relative':
+        low[6], high[6] = 0.9, 1.0
+    policy = dataclasses.replace(
+        policy, action_frame=frame, used_channels=channels, q01=low, q99=high)
+    action_map = make_action_map(embodiment, policy)
+    stage = Stage(policy)
+    stage.worker.load(lambda: load_engine(
+        untrained_checkpoint, policy, policy.video, policy.action, policy.memory_chunks, 0,
+        torch.device('cpu'), torch.float32, lambda line: None)).result(60)
+    engine = stage.worker._engine
+    predicted, committed, commit, predict = [], [], engine.commit, engine.predict
+
+    def keep(between_steps):
+        predicted.append(predict(between_steps))
+        return predicted[-1]
+    engine.predict = keep
+    engine.commit = lambda actions: (committed.append(actions), commit(actions))
+    try:
+        stage.worker.start(stage.world(
+            to_joints=action_map.to_joints, from_joints=action_map.from_joints,
+            begin=action_map.begin, executed=None, measured=lambda: embodiment.home), 'go')
+        wait_for(lambda: len(committed) == 2 or stage.faults, 'two commits')
+        assert not stage.faults
+        for chunk, actions in zip(predicted, committed):
+            expected = chunk.actions.astype(np.float64)
+            if frame == 'eef_relative':
+                expected[:, 3:7] /= np.linalg.norm(expected[:, 3:7], axis=1)[:, None]
+            np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-3)
+    finally:
+        stage.close()
 
 
 def test_an_exception_while_working_is_reported_once_and_stops_the_work(stage):
