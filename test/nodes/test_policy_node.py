@@ -27,6 +27,7 @@ from rosgraph_msgs.msg import Clock
 from safetensors.torch import load_file, save_file
 from sensor_msgs.msg import Image, JointState
 from trajectory_msgs.msg import JointTrajectory
+import yaml
 
 NS = 1_000_000_000
 NODE = 'lingbot_va_policy'
@@ -315,6 +316,48 @@ def test_actions_that_are_not_finite_are_a_fault_and_leave_the_node_inactive(
     wait_for(lambda: world.state() == State.PRIMARY_STATE_INACTIVE, 'the state inactive')
     assert world.status.mode == PolicyStatus.FAULT
     assert len(world.chunks) == before
+
+
+# End-effector actions
+
+
+def end_effector_policy(untrained_checkpoint, tmp_path, frame, low, high):
+    policy = yaml.safe_load((untrained_checkpoint / 'policy.yaml').read_text())
+    policy.update(
+        action_frame=frame, used_channels=[0, 1, 2, 3, 4, 5, 6, 28],
+        quantiles={'q01': low, 'q99': high})
+    path = tmp_path / 'policy.yaml'
+    path.write_text(yaml.safe_dump(policy))
+    return str(path)
+
+
+def test_relative_poses_move_the_arm_around_where_it_was(world, untrained_checkpoint, tmp_path):
+    path = end_effector_policy(
+        untrained_checkpoint, tmp_path, 'eef_relative',
+        [-0.03] * 6 + [0.9, 0.0], [0.03] * 6 + [1.0, 1.0])
+    world.set(checkpoint=str(untrained_checkpoint), policy_config=path, instruction='go')
+    assert world.change(Transition.TRANSITION_CONFIGURE)
+    before = len(world.chunks)
+    assert world.change(Transition.TRANSITION_ACTIVATE)
+    wait_for(lambda: len(world.chunks) >= before + 2, 'two chunks')
+    points = [point for chunk in world.chunks[before:] for point in chunk.trajectory.points]
+    moved = np.array([point.positions for point in points])[:, :6] - HOME[:6]
+    assert 1e-3 < np.abs(moved).max() < 0.5
+
+
+def test_a_pose_out_of_reach_is_named_and_no_fault(world, untrained_checkpoint, tmp_path):
+    path = end_effector_policy(
+        untrained_checkpoint, tmp_path, 'eef_absolute',
+        [3.0, -0.1, 0.1, -0.1, 0.9, -0.1, -0.1, 0.0], [3.2, 0.1, 0.2, 0.1, 1.0, 0.1, 0.1, 1.0])
+    world.set(checkpoint=str(untrained_checkpoint), policy_config=path, instruction='go')
+    assert world.change(Transition.TRANSITION_CONFIGURE)
+    before = len(world.chunks)
+    assert world.change(Transition.TRANSITION_ACTIVATE)
+    world.wait_mode(PolicyStatus.HOLDING, 'left arm, action 1 of 8: the pose xyz (')
+    assert 'out of reach' in world.status.reason and len(world.chunks) == before
+    assert world.state() == State.PRIMARY_STATE_ACTIVE
+    for plan in world.new_plans():
+        np.testing.assert_allclose(plan.points[-1].positions, HOME, atol=1e-6)
 
 
 # Lifecycle
