@@ -3,20 +3,22 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 import re
-from typing import Any, Iterator, List, Optional, Type
+from typing import Any, Callable, Iterator, List, Optional, Type
 
 from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument
 import yaml
 
+from lingbot_va_ros.launching.bridges import check_gazebo_bridge, read_isaac_topics
 from lingbot_va_ros.policy.policy_file import find_policy_file, load_policy_file
 from lingbot_va_ros.robot.embodiment import load_embodiment
+from lingbot_va_ros.resources import shared_file
 
 _SWITCHES = {'true': True, '1': True, 'false': False, '0': False}
 _LOG_LEVELS = ('debug', 'info', 'warn', 'error', 'fatal')
 _SCENE_SEEDS = range(2 ** 31)
 # The simulated robot's arms, and the embodiment that describes them.
-_SIM_EMBODIMENTS = {'left': 'sim_left', 'right': 'sim_right', 'both': 'sim_dual'}
+SIM_EMBODIMENTS = {'left': 'sim_left', 'right': 'sim_right', 'both': 'sim_dual'}
 
 # Name: default, description.
 _COMMON = {
@@ -44,18 +46,40 @@ _EMBODIMENT = {
         '', 'The robot: path of an embodiment file or the name of a shipped one. Empty: as in '
         'params_file, else sim_left.'),
 }
-_SIM = {
-    'use_sim_time': (
-        'false', 'Whether sim_robot publishes its time on /clock and the nodes follow it (true or '
-        'false). False: the simulation runs in step with the computer\'s clock, as an arm does.'),
+_ARMS = {
     'embodiment': (
         '', 'The robot: path of an embodiment file or the name of a shipped one. Empty: the '
         'simulated robot with these arms.'),
-    'arms': ('left', f'Arms of the simulated robot: {", ".join(_SIM_EMBODIMENTS)}.'),
+    'arms': ('left', f'Arms of the simulated robot: {", ".join(SIM_EMBODIMENTS)}.'),
+}
+_SIM = {
+    **_ARMS,
+    'use_sim_time': (
+        'false', 'Whether sim_robot publishes its time on /clock and the nodes follow it (true or '
+        'false). False: the simulation runs in step with the computer\'s clock, as an arm does.'),
     'task': ('', 'Scene on the table. Empty: as in params_file, else sim_robot\'s default.'),
     'seed': (
         '', 'Seed of the scene (not of the policy). Empty: as in params_file, else sim_robot\'s '
         'default.'),
+}
+_FOLLOW_CLOCK = {
+    'use_sim_time': ('true', 'Whether the nodes follow /clock (true or false).')}
+_GAZEBO = {
+    **_ARMS,
+    **_FOLLOW_CLOCK,
+    'world': ('', 'World file (SDF). Empty: config/bridges/gazebo_world.sdf, a table.'),
+    'headless': ('false', 'Whether Gazebo runs without a window (true or false).'),
+    'bridge_config': (
+        '', 'What is bridged beside the images, as ros_gz_bridge reads it. Empty: '
+        'config/bridges/gazebo.yaml.'),
+}
+_ISAAC = {
+    **_ARMS,
+    **_FOLLOW_CLOCK,
+    'bridge_config': ('', 'Topics of Isaac Sim. Empty: config/bridges/isaac.yaml.'),
+    'start_controllers': (
+        'true', 'Whether to start ros2_control for the simulated robot on Isaac Sim\'s joint '
+        'topics (true or false). False: it runs elsewhere, for example inside Isaac Sim.'),
 }
 
 
@@ -65,7 +89,7 @@ class ArgumentError(RuntimeError):
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of both launch files, checked. Empty text: not given."""
+    """The arguments of all launch files, checked. Empty text: not given."""
 
     namespace: str
     use_sim_time: bool
@@ -88,9 +112,31 @@ class SimArguments(Arguments):
     seed: Optional[int]
 
 
+@dataclass(frozen=True)
+class GazeboArguments(Arguments):
+    """The arguments of gazebo.launch.py; the paths are whole."""
+
+    arms: str
+    world: str
+    headless: bool
+    bridge_config: str
+
+
+@dataclass(frozen=True)
+class IsaacArguments(Arguments):
+    """The arguments of isaac.launch.py; the path is whole."""
+
+    arms: str
+    bridge_config: str
+    start_controllers: bool
+
+
+_OF_KIND = {SimArguments: _SIM, GazeboArguments: _GAZEBO, IsaacArguments: _ISAAC}
+
+
 def declare(kind: Type[Arguments]) -> List[DeclareLaunchArgument]:
     """Return the declarations of all arguments that `kind` holds."""
-    texts = {**_COMMON, **_EMBODIMENT, **(_SIM if kind is SimArguments else {})}
+    texts = {**_COMMON, **_EMBODIMENT, **_OF_KIND.get(kind, {})}
     return [
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in texts.items()]
@@ -105,7 +151,8 @@ def read(context: LaunchContext, kind: Type[Arguments]) -> Arguments:
     given = {field.name: context.launch_configurations[field.name] for field in fields(kind)}
     faults: List[str] = []
     values: dict[str, Any] = dict(given)
-    for name in ('use_sim_time', 'autostart', 'use_respawn'):
+    for name in given.keys() & {
+            'use_sim_time', 'autostart', 'use_respawn', 'headless', 'start_controllers'}:
         values[name] = _SWITCHES.get(given[name].lower())
         if values[name] is None:
             faults.append(f'{name} is {given[name]!r}; expected true or false')
@@ -118,20 +165,47 @@ def read(context: LaunchContext, kind: Type[Arguments]) -> Arguments:
             f'namespace is {given["namespace"]!r}; expected letters, digits and _ (not a digit '
             'first), with / between the parts')
     in_file = _set_in_file(given['params_file'], faults)
+    if 'arms' in given:
+        _read_arms(values, faults)
     if kind is SimArguments:
-        _read_sim(values, faults)
+        _read_seed(values, faults)
+    elif kind is GazeboArguments:
+        values['world'] = _path(values['world'], 'gazebo_world.sdf')
+        if not Path(values['world']).is_file():
+            faults.append(f'world {values["world"]} is not a file')
+        values['bridge_config'] = _path(values['bridge_config'], 'gazebo.yaml')
+        _check_with(check_gazebo_bridge, values['bridge_config'], faults)
+    elif kind is IsaacArguments:
+        values['bridge_config'] = _path(values['bridge_config'], 'isaac.yaml')
+        _check_with(read_isaac_topics, values['bridge_config'], faults)
     _check_files(values, in_file, faults)
     if faults:
         raise ArgumentError('; '.join(faults))
     return kind(**values)
 
 
-def _read_sim(values: dict[str, Any], faults: List[str]) -> None:
-    """Put in what the simulation's arguments stand for."""
-    if values['arms'] not in _SIM_EMBODIMENTS:
+def _path(given: str, default: str) -> str:
+    """Return a path without ~, or that of the default in config/bridges."""
+    return str(Path(given).expanduser() if given else shared_file('config', 'bridges', default))
+
+
+def _check_with(check: Callable[[str], Any], path: str, faults: List[str]) -> None:
+    try:
+        check(path)
+    except ValueError as error:
+        faults.append(f'bridge_config {error}')
+
+
+def _read_arms(values: dict[str, Any], faults: List[str]) -> None:
+    """Put in the embodiment that the arms stand for."""
+    if values['arms'] not in SIM_EMBODIMENTS:
         faults.append(
-            f'arms is {values["arms"]!r}; expected one of {", ".join(_SIM_EMBODIMENTS)}')
-    values['embodiment'] = values['embodiment'] or _SIM_EMBODIMENTS.get(values['arms'], '')
+            f'arms is {values["arms"]!r}; expected one of {", ".join(SIM_EMBODIMENTS)}')
+    values['embodiment'] = values['embodiment'] or SIM_EMBODIMENTS.get(values['arms'], '')
+
+
+def _read_seed(values: dict[str, Any], faults: List[str]) -> None:
+    """Put in the seed as a number."""
     seed, values['seed'] = values['seed'], None
     if seed.isascii() and seed.isdigit() and int(seed) in _SCENE_SEEDS:
         values['seed'] = int(seed)

@@ -4,7 +4,7 @@ import atexit
 import os
 from pathlib import Path
 import tempfile
-from typing import Any, Dict, List, Set
+from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from launch import LaunchContext
 from launch.action import Action
@@ -24,8 +24,14 @@ RESPAWN_DELAY = 2.0  # s, as Nav2
 PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
 
-def policy(arguments: Arguments) -> List[Action]:
-    """Return the policy node, and what configures and activates it where that is asked for."""
+def policy(
+    arguments: Arguments, remappings: Sequence[Tuple[str, str]] = (),
+) -> List[Action]:
+    """
+    Return the policy node, and what configures and activates it where that is asked for.
+
+    :param remappings: more of them, (from, to).
+    """
     parameters = {
         'use_sim_time': arguments.use_sim_time,
         **_given(arguments, 'checkpoint', 'policy_config', 'embodiment', 'instruction')}
@@ -33,7 +39,7 @@ def policy(arguments: Arguments) -> List[Action]:
         executable='policy_node', name='lingbot_va_policy',
         remappings=[
             ('~/joint_trajectory', 'policy/joint_trajectory'),
-            ('control_mode', 'command_mux/mode')],
+            ('control_mode', 'command_mux/mode'), *remappings],
         **_settings(arguments, parameters))
     actions = [_when_it_fails(node, arguments, 'no plan comes any more; the mux holds the arm')]
     if arguments.autostart:
