@@ -103,11 +103,14 @@ class ArmKinematics:
             target = self._to_base * pin.SE3(pose)
             # The way goes on as it went: one iteration less.
             found = self._seek(target, np.clip(at + step, self.lower, self.upper))
+            far = False
             if number == 0 and self._jumps(found, at):
-                found = self._approach(target, at)
-            elif number > 0 and self._jumps(found, at):
+                led = self._approach(target, at)
+                far = led.reached
+                found = led if far or not found.reached else found
+            elif self._jumps(found, at):
                 found = self._seek(target, at)
-            self._check(found, at, pose, number, len(poses))
+            self._check(found, at, pose, f'action {number + 1} of {len(poses)}', far)
             step = found.joints - at if number > 0 else step
             rows[number] = at = found.joints
         return rows
@@ -194,14 +197,14 @@ class ArmKinematics:
     def _jumps(self, found: Found, before: np.ndarray) -> bool:
         return not found.reached or np.abs(found.joints - before).max() > LARGEST_STEP
 
-    def _check(self, found: Found, before, pose, number: int, count: int) -> None:
-        where = f'{self.side} arm, action {number + 1} of {count}: the pose {described(pose)}'
+    def _check(self, found: Found, before, pose, action: str, may_be_far: bool) -> None:
+        where = f'{self.side} arm, {action}: the pose {described(pose)}'
         if not found.reached:
             raise OutOfReach(
                 f'{where} is out of reach; {found.translation_left:.4f} m and '
                 f'{found.rotation_left:.4f} rad are left{self._at_limits(found.joints)}')
         step = np.abs(found.joints - before)
-        if number > 0 and step.max() > LARGEST_STEP:
+        if step.max() > LARGEST_STEP and not may_be_far:
             joint = int(step.argmax())
             raise OutOfReach(
                 f'{where} is reached only with a jump: joint {self.arm.joints[joint]} would move '
