@@ -13,7 +13,7 @@ import tempfile
 from typing import Optional
 from xml.etree import ElementTree
 
-from lingbot_va_ros.resources import share_folder
+from lingbot_va_ros.resources import PACKAGE, share_folder
 
 _PACKAGE_URI = re.compile(r'package://([A-Za-z][A-Za-z0-9_-]*)/(.+)')
 _XACRO_SECONDS = 60.0
@@ -94,6 +94,8 @@ def read_urdf(path: Path) -> tuple[dict[str, UrdfJoint], set[str]]:
 
 def find_package(name: str) -> Optional[Path]:
     """Return the share folder of an installed ROS package: the first in AMENT_PREFIX_PATH."""
+    if name == PACKAGE:
+        return share_folder()  # also in a checkout, which is in no prefix
     for prefix in filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)):
         folder = Path(prefix) / 'share' / name
         if folder.is_dir():

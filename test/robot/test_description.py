@@ -57,6 +57,11 @@ def test_a_package_is_found_along_ament_prefix_path(folder):
     assert find(folder, {'file': 'package://vendor/urdf/arm.urdf'}) == in_package
 
 
+def test_our_own_package_needs_no_prefix(folder):
+    path = find(folder, 'package://lingbot_va_ros/urdf/sim_left.urdf')
+    assert path.name == 'sim_left.urdf'
+
+
 def test_a_package_that_is_missing_is_named_with_how_to_get_it(folder):
     line = refusal(folder, {'file': 'package://other/a.urdf', 'install': 'apt install other'})
     assert "'other'" in line and 'apt install other' in line

@@ -5,11 +5,15 @@ The vendors' packages are not installed where tests run, so stand-ins are writte
 with files, macros, joint names and limits as the vendors document them.
 """
 
+import json
 import math
 from pathlib import Path
+import re
 
+import jsonschema
 import numpy as np
 import pytest
+import yaml
 
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.robot.embodiment import EmbodimentError, load_embodiment
@@ -226,3 +230,32 @@ def test_two_arms_with_the_same_names_are_told_apart(installed):
     assert embodiment.joints[0] == 'left_waist' and embodiment.joints[6] == 'right_waist'
     text = embodiment.urdf.read_text()
     assert '<mimic joint="left_left_finger"' in text and 'xyz="0.5 -0.25 0.0"' in text
+
+
+def test_the_docs_tell_every_key():
+    schema = json.loads(shared_file('config', 'schemas', 'embodiment.json').read_text())
+    page = (Path(__file__).resolve().parents[2] / 'docs' / 'embodiments.md').read_text()
+
+    def keys(node):
+        if isinstance(node, dict):
+            for name, value in node.items():
+                if name == 'properties':
+                    yield from value
+                yield from keys(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from keys(value)
+    untold = {key for key in keys(schema) if not re.search(rf'\b{key}\b', page)}
+    assert not untold
+    assert all(f'`{name}`' in page for name in SHIPPED)
+
+
+def test_the_files_in_the_docs_pass_the_schema():
+    schema = json.loads(shared_file('config', 'schemas', 'embodiment.json').read_text())
+    page = (Path(__file__).resolve().parents[2] / 'docs' / 'embodiments.md').read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r'```yaml\n(.*?)```', page, re.S)]
+    assert sum('urdf' in block for block in blocks) == 3
+    for block in blocks:
+        if 'urdf' in block:
+            jsonschema.validate(block['urdf'], {**schema['properties']['urdf'],
+                                                '$defs': schema['$defs']})
