@@ -200,7 +200,7 @@ def test_frames_are_named_and_speeds_are_low(name, installed):
     fastest = dict(zip(embodiment.joints, embodiment.limits.velocity))
     for arm in embodiment.arms:
         assert arm.base_frame and arm.tool_frame and arm.gripper
-        assert max(fastest[joint] for joint in arm.joints) <= 3.0
+        assert max(fastest[joint] for joint in arm.joints) <= 1.5
 
 
 @pytest.mark.parametrize('name, packages', [
