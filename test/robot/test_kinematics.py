@@ -4,7 +4,7 @@ import dataclasses
 from xml.etree import ElementTree
 
 from hypothesis import given, settings, strategies as st
-from lingbot_va_ros.robot.embodiment import load_embodiment
+from lingbot_va_ros.robot.embodiment import Arm, Embodiment, JointLimits, load_embodiment
 from lingbot_va_ros.robot.kinematics import ArmKinematics, OutOfReach
 import mujoco
 import numpy as np
@@ -167,6 +167,48 @@ def test_a_jump_within_a_chunk_is_refused_and_named():
     with pytest.raises(OutOfReach, match=r'action 2 of 2.*only with a jump: joint left_joint_1'):
         ARM.follow(poses, HOME)
     assert ARM.follow(poses[1:], HOME)[0][0] == pytest.approx(1.5, abs=1e-5)  # the way there is led
+
+
+SEVEN = [  # axis, offset along z to the joint before, m
+    ('0 0 1', 0.3), ('0 1 0', 0.0), ('0 0 1', 0.3), ('0 1 0', 0.0), ('0 0 1', 0.3), ('0 1 0', 0.0),
+    ('0 0 1', 0.1)]
+
+
+def seven_jointed(tmp_path):
+    """A redundant arm whose joints the embodiment lists in another order than the chain."""
+    robot = ElementTree.Element('robot', name='seven')
+    ElementTree.SubElement(robot, 'link', name='base')
+    for index, (axis, offset) in enumerate(SEVEN, 1):
+        ElementTree.SubElement(robot, 'link', name=f'link_{index}')
+        joint = ElementTree.SubElement(robot, 'joint', name=f'joint_{index}', type='revolute')
+        ElementTree.SubElement(
+            joint, 'parent', link='base' if index == 1 else f'link_{index - 1}')
+        ElementTree.SubElement(joint, 'child', link=f'link_{index}')
+        ElementTree.SubElement(joint, 'origin', xyz=f'0 0 {offset}')
+        ElementTree.SubElement(joint, 'axis', xyz=axis)
+        ElementTree.SubElement(
+            joint, 'limit', lower='-2.8', upper='2.8', velocity='2', effort='10')
+    path = tmp_path / 'seven.urdf'
+    ElementTree.ElementTree(robot).write(path)
+    names = tuple(f'joint_{index}' for index in (7, 1, 2, 3, 4, 5, 6))
+    limits = JointLimits(*(np.full(7, value) for value in (-2.8, 2.8, 2.0, 5.0, 50.0)))
+    arm = Arm('right', names, base_frame='base', tool_frame='link_7')
+    return Embodiment(
+        name='seven', joints=names, limits=limits, home=np.zeros(7), arms=(arm,), controllers=(),
+        cameras={}, urdf=path)
+
+
+def test_a_redundant_arm_follows_with_small_steps_and_its_own_order_of_joints(tmp_path):
+    embodiment = seven_jointed(tmp_path)
+    arm = ArmKinematics(embodiment, embodiment.arms[0])
+    begin = np.array([0.3, 0.2, 0.7, -0.4, 1.1, 0.5, 0.8])
+    turned = begin + [0.5, 0, 0, 0, 0, 0, 0]  # the last joint of the chain: position stays
+    np.testing.assert_allclose(arm.forward(turned)[:3, 3], arm.forward(begin)[:3, 3], atol=1e-12)
+    poses = np.repeat(arm.forward(begin)[None], 40, axis=0)
+    poses[:, 0, 3] -= np.linspace(0, 0.1, 40)
+    found = arm.follow(poses, begin)
+    assert np.abs(np.diff(found, axis=0)).max() < 0.05
+    np.testing.assert_allclose(np.stack([arm.forward(q) for q in found]), poses, atol=1e-6)
 
 
 def test_frames_that_are_missing_are_named():
