@@ -86,7 +86,7 @@ def isaac_control(arguments: IsaacArguments) -> List[Action]:
         arguments.arms, 'isaac', joint_states=_absolute(arguments, topics.joint_states),
         joint_commands=_absolute(arguments, topics.joint_commands))
     manager = _node(
-        namespace, 'controller_manager', 'ros2_control_node', name='controller_manager',
+        namespace, 'controller_manager', 'ros2_control_node',
         parameters=[str(_controllers(arguments.arms)), {'use_sim_time': arguments.use_sim_time}])
     return [_robot_state_publisher(arguments, description), manager, _spawner(namespace)]
 
