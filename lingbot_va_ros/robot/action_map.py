@@ -81,7 +81,7 @@ class JointActionMap:
         if poses:
             raise ValueError(
                 f'channels {poses} are end-effector poses, and the action_frame is joints; '
-                'expected joint channels (14 … 27) and grippers (28, 29), or an action_frame eef_…')
+                'expected joint channels (14 … 27) and grippers (28, 29), or action_frame eef_…')
         mistakes = misfit(used, joint_of)
         if mistakes:
             raise ValueError(

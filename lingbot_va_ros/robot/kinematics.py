@@ -74,12 +74,12 @@ class ArmKinematics:
         self.upper = embodiment.limits.upper[columns]
         self._model = _reduced_model(embodiment.urdf, arm, base)
         self._data = self._model.createData()
-        self._tool = self._model.getFrameId(arm.tool_frame)
+        self._tool = _link(self._model, arm.tool_frame)
         # pinocchio's order is the tree's, the arm's may be another.
         self._place = np.array([
             self._model.joints[self._model.getJointId(joint)].idx_q for joint in arm.joints])
         pin.framesForwardKinematics(self._model, self._data, pin.neutral(self._model))
-        self._from_base = self._data.oMf[self._model.getFrameId(base)].inverse()
+        self._from_base = self._data.oMf[_link(self._model, base)].inverse()
         self._to_base = self._from_base.inverse()
 
     def forward(self, joints: np.ndarray) -> np.ndarray:
@@ -221,8 +221,8 @@ class ArmKinematics:
 def _reduced_model(urdf: Path, arm: Arm, base: str) -> pin.Model:
     """Return the model in which only the arm's joints move."""
     model = pin.buildModelFromXML(_without_endless_joints(urdf))
-    tool = model.frames[model.getFrameId(arm.tool_frame)].parentJoint
-    root = model.frames[model.getFrameId(base)].parentJoint
+    tool = model.frames[_link(model, arm.tool_frame)].parentJoint
+    root = model.frames[_link(model, base)].parentJoint
     chain = {model.names[joint] for joint in model.supports[tool]} ^ {
         model.names[joint] for joint in model.supports[root]}
     if chain != set(arm.joints):
@@ -233,6 +233,11 @@ def _reduced_model(urdf: Path, arm: Arm, base: str) -> pin.Model:
             f'of the {arm.side} arm; others there: {beside}; not there: {outside}')
     held = [joint for joint in range(1, model.njoints) if model.names[joint] not in arm.joints]
     return pin.buildReducedModel(model, held, pin.neutral(model))
+
+
+def _link(model: pin.Model, name: str) -> int:
+    """Return the frame of a link; a joint may have the same name."""
+    return model.getFrameId(name, pin.FrameType.BODY)
 
 
 def _without_endless_joints(urdf: Path) -> str:

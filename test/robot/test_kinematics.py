@@ -166,7 +166,7 @@ def test_a_jump_within_a_chunk_is_refused_and_named():
     poses = np.stack([ARM.forward(HOME), ARM.forward(far)])
     with pytest.raises(OutOfReach, match=r'action 2 of 2.*only with a jump: joint left_joint_1'):
         ARM.follow(poses, HOME)
-    assert ARM.follow(poses[1:], HOME)[0][0] == pytest.approx(1.5, abs=1e-5)  # the way there is led
+    assert ARM.follow(poses[1:], HOME)[0][0] == pytest.approx(1.5, abs=1e-5)  # led there
 
 
 SEVEN = [  # axis, offset along z to the joint before, m
