@@ -30,11 +30,13 @@ from rclpy.parameter import Parameter
 from rclpy.task import Future as RosFuture
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import MarkerArray
 
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
 from lingbot_va_ros.nodes import policy_messages, policy_parameters, qos
 from lingbot_va_ros.nodes.image_conversion import (
     as_mounted, compressed_to_rgb, from_rgb, image_fault, to_rgb)
+from lingbot_va_ros.nodes.policy_markers import marker_array
 from lingbot_va_ros.nodes.policy_messages import nanoseconds_of, stamp_of
 from lingbot_va_ros.nodes.run import run_node
 from lingbot_va_ros.nodes.ticks import ticks
@@ -48,6 +50,7 @@ from lingbot_va_ros.robot.action_map import ActionMap, make_action_map
 from lingbot_va_ros.robot.embodiment import load_embodiment
 from lingbot_va_ros.robot.measured import MeasuredJoints
 from lingbot_va_ros.robot.poses import PoseError
+from lingbot_va_ros.robot.tool_path import ToolPath, tool_paths
 from lingbot_va_ros.srv import ResetMemory, SetInstruction
 
 # rad or m; beyond it the arm counts as moved by somebody else and the plan starts from where it is
@@ -58,6 +61,7 @@ MAX_AHEAD = 1.0  # seconds
 CONTROL_PRIORITY = 40  # below the mux's, which must never wait for this process
 ANSWER_SECONDS = 30.0  # longer than any forward and text encoding; a lost thread must not hang
 GRAPH_PERIOD = 0.1
+MARKERS_PERIOD = 0.2
 MODE_NAMES = {
     ControlMode.HOLD: 'HOLD', ControlMode.TELEOP: 'TELEOP', ControlMode.POLICY: 'POLICY',
     ControlMode.STOPPED: 'STOPPED'}
@@ -106,6 +110,8 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._executed_publishers = 0
         self._mode_publishers = 0
         self._last_chunk_ns = 0
+        self._newest_chunk: Optional[PublishedChunk] = None
+        self._tool_paths: List[ToolPath] = []
         self._inputs: List[Any] = []
         self._control: Optional[threading.Thread] = None
         self._ending = threading.Event()
@@ -123,6 +129,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._chunk_out = self.create_publisher(ActionChunk, '~/action_chunk', qos.EVENTS)
         self._status_out = self.create_publisher(PolicyStatus, '~/status', qos.LATCHED)
         self._imagined_out = self.create_publisher(Image, '~/predicted_video', qos.COMMAND)
+        self._markers_out = self.create_publisher(MarkerArray, '~/markers', qos.LATCHED)
         self._diagnostics_out = self.create_publisher(
             DiagnosticArray, '/diagnostics', qos.EVENTS)
         for kind, name, callback in (
@@ -133,6 +140,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for period, callback in (
                 (0.5, self._publish_status), (1.0, self._publish_diagnostics),
+                (MARKERS_PERIOD, self._publish_markers),
                 (GRAPH_PERIOD, self._look_at_graph)):
             self.create_timer(period, callback, clock=steady)
         self.add_on_set_parameters_callback(self._on_set_parameters)
@@ -275,6 +283,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             limits.lower, limits.upper, limits.velocity, limits.acceleration))
         self._policy, self._embodiment, self._map = policy, embodiment, action_map
         self._measured = MeasuredJoints(embodiment.joints)
+        self._tool_paths = tool_paths(embodiment)
         self._observations = Observations(policy.cameras, keep_seconds)
         from_topic = values['executed_source'] == 'topic'
         self._executed = ExecutedLog(keep_seconds + 2.0) if from_topic else None
@@ -311,7 +320,8 @@ class PolicyNode(LifecycleNodeMixin, Node):
         if not self._closing:
             self._wait(self._worker.unload())
         self._slot.clear()
-        self._observations = self._executed = self._measured = None
+        self._observations = self._executed = self._measured = self._newest_chunk = None
+        self._tool_paths = []
         self._camera_faults.clear()
         self._phase = 'unconfigured'
         self._publish_status()
@@ -402,6 +412,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     def _publish_chunk(self, chunk: PublishedChunk) -> None:
         self._last_chunk_ns = chunk.first_due_ns
+        self._newest_chunk = chunk
         self._chunk_out.publish(policy_messages.chunk_message(chunk, self._embodiment.joints))
 
     def _publish_imagined(self, picture: np.ndarray, due_ns: int) -> None:
@@ -471,6 +482,14 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._diagnostics_out.publish(policy_messages.diagnostics_message(
             self._now(), self.get_fully_qualified_name(), self._progress(), self._slot.epoch,
             trained))
+
+    def _publish_markers(self) -> None:
+        """Draw the newest chunk and the status for whoever looks."""
+        paths, chunk = self._tool_paths, self._newest_chunk
+        if paths and self._markers_out.get_subscription_count():
+            self._markers_out.publish(marker_array(
+                self._now(), paths, None if chunk is None else chunk.positions,
+                self._progress()))
 
     def _set_loading(self, line: str) -> None:
         self._loading = line

@@ -47,8 +47,8 @@ _NUMBERS: Dict[str, tuple] = {
 _TEXTS: Dict[str, tuple] = {
     'checkpoint': ('', 'Checkpoint folder, in the public layout or LeRobot\'s.', None),
     'wan_pretrained_path': (
-        '', 'Folder with vae/, text_encoder/ and tokenizer/; empty takes the checkpoint\'s own, or '
-        'what LeRobot\'s config.json says. Nothing is downloaded.', None),
+        '', 'Folder with vae/, text_encoder/ and tokenizer/; empty takes the checkpoint\'s own, '
+        'or what LeRobot\'s config.json says. Nothing is downloaded.', None),
     'adapter_base': (
         '', 'Checkpoint that a LoRA adapter was trained on; empty takes what the adapter says.',
         None),

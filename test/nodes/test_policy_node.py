@@ -27,6 +27,7 @@ from rosgraph_msgs.msg import Clock
 from safetensors.torch import load_file, save_file
 from sensor_msgs.msg import Image, JointState
 from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import MarkerArray
 import yaml
 
 NS = 1_000_000_000
@@ -628,3 +629,16 @@ def test_services_answer_while_the_checkpoint_loads(spinning, tmp_path, untraine
         assert answer.success and answer.forgotten_frames == 0 and answer.epoch == 2
         wait_for(loading.done, 'configure', 120.0)
         assert loading.result().success
+
+
+def test_markers_draw_the_plan_and_the_status_for_who_looks(active):
+    heard = []
+    subscription = active.node.create_subscription(
+        MarkerArray, f'{NODE}/markers', heard.append, qos.LATCHED)
+    wait_for(lambda: heard and len(heard[-1].markers) == 2, 'a line and a text')
+    line, text = heard[-1].markers
+    assert line.header.frame_id == text.header.frame_id == 'left_base_link'
+    assert len(line.points) in (8, 16) and 'wipe the plate' in text.text
+    away = np.linalg.norm([[p.x, p.y, p.z] for p in line.points], axis=1)
+    assert (away > 0.1).all() and (away < 1.0).all()  # within the arm's reach, m
+    active.node.destroy_subscription(subscription)
