@@ -36,8 +36,8 @@ _COMMON = {
     'checkpoint': (
         '', 'Checkpoint folder. Needed, unless params_file names one or autostart is false.'),
     'policy_config': (
-        '', 'Policy file: a path or the name of a shipped one. Empty: as in params_file, else what '
-        'the checkpoint itself says.'),
+        '', 'Policy file: a path or the name of a shipped one. Empty: as in params_file, else '
+        'what the checkpoint itself says.'),
     'instruction': (
         '', 'The task in words. Empty: as in params_file, else the policy waits for one.'),
 }

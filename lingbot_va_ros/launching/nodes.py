@@ -89,7 +89,8 @@ def _settings(arguments: Arguments, parameters: Dict[str, Any]) -> Dict[str, Any
     file = _file_without(arguments.params_file, set(parameters))
     return {
         'package': 'lingbot_va_ros', 'namespace': arguments.namespace, 'output': 'screen',
-        'parameters': [file, typed] if file else [typed], 'ros_arguments': ['--log-level', arguments.log_level],
+        'parameters': [file, typed] if file else [typed],
+        'ros_arguments': ['--log-level', arguments.log_level],
         'additional_env': image_profile(), 'respawn': arguments.use_respawn,
         'respawn_delay': RESPAWN_DELAY}
 

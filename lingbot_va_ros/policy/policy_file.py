@@ -134,7 +134,8 @@ SCHEMA = _fields(
             'type': 'object', 'additionalProperties': {'type': 'string', 'minLength': 1}},
         'mirror_images': {'type': 'boolean'},
         'delta_scale': _fields({
-            'translation': _numbers(exclusiveMinimum=0), 'rotation': _numbers(exclusiveMinimum=0)}),
+            'translation': _numbers(exclusiveMinimum=0),
+            'rotation': _numbers(exclusiveMinimum=0)}),
     })
 
 

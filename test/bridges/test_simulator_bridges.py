@@ -278,7 +278,8 @@ def running_policy(node, namespace, folder, checkpoint):
     with log.open('w') as out:
         process = subprocess.Popen(
             [sys.executable, '-m', 'lingbot_va_ros.nodes.policy_node', '--ros-args',
-             '-r', f'__ns:=/{namespace}', '-p', 'use_sim_time:=true', '-p', 'executed_source:=plan',
+             '-r', f'__ns:=/{namespace}',
+             '-p', 'use_sim_time:=true', '-p', 'executed_source:=plan',
              '-p', f'checkpoint:={checkpoint}', '-p', 'instruction:=go'],
             stdout=out, stderr=subprocess.STDOUT, env={**os.environ, 'PYTHONUNBUFFERED': '1'})
     policy = Policy(node, namespace, process, log.read_text)

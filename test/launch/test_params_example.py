@@ -19,7 +19,8 @@ def declared():
     node = rclpy.create_node('bare', context=context)
     before = set(node.get_parameters_by_prefix(''))
     policy_parameters.declare_parameters(node)
-    policy = {name: parameter.value for name, parameter in node.get_parameters_by_prefix('').items()
+    policy = {name: parameter.value
+              for name, parameter in node.get_parameters_by_prefix('').items()
               if name not in before}
     node.destroy_node()
     rclpy.shutdown(context=context)

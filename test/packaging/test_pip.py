@@ -14,7 +14,8 @@ import rclpy
 
 PREFIX = Path(sys.prefix)
 # Executable and the name of its node.
-NODES = {'policy_node': 'lingbot_va_policy', 'command_mux': 'command_mux', 'sim_robot': 'sim_robot'}
+NODES = {
+    'policy_node': 'lingbot_va_policy', 'command_mux': 'command_mux', 'sim_robot': 'sim_robot'}
 
 
 def installed_by_pip() -> set[str]:
