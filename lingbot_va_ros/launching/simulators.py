@@ -18,6 +18,7 @@ from launch_ros.substitutions import FindPackageShare
 from lingbot_va_ros.launching.arguments import (
     Arguments, GazeboArguments, IsaacArguments, SIM_EMBODIMENTS)
 from lingbot_va_ros.launching.bridges import IsaacTopics, read_isaac_topics
+from lingbot_va_ros.launching.description import describe
 from lingbot_va_ros.launching.nodes import image_profile
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.robot.embodiment import load_embodiment
@@ -97,19 +98,6 @@ def isaac_cameras(arguments: IsaacArguments) -> List[Tuple[str, str]]:
     cameras = load_embodiment(arguments.embodiment).cameras
     return [(source.topic, topics.cameras[name]) for name, source in cameras.items()
             if topics.cameras.get(name, source.topic) != source.topic]
-
-
-def describe(arms: str, simulator: str, **mappings: str) -> str:
-    """
-    Return the URDF of the simulated robot with what a simulator needs.
-
-    :param simulator: gazebo or isaac; `mappings` are arguments of the xacro files.
-    """
-    import xacro  # a ROS package of its own, not needed by the other launch files
-
-    source = shared_file('urdf', 'sim_robot.urdf.xacro')
-    return xacro.process_file(
-        str(source), mappings={'arms': arms, 'simulator': simulator, **mappings}).toxml()
 
 
 def _require(packages: Sequence[str]) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 import xml.etree.ElementTree as ElementTree
 
+from lingbot_va_ros.launching.bridges import check_gazebo_bridge, read_isaac_topics
+from lingbot_va_ros.launching.description import describe
 from lingbot_va_ros.robot.embodiment import load_embodiment
 import pytest
 import rclpy
@@ -167,10 +169,8 @@ def test_isaac_leaves_the_controllers_to_others_where_asked(started):
 
 @pytest.mark.parametrize('arms', EMBODIMENTS)
 @pytest.mark.parametrize('simulator', ['gazebo', 'isaac'])
-def test_ros2_control_has_the_joints_of_the_embodiment_at_home(launch, simulator, arms):
+def test_ros2_control_has_the_joints_of_the_embodiment_at_home(simulator, arms):
     pytest.importorskip('xacro', reason='xacro is not installed here')
-    from lingbot_va_ros.launching.simulators import describe
-
     embodiment = load_embodiment(EMBODIMENTS[arms])
     robot = ElementTree.fromstring(describe(arms, simulator, controllers='/some/file.yaml'))
     commanded = {
@@ -203,6 +203,23 @@ def test_the_controllers_are_those_that_the_embodiment_names(name):
     assert parameters['interpolate_from_desired_state'] is True
 
 
+def test_the_shipped_bridges_know_every_camera_of_the_simulated_robot():
+    folder = CHECKOUT / 'config' / 'bridges'
+    roles = set(load_embodiment('sim_dual').cameras)
+    assert set(read_isaac_topics(str(folder / 'isaac.yaml')).cameras) == roles
+    check_gazebo_bridge(str(folder / 'gazebo.yaml'))
+    bridged = {entry['ros_topic_name']: entry
+               for entry in yaml.safe_load((folder / 'gazebo.yaml').read_text())}
+    assert set(bridged) == {'/clock'} | {f'camera/{role}/camera_info' for role in roles}
+    assert all(entry['direction'] == 'GZ_TO_ROS' for entry in bridged.values())
+
+
+def test_the_shipped_world_draws_cameras_and_takes_robots():
+    world = ElementTree.parse(CHECKOUT / 'config' / 'bridges' / 'gazebo_world.sdf').find('world')
+    systems = {plugin.get('name').rsplit('::')[-1] for plugin in world.findall('plugin')}
+    assert {'Physics', 'UserCommands', 'Sensors', 'SceneBroadcaster'} <= systems
+
+
 @pytest.mark.parametrize('name, arguments, words', [
     ('gazebo', {'world': '/nowhere/world.sdf'}, ['world /nowhere/world.sdf is not a file']),
     ('gazebo', {'headless': 'maybe'}, ["headless is 'maybe'", 'true or false']),
@@ -213,12 +230,14 @@ def test_the_controllers_are_those_that_the_embodiment_names(name):
      ['entry 1 has no gz_type_name', "direction is 'SIDEWAYS'", 'unknown key colour', '/clock']),
     ('isaac', {'start_controllers': '2'}, ["start_controllers is '2'"]),
     ('isaac', {'bridge_config': '{words}'}, ['words.yaml', 'joint_states']),
-    ('isaac', {'bridge_config': '{topics}'}, ["cameras.head is 'two words'", 'joint_commands is 3']),
+    ('isaac', {'bridge_config': '{topics}'},
+     ["cameras.head is 'two words'", 'joint_commands is 3']),
 ])
 def test_a_bad_argument_is_refused_in_one_line(started, tmp_path, name, arguments, words):
     (tmp_path / 'words.yaml').write_text('just words')
     (tmp_path / 'entry.yaml').write_text(
-        '- {ros_topic_name: a, gz_topic_name: a, ros_type_name: t, direction: SIDEWAYS, colour: 1}')
+        '- {ros_topic_name: a, gz_topic_name: a, ros_type_name: t, direction: SIDEWAYS, '
+        'colour: 1}')
     (tmp_path / 'topics.yaml').write_text(
         'joint_states: a\njoint_commands: 3\ncameras: {head: two words}')
     places = {path.stem: path for path in tmp_path.glob('*.yaml')}
