@@ -2,18 +2,21 @@
 Check checkpoint, policy file and embodiment, each and against each other, before a robot moves.
 
 Only headers of the weights are read. Prints everything that is wrong at once, and the memory that
-the checkpoint takes on the device. The exit code is 0 only if there is no error.
+the checkpoint takes on the device. The exit code is 0 only if there is no error. With --live the
+running graph of this ROS domain is looked at as well: topics, types, QoS, rates, stamps, images,
+joints, controllers; nothing is published and nothing moves.
 """
 
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import numpy as np
 
+from lingbot_va_ros.cli.finding import Finding
 from lingbot_va_ros.policy.lerobot_policy import lerobot_findings
 from lingbot_va_ros.policy.policy_file import (
     PolicyFile, PolicyFileError, find_policy_file, load_policy_file)
@@ -30,20 +33,13 @@ PARTS = {
     'vae_decoder': 'VAE decoder',
     'text_encoder': 'text encoder',
 }
+# The package's default everywhere.
+LIVE_EMBODIMENT = 'sim_left'
 TOTALS = {
     'acting': 'acting (the first four)',
     'imagining': 'with imagined video',
     'with_text_encoder_on_device': 'with text_encoder: device',
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was found, as it stands in the JSON; the severity is `error` or `warning`."""
-
-    severity: str
-    where: str
-    message: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,14 +60,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--adapter-base', default='', metavar='FOLDER',
         help='checkpoint that a LoRA adapter was trained on')
+    parser.add_argument(
+        '--live', action='store_true',
+        help='look at the running graph too, with this policy and embodiment '
+             f'(default: {LIVE_EMBODIMENT})')
+    parser.add_argument(
+        '--namespace', default='', metavar='NAME',
+        help='with --live: where policy_node and command_mux run')
+    parser.add_argument(
+        '--seconds', type=_seconds, default=5.0, metavar='S',
+        help='with --live: how long rates and stamps are watched (default: %(default)g)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the findings there')
+
+
+def _seconds(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = 0.0
+    if not 0.5 <= value <= 600:
+        raise argparse.ArgumentTypeError(f'{word!r} is no time from 0.5 to 600 s')
+    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the findings and return 0, 1 where one is an error, or 2 for nothing to check."""
+    if arguments.live and not arguments.embodiment:
+        arguments.embodiment = LIVE_EMBODIMENT
     if not (arguments.checkpoint or arguments.policy or arguments.embodiment):
-        print('lingbot_va check: nothing to check; expected --checkpoint, --policy or '
-              '--embodiment', file=sys.stderr)
+        print('lingbot_va check: nothing to check; expected --checkpoint, --policy, '
+              '--embodiment or --live', file=sys.stderr)
         return 2
     findings: List[Finding] = []
     policy = _check_policy(arguments, findings)
@@ -81,6 +99,11 @@ def run(arguments: argparse.Namespace) -> int:
     embodiment = _check_embodiment(arguments.embodiment, findings)
     if policy is not None and embodiment is not None:
         findings.extend(compare(policy, embodiment))
+    if arguments.live and embodiment is not None:
+        from lingbot_va_ros.cli.live import live_findings  # needs ROS, the rest does not
+
+        findings.extend(live_findings(
+            policy, embodiment, arguments.namespace, arguments.seconds))
     ok = not any(finding.severity == 'error' for finding in findings)
     for finding in findings:
         print(f'{finding.severity}: {finding.where}: {finding.message}')
