@@ -7,6 +7,8 @@ from typing import Optional, Sequence
 import numpy as np
 
 NANOSECONDS = 1_000_000_000
+# A stamp this much behind the newest one was not delayed: the clock went back.
+JUMP_NS = 1_000_000_000
 
 
 class ExecutedLog:
@@ -22,10 +24,17 @@ class ExecutedLog:
         self._lock = threading.Lock()
 
     def add(self, stamp_ns: int, positions: np.ndarray) -> None:
-        """Keep one command, positions [J] due at `stamp_ns`; out of order ones are dropped."""
+        """
+        Keep one command, positions [J] due at `stamp_ns`; out of order ones are dropped.
+
+        After a jump of the clock the publisher may see it later than we do, and still send a
+        command of the time before: the first one of the new time then begins the log anew.
+        """
         with self._lock:
             if self._entries and stamp_ns <= self._entries[-1][0]:
-                return
+                if self._entries[-1][0] - stamp_ns < JUMP_NS:
+                    return
+                self._entries.clear()
             self._entries.append((stamp_ns, np.asarray(positions, np.float64)))
             while self._entries[0][0] < stamp_ns - self._keep_ns:
                 self._entries.popleft()

@@ -38,6 +38,16 @@ def test_a_command_out_of_order_is_dropped():
     np.testing.assert_allclose(log.at([NOW]), [[0, 0]])
 
 
+def test_a_late_command_from_before_a_jump_back_does_not_hide_the_new_ones():
+    log = make_log()
+    log.clear()  # the jump was seen
+    log.add(NOW + 11 * TICK, np.array([99.0, 99.0]))
+    for tick in range(3):
+        log.add(tick * TICK, np.array([tick, tick]))
+    assert log.newest_ns == 2 * TICK
+    np.testing.assert_allclose(log.at([0, 2 * TICK]), [[0, 0], [2, 2]])
+
+
 def test_commands_older_than_it_reaches_back_are_forgotten():
     log = make_log(keep=0.05)
     np.testing.assert_allclose(log.at([NOW]), [[5, -5]])
