@@ -34,8 +34,10 @@ from lingbot_va_ros.robot.mux import MuxSettings
 
 POLICY, MUX = 'lingbot_va_policy', 'command_mux'
 MAX_AGE = 0.5  # s, the policy's own default for cameras and joints
-QUIET = 1.0  # s without news of the graph, after which it counts as known
-LONGEST_DISCOVERY = 6.0  # s
+# The graph counts as known after so many seconds, the last of them without news. DDS finds another
+# process at once or, where that announcement is lost, by the next: Fast DDS sends one each 3 s.
+LEAST_DISCOVERY, QUIET, LONGEST_DISCOVERY = 4.5, 1.0, 10.0
+FIRST_MESSAGE = 2.0  # s, for new subscriptions to be matched
 ANSWER_SECONDS = 3.0
 MEASURING_DEPTH = 20  # a burst must not push out what is counted
 PROFILES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
@@ -86,7 +88,7 @@ class Look:
             if not name.startswith('lingbot_va_check_') and not name.startswith('_ros2cli'))
 
     def wait_for_graph(self) -> None:
-        """Wait until nothing new was discovered for a while."""
+        """Wait until every process had time to be discovered, and nothing new came for a while."""
         def known():
             return self.nodes(), sorted(
                 (name, self.node.count_publishers(name), self.node.count_subscribers(name))
@@ -94,14 +96,12 @@ class Look:
 
         begin = since = time.monotonic()
         before = known()
-        # With nothing there yet, a first discovery may take two seconds.
-        while time.monotonic() - since < (QUIET if before[0] else 3 * QUIET):
-            if time.monotonic() - begin > LONGEST_DISCOVERY:
+        while (now := time.monotonic()) - begin < LONGEST_DISCOVERY:
+            if now - begin >= LEAST_DISCOVERY and now - since >= QUIET:
                 return
             self.spin(0.1)
-            now = known()
-            if now != before:
-                before, since = now, time.monotonic()
+            if known() != before:
+                before, since = known(), time.monotonic()
 
     def call(self, kind, service: str, request):
         """Return the response, or None where nobody answers in time."""
@@ -318,7 +318,7 @@ def _listen(
         look.listen(kind, look.resolve(name), lambda message, name=name: newest.update(
             {name: message}), qos.LATCHED)
     # The first message takes its time to come; it is not the publisher that is slow.
-    look.spin(QUIET, lambda: all(each.stamps.arrivals for _, each in heard.values()) and (
+    look.spin(FIRST_MESSAGE, lambda: all(each.stamps.arrivals for _, each in heard.values()) and (
         not publishers or bool(joints.stamps.arrivals)))
     look.spin(seconds)
 

@@ -66,7 +66,7 @@ def judge_parameters(
                                  'which the embodiment sends to it'))
     if extra and not values.get('allow_partial_joints_goal', False):
         found.append(error(
-            node, f'its joints {names_of(extra)} are not in the embodiment\'s entry for it, and it '
+            node, f"its joints {names_of(extra)} are not in the embodiment's entry for it, and it "
             'refuses commands for a part of its joints'))
     if 'interpolate_from_desired_state' in values:
         if not values['interpolate_from_desired_state']:
@@ -103,7 +103,9 @@ def manager_findings(look, controllers: Sequence[str]) -> List[Finding]:
 
     :param controllers: fully qualified names of the nodes that take our commands.
     """
-    managers = [node for node in look.nodes() if node.endswith('/controller_manager')]
+    # Another robot's manager, in a namespace of its own, is none of our business.
+    spaces = {look.resolve(''), *(name.rsplit('/', 1)[0] + '/' for name in controllers)}
+    managers = sorted({f'{space}controller_manager' for space in spaces} & set(look.nodes()))
     if not managers:
         return []
     try:

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import List, Sequence, Tuple
 
-from rclpy.node import Node
+from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
@@ -129,7 +129,11 @@ def wiring_findings(node: Node, policy: str, mux: str) -> List[Finding]:
 
 def _topics(ask, node: str, kind: str) -> List[str]:
     namespace, name = node.rsplit('/', 1)
-    return sorted(topic for topic, kinds in ask(name, namespace or '/') if kind in kinds)
+    try:
+        found = ask(name, namespace or '/')
+    except NodeNameNonExistentError:  # it does not run, which is said elsewhere
+        return []
+    return sorted(topic for topic, kinds in found if kind in kinds)
 
 
 def duplicate_findings(nodes: Sequence[str], ours: Sequence[str]) -> List[Finding]:

@@ -8,12 +8,16 @@ import sys
 import threading
 import time
 
+from lingbot_va_ros.cli import live
 from lingbot_va_ros.cli.live_controllers import judge_parameters
 from lingbot_va_ros.cli.main import main
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, LATCHED, SENSOR
+from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.robot.embodiment import Controller, load_embodiment
 
+import cv2
+import numpy as np
 import pytest
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -22,6 +26,7 @@ from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory
+import yaml
 
 SIM_LEFT = load_embodiment('sim_left')
 COMMANDS = 'joint_trajectory_controller/joint_trajectory'
@@ -52,7 +57,9 @@ def check(tmp_path):
         assert all('\n' not in each['message'] for each in found['findings'])
         return code, [
             (each['severity'], each['where'].removeprefix(f'/{namespace}/'), each['message'])
-            for each in found['findings'] if 'untrained' not in each['message']]
+            for each in found['findings'] if 'untrained' not in each['message']
+            # A busy machine may once be slow to deliver; that is a warning, and true.
+            and 'without news' not in each['message']]
     return look
 
 
@@ -157,7 +164,9 @@ class Graph:
 
 
 @pytest.fixture
-def graph(request):
+def graph(request, monkeypatch):
+    # Other processes are found within seconds; nodes of this one at once.
+    monkeypatch.setattr(live, 'LEAST_DISCOVERY', 1.0)
     made = Graph(f'live_{abs(hash(request.node.name)) % 10 ** 8}')
     yield made
     made.close()
@@ -255,6 +264,7 @@ def test_faults_of_the_messages_are_all_named(graph, check):
     graph.joints(stamp=graph.stamp(), left_joint_2=float('nan'), left_joint_3=90.0)
     graph.mux()
     graph.mux()
+    graph.node('controller_manager')
     code, found = check(graph.start().namespace, seconds=2.5)
     assert code == 1
     by = f'from /{graph.namespace}/robot'
@@ -267,6 +277,7 @@ def test_faults_of_the_messages_are_all_named(graph, check):
     expect(found, 'error', 'joint_states', 'left_joint_3 is at 90, outside', by)
     expect(found, 'error', COMMANDS, 'no controller listens')
     expect(found, 'error', 'command_mux', '2 nodes of this name')
+    expect(found, 'warning', 'controller_manager', 'controller_manager_msgs is not installed')
 
 
 def test_a_robot_without_our_nodes_and_with_slow_joints(graph, check):
@@ -361,3 +372,44 @@ def test_a_bad_time_is_one_line(words, capsys):
         main(['check', '--live', *words])
     assert left.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_compressed_cameras_are_decoded_once_and_judged(graph, check, tmp_path):
+    data = yaml.safe_load(shared_file('config', 'embodiments', 'sim_left.yaml').read_text())
+    data['urdf'] = str(shared_file('urdf', 'sim_left.urdf'))
+    for camera in data['cameras'].values():
+        camera['transport'] = 'compressed'
+    (tmp_path / 'sim_left.yaml').write_text(yaml.safe_dump(data))
+    jpeg = cv2.imencode('.jpg', np.zeros((48, 32, 3), np.uint8))[1].tobytes()
+    for role, content in (('head', jpeg), ('left_wrist', b'no picture')):
+        images = graph.robot.create_publisher(
+            CompressedImage, f'camera/{role}/image_raw/compressed', SENSOR)
+
+        def publish(images=images, content=content):
+            message = CompressedImage(format='jpeg', data=content)
+            message.header.stamp = graph.stamp()
+            images.publish(message)
+        graph.robot.create_timer(0.1, publish)
+    graph.joints()
+    graph.mux()
+    graph.controller()
+    code, found = check(
+        graph.start().namespace, '--embodiment', str(tmp_path / 'sim_left.yaml'))
+    assert code == 1
+    expect(found, 'warning', 'camera/head/image_raw/compressed', '32x48', '64x64')
+    expect(found, 'error', 'camera/left_wrist/image_raw/compressed', 'cannot be decoded')
+    assert len(errors(found)) == 1, found
+
+
+def test_a_whole_graph_on_simulated_time_is_in_order(processes, check):
+    processes('simulated', 'sim_robot', '-p', 'publish_clock:=true')
+    processes('simulated', 'command_mux', '-p', 'use_sim_time:=true')
+    wait_for_nodes('simulated', {'sim_robot', 'command_mux'})
+    code, found = check('simulated', seconds=2.0)
+    assert errors(found) == [] and code == 0
+
+
+def test_a_bad_namespace_is_one_line(check):
+    code, found = check('bad name')
+    assert code == 1
+    assert [where for where, _ in errors(found)] == ['--namespace']
