@@ -11,7 +11,7 @@ COMMANDS = {
     'demo': 'drive the simulated robot over ROS 2 and leave a report and a video',
     'imagine': 'imagine a video and actions from still images, open loop',
     'serve': 'serve a checkpoint to the public websocket clients',
-    'check': 'check checkpoint, policy file, embodiment and the running graph before a robot moves',
+    'check': 'check checkpoint, policy file, embodiment and the running graph before it moves',
 }
 
 
