@@ -180,10 +180,19 @@ def _check_embodiment(name: str, findings: List[Finding]) -> Optional[Embodiment
     if not name:
         return None
     try:
-        return load_embodiment(name)
+        embodiment = load_embodiment(name)
     except EmbodimentError as error:
         findings.extend(_errors(name, error))
         return None
+    findings.extend(
+        Finding('warning', name, f'controller {controller.topic} is of kind {controller.kind}, '
+                'which command_mux of this version refuses at start')
+        for controller in embodiment.controllers if controller.kind != 'trajectory')
+    if embodiment.workspace is not None:
+        findings.append(Finding(
+            'warning', name, 'limits its workspace, which command_mux of this version refuses at '
+            'start'))
+    return embodiment
 
 
 def compare(policy: PolicyFile, embodiment: Embodiment) -> List[Finding]:

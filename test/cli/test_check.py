@@ -269,6 +269,21 @@ def test_of_a_shipped_embodiment_at_most_the_vendors_description_is_missing(run)
         assert not (path.stem.startswith('sim_') and lines)
 
 
+def test_what_the_mux_would_refuse_of_an_embodiment_is_a_warning(run, tmp_path):
+    raw = yaml.safe_load(shared_file('config', 'embodiments', 'sim_left.yaml').read_text())
+    whole = raw['controllers'][0]
+    gripper = whole['joints'].pop()
+    raw['controllers'].append(
+        {'topic': 'gripper/command', 'kind': 'gripper_action', 'joints': [gripper]})
+    raw['urdf'] = str(shared_file('urdf', 'sim_left.urdf'))
+    path = tmp_path / 'robot.yaml'
+    path.write_text(yaml.safe_dump(raw))
+    code, found = run('--embodiment', path)
+    assert code == 0
+    warning, = found['findings']
+    assert warning['severity'] == 'warning' and 'gripper/command' in warning['message']
+
+
 @pytest.mark.parametrize('words', [
     ['--checkpoint', 'nowhere'], ['--policy', 'nowhere'], ['--embodiment', 'nowhere']])
 def test_what_does_not_exist_is_named(run, words):
