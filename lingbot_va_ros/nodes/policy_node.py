@@ -575,7 +575,10 @@ class PolicyNode(LifecycleNodeMixin, Node):
             response.stamp = stamp_of(self._now())
             return response
         else:
-            forgotten = await self._answer(self._worker.reset(request.instruction))
+            try:
+                forgotten = await self._answer(self._worker.reset(request.instruction))
+            except Exception as error:  # forgotten it is all the same: what failed is the text
+                return self._failed(response, error)
             if request.instruction:
                 self._remember_instruction(request.instruction)
             message = f'forgot {forgotten} frames'
@@ -588,6 +591,14 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._publish_status()
         return response
 
+    def _failed(self, response, error: Exception):
+        """Answer that the inference thread could not do it; without an answer a client hangs."""
+        self.get_logger().error(f'{type(error).__name__}: {error}')
+        response.success, response.message = False, str(error)
+        if hasattr(response, 'stamp'):
+            response.epoch, response.stamp = self._slot.epoch, stamp_of(self._now())
+        return response
+
     def _worker_reset_while_loading(self, instruction: str) -> None:
         """Begin a new epoch; the memory that is being made is empty anyway."""
         self._slot.stop(new_epoch=True)
@@ -596,7 +607,10 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     async def _on_set_instruction(self, request, response):
         if self._phase in ('inactive', 'active'):
-            await self._answer(self._worker.set_instruction(request.instruction))
+            try:
+                await self._answer(self._worker.set_instruction(request.instruction))
+            except Exception as error:
+                return self._failed(response, error)
         self._remember_instruction(request.instruction)
         response.success = True
         response.message = (

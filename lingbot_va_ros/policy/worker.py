@@ -336,8 +336,12 @@ class Worker:
             self._report(Mode.HOLDING, self._refused[0])
             self._wake.wait(POLL)
             return
-        if self._ready is None or self._ready_is_stale():
+        if self._ready is None or (not elsewhere and self._ready_is_stale()):
             self._ready = self._think()
+            # A prediction may take long: look again before anything moves.
+            obstacle, elsewhere = world.obstacle(), world.elsewhere()
+        if obstacle:
+            return
         if self._ready is None:
             self._wake.wait(POLL)
         elif elsewhere:

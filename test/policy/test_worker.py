@@ -318,3 +318,34 @@ def test_statistics_hold_no_warm_up(stage):
     wait_for(lambda: stage.chunks, 'a chunk')
     assert stage.worker.progress.inference_seconds == pytest.approx(
         stage.chunks[0].inference_seconds)
+
+
+def test_what_arises_during_a_prediction_is_seen_before_anything_moves(stage):
+    engine = stage.worker._engine
+    predict = engine.predict
+
+    def slow(between_steps):
+        chunk = predict(between_steps)
+        stage.obstacle = 'a wall'
+        return chunk
+
+    engine.predict = slow
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: stage.worker.progress.reason == 'a wall', 'holding')
+    assert not stage.chunks
+
+
+def test_while_somebody_else_has_the_arm_it_predicts_once(stage):
+    engine, count = stage.worker._engine, []
+    predict = engine.predict
+    engine.predict = lambda between_steps: (count.append(1), predict(between_steps))[1]
+    stage.elsewhere = 'somebody else'
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: stage.worker._ready is not None, 'a chunk that waits')
+    wait_for(stage.worker._ready_is_stale, 'the image to grow old')
+    until = time.monotonic() + 0.3
+    wait_for(lambda: time.monotonic() > until, 'some more rounds')
+    assert len(count) == 1
+    stage.elsewhere = None
+    wait_for(lambda: stage.chunks, 'a chunk')
+    assert len(count) == 2  # from an image that is true
