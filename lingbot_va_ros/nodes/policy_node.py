@@ -109,6 +109,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._control_mode: Optional[int] = None
         self._executed_publishers = 0
         self._mode_publishers = 0
+        self._columns: Dict[str, int] = {}  # of each joint in a row of positions
         self._last_chunk_ns = 0
         self._newest_chunk: Optional[PublishedChunk] = None
         self._tool_paths: List[ToolPath] = []
@@ -282,6 +283,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._slot.set_limits(MotionLimits(
             limits.lower, limits.upper, limits.velocity, limits.acceleration))
         self._policy, self._embodiment, self._map = policy, embodiment, action_map
+        self._columns = {name: column for column, name in enumerate(embodiment.joints)}
         self._measured = MeasuredJoints(embodiment.joints)
         self._tool_paths = tool_paths(embodiment)
         self._observations = Observations(policy.cameras, keep_seconds)
@@ -438,10 +440,14 @@ class PolicyNode(LifecycleNodeMixin, Node):
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(CONTROL_PRIORITY))
         except (AttributeError, OSError):
             pass  # without the right to it the thread runs as any other
-        for _tick in ticks(self.get_clock(), round(NANOSECONDS / rate), ending):
-            plan, now = self._slot.look()
-            if plan is not None:
-                self._publish_plan(plan, now, period)
+        try:
+            for _tick in ticks(self.get_clock(), round(NANOSECONDS / rate), ending):
+                plan, now = self._slot.look()
+                if plan is not None:
+                    self._publish_plan(plan, now, period)
+        except Exception:  # a node that is silent must not go on saying RUNNING
+            if not ending.is_set():
+                self._on_fault(traceback.format_exc())
 
     def _publish_plan(self, plan, now_ns: int, period: float) -> None:
         self._trajectory_out.publish(policy_messages.trajectory_message(
@@ -535,10 +541,14 @@ class PolicyNode(LifecycleNodeMixin, Node):
         if last is None:
             return
         row = last.copy()
-        place = {name: index for index, name in enumerate(self._embodiment.joints)}
         for name, position in zip(message.joint_names, message.points[0].positions):
-            if name in place:
-                row[place[name]] = position
+            if name in self._columns:
+                row[self._columns[name]] = position
+        if not np.isfinite(row).all():
+            self.get_logger().error(
+                'executed: a position that is not finite; it does not enter the memory',
+                throttle_duration_sec=1.0)
+            return
         executed.add(nanoseconds_of(message.header.stamp), row)
 
     def _on_control_mode(self, message: ControlMode) -> None:

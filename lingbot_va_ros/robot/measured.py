@@ -1,7 +1,7 @@
 """Where the joints are, merged by name from joint states that may come in parts."""
 
 import threading
-from typing import List, Optional, Sequence
+from typing import Optional, Sequence
 
 import numpy as np
 
@@ -49,17 +49,26 @@ class MeasuredJoints:
             return None if np.isnan(self._positions).any() else self._positions.copy()
 
     def fault(self, now_ns: int, max_age: float) -> Optional[str]:
-        """Return in one line which joints are unknown or older than `max_age` seconds, or None."""
+        """
+        Return in one line which joints are unknown or older than `max_age` seconds, or None.
+
+        A stamp that is further ahead than that counts as a fault too: it would look fresh for as
+        long, whoever has fallen silent meanwhile.
+        """
         with self._lock:
             unknown = np.isnan(self._positions)
             old = ~unknown & (now_ns - self._stamps > max_age * NANOSECONDS)
+            ahead = ~unknown & (self._stamps - now_ns > max_age * NANOSECONDS)
             foreign = self._foreign
         if unknown.any():
             line = f'joint_states: no position of {self._names(unknown)}'
             return line + (f' (seen were: {foreign})' if unknown.all() and foreign else '')
         if old.any():
             return f'joint_states: older than {max_age:.2f} s: {self._names(old)}'
+        if ahead.any():
+            return (f'joint_states: stamps more than {max_age:.2f} s ahead of this node\'s clock: '
+                    f'{self._names(ahead)}')
         return None
 
-    def _names(self, chosen: np.ndarray) -> List[str]:
+    def _names(self, chosen: np.ndarray) -> str:
         return ', '.join(name for name, picked in zip(self.joints, chosen) if picked)
