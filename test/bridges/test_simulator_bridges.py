@@ -331,7 +331,7 @@ def works_in_simulated_time(policy, simulation):
     assert 0 < nanoseconds(first.header.stamp) < nanoseconds(second.header.stamp)
     assert nanoseconds(first.header.stamp) < simulation.time_ns + NS
     assert nanoseconds(second.observation_stamp) <= simulation.time_ns
-    assert policy.status.memory_frames >= 2
+    policy.wait_for(lambda: policy.status.memory_frames >= 2, 'two remembered frames')
     for plan in policy.plans:
         assert 0 <= nanoseconds(plan.header.stamp) <= simulation.time_ns
         assert plan.points[0].time_from_start.sec + plan.points[0].time_from_start.nanosec > 0
@@ -340,7 +340,8 @@ def works_in_simulated_time(policy, simulation):
 
 def rests_in_a_pause(policy, simulation):
     stopped_at = simulation.pause()
-    time.sleep(0.3)  # what was on its way
+    before = len(policy.statuses)  # at 2 Hz: by the second one, what was on its way has come
+    policy.wait_for(lambda: len(policy.statuses) >= before + 2, 'statuses in the pause')
     statuses, plans, chunks = len(policy.statuses), len(policy.plans), len(policy.chunks)
     frames = policy.status.memory_frames
     policy.wait_for(lambda: len(policy.statuses) >= statuses + 3, 'statuses in the pause')
@@ -350,7 +351,8 @@ def rests_in_a_pause(policy, simulation):
     assert policy.state() == State.PRIMARY_STATE_ACTIVE
     simulation.play()
     policy.wait_for(lambda: len(policy.chunks) >= chunks + 2, 'chunks after the pause')
-    assert policy.chunks[-1].epoch == 1 and policy.status.memory_frames > frames
+    policy.wait_for(lambda: policy.status.memory_frames > frames, 'more remembered frames')
+    assert policy.chunks[-1].epoch == 1
 
 
 def starts_again_after_a_reset(policy, simulation):
