@@ -54,6 +54,16 @@ class Cameras:
         self._renderer.update_scene(data, camera, self._options)
         return self._renderer.render()
 
+    def draw_geoms(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        """Return the id of the geom that each pixel shows, int32 [H, W], -1 where there is none."""
+        self._renderer.enable_segmentation_rendering()
+        try:
+            self._renderer.update_scene(data, camera, self._options)
+            ids, kinds = np.moveaxis(self._renderer.render(), -1, 0)
+        finally:
+            self._renderer.disable_segmentation_rendering()
+        return np.where(kinds == mujoco.mjtObj.mjOBJ_GEOM, ids, -1).astype(np.int32)
+
     def close(self) -> None:
         """Free the drawing context."""
         self._renderer.close()

@@ -132,9 +132,16 @@ class Simulation:
 
     def render(self, camera: str) -> np.ndarray:
         """Return what a camera (see `cameras`) sees now: uint8 [H, W, 3], rgb."""
+        return self._cameras().draw(self.data, camera)
+
+    def render_geoms(self, camera: str) -> np.ndarray:
+        """Return the id of the geom that each pixel shows: int32 [H, W], -1 where there is none."""
+        return self._cameras().draw_geoms(self.data, camera)
+
+    def _cameras(self) -> Cameras:
         if self._drawing is None:
             self._drawing = Cameras(self.model, *self._size)
-        return self._drawing.draw(self.data, camera)
+        return self._drawing
 
     def close(self) -> None:
         """Free the drawing context, in the thread that drew."""
