@@ -62,7 +62,7 @@ class Cameras:
             ids, kinds = np.moveaxis(self._renderer.render(), -1, 0)
         finally:
             self._renderer.disable_segmentation_rendering()
-        return np.where(kinds == mujoco.mjtObj.mjOBJ_GEOM, ids, -1).astype(np.int32)
+        return np.where(kinds == int(mujoco.mjtObj.mjOBJ_GEOM), ids, -1).astype(np.int32)
 
     def close(self) -> None:
         """Free the drawing context."""
