@@ -1,0 +1,38 @@
+"""What a task is asked for in words, how long an episode may take, and when it is midway."""
+
+from typing import Any, Callable, Dict, Mapping, Tuple
+
+INSTRUCTIONS: Dict[str, str] = {
+    'table': 'put the cube on the brick',
+    'wipe_plate': 'wipe the plate six times',
+    'open_boxes': 'open the boxes one after another',
+}
+TIME_LIMIT = 60.0  # s, of a task that is not listed
+TIME_LIMITS: Dict[str, float] = {'table': 30.0, 'wipe_plate': 90.0, 'open_boxes': 90.0}
+MIDWAY_CHUNK = 5  # where counts do not tell
+
+# Whether the counts of an episode say that half of it is done.
+_MIDWAY: Dict[str, Tuple[str, int]] = {}
+
+
+def instruction_of(task: str) -> str:
+    """Return the words that a policy is given for a task."""
+    return INSTRUCTIONS.get(task, task.replace('_', ' '))
+
+
+def time_limit_of(task: str) -> float:
+    """Return the seconds after which an episode of a task ends without success."""
+    return TIME_LIMITS.get(task, TIME_LIMIT)
+
+
+def midway_of(task: str) -> Callable[[Mapping[str, Any], int], bool]:
+    """
+    Return whether an episode is midway, of its counts and the number of chunks executed.
+
+    Where the task's counts tell, that is when half of what it takes has been counted; elsewhere
+    after `MIDWAY_CHUNK` chunks.
+    """
+    if task in _MIDWAY:
+        name, half = _MIDWAY[task]
+        return lambda counts, chunks: counts.get(name, 0) >= half
+    return lambda counts, chunks: chunks >= MIDWAY_CHUNK
