@@ -55,7 +55,7 @@ class Cameras:
         return self._renderer.render()
 
     def draw_geoms(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """Return the id of the geom that each pixel shows, int32 [H, W], -1 where there is none."""
+        """Return the id of the geom that each pixel shows, int32 [H, W], -1 where none is."""
         self._renderer.enable_segmentation_rendering()
         try:
             self._renderer.update_scene(data, camera, self._options)

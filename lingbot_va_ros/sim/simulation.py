@@ -135,7 +135,7 @@ class Simulation:
         return self._cameras().draw(self.data, camera)
 
     def render_geoms(self, camera: str) -> np.ndarray:
-        """Return the id of the geom that each pixel shows: int32 [H, W], -1 where there is none."""
+        """Return the id of the geom that each pixel shows: int32 [H, W], -1 where none is."""
         return self._cameras().draw_geoms(self.data, camera)
 
     def _cameras(self) -> Cameras:
