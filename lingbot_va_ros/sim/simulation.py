@@ -28,8 +28,8 @@ class Simulation:
     One robot, one scene, one clock.
 
     `joints` is the order of every joint array: all arms, then their grippers (rad; metres for
-    grippers). `time_ns` is the simulated time. All methods are called from one thread; `render`
-    makes the drawing context in the thread of its first call.
+    grippers). `time_ns` is the simulated time, `scene` what stands on the table. All methods are
+    called from one thread; `render` makes the drawing context in the thread of its first call.
 
     :raises ValueError: the task or the arms are unknown, or the seed is negative.
     """
@@ -46,7 +46,7 @@ class Simulation:
         self.joints = self.embodiment.joints
         self.controller = TrajectoryController(self.joints)
         self.time_ns = 0
-        self._scene = SCENES[task]()
+        self.scene = SCENES[task]()
         self._size = (camera_width, camera_height)
         self.model = self._compile()
         self.data = mujoco.MjData(self.model)
@@ -64,7 +64,7 @@ class Simulation:
         spec = robot_spec(self.embodiment)
         _add_surroundings(spec)
         robot_bodies = {body.name for body in spec.bodies}
-        self._scene.add(spec, tuple(arm.side for arm in self.embodiment.arms))
+        self.scene.add(spec, tuple(arm.side for arm in self.embodiment.arms))
         for body in spec.bodies:
             if body.name not in robot_bodies:
                 for geom in body.geoms:
@@ -89,7 +89,7 @@ class Simulation:
         self.data.qpos[self._qpos] = self.embodiment.home
         self.data.ctrl[self._servos] = self.embodiment.home
         _vary_light(self.model, rng)
-        self._scene.reset(self.model, self.data, rng)
+        self.scene.reset(self.model, self.data, rng)
         mujoco.mj_forward(self.model, self.data)
         self.controller.hold(self.embodiment.home)
 
@@ -104,7 +104,7 @@ class Simulation:
             self.time_ns += self._step_ns
             self.data.ctrl[self._servos] = self.controller.sample(self.time_ns).positions
             mujoco.mj_step(self.model, self.data)
-            self._scene.after_step(self.model, self.data)
+            self.scene.after_step(self.model, self.data)
 
     @property
     def positions(self) -> np.ndarray:
@@ -124,7 +124,7 @@ class Simulation:
     @property
     def task_state(self) -> TaskState:
         """How the task stands."""
-        return self._scene.state()
+        return self.scene.state()
 
     def lens(self, camera: str) -> Lens:
         """Return the lens of a camera at the size of the pictures."""

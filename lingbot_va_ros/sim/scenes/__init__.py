@@ -14,7 +14,8 @@ The world frame lies in the table top: x away from the robot, y left, z up, metr
 
 from lingbot_va_ros.sim.scenes.state import TaskState
 from lingbot_va_ros.sim.scenes.table import TableScene
+from lingbot_va_ros.sim.scenes.wipe_plate import WipePlateScene
 
-SCENES = {'table': TableScene}
+SCENES = {'table': TableScene, 'wipe_plate': WipePlateScene}
 
 __all__ = ['SCENES', 'TaskState']

@@ -1,0 +1,13 @@
+"""
+Scripted experts: who solves the tasks, by inverse kinematics, from what the simulation knows.
+
+    simulation = Simulation(task='wipe_plate', seed=3)
+    expert = make_expert(simulation, np.random.default_rng(3))
+    while not expert.finished:
+        drive(simulation, expert.act())
+    assert simulation.task_state.success
+"""
+
+from lingbot_va_ros.sim.experts.expert import PERIOD, Expert, drive, make_expert
+
+__all__ = ['PERIOD', 'Expert', 'drive', 'make_expert']

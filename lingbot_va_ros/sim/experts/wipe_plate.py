@@ -1,0 +1,52 @@
+"""How to wipe the plate: strokes from rim to rim, each as the other, in a tempo of their own."""
+
+import numpy as np
+
+from lingbot_va_ros.sim.experts.path import ToolPath
+from lingbot_va_ros.sim.scenes.wipe_plate import PLATE_TOP, SPONGE_REACH, STROKES, WipePlateScene
+
+# Seconds are multiplied by the tempo of the episode and by that of the stroke. Both spread so far
+# that the time which has passed says little about the strokes that were made.
+_EPISODE_TEMPO = (0.85, 1.50)
+_STROKE_TEMPO = (0.85, 1.20)
+_PAUSE = (0.0, 0.45)  # s, drawn up to a bound that is the episode's own
+_FIRST_PAUSE = (0.0, 1.0)  # s
+_LENGTH = (0.092, 0.120)  # m
+_PRESS = 0.010  # m that the relaxed sponge would reach into the plate
+_HOVER = (0.030, 0.045)  # m from the sponge to the plate between strokes
+_SWERVE = 0.015  # m
+_SWERVES = 3  # at most, an episode
+
+
+def wipe(scene: WipePlateScene, path: ToolPath, rng: np.random.Generator, perturb: bool,
+         strokes: int = STROKES) -> None:
+    """Append `strokes` strokes and the way home to a path that begins at home."""
+    x, y, z, _ = path.start
+    tempo = rng.uniform(*_EPISODE_TEMPO)
+    longest_pause = rng.uniform(*_PAUSE)
+    down = PLATE_TOP + SPONGE_REACH - _PRESS
+    path.wait(rng.uniform(*_FIRST_PAUSE))
+    begun = path.time
+    for number in range(strokes):
+        pace = tempo * rng.uniform(*_STROKE_TEMPO)
+        length = rng.uniform(*_LENGTH)
+        middle = scene.plate + rng.uniform(-0.006, 0.006, 2)
+        hover = PLATE_TOP + SPONGE_REACH + rng.uniform(*_HOVER)
+        first = scene.mirror * length / 2
+        if number == 0:
+            path.to(1.0 * tempo, x=middle[0], y=middle[1] + first, z=hover)
+        else:
+            path.to(0.55 * pace, x=middle[0], y=middle[1] + first, overlap=0.22 * pace)
+        path.wait(rng.uniform(0.0, longest_pause))
+        path.to(0.32 * pace, z=down, overlap=0.10 * pace)
+        path.to(0.60 * pace, y=middle[1] - first, overlap=0.06 * pace)
+        path.to(0.32 * pace, z=hover, overlap=0.06 * pace)
+    ended = path.time
+    path.to(1.0 * tempo, x=x, y=y, z=z, overlap=0.10 * tempo)
+    if perturb:
+        for _ in range(rng.integers(0, _SWERVES + 1)):
+            offset = rng.uniform(-_SWERVE, _SWERVE, 3)
+            # Sideways to the strokes: they stay what they are.
+            offset[1:] = 0.0
+            seconds = rng.uniform(0.5, 1.0)
+            path.swerve(rng.uniform(begun, ended - seconds), seconds, offset)

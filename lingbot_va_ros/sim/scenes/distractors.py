@@ -1,0 +1,43 @@
+"""Things on the table that have nothing to do with the task."""
+
+import colorsys
+
+import mujoco
+import numpy as np
+
+# Name, shape, half sizes (m).
+_SHAPES = (
+    ('crate', mujoco.mjtGeom.mjGEOM_BOX, (0.030, 0.025, 0.025)),
+    ('tin', mujoco.mjtGeom.mjGEOM_CYLINDER, (0.022, 0.035, 0.0)),
+    ('brick', mujoco.mjtGeom.mjGEOM_BOX, (0.020, 0.040, 0.020)),
+)
+# Where they may stand: out of the way of the left arm; the right arm's is the mirror image.
+_LOWER, _UPPER = np.array([0.10, -0.42]), np.array([0.55, -0.20])
+_APART = 0.12
+
+
+class Distractors:
+    """Fixed objects beside the work; the seed says where, and their colours."""
+
+    def add(self, spec: mujoco.MjSpec, mirror: int) -> None:
+        """Add them; `mirror` is 1 beside the left arm's work and -1 beside the right arm's."""
+        self._mirror = mirror
+        for name, shape, size in _SHAPES:
+            body = spec.worldbody.add_body(name=name, mocap=True)
+            body.add_geom(name=name, type=shape, size=size)
+
+    def reset(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
+        """Place them apart from each other and paint them."""
+        places: list[np.ndarray] = []
+        for name, shape, size in _SHAPES:
+            place = rng.uniform(_LOWER, _UPPER)
+            while any(np.linalg.norm(place - other) < _APART for other in places):
+                place = rng.uniform(_LOWER, _UPPER)
+            places.append(place)
+            height = size[2] if shape == mujoco.mjtGeom.mjGEOM_BOX else size[1]
+            turn = rng.uniform(-np.pi, np.pi)
+            row = model.body(name).mocapid[0]
+            data.mocap_pos[row] = (place[0], self._mirror * place[1], height)
+            data.mocap_quat[row] = (np.cos(turn / 2), 0.0, 0.0, np.sin(turn / 2))
+            model.geom(name).rgba[:3] = colorsys.hsv_to_rgb(
+                rng.uniform(), rng.uniform(0.2, 0.7), rng.uniform(0.3, 0.8))
