@@ -21,8 +21,12 @@ def noise_levels(steps: int, shift: float) -> Tensor:
         raise ValueError(f'{steps} denoising steps; at least 1 is needed')
     if not shift > 0:
         raise ValueError(f'a shift of {shift}; it must be positive')
-    even = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float32)[:-1]
-    return shift * even / (1 + (shift - 1) * even)
+    return shifted(torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float32)[:-1], shift)
+
+
+def shifted(levels: Tensor, shift: float) -> Tensor:
+    """Move noise levels from 0 to 1 towards 1 (shift above 1): s * x / (1 + (s - 1) * x)."""
+    return shift * levels / (1 + (shift - 1) * levels)
 
 
 def timesteps(steps: int, shift: float) -> List[float]:
