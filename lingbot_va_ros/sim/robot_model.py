@@ -12,7 +12,7 @@ _GRIPPER_SERVO = (1500.0, 40.0)
 _ARMATURE = 0.05
 _FINGER_ARMATURE = 0.1
 # Vertical field of view, degrees, by the camera's place.
-_FIELD_OF_VIEW = {'head': 63.0, 'wrist': 70.0}
+_FIELD_OF_VIEW = {'head': 48.0, 'wrist': 70.0}
 
 
 def robot_spec(embodiment: Embodiment) -> mujoco.MjSpec:

@@ -191,7 +191,7 @@ def test_camera_info_has_the_field_of_view(robot):
     info = robot.next('camera/head/camera_info')
     assert (info.width, info.height) == (128, 128)
     assert info.distortion_model == 'plumb_bob' and set(info.d) == {0.0}
-    focal_length = 64 / np.tan(np.deg2rad(63.0) / 2)
+    focal_length = 64 / np.tan(np.deg2rad(48.0) / 2)
     np.testing.assert_allclose(
         info.k, [focal_length, 0, 63.5, 0, focal_length, 63.5, 0, 0, 1])
     assert info.p[0] == info.k[0] and info.p[2] == info.k[2]

@@ -12,8 +12,8 @@ _SHAPES = (
     ('brick', mujoco.mjtGeom.mjGEOM_BOX, (0.020, 0.040, 0.020)),
 )
 # Where they may stand: out of the way of the left arm; the right arm's is the mirror image.
-_LOWER, _UPPER = np.array([0.10, -0.42]), np.array([0.55, -0.20])
-_APART = 0.12
+_LOWER, _UPPER = np.array([0.12, -0.36]), np.array([0.55, -0.19])
+_APART = 0.11
 
 
 class Distractors:

@@ -8,12 +8,12 @@ from lingbot_va_ros.sim.scenes.home import HomeWatch
 from lingbot_va_ros.sim.scenes.state import TaskState
 
 STROKES = 6
-PLATE_RADIUS = 0.10  # m
+PLATE_RADIUS = 0.11  # m
 PLATE_TOP = 0.014  # m above the table
 # The way from the tool frame to the lower face of the sponge, along the tool, when it is relaxed.
 SPONGE_REACH = 0.038  # m
 # Where the middle of the plate may lie, x and y (m), for the left arm.
-_PLATE_LOWER, _PLATE_UPPER = np.array([0.30, 0.13]), np.array([0.40, 0.25])
+_PLATE_LOWER, _PLATE_UPPER = np.array([0.33, 0.02]), np.array([0.41, 0.12])
 
 # What counts as a stroke.
 STROKE_LENGTH = 0.06  # m
@@ -23,6 +23,7 @@ _TOUCH = 0.02  # N
 
 _TOOL = 0.12  # m from the hand frame to the tool frame
 _HALF_SPONGE = (0.030, 0.034, 0.026)
+_HIDDEN = 4  # of MuJoCo's groups of sites, which the cameras do not draw
 _EVERY = 5  # physics steps between two looks
 
 
@@ -65,7 +66,7 @@ class WipePlateScene:
         sponge.add_geom(
             name='sponge', type=box, size=_HALF_SPONGE, mass=0.03, friction=(0.4, 0.01, 0.001),
             rgba=(1.0, 0.82, 0.05, 1.0))
-        sponge.add_site(name='sponge', type=box, size=np.array(_HALF_SPONGE) + 0.005)
+        sponge.add_site(name='sponge', type=box, size=np.array(_HALF_SPONGE) + 0.005, group=_HIDDEN)
         spec.add_sensor(
             name='sponge', type=mujoco.mjtSensor.mjSENS_TOUCH, objname='sponge',
             objtype=mujoco.mjtObj.mjOBJ_SITE)
