@@ -10,38 +10,28 @@ import argparse
 import json
 import os
 import sys
-import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, List, Tuple
-
-import rclpy
-from rclpy.executors import Executor, SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
+from typing import List, Tuple
 
 from lingbot_va_ros.cli.checkpoint import Checkpoint, choose_checkpoint
 from lingbot_va_ros.cli.episode import Episode, summarise
 from lingbot_va_ros.cli.interrupts import INTERRUPTED, signals_interrupt
-from lingbot_va_ros.cli.processes import (
-    DemoFailed, NodeProcesses, last_match, node_command, ros_environment)
+from lingbot_va_ros.cli.processes import DemoFailed, NodeProcesses, ros_environment
 from lingbot_va_ros.cli.progress import Progress
 from lingbot_va_ros.cli.recording import Recorder
+from lingbot_va_ros.cli.simulated_robot import (
+    CONTROL_RATE, EMBODIMENT, MUX, POLICY, bring_up, refuse_company, ros_node, start_processes)
 from lingbot_va_ros.cli.steering import START_SECONDS, Operator
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.policy.worker import Mode as PolicyMode
 from lingbot_va_ros.robot.embodiment import load_embodiment
 from lingbot_va_ros.robot.mode import Mode as ArmMode
 
-EMBODIMENT = 'sim_left'
-CONTROL_RATE = 50.0  # Hz
 INSTRUCTION = 'put the cube on the brick'
-POLICY, MUX, ROBOT = 'lingbot_va_policy', 'command_mux', 'sim_robot'
 HAND_OVER_SECONDS = 15.0
 CHUNK_SECONDS = 60.0  # without a new chunk for so long, the policy counts as stuck
 MAX_HOLDS = 3  # of the mux in one episode that are forgiven
 LATE = ('silent for', 'too old')  # what the mux says where a message came too late
-DISCOVERY_SECONDS = 2.5  # after which processes know each other
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
     title = 'lingbot_va demo' + ('' if checkpoint.trained else ' · UNTRAINED network')
     with Progress(title) as progress:
         if shared_domain:
-            _refuse_company(progress)
+            refuse_company(progress)
         with NodeProcesses(environment, logs) as processes:
             episode, lines = _drive(arguments, checkpoint, processes, progress)
             lines += processes.end()
@@ -115,18 +105,9 @@ def _drive(
     embodiment = load_embodiment(EMBODIMENT)
     progress.show(phase='starting sim_robot, command_mux and policy_node')
     progress.refresh(now=True)
-    processes.start(ROBOT, node_command(ROBOT))
-    processes.start(MUX, [
-        *node_command(MUX), '--ros-args', *_parameter('embodiment', EMBODIMENT),
-        '-r', f'policy/joint_trajectory:={POLICY}/joint_trajectory'])
-    policy = processes.start('policy_node', [
-        *node_command('policy_node'), '--ros-args', '-r', f'control_mode:={MUX}/mode',
-        *_parameter('checkpoint', str(checkpoint.folder)),
-        *_parameter('embodiment', EMBODIMENT),
-        *_parameter('instruction', arguments.instruction),
-        *_parameter('control_rate', CONTROL_RATE),
-        *_parameter('publish_predicted_video', True)])
-    with _ros_node() as (node, executor):
+    policy = start_processes(processes, checkpoint, {
+        'instruction': arguments.instruction, 'publish_predicted_video': True})
+    with ros_node('lingbot_va_demo') as (node, executor):
         cameras = {name: source.topic for name, source in embodiment.cameras.items()}
         recorder = Recorder(node, cameras)
         shown = _Shown(recorder, progress, arguments.chunks)
@@ -141,12 +122,7 @@ def _drive(
             START_SECONDS, 'joint states and images of sim_robot')
         progress.show(phase='configuring')
         operator.wait_until(lambda: recorder.status, START_SECONDS, 'the status of policy_node')
-        if not operator.configure(POLICY):
-            reason = last_match(policy.log, r'configure failed: (.*)')
-            raise DemoFailed(
-                f'policy_node cannot be configured: {reason or "see its log"}', policy.log)
-        if not operator.activate(POLICY):
-            raise DemoFailed('policy_node cannot be activated', policy.log)
+        bring_up(operator, policy)
         progress.show(phase='handing over the arm')
         _hand_over(operator, recorder)
         start = recorder.now()
@@ -252,29 +228,6 @@ class _Shown:
         self._progress.show(**fields)
 
 
-def _refuse_company(progress: Progress) -> None:
-    """
-    Refuse to start where the user's ROS domain has a robot already: the demo would move it.
-
-    :raises DemoFailed: it names what is there.
-    """
-    domain = os.environ['ROS_DOMAIN_ID']
-    progress.show(phase=f'looking whether a robot is in ROS domain {domain}')
-    progress.refresh(now=True)
-    controllers = [controller.topic for controller in load_embodiment(EMBODIMENT).controllers]
-    deadline = time.monotonic() + DISCOVERY_SECONDS
-    with _ros_node() as (node, _):
-        while time.monotonic() < deadline:
-            there = set(node.get_node_names()) & {POLICY, MUX, ROBOT}
-            there |= {topic for topic in controllers if node.count_subscribers(topic)}
-            there |= {topic for topic in ('joint_states',) if node.count_publishers(topic)}
-            if there:
-                raise DemoFailed(
-                    f'a robot is in ROS domain {domain} already ({", ".join(sorted(there))}); '
-                    'unset ROS_DOMAIN_ID, or set it to a free one')
-            time.sleep(0.1)
-
-
 def _write_results(output: Path, episode: Episode, checkpoint: Checkpoint) -> dict:
     # matplotlib and PyAV take a second to import: not while the policy needs the processor
     from lingbot_va_ros.cli.report import write_report
@@ -305,28 +258,6 @@ def _closing_lines(output: Path, summary: dict, checkpoint: Checkpoint) -> List[
         f'jitter     p50 {figure(jitter["p50"], "ms", 2)}, p99 {figure(jitter["p99"], "ms", 2)} '
         f'at {CONTROL_RATE:g} Hz; the arm was held {len(summary["holds"])} times in between',
         f'wrote      {output}/: {files}, logs/']
-
-
-@contextmanager
-def _ros_node() -> Iterator[Tuple[Node, Executor]]:
-    """Yield a node and its executor; rclpy is shut down afterwards."""
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = rclpy.create_node('lingbot_va_demo')
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        try:
-            yield node, executor
-        finally:
-            executor.shutdown(timeout_sec=1.0)
-            node.destroy_node()
-    finally:
-        rclpy.try_shutdown()
-
-
-def _parameter(name: str, value) -> List[str]:
-    """Return the words that set a parameter; JSON is YAML, in which rcl reads the value."""
-    return ['-p', f'{name}:={json.dumps(value, ensure_ascii=False)}']
 
 
 def _count(text: str) -> int:
