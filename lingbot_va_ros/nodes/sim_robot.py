@@ -312,7 +312,8 @@ class SimRobot(Node):
         controller = self._simulation.controller
         self._task_state.publish(String(data=json.dumps({
             'task': self._simulation.task, 'counts': state.counts, 'done': state.done,
-            'success': state.success, 'accepted_trajectories': controller.accepted,
+            'success': state.success, 'detail': state.detail,
+            'accepted_trajectories': controller.accepted,
             'rejected_trajectories': controller.rejected})))
 
 

@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 from lingbot_va_ros.robot.embodiment import load_embodiment
+from lingbot_va_ros.sim.experts.open_boxes import open_one_after_the_other
 from lingbot_va_ros.sim.experts.path import Reach, ToolPath
 from lingbot_va_ros.sim.experts.wipe_plate import wipe
 from lingbot_va_ros.sim.simulation import Simulation
@@ -11,7 +12,7 @@ from lingbot_va_ros.sim.trajectory_controller import Trajectory, TrajectoryPoint
 import numpy as np
 
 PERIOD = 0.1  # s from one command to the next
-_WAYS = {'wipe_plate': wipe}
+_WAYS = {'wipe_plate': wipe, 'open_boxes': open_one_after_the_other}
 
 
 class Expert:

@@ -12,10 +12,12 @@ A scene is a class without arguments whose objects have
 The world frame lies in the table top: x away from the robot, y left, z up, metres.
 """
 
+from lingbot_va_ros.sim.scenes.open_boxes import OpenBoxesScene
 from lingbot_va_ros.sim.scenes.state import TaskState
 from lingbot_va_ros.sim.scenes.table import TableScene
 from lingbot_va_ros.sim.scenes.wipe_plate import WipePlateScene
 
-SCENES = {'table': TableScene, 'wipe_plate': WipePlateScene}
+SCENES = {
+    'table': TableScene, 'wipe_plate': WipePlateScene, 'open_boxes': OpenBoxesScene}
 
 __all__ = ['SCENES', 'TaskState']

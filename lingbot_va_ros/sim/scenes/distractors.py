@@ -11,17 +11,23 @@ _SHAPES = (
     ('tin', mujoco.mjtGeom.mjGEOM_CYLINDER, (0.022, 0.035, 0.0)),
     ('brick', mujoco.mjtGeom.mjGEOM_BOX, (0.020, 0.040, 0.020)),
 )
-# Where they may stand: out of the way of the left arm; the right arm's is the mirror image.
-_LOWER, _UPPER = np.array([0.12, -0.36]), np.array([0.55, -0.19])
-_APART = 0.11
+_APART = 0.11  # m from middle to middle
 
 
 class Distractors:
-    """Fixed objects beside the work; the seed says where, and their colours."""
+    """
+    Fixed objects beside the work; the seed says where, and their colours.
 
-    def add(self, spec: mujoco.MjSpec, mirror: int) -> None:
-        """Add them; `mirror` is 1 beside the left arm's work and -1 beside the right arm's."""
+    `areas` are rectangles ((x, y), (x, y)) of the table, lower and upper corner in metres, out of
+    the way of the left arm; with `mirror` -1 they are mirrored to be out of the right arm's way.
+    """
+
+    def __init__(self, areas: tuple, mirror: int):
+        self._areas = np.array(areas)
         self._mirror = mirror
+
+    def add(self, spec: mujoco.MjSpec) -> None:
+        """Add them to the world."""
         for name, shape, size in _SHAPES:
             body = spec.worldbody.add_body(name=name, mocap=True)
             body.add_geom(name=name, type=shape, size=size)
@@ -30,9 +36,9 @@ class Distractors:
         """Place them apart from each other and paint them."""
         places: list[np.ndarray] = []
         for name, shape, size in _SHAPES:
-            place = rng.uniform(_LOWER, _UPPER)
+            place = self._draw(rng)
             while any(np.linalg.norm(place - other) < _APART for other in places):
-                place = rng.uniform(_LOWER, _UPPER)
+                place = self._draw(rng)
             places.append(place)
             height = size[2] if shape == mujoco.mjtGeom.mjGEOM_BOX else size[1]
             turn = rng.uniform(-np.pi, np.pi)
@@ -41,3 +47,7 @@ class Distractors:
             data.mocap_quat[row] = (np.cos(turn / 2), 0.0, 0.0, np.sin(turn / 2))
             model.geom(name).rgba[:3] = colorsys.hsv_to_rgb(
                 rng.uniform(), rng.uniform(0.2, 0.7), rng.uniform(0.3, 0.8))
+
+    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+        lower, upper = self._areas[rng.integers(len(self._areas))]
+        return rng.uniform(lower, upper)

@@ -14,6 +14,8 @@ PLATE_TOP = 0.014  # m above the table
 SPONGE_REACH = 0.038  # m
 # Where the middle of the plate may lie, x and y (m), for the left arm.
 _PLATE_LOWER, _PLATE_UPPER = np.array([0.33, 0.02]), np.array([0.41, 0.12])
+# Where other things may stand.
+_BESIDE = (((0.12, -0.36), (0.55, -0.19)), ((0.56, -0.30), (0.64, 0.20)))
 
 # What counts as a stroke.
 STROKE_LENGTH = 0.06  # m
@@ -71,8 +73,8 @@ class WipePlateScene:
             name='sponge', type=mujoco.mjtSensor.mjSENS_TOUCH, objname='sponge',
             objtype=mujoco.mjtObj.mjOBJ_SITE)
         spec.add_exclude(bodyname1='sponge', bodyname2=hand.name)
-        self._distractors = Distractors()
-        self._distractors.add(spec, self.mirror)
+        self._distractors = Distractors(_BESIDE, self.mirror)
+        self._distractors.add(spec)
 
     def reset(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
         """Place the plate and paint what lies beside it by the generator."""
