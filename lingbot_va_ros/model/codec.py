@@ -1,6 +1,7 @@
 """The video codec (diffusers' AutoencoderKLWan): images to latents as they arrive, and back."""
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
@@ -84,6 +85,14 @@ class VideoCodec:
         return (video.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
 
 
+@dataclass(frozen=True)
+class StreamState:
+    """A copy in host memory of a stream's causal caches, per view group, None where unused."""
+
+    caches: List[List[Optional[Tensor]]]
+    started: bool
+
+
 class CodecStream:
     """
     The images of one episode on their way to latents.
@@ -109,6 +118,21 @@ class CodecStream:
         """Begin a new episode: the next call to `encode` takes one image of each camera."""
         self.caches = [[None] * self.codec.caches for _ in self.groups]
         self.started = False
+
+    def save(self) -> StreamState:
+        """Copy what the next call to `encode` builds on."""
+        return StreamState(self._copied(self.caches, torch.device('cpu')), self.started)
+
+    def restore(self, state: StreamState) -> None:
+        """Go on behind a saved state, which stays as it is."""
+        self.caches = self._copied(state.caches, self.codec.device)
+        self.started = state.started
+
+    def _copied(
+        self, caches: List[List[Optional[Tensor]]], device: torch.device,
+    ) -> List[List[Optional[Tensor]]]:
+        return [[entry if entry is None else entry.detach().to(device, copy=True)
+                 for entry in cache] for cache in caches]
 
     def encode(self, images: Mapping[str, Sequence[np.ndarray]]) -> Tensor:
         """

@@ -2,7 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -38,6 +38,30 @@ class Place:
         return replace(self, rows=rows)
 
 
+@dataclass(frozen=True)
+class MemoryState:
+    """
+    A copy of confirmed tokens in host memory.
+
+    `keys` and `values` are [layers, rows, T, H, D], `groups` their tokens as they were written,
+    `first` the slot of the oldest in the buffer of `length` slots, of which `capacity` are valid
+    at a time.
+    """
+
+    keys: Tensor
+    values: Tensor
+    groups: Tuple[TokenGroup, ...]
+    first: int
+    capacity: int
+    length: int
+
+    @property
+    def sizes(self) -> str:
+        """One line: what the memory it came from must be like to take it back."""
+        layers, rows, _, heads, head_dim = self.keys.shape
+        return _sizes(layers, rows, self.capacity, heads, head_dim, self.keys.dtype)
+
+
 class KVMemory:
     """
     Keys and values of all layers, oldest token first, in one allocation.
@@ -49,8 +73,9 @@ class KVMemory:
     are stable while a chunk is predicted.
 
     Evicts as the public code does: when a forward needs room, the oldest tokens go, just as many
-    as needed, and they stay gone even if the forward's own tokens are not kept. Confirmed tokens
-    always lie before provisional ones.
+    as needed, and they stay gone even if the forward's own tokens are not kept. Until the slice
+    is moved nothing is overwritten that was evicted, and `rewind` brings it back. Confirmed
+    tokens always lie before provisional ones.
 
     :param rows: 2 with guidance (prompt and negative prompt), else 1.
     :param capacity: the most valid tokens at a time.
@@ -74,6 +99,12 @@ class KVMemory:
     def rows(self) -> int:
         """Number of guidance halves."""
         return self.keys.shape[1]
+
+    @property
+    def sizes(self) -> str:
+        """One line: what a state must be like to be put back here."""
+        layers, rows, _, heads, head_dim = self.keys.shape
+        return _sizes(layers, rows, self.capacity, heads, head_dim, self.keys.dtype)
 
     @property
     def valid(self) -> int:
@@ -102,6 +133,16 @@ class KVMemory:
         self.end -= self.start
         self.start = 0
 
+    def make_room(self, tokens: int) -> None:
+        """
+        Evict what the next `tokens` will displace, before the first of them is written.
+
+        :raises ValueError: more tokens than the capacity.
+        """
+        if tokens > self.capacity:
+            raise ValueError(f'{tokens} tokens do not fit a memory of {self.capacity}')
+        self._evict(self.valid + tokens - self.capacity)
+
     def reserve(self, tokens: int, rows: slice = slice(None)) -> Place:
         """
         Evict what `tokens` new ones displace and return the place to write them to.
@@ -110,9 +151,7 @@ class KVMemory:
 
         :raises ValueError: more tokens than the capacity.
         """
-        if tokens > self.capacity:
-            raise ValueError(f'{tokens} tokens do not fit a memory of {self.capacity}')
-        self._evict(self.valid + tokens - self.capacity)
+        self.make_room(tokens)
         self.make_ready(tokens)
         return Place(self, self.start, slice(self.end, self.end + tokens), rows)
 
@@ -135,6 +174,43 @@ class KVMemory:
         self.start, self.end = mark[:2]
         self.groups = deque(mark[2])
 
+    def confirmed(self) -> tuple:
+        """Return the mark of the confirmed tokens that are valid now."""
+        return self.start, self.end - self.provisional, tuple(
+            group for group in self.groups if not group.provisional)
+
+    def save(self, mark: Optional[tuple] = None) -> MemoryState:
+        """
+        Copy the confirmed tokens to host memory.
+
+        :param mark: what was valid at a mark instead of now; usable as for `rewind`.
+        """
+        start, end, groups = self.confirmed() if mark is None else mark
+        layers, rows, _, heads, head_dim = self.keys.shape
+        copies = []
+        for pool in (self.keys, self.values):
+            copy = torch.empty((layers, rows, end - start, heads, head_dim), dtype=pool.dtype)
+            for layer in range(layers):  # one at a time: what is gathered on the device is small
+                copy[layer].copy_(pool[layer][:, start:end])
+            copies.append(copy)
+        return MemoryState(*copies, groups, start, self.capacity, self.length)
+
+    def restore(self, state: MemoryState) -> None:
+        """
+        Replace everything by a saved state, which stays as it is.
+
+        :raises ValueError: it is of a memory of other sizes; nothing has changed then.
+        """
+        if state.sizes != self.sizes:
+            raise ValueError(f'a memory of {state.sizes} does not fit one of {self.sizes}')
+        # The same slots where there is a choice: kernels may depend on alignment in the last bit.
+        self.start = state.first if state.length == self.length else 0
+        self.end = self.start + state.keys.shape[2]
+        self.groups = deque(state.groups)
+        for pool, copy in ((self.keys, state.keys), (self.values, state.values)):
+            for layer in range(len(pool)):
+                pool[layer][:, self.start:self.end].copy_(copy[layer])
+
     def clear(self) -> None:
         """Forget everything."""
         self.groups.clear()
@@ -148,3 +224,10 @@ class KVMemory:
                 self.groups.appendleft(TokenGroup(oldest.tokens - gone, oldest.provisional))
             self.start += gone
             tokens -= gone
+
+
+def _sizes(
+    layers: int, rows: int, capacity: int, heads: int, head_dim: int, dtype: torch.dtype,
+) -> str:
+    return (f'{layers} layers, {rows} guidance halves, {capacity} tokens of {heads} x {head_dim} '
+            f'numbers in {str(dtype).removeprefix("torch.")}')

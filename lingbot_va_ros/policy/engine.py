@@ -1,8 +1,8 @@
 """A loaded checkpoint with its one episode: images and executed actions in, chunks out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, List, Mapping, Optional, Sequence
+from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,11 @@ from lingbot_va_ros.model.views import latent_size
 from lingbot_va_ros.policy.actions import denormalise, normalise
 from lingbot_va_ros.policy.compatibility import policy_mismatches
 from lingbot_va_ros.policy.policy_file import PolicyFile, Sampling
-from lingbot_va_ros.policy.session import ChunkShape, Session, chunk_noise
+from lingbot_va_ros.policy.session import (
+    ChunkShape, Prediction, Session, chunk_noise, host_copy, imagining_noise)
+from lingbot_va_ros.policy.snapshot import Snapshot, identity_of
+
+IMAGINE_STEPS = 3  # the video steps of the paper's real robot
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,14 @@ class Chunk:
 
     :param actions: [n, used] float32, those to be executed (the first frame of an episode is not).
     :param latents: [1, C, F, h, w], the imagined video.
+    :param grounded: False where an earlier forecast stood in for frames that were not seen yet.
+    :param before: [1, C, 1, h, w], the latent frame before the first; None for the first chunk.
     """
 
     actions: np.ndarray
     latents: Tensor
+    grounded: bool = True
+    before: Optional[Tensor] = None
 
 
 class Engine:
@@ -41,6 +49,13 @@ class Engine:
     One policy on one device.
 
     Not thread-safe: the thread that made it owns it.
+
+    A chunk is in one of three states: predicted, running (its first frame is the frame counter) or
+    committed. In the synchronous schedule `predict`, `see` and `commit` take turns; in the
+    asynchronous ones `predict_ahead` comes while a chunk runs, before `commit`.
+
+    `imagine_steps` are the denoising steps with which `predict_ahead` imagines what has not been
+    seen yet; it may be set at any time.
 
     :param text_encoder: anything whose `encode(instruction)` returns [1, 512, text_dim].
     """
@@ -53,6 +68,7 @@ class Engine:
         self.codec = codec
         self.text_encoder = text_encoder
         self.seed = seed
+        self.imagine_steps = IMAGINE_STEPS
         rows, columns = latent_size(
             policy.layout, len(policy.cameras), policy.height, policy.width)
         self.shape = ChunkShape(policy.frames_per_chunk, policy.actions_per_frame, rows, columns)
@@ -66,12 +82,12 @@ class Engine:
         self._first: Optional[Tensor] = None
         self._last: Optional[Tensor] = None  # newest confirmed latent frame
         self._seen: List[Tensor] = []
+        self._forecasts: Dict[int, Prediction] = {}  # by first frame: the running chunk, the next
 
     @property
     def memory_frames(self) -> int:
         """Confirmed latent frames that the memory holds."""
-        memory = self.session.memory
-        return (memory.valid - memory.provisional) // self._tokens_per_frame
+        return self.session.confirmed_tokens // self._tokens_per_frame
 
     @property
     def memory_capacity(self) -> int:
@@ -116,6 +132,7 @@ class Engine:
         self.session.reset()
         self.stream.clear()
         self._first, self._last, self._seen = None, None, []
+        self._forecasts = {}
         return forgotten
 
     @torch.inference_mode()
@@ -128,7 +145,7 @@ class Engine:
         self.session.discard()
         self.stream.clear()
         self._first = self.stream.encode({name: [image] for name, image in images.items()})
-        self._seen = []
+        self._seen, self._forecasts = [], {}
 
     @torch.inference_mode()
     def see(self, images: Mapping[str, Sequence[np.ndarray]]) -> None:
@@ -144,6 +161,54 @@ class Engine:
         self.session.discard()
         return self.predict_further(between_steps)
 
+    def predict_ahead(
+        self, executing: np.ndarray, grounded: bool,
+        between_steps: Callable[[], None] = lambda: None,
+    ) -> Chunk:
+        """
+        Predict the chunk behind the running one, from what `see` has taken of that so far.
+
+        The unseen rest is imagined by forward dynamics, conditioned on the actions, or taken from
+        what was predicted as the running chunk. All of it is provisional: `see` and `commit` go on
+        as if this had not been called, and a call with the same arguments and frames gives the
+        same chunk. It becomes the running chunk with the next `commit`.
+
+        :param executing: [n, used] float in robot units, all actions of the running chunk, n as
+            many as its `Chunk.actions` has: what was executed so far, the plan for the rest.
+        :param grounded: whether to imagine the unseen rest.
+        :param between_steps: called before every forward; may raise PredictionAborted.
+        :raises ValueError: another number of actions or one that is not finite, more frames seen
+            than the chunk has, or nothing was predicted that could stand in for unseen ones.
+        :raises PredictionAborted: from `between_steps`; the confirmed memory is as it was.
+        """
+        session, config, shape = self.session, self.session.network.config, self.shape
+        first, behind = session.frame, session.frame + shape.frames
+        if first == 0 and self._first is None:
+            raise ValueError('nothing runs: the episode has not begun')
+        begun = first == 0  # the first frame of an episode is the observed image alone
+        seen = [self._first, *self._seen] if begun else self._seen
+        if len(seen) > shape.frames:
+            raise ValueError(
+                f'{len(self._seen)} frames were seen of a chunk of {shape.frames - begun}')
+        actions = self._normalised(executing, shape.frames - begun)
+        complete = len(seen) == shape.frames
+        forecast = self._forecasts.get(first)
+        if not complete and not grounded and forecast is None:
+            raise ValueError(
+                f'nothing was predicted for frames {first} to {behind - 1}, so that nothing can '
+                'stand in for those that are not seen yet')
+        prediction = session.predict_ahead(
+            torch.cat(seen, 2) if seen else torch.empty(
+                (1, config.latent_channels, 0, shape.rows, shape.columns)),
+            actions, None if grounded else forecast, self.imagine_steps,
+            imagining_noise(self.seed, first, shape, config.latent_channels),
+            *chunk_noise(
+                self.seed, behind, shape, config.latent_channels, config.action_channels),
+            between_steps)
+        self._forecasts = {
+            start: chunk for start, chunk in ((first, forecast), (behind, prediction)) if chunk}
+        return self._chunk(prediction, complete or grounded, prediction.before)
+
     def predict_further(
         self, between_steps: Callable[[], None] = lambda: None, noise: Callable = chunk_noise,
     ) -> Chunk:
@@ -158,41 +223,115 @@ class Engine:
             self.seed, self.session.frame + self.session.imagined_frames, self.shape,
             config.latent_channels, config.action_channels)
         prediction = self.session.predict(*start, self._first, between_steps)
+        if prediction.first_frame == self.session.frame:
+            self._forecasts = {prediction.first_frame: prediction}
+        return self._chunk(prediction, True, self._last)
+
+    def _chunk(self, prediction: Prediction, grounded: bool, before: Optional[Tensor]) -> Chunk:
         actions = denormalise(
             prediction.actions, self.policy.used_channels, self.policy.q01, self.policy.q99)
         if prediction.first_frame == 0:
             actions = actions[:, 1:]
-        return Chunk(actions.reshape(actions.shape[0], -1).T, prediction.latents)
+        return Chunk(
+            actions.reshape(actions.shape[0], -1).T, prediction.latents, grounded, before)
 
     def commit(self, executed: np.ndarray) -> None:
         """
         Write the frames seen since the last commit and what was executed meanwhile.
 
         :param executed: [frames * N, used] float in robot units, N for each frame of `see`.
-        :raises ValueError: another number of actions.
+        :raises ValueError: another number of actions, or one that is not finite.
         """
-        per_frame = self.shape.actions
         if not self._seen:
             raise ValueError('no frame was seen since the last commit')
-        if executed.shape != (len(self._seen) * per_frame, len(self.policy.used_channels)):
-            raise ValueError(
-                f'executed actions of shape {list(executed.shape)} for {len(self._seen)} frames '
-                f'of {per_frame} actions with {len(self.policy.used_channels)} channels')
+        actions = self._normalised(executed, len(self._seen))
         latents = list(self._seen)
-        frames = executed.T.reshape(executed.shape[1], len(self._seen), per_frame)
-        actions = normalise(
-            frames, self.policy.used_channels, self.policy.q01, self.policy.q99)
         if self.session.frame == 0:
-            # The first frame is the observed image alone; no action led to it.
             latents.insert(0, self._first)
-            actions = torch.cat((torch.zeros_like(actions[:, :, :1]), actions), 2)
         self.session.commit(torch.cat(latents, 2), actions)
         self._last = latents[-1]
         self._seen = []
+        # A chunk that was predicted ahead runs now, unless the one before it was cut off.
+        running = self._forecasts.get(self.session.frame)
+        self._forecasts = {self.session.frame: running} if running else {}
+
+    def _normalised(self, executed: np.ndarray, frames: int) -> Tensor:
+        """Return the network's view, [1, C, F, N, 1], of actions that begin a chunk."""
+        per_frame, used = self.shape.actions, self.policy.used_channels
+        if executed.shape != (frames * per_frame, len(used)):
+            raise ValueError(
+                f'executed actions of shape {list(executed.shape)} for {frames} frames '
+                f'of {per_frame} actions with {len(used)} channels')
+        if not np.isfinite(executed).all():
+            raise ValueError('an executed action is not finite')
+        actions = normalise(
+            executed.T.reshape(len(used), frames, per_frame), used, self.policy.q01,
+            self.policy.q99)
+        if self.session.frame == 0:
+            # The first frame is the observed image alone; no action led to it.
+            actions = torch.cat((torch.zeros_like(actions[:, :, :1]), actions), 2)
+        return actions
 
     def drop_seen(self) -> None:
         """Forget frames that were seen and will not be committed (their interval was cut off)."""
         self._seen = []
+
+    def keep_last_chunk(self) -> None:
+        """
+        Forget all but the chunk that was committed last, which is written anew at its positions.
+
+        The frame counter goes on. What is predicted then knows nothing older: the ablation of the
+        memory.
+        """
+        self.session.keep_last_chunk()
+
+    def snapshot(self) -> Snapshot:
+        """
+        Copy the episode to host memory; nothing that comes later changes the copy.
+
+        May be called from `between_steps`: the prediction goes on, and the copy knows nothing of
+        it. Holds keys and values of the confirmed memory, so several GB at the public sizes.
+        """
+        session = self.session
+        return Snapshot(
+            identity_of(session.network, self.codec, self.policy), self.policy.name,
+            self.memory_frames, session.save(), self.stream.save(), self.instruction,
+            host_copy(self._first), host_copy(self._last), [host_copy(one) for one in self._seen],
+            {first: _moved(one, torch.device('cpu')) for first, one in self._forecasts.items()})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """
+        Go on from a snapshot, its instruction included; the snapshot can be used again.
+
+        Steps, guidance and seed are the engine's: with the same ones the next chunk is that which
+        would have come at the saved moment. Not to be called from `between_steps`.
+
+        :raises ValueError: it was saved with other weights, another policy file or another size
+            of memory; nothing has changed then.
+        """
+        session = self.session
+        # Sizes first: another dtype also changes the weights, and is the better explanation.
+        if snapshot.session.memory.sizes != session.memory.sizes:
+            raise ValueError(
+                f'the snapshot is of a memory of {snapshot.session.memory.sizes}, this one has '
+                f'{session.memory.sizes}')
+        if snapshot.identity != identity_of(session.network, self.codec, self.policy):
+            raise ValueError(
+                f'the snapshot was saved with other weights or another policy file (its policy is '
+                f'{snapshot.policy}, this one {self.policy.name})')
+        session.restore(snapshot.session)
+        self.stream.restore(snapshot.stream)
+        self.instruction = snapshot.instruction
+        device = self.codec.device
+
+        def here(latent: Optional[Tensor]) -> Optional[Tensor]:
+            return None if latent is None else latent.to(device, copy=True)
+
+        self._first, self._last = here(snapshot.first), here(snapshot.last)
+        self._seen = [here(latent) for latent in snapshot.seen]
+        self._forecasts = {
+            first: _moved(one, session.network.device)
+            for first, one in snapshot.forecasts.items()}
 
     def imagined_video(self, chunk: Chunk) -> np.ndarray:
         """
@@ -201,8 +340,8 @@ class Engine:
         Four for each latent frame that is executed, in the order of the images they foretell.
         """
         latents = chunk.latents
-        if self._last is not None:  # the decoder is causal: give it the frame before
-            latents = torch.cat((self._last.to(latents.device), latents), 2)
+        if chunk.before is not None:  # the decoder is causal: give it the frame before
+            latents = torch.cat((chunk.before.to(latents.device), latents), 2)
         return self.decode(latents)[1:]
 
     @torch.inference_mode()
@@ -225,6 +364,14 @@ class Engine:
         self.commit(chunk.actions)
         self.predict()
         self.reset()
+
+
+def _moved(prediction: Prediction, device: torch.device) -> Prediction:
+    """Return a copy of a prediction on a device."""
+    return replace(
+        prediction, latents=prediction.latents.to(device, copy=True),
+        actions=prediction.actions.to(device, copy=True),
+        before=None if prediction.before is None else prediction.before.to(device, copy=True))
 
 
 def load_engine(

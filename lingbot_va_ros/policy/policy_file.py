@@ -31,13 +31,15 @@ class Sampling:
     How one modality is denoised.
 
     `guidance` above 1 adds a half with the negative prompt. `exec_steps` keeps the first so many
-    forwards (-1: all).
+    forwards (-1: all). `noise_scale` multiplies the noise that denoising starts from, with the
+    levels as they are: below 1 the sample tends to the mean of what the network learned.
     """
 
     steps: int
     shift: float
     guidance: float
     exec_steps: int = -1
+    noise_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def _fields(required: Mapping[str, dict], optional: Mapping[str, dict] = {}) -> 
 
 _SAMPLING = {
     'steps': _whole(1), 'shift': _numbers(exclusiveMinimum=0), 'guidance': _numbers(minimum=0)}
+_OPTIONAL_SAMPLING = {'noise_scale': _numbers(minimum=0)}
 _QUANTILES = {'type': 'array', 'items': _numbers()}
 SCHEMA = _fields(
     {
@@ -124,8 +127,9 @@ SCHEMA = _fields(
             'type': 'array', 'minItems': 1, 'uniqueItems': True,
             'items': {'type': 'integer', 'minimum': 0, 'maximum': CHANNELS - 1}},
         'quantiles': _fields({'q01': _QUANTILES, 'q99': _QUANTILES}),
-        'video': _fields(_SAMPLING, {'exec_steps': {'type': 'integer', 'minimum': -1}}),
-        'action': _fields(_SAMPLING),
+        'video': _fields(
+            _SAMPLING, {'exec_steps': {'type': 'integer', 'minimum': -1}, **_OPTIONAL_SAMPLING}),
+        'action': _fields(_SAMPLING, _OPTIONAL_SAMPLING),
         'memory_chunks': _whole(1),
     },
     {
