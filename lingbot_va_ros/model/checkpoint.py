@@ -1,18 +1,21 @@
 """Read checkpoint folders in the public layout: transformer/, vae/, text_encoder/, tokenizer/."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Container, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lingbot_va_ros.model.attention import Attention, sdpa
 from lingbot_va_ros.model.config import (
-    TransformerConfig, read_json_object, read_transformer_config)
+    TransformerConfig, config_json, read_json_object, read_transformer_config)
 from lingbot_va_ros.model.errors import CheckpointError
-from lingbot_va_ros.model.transformer import Transformer
+from lingbot_va_ros.model.mixture import make_network
+from lingbot_va_ros.model.transformer import Network
 
 INDEX_ENDING = '.safetensors.index.json'
 # How safetensors calls what weights are made of; other kinds mean a quantised checkpoint.
@@ -31,62 +34,100 @@ class Destination:
 
 def destinations(config: TransformerConfig) -> Dict[str, Destination]:
     """
-    Map every tensor name of a public checkpoint to our parameters.
+    Map every tensor name of a checkpoint to our parameters.
 
-    Queries, keys and values of the self-attention are one matrix here.
+    Queries, keys and values of the self-attention are one matrix here. The mixture of transformers
+    has the public names in its video stream; of its action stream the blocks are `action_blocks`
+    and the text embedder is the one that public files carry unread (`unread_shapes`).
     """
-    dim, table = config.dim, {}
+    dim, narrow = config.dim, config.action_hidden_dim or config.dim
+    table = {
+        **_ends('patch_embedding_mlp', 'proj_out', 'condition_embedder', 'video',
+                config.patch_features, dim, config),
+        **_ends('action_embedder', 'action_proj_out', 'condition_embedder_action', 'action',
+                config.action_channels, narrow, config),
+        **_text_embedder('condition_embedder', 'text', dim, config),
+        **_blocks('blocks', dim, config.ffn_dim, config),
+        'scale_shift_table': Destination('final_modulation', slice(None), (1, 2, dim))}
+    if config.action_hidden_dim is not None:
+        table.update(_blocks('action_blocks', narrow, config.action_ffn_dim, config))
+        table.update(_text_embedder('condition_embedder_action', 'action_text', narrow, config))
+        table['action_scale_shift_table'] = Destination(
+            'action_final_modulation', slice(None), (1, 2, narrow))
+    return table
 
-    def linear(theirs: str, ours: str, out: int, into: int, first: int = 0) -> None:
-        rows = slice(first, first + out)
-        table[f'{theirs}.weight'] = Destination(f'{ours}.weight', rows, (out, into))
-        table[f'{theirs}.bias'] = Destination(f'{ours}.bias', rows, (out,))
 
-    def vector(theirs: str, ours: str) -> None:
-        table[theirs] = Destination(ours, slice(None), (dim,))
+def _linear(
+    theirs: str, ours: str, out: int, into: int, first: int = 0,
+) -> Dict[str, Destination]:
+    rows = slice(first, first + out)
+    return {
+        f'{theirs}.weight': Destination(f'{ours}.weight', rows, (out, into)),
+        f'{theirs}.bias': Destination(f'{ours}.bias', rows, (out,))}
 
-    linear('patch_embedding_mlp', 'video.embed', dim, config.patch_features)
-    linear('proj_out', 'video.out', config.patch_features, dim)
-    linear('action_embedder', 'action.embed', dim, config.action_channels)
-    linear('action_proj_out', 'action.out', config.action_channels, dim)
-    table['scale_shift_table'] = Destination('final_modulation', slice(None), (1, 2, dim))
-    for theirs, ours in (
-            ('condition_embedder', 'video'), ('condition_embedder_action', 'action')):
-        linear(f'{theirs}.time_embedder.linear_1', f'{ours}.time.hidden', dim,
-               config.time_frequencies)
-        linear(f'{theirs}.time_embedder.linear_2', f'{ours}.time.out', dim, dim)
-        linear(f'{theirs}.time_proj', f'{ours}.time.vectors', 6 * dim, dim)
-    text = 'condition_embedder.text_embedder'
-    linear(f'{text}.linear_1', 'text_hidden', dim, config.text_dim)
-    linear(f'{text}.linear_2', 'text_out', dim, dim)
+
+def _ends(
+    embedder: str, output: str, conditions: str, ours: str, features: int, dim: int,
+    config: TransformerConfig,
+) -> Dict[str, Destination]:
+    """Map what a modality has for itself whatever the network: input, output, time embedder."""
+    time = f'{conditions}.time_embedder'
+    return {
+        **_linear(embedder, f'{ours}.embed', dim, features),
+        **_linear(output, f'{ours}.out', features, dim),
+        **_linear(f'{time}.linear_1', f'{ours}.time.hidden', dim, config.time_frequencies),
+        **_linear(f'{time}.linear_2', f'{ours}.time.out', dim, dim),
+        **_linear(f'{conditions}.time_proj', f'{ours}.time.vectors', 6 * dim, dim)}
+
+
+def _text_embedder(
+    conditions: str, ours: str, dim: int, config: TransformerConfig,
+) -> Dict[str, Destination]:
+    return {
+        **_linear(f'{conditions}.text_embedder.linear_1', f'{ours}_hidden', dim, config.text_dim),
+        **_linear(f'{conditions}.text_embedder.linear_2', f'{ours}_out', dim, dim)}
+
+
+def _blocks(
+    blocks: str, dim: int, ffn_dim: int, config: TransformerConfig,
+) -> Dict[str, Destination]:
+    """Map the blocks of tokens that are `dim` wide, under the same name in files and here."""
+    joint, table = config.dim, {}
+
+    def vector(theirs: str, ours: str, size: int) -> None:
+        table[theirs] = Destination(ours, slice(None), (size,))
+
     for layer in range(config.num_layers):
-        theirs, ours = f'blocks.{layer}', f'blocks.{layer}'
+        theirs = ours = f'{blocks}.{layer}'
         table[f'{theirs}.scale_shift_table'] = Destination(
             f'{ours}.modulation', slice(None), (1, 6, dim))
         for place, name in enumerate('qkv'):
-            linear(f'{theirs}.attn1.to_{name}', f'{ours}.qkv', dim, dim, place * dim)
-        vector(f'{theirs}.attn1.norm_q.weight', f'{ours}.query_norm')
-        vector(f'{theirs}.attn1.norm_k.weight', f'{ours}.key_norm')
-        linear(f'{theirs}.attn1.to_out.0', f'{ours}.out', dim, dim)
+            table.update(_linear(
+                f'{theirs}.attn1.to_{name}', f'{ours}.qkv', joint, dim, place * joint))
+        vector(f'{theirs}.attn1.norm_q.weight', f'{ours}.query_norm', joint)
+        vector(f'{theirs}.attn1.norm_k.weight', f'{ours}.key_norm', joint)
+        table.update(_linear(f'{theirs}.attn1.to_out.0', f'{ours}.out', dim, joint))
         if config.text_norm:
-            vector(f'{theirs}.norm2.weight', f'{ours}.text_norm.weight')
-            vector(f'{theirs}.norm2.bias', f'{ours}.text_norm.bias')
+            vector(f'{theirs}.norm2.weight', f'{ours}.text_norm.weight', dim)
+            vector(f'{theirs}.norm2.bias', f'{ours}.text_norm.bias', dim)
         for theirs_part, ours_part in (('q', 'query'), ('k', 'key'), ('v', 'value')):
-            linear(f'{theirs}.attn2.to_{theirs_part}', f'{ours}.text_{ours_part}', dim, dim)
-        vector(f'{theirs}.attn2.norm_q.weight', f'{ours}.text_query_norm')
-        vector(f'{theirs}.attn2.norm_k.weight', f'{ours}.text_key_norm')
-        linear(f'{theirs}.attn2.to_out.0', f'{ours}.text_out', dim, dim)
-        linear(f'{theirs}.ffn.net.0.proj', f'{ours}.ffn_in', config.ffn_dim, dim)
-        linear(f'{theirs}.ffn.net.2', f'{ours}.ffn_out', dim, config.ffn_dim)
+            table.update(_linear(
+                f'{theirs}.attn2.to_{theirs_part}', f'{ours}.text_{ours_part}', dim, dim))
+        vector(f'{theirs}.attn2.norm_q.weight', f'{ours}.text_query_norm', dim)
+        vector(f'{theirs}.attn2.norm_k.weight', f'{ours}.text_key_norm', dim)
+        table.update(_linear(f'{theirs}.attn2.to_out.0', f'{ours}.text_out', dim, dim))
+        table.update(_linear(f'{theirs}.ffn.net.0.proj', f'{ours}.ffn_in', ffn_dim, dim))
+        table.update(_linear(f'{theirs}.ffn.net.2', f'{ours}.ffn_out', dim, ffn_dim))
     return table
 
 
 def unread_shapes(config: TransformerConfig) -> Dict[str, Tuple[int, ...]]:
     """Return the tensors that public files carry and no forward reads, with their shapes."""
-    prefix, dim = 'condition_embedder_action.text_embedder', config.dim
+    if config.action_hidden_dim is not None:
+        return {}
     return {
-        f'{prefix}.linear_1.weight': (dim, config.text_dim), f'{prefix}.linear_1.bias': (dim,),
-        f'{prefix}.linear_2.weight': (dim, dim), f'{prefix}.linear_2.bias': (dim,)}
+        name: place.shape for name, place in _text_embedder(
+            'condition_embedder_action', 'unread', config.dim, config).items()}
 
 
 def weight_files(folder: Path) -> List[Path]:
@@ -245,7 +286,7 @@ def compare_shapes(
 
 def load_transformer(
     folder: Path, device: torch.device, dtype: torch.dtype, attention: Attention = sdpa,
-) -> Transformer:
+) -> Network:
     """
     Load `<folder>/config.json` and the weights beside it.
 
@@ -262,7 +303,7 @@ def build_transformer(
     config: TransformerConfig, files: List[Path], where: Path, device: torch.device,
     dtype: torch.dtype, attention: Attention = sdpa, prefix: str = '',
     change: Optional[Change] = None,
-) -> Transformer:
+) -> Network:
     """
     Make the network and fill it from files with the public names.
 
@@ -278,13 +319,36 @@ def build_transformer(
         {f'{prefix}{name}': place.shape for name, place in table.items()},
         {f'{prefix}{name}': shape for name, shape in unread_shapes(config).items()}, where)
     with torch.device('meta'):
-        network = Transformer(config, attention)
+        network = make_network(config, attention)
     network = network.to(dtype).to_empty(device=device)
-    parameters = dict(network.named_parameters())
     targets = {
-        f'{prefix}{name}': parameters[place.parameter].detach()[place.rows].view(place.shape)
-        for name, place in table.items()}
+        f'{prefix}{name}': weight for name, weight in transformer_tensors(network).items()}
     fill_module(
         network, targets, files, device,
         change and (lambda name, tensor: change(name.removeprefix(prefix), tensor)))
     return network
+
+
+def transformer_tensors(network: Network) -> Dict[str, Tensor]:
+    """Return the network's weights under the names that a checkpoint has them under."""
+    parameters = dict(network.named_parameters())
+    return {
+        name: parameters[place.parameter].detach()[place.rows].view(place.shape)
+        for name, place in destinations(network.config).items()}
+
+
+def save_transformer(
+    folder: Path, config: TransformerConfig, weights: Mapping[str, Tensor],
+) -> None:
+    """
+    Write a checkpoint's transformer/ folder, in one file.
+
+    :param folder: is made; files in it are overwritten.
+    :param weights: by their names in a checkpoint (`transformer_tensors`).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'config.json').write_text(json.dumps(config_json(config), indent=2))
+    save_file(
+        {name: weight.contiguous() for name, weight in weights.items()},
+        str(folder / 'diffusion_pytorch_model.safetensors'))

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from lingbot_va_ros.model.errors import CheckpointError
 
@@ -24,9 +24,11 @@ _FIELDS = {
 @dataclass(frozen=True)
 class TransformerConfig:
     """
-    Sizes of the shared-backbone network (public checkpoints; Wan2.2-5B shaped).
+    Sizes of a network (public checkpoints: Wan2.2-5B shaped, one backbone for both modalities).
 
     `patch` is (frames, rows, columns) of one video token in latent pixels; the frame part is 1.
+    `action_hidden_dim` is the width of the action stream of the paper's mixture of transformers;
+    None: video and actions share the backbone.
     """
 
     num_layers: int
@@ -40,11 +42,17 @@ class TransformerConfig:
     patch: tuple = (1, 2, 2)
     text_norm: bool = True
     eps: float = 1e-6
+    action_hidden_dim: Optional[int] = None
 
     @property
     def dim(self) -> int:
-        """Width of the residual stream."""
+        """Width of the residual stream (of the video's, where there are two)."""
         return self.heads * self.head_dim
+
+    @property
+    def action_ffn_dim(self) -> int:
+        """Width of the action stream's feed-forward part: as many times its own as the video's."""
+        return max(1, self.ffn_dim * self.action_hidden_dim // self.dim)
 
     @property
     def patch_features(self) -> int:
@@ -100,11 +108,30 @@ def read_transformer_config(path: Path) -> TransformerConfig:
         raise CheckpointError(
             f'{path}: attention_head_dim is {raw["attention_head_dim"]}, expected an even number '
             'whose third (rounded down) is even')
+    narrow = raw.get('action_hidden_dim')
+    if narrow is not None and (
+            not _is_size(narrow) or narrow % raw['num_attention_heads']):
+        raise CheckpointError(
+            f'{path}: action_hidden_dim is {narrow!r}, expected a multiple of '
+            f'num_attention_heads ({raw["num_attention_heads"]}), or none for a shared backbone')
     return TransformerConfig(
         **{ours: raw[theirs] for theirs, ours in _FIELDS.items()},
         patch=tuple(patch),
         text_norm=bool(raw.get('cross_attn_norm', True)),
-        eps=float(eps))
+        eps=float(eps),
+        action_hidden_dim=narrow)
+
+
+def config_json(config: TransformerConfig) -> Dict[str, Any]:
+    """Return what `read_transformer_config` reads as `config`, in the public layout."""
+    raw = {
+        '_class_name': 'WanTransformer3DModel',
+        **{theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()},
+        'out_channels': config.latent_channels, 'patch_size': list(config.patch),
+        'cross_attn_norm': config.text_norm, 'eps': config.eps, 'attn_mode': 'torch'}
+    if config.action_hidden_dim is not None:
+        raw['action_hidden_dim'] = config.action_hidden_dim
+    return raw
 
 
 def _is_size(value: Any) -> bool:

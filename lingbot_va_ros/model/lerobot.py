@@ -16,7 +16,7 @@ from lingbot_va_ros.model.config import (
     TransformerConfig, read_json_object, read_transformer_config)
 from lingbot_va_ros.model.errors import CheckpointError
 from lingbot_va_ros.model.lora import Adapter, read_adapter
-from lingbot_va_ros.model.transformer import Transformer
+from lingbot_va_ros.model.transformer import Network
 
 FROZEN = ('vae', 'text_encoder', 'tokenizer')
 
@@ -63,7 +63,7 @@ class CheckpointParts:
 
     def load_transformer(
         self, device: torch.device, dtype: torch.dtype, attention: Attention = sdpa,
-    ) -> Transformer:
+    ) -> Network:
         """
         Load the network; an adapter is merged in float32 on the device, then cast.
 

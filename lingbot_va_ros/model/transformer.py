@@ -1,9 +1,10 @@
 """The shared-backbone network: one transformer for video tokens and action tokens."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,22 +28,26 @@ class TextStates:
 
 class Block(nn.Module):
     """
-    Self-attention over the memory, cross-attention to the text, and a feed-forward part.
+    Self-attention, cross-attention to the text, and a feed-forward part.
 
     The residual sums and norms are in float32 whatever the dtype, as in the public code.
+
+    :param dim: width of the tokens. The self-attention has the configuration's width whatever it
+        is, so that blocks of several widths can attend to each other; the cross-attention has the
+        tokens' own, split into as many heads.
     """
 
-    def __init__(self, config: TransformerConfig, attention: Attention):
+    def __init__(self, config: TransformerConfig, attention: Attention, dim: int, ffn_dim: int):
         super().__init__()
-        dim = config.dim
+        joint = config.dim
         self.attend = attention
         self.heads = config.heads
         self.eps = config.eps
         self.modulation = nn.Parameter(torch.empty(6, dim))
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.query_norm = nn.Parameter(torch.empty(dim))
-        self.key_norm = nn.Parameter(torch.empty(dim))
-        self.out = nn.Linear(dim, dim)
+        self.qkv = nn.Linear(dim, 3 * joint)
+        self.query_norm = nn.Parameter(torch.empty(joint))
+        self.key_norm = nn.Parameter(torch.empty(joint))
+        self.out = nn.Linear(joint, dim)
         self.text_norm = (
             nn.LayerNorm(dim, eps=config.eps) if config.text_norm else None)
         self.text_query = nn.Linear(dim, dim)
@@ -51,8 +56,8 @@ class Block(nn.Module):
         self.text_query_norm = nn.Parameter(torch.empty(dim))
         self.text_key_norm = nn.Parameter(torch.empty(dim))
         self.text_out = nn.Linear(dim, dim)
-        self.ffn_in = nn.Linear(dim, config.ffn_dim)
-        self.ffn_out = nn.Linear(config.ffn_dim, dim)
+        self.ffn_in = nn.Linear(dim, ffn_dim)
+        self.ffn_out = nn.Linear(ffn_dim, dim)
 
     def text_states(self, text: Tensor) -> tuple:
         """Return keys and values, each [B, T, H, D], of text features [B, T, dim]."""
@@ -60,7 +65,12 @@ class Block(nn.Module):
         return self._split(key), self._split(self.text_value(text))
 
     def queries_keys_values(self, x: Tensor, time: Tensor, rotary: Tensor) -> tuple:
-        """Return the self-attention inputs, each [B, L, H, D], queries and keys rotated."""
+        """
+        Return the self-attention inputs, each [B, L, H, D], queries and keys rotated.
+
+        :param x: tokens by frame, [B, F, T, dim]; L is F T.
+        :param time: the six time vectors of each frame, [F, 6, dim] or [B, F, 6, dim], float32.
+        """
         shift, scale = self._modulation(time, 0), self._modulation(time, 1)
         query, key, value = self.qkv(
             modulated_norm(x, shift, scale, self.eps).flatten(1, 2)).chunk(3, -1)
@@ -73,16 +83,28 @@ class Block(nn.Module):
         remember: Callable[[Tensor, Tensor], tuple], text_key: Tensor, text_value: Tensor,
     ) -> Tensor:
         """
-        Run the block.
+        Run the block on tokens [B, F, T, dim].
 
-        :param x: tokens by frame, [B, F, T, dim].
-        :param time: the six time vectors of each frame, [F, 6, dim] float32.
         :param remember: takes this layer's new keys and values, returns all to attend to.
         :returns: [B, F, T, dim].
         """
-        frames = x.shape[1]
         query, key, value = self.queries_keys_values(x, time, rotary)
-        seen = self.out(self.attend(query, *remember(key, value))).unflatten(1, (frames, -1))
+        attended = self.attend(query, *remember(key, value))
+        return self.think(x, attended, time, lambda queries: self.attend(
+            queries, text_key, text_value))
+
+    def think(
+        self, x: Tensor, attended: Tensor, time: Tensor, read: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """
+        Run what comes behind the self-attention.
+
+        :param attended: what it returned, [B, L, H D].
+        :param read: attends to the text: queries [B, L, H, D'] to [B, L, H D'].
+        :returns: [B, F, T, dim].
+        """
+        frames = x.shape[1]
+        seen = self.out(attended).unflatten(1, (frames, -1))
         x = (x.float() + seen * self._modulation(time, 2)).to(x.dtype)
 
         normed = x
@@ -91,8 +113,8 @@ class Block(nn.Module):
                 x.float(), self.text_norm.normalized_shape, self.text_norm.weight.float(),
                 self.text_norm.bias.float(), self.eps).to(x.dtype)
         query = rms_norm(self.text_query(normed.flatten(1, 2)), self.text_query_norm, self.eps)
-        read = self.text_out(self.attend(self._split(query), text_key, text_value))
-        x = x + read.unflatten(1, (frames, -1))
+        told = self.text_out(read(self._split(query)))
+        x = x + told.unflatten(1, (frames, -1))
 
         normed = modulated_norm(
             x, self._modulation(time, 3), self._modulation(time, 4), self.eps)
@@ -103,24 +125,26 @@ class Block(nn.Module):
         return features.unflatten(-1, (self.heads, -1))
 
     def _modulation(self, time: Tensor, index: int) -> Tensor:
-        return (self.modulation[index].float() + time[:, index])[:, None]  # [F, 1, dim]
+        return (self.modulation[index].float() + time[..., index, :])[..., None, :]
 
 
 class TimeEmbedder(nn.Module):
     """A time step's sinusoids through two layers, and the six vectors that modulate the blocks."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, dim: int):
         super().__init__()
         self.frequencies = config.time_frequencies
-        self.hidden = nn.Linear(config.time_frequencies, config.dim)
-        self.out = nn.Linear(config.dim, config.dim)
-        self.vectors = nn.Linear(config.dim, 6 * config.dim)
+        self.hidden = nn.Linear(config.time_frequencies, dim)
+        self.out = nn.Linear(dim, dim)
+        self.vectors = nn.Linear(dim, 6 * dim)
 
     def forward(self, timesteps: Tensor) -> tuple:
-        """Return the embedding [n, dim] and block vectors [n, 6, dim], float32, of steps [n]."""
+        """
+        Return the embedding [..., dim] and block vectors [..., 6, dim], float32, of steps [...].
+        """
         half = self.frequencies // 2
         exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
-        angle = timesteps.float()[:, None] * torch.exp(exponent * -LOG_LONGEST_PERIOD)
+        angle = timesteps.float()[..., None] * torch.exp(exponent * -LOG_LONGEST_PERIOD)
         wave = torch.cat((angle.cos(), angle.sin()), -1).to(self.hidden.weight.dtype)
         embedding = self.out(functional.silu(self.hidden(wave)))
         vectors = self.vectors(functional.silu(embedding)).unflatten(-1, (6, -1))
@@ -130,29 +154,67 @@ class TimeEmbedder(nn.Module):
 class Modality(nn.Module):
     """What video and actions have each for themselves: input, time embedder and output."""
 
-    def __init__(self, config: TransformerConfig, features: int):
+    def __init__(self, config: TransformerConfig, features: int, dim: int):
         super().__init__()
-        self.embed = nn.Linear(features, config.dim)
-        self.time = TimeEmbedder(config)
-        self.out = nn.Linear(config.dim, features)
+        self.embed = nn.Linear(features, dim)
+        self.time = TimeEmbedder(config, dim)
+        self.out = nn.Linear(dim, features)
 
 
-class Transformer(nn.Module):
+@dataclass(frozen=True)
+class Stream:
+    """What the tokens of a modality run through, from their input to their output."""
+
+    modality: Modality
+    blocks: Sequence[Block]
+    final_modulation: Tensor  # [2, dim]
+
+    def enter(self, tokens: Tensor, steps: Tensor) -> tuple:
+        """
+        Return what the blocks take of tokens [B, F, T, features] at time steps [F] or [B, F].
+
+        :returns: tokens [B, F, T, dim], and of the steps the embedding [..., dim] and the block
+            vectors [..., 6, dim].
+        """
+        return self.modality.embed(tokens), *self.modality.time(steps)
+
+    def leave(self, x: Tensor, embedding: Tensor, eps: float) -> Tensor:
+        """Return the output [B, F, T, features] of tokens that went through the blocks."""
+        modulation = self.final_modulation.float() + embedding[..., None, :]  # [..., 2, dim]
+        shift, scale = modulation[..., None, :].unbind(-3)  # each [..., 1, dim]
+        return self.modality.out(modulated_norm(x, shift, scale, eps))
+
+
+class Network(nn.Module, ABC):
     """
-    The network of the public checkpoints.
+    What both networks can do: run tokens of one modality through its stream and a memory.
 
     Holds no memory itself: every forward is handed the KV memory that it reads and writes.
     """
 
-    def __init__(self, config: TransformerConfig, attention: Attention = sdpa):
-        super().__init__()
-        self.config = config
-        self.video = Modality(config, config.patch_features)
-        self.action = Modality(config, config.action_channels)
-        self.text_hidden = nn.Linear(config.text_dim, config.dim)
-        self.text_out = nn.Linear(config.dim, config.dim)
-        self.blocks = nn.ModuleList(Block(config, attention) for _ in range(config.num_layers))
-        self.final_modulation = nn.Parameter(torch.empty(2, config.dim))
+    config: TransformerConfig
+
+    @property
+    @abstractmethod
+    def video_stream(self) -> Stream:
+        """What video tokens run through."""
+
+    @property
+    @abstractmethod
+    def action_stream(self) -> Stream:
+        """What action tokens run through."""
+
+    @abstractmethod
+    def text_states(self, embeddings: Tensor) -> Any:
+        """
+        Return the cross-attention states of instructions, to be computed once for each.
+
+        :param embeddings: [rows, 512, text_dim]; rows after the text are zero and still count.
+        """
+
+    @abstractmethod
+    def states_by_stream(self, text: Any) -> tuple:
+        """Return what `text_states` returned as TextStates of the video and of the actions."""
 
     @property
     def device(self) -> torch.device:
@@ -164,19 +226,8 @@ class Transformer(nn.Module):
         """The dtype of the matrix weights."""
         return self.text_out.weight.dtype
 
-    def text_states(self, embeddings: Tensor) -> TextStates:
-        """
-        Return the cross-attention states of instructions, to be computed once for each.
-
-        :param embeddings: [rows, 512, text_dim]; rows after the text are zero and still count.
-        """
-        text = embeddings.to(self.device, self.dtype)
-        text = self.text_out(functional.gelu(self.text_hidden(text), approximate='tanh'))
-        pairs = [block.text_states(text) for block in self.blocks]
-        return TextStates([key for key, _ in pairs], [value for _, value in pairs])
-
     def video_velocity(
-        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
+        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: Any,
         place: Optional[Place] = None,
     ) -> Tensor:
         """
@@ -189,42 +240,47 @@ class Transformer(nn.Module):
             only each other. Its rows are the guidance halves that the batch stands for.
         """
         tokens = cut_patches(latents, self.config.patch)
-        out = self._run(self.video, tokens, steps, rotary, text, place)
+        states, _ = self.states_by_stream(text)
+        out = self._run(self.video_stream, tokens, steps, rotary, states, place)
         return join_patches(out, latents.shape, self.config.patch)
 
     def action_velocity(
-        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
+        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: Any,
         place: Optional[Place] = None,
     ) -> Tensor:
         """Return the velocity of noisy actions [B, C, F, N, 1]; one token each; as above."""
-        out = self._run(self.action, _action_tokens(actions), steps, rotary, text, place)
+        _, states = self.states_by_stream(text)
+        out = self._run(
+            self.action_stream, action_tokens(actions), steps, rotary, states, place)
         return out.permute(0, 3, 1, 2).unsqueeze(-1)
 
     def write_video(
-        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
+        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: Any,
         place: Place,
     ) -> None:
         """Write latents into the memory without computing an output."""
-        self._run(self.video, cut_patches(latents, self.config.patch), steps, rotary, text, place,
-                  output=False)
+        states, _ = self.states_by_stream(text)
+        self._run(self.video_stream, cut_patches(latents, self.config.patch), steps, rotary,
+                  states, place, output=False)
 
     def write_actions(
-        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
+        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: Any,
         place: Place,
     ) -> None:
         """Write actions into the memory without computing an output."""
-        self._run(self.action, _action_tokens(actions), steps, rotary, text, place, output=False)
+        _, states = self.states_by_stream(text)
+        self._run(self.action_stream, action_tokens(actions), steps, rotary, states, place,
+                  output=False)
 
     def _run(
-        self, modality: Modality, tokens: Tensor, steps: Sequence[float], rotary: Tensor,
+        self, stream: Stream, tokens: Tensor, steps: Sequence[float], rotary: Tensor,
         text: TextStates, place: Optional[Place], output: bool = True,
     ) -> Optional[Tensor]:
-        x = modality.embed(tokens.to(self.dtype))  # [B, F, T, dim]
-        embedding, vectors = modality.time(
-            torch.tensor(steps, dtype=torch.float32, device=self.device))
+        x, embedding, vectors = stream.enter(
+            tokens.to(self.dtype), torch.tensor(steps, dtype=torch.float32, device=self.device))
         rows = slice(None) if place is None else place.rows
-        last = len(self.blocks) - 1
-        for index, block in enumerate(self.blocks):
+        last = len(stream.blocks) - 1
+        for index, block in enumerate(stream.blocks):
             if index == last and not output:
                 _, key, value = block.queries_keys_values(x, vectors, rotary)
                 place.write_and_read(index, key, value)
@@ -232,16 +288,59 @@ class Transformer(nn.Module):
             remember = _alone if place is None else partial(place.write_and_read, index)
             x = block(
                 x, vectors, rotary, remember, text.keys[index][rows], text.values[index][rows])
-        shift, scale = (self.final_modulation.float()[:, None] + embedding)[:, :, None]
-        return modality.out(modulated_norm(x, shift, scale, self.config.eps))
+        return stream.leave(x, embedding, self.config.eps)
+
+
+class Transformer(Network):
+    """The network of the public checkpoints: both modalities share their blocks."""
+
+    def __init__(self, config: TransformerConfig, attention: Attention = sdpa):
+        super().__init__()
+        self.config, dim = config, config.dim
+        self.video = Modality(config, config.patch_features, dim)
+        self.action = Modality(config, config.action_channels, dim)
+        self.text_hidden = nn.Linear(config.text_dim, dim)
+        self.text_out = nn.Linear(dim, dim)
+        self.blocks = nn.ModuleList(
+            Block(config, attention, dim, config.ffn_dim) for _ in range(config.num_layers))
+        self.final_modulation = nn.Parameter(torch.empty(2, dim))
+
+    @property
+    def video_stream(self) -> Stream:
+        """What video tokens run through."""
+        return Stream(self.video, self.blocks, self.final_modulation)
+
+    @property
+    def action_stream(self) -> Stream:
+        """What action tokens run through."""
+        return Stream(self.action, self.blocks, self.final_modulation)
+
+    def text_states(self, embeddings: Tensor) -> TextStates:
+        """Return the cross-attention states of instructions [rows, 512, text_dim]."""
+        return text_states(
+            embeddings.to(self.device, self.dtype), self.text_hidden, self.text_out, self.blocks)
+
+    def states_by_stream(self, text: TextStates) -> tuple:
+        """Return the same states twice."""
+        return text, text
+
+
+def text_states(
+    embeddings: Tensor, hidden: nn.Linear, out: nn.Linear, blocks: Sequence[Block],
+) -> TextStates:
+    """Return the states of some blocks; two layers make what these read of the embeddings."""
+    text = out(functional.gelu(hidden(embeddings), approximate='tanh'))
+    pairs = [block.text_states(text) for block in blocks]
+    return TextStates([key for key, _ in pairs], [value for _, value in pairs])
 
 
 def _alone(key: Tensor, value: Tensor) -> tuple:
     return key, value
 
 
-def _action_tokens(actions: Tensor) -> Tensor:
-    return actions.squeeze(-1).permute(0, 2, 3, 1)  # [B, C, F, N, 1] to [B, F, N, C]
+def action_tokens(actions: Tensor) -> Tensor:
+    """Return actions [B, C, F, N, 1] as tokens [B, F, N, C]."""
+    return actions.squeeze(-1).permute(0, 2, 3, 1)
 
 
 def rms_norm(features: Tensor, weight: Tensor, eps: float) -> Tensor:

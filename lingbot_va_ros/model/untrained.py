@@ -7,28 +7,31 @@ and everything that reads the checkpoint says so too.
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Dict
 
 import torch
 import yaml
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from transformers import UMT5Config, UMT5EncoderModel
 
-from lingbot_va_ros.model.checkpoint import destinations, unread_shapes
+from lingbot_va_ros.model.checkpoint import destinations, save_transformer, unread_shapes
 from lingbot_va_ros.model.codec import AutoencoderKLWan
 from lingbot_va_ros.model.config import TransformerConfig
 from lingbot_va_ros.resources import shared_file
 
 NETWORK = TransformerConfig(
     num_layers=3, heads=4, head_dim=24, ffn_dim=256, text_dim=32, time_frequencies=64)
+MIXTURE = replace(NETWORK, action_hidden_dim=48)
 LETTERS = 'abcdefghijklmnopqrstuvwxyz0123456789'
 SPECIAL = ('<pad>', '</s>', '<unk>')
 
 
-def write_untrained_checkpoint(folder: Path, policy_file: Path, seed: int = 0) -> None:
+def write_untrained_checkpoint(
+    folder: Path, policy_file: Path, seed: int = 0, config: TransformerConfig = NETWORK,
+) -> None:
     """
     Write transformer/, vae/, text_encoder/, tokenizer/ and policy.yaml.
 
@@ -36,14 +39,15 @@ def write_untrained_checkpoint(folder: Path, policy_file: Path, seed: int = 0) -
 
     :param folder: is made; files in it are overwritten.
     :param policy_file: becomes its policy.yaml, with `trained: false` whatever it says.
+    :param config: sizes of the transformer; `MIXTURE` for one with an action stream.
     """
     folder = Path(folder)
     generator = torch.Generator().manual_seed(seed)
-    _write_transformer(folder / 'transformer', generator)
+    save_transformer(folder / 'transformer', config, random_weights(config, generator))
     with torch.random.fork_rng(devices=[]):  # all is drawn on the CPU
         torch.manual_seed(seed)
         _write_vae(folder / 'vae')
-        _write_text_encoder(folder / 'text_encoder')
+        _write_text_encoder(folder / 'text_encoder', config.text_dim)
     _write_tokenizer(folder / 'tokenizer')
     policy = yaml.safe_load(Path(policy_file).read_text())
     (folder / 'policy.yaml').write_text(
@@ -52,7 +56,7 @@ def write_untrained_checkpoint(folder: Path, policy_file: Path, seed: int = 0) -
 
 
 def random_weights(config: TransformerConfig, generator: torch.Generator) -> Dict[str, Tensor]:
-    """Return every tensor of a public transformer checkpoint, float32, drawn at random."""
+    """Return every tensor of a transformer checkpoint, float32, drawn at random."""
     shapes = {name: place.shape for name, place in destinations(config).items()}
     weights = {}
     for name, shape in {**shapes, **unread_shapes(config)}.items():
@@ -66,21 +70,6 @@ def random_weights(config: TransformerConfig, generator: torch.Generator) -> Dic
     return weights
 
 
-def _write_transformer(folder: Path, generator: torch.Generator) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        '_class_name': 'WanTransformer3DModel', 'num_layers': NETWORK.num_layers,
-        'num_attention_heads': NETWORK.heads, 'attention_head_dim': NETWORK.head_dim,
-        'ffn_dim': NETWORK.ffn_dim, 'in_channels': NETWORK.latent_channels,
-        'out_channels': NETWORK.latent_channels, 'action_dim': NETWORK.action_channels,
-        'text_dim': NETWORK.text_dim, 'freq_dim': NETWORK.time_frequencies,
-        'patch_size': list(NETWORK.patch), 'cross_attn_norm': True, 'eps': NETWORK.eps,
-        'attn_mode': 'torch'}
-    (folder / 'config.json').write_text(json.dumps(config, indent=2))
-    save_file(random_weights(NETWORK, generator),
-              str(folder / 'diffusion_pytorch_model.safetensors'))
-
-
 def _write_vae(folder: Path) -> None:
     vae = AutoencoderKLWan(
         base_dim=4, decoder_base_dim=4, z_dim=48, dim_mult=[1, 2, 4, 4], num_res_blocks=2,
@@ -90,9 +79,9 @@ def _write_vae(folder: Path) -> None:
     vae.save_pretrained(str(folder))
 
 
-def _write_text_encoder(folder: Path) -> None:
+def _write_text_encoder(folder: Path, text_dim: int) -> None:
     UMT5EncoderModel(UMT5Config(
-        vocab_size=len(SPECIAL) + 1 + 2 * len(LETTERS), d_model=NETWORK.text_dim, d_kv=8, d_ff=64,
+        vocab_size=len(SPECIAL) + 1 + 2 * len(LETTERS), d_model=text_dim, d_kv=8, d_ff=64,
         num_layers=2, num_heads=4, is_encoder_decoder=False)).save_pretrained(str(folder))
 
 
@@ -119,10 +108,12 @@ def main() -> None:
     parser.add_argument('folder', type=Path, help='is made; files in it are overwritten')
     parser.add_argument('--policy', type=Path, help='policy file (the shipped untrained.yaml)')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--action-stream', action='store_true', help='the mixture of transformers of the paper')
     options = parser.parse_args()
     write_untrained_checkpoint(
         options.folder, options.policy or shared_file('config', 'policies', 'untrained.yaml'),
-        options.seed)
+        options.seed, MIXTURE if options.action_stream else NETWORK)
     print(f'{options.folder}: an UNTRAINED checkpoint; its actions mean nothing')
 
 
