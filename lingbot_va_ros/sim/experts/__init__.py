@@ -8,6 +8,7 @@ Scripted experts: who solves the tasks, by inverse kinematics, from what the sim
     assert simulation.task_state.success
 """
 
-from lingbot_va_ros.sim.experts.expert import PERIOD, Expert, drive, make_expert
+from lingbot_va_ros.sim.experts.expert import (
+    PERIOD, Expert, commands_along, drive, make_expert, path_from_home)
 
-__all__ = ['PERIOD', 'Expert', 'drive', 'make_expert']
+__all__ = ['PERIOD', 'Expert', 'commands_along', 'drive', 'make_expert', 'path_from_home']

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from lingbot_va_ros.robot.embodiment import load_embodiment
+from lingbot_va_ros.robot.embodiment import Arm, load_embodiment
 from lingbot_va_ros.sim.experts.open_boxes import open_one_after_the_other
 from lingbot_va_ros.sim.experts.path import Reach, ToolPath
 from lingbot_va_ros.sim.experts.wipe_plate import wipe
@@ -12,6 +12,10 @@ from lingbot_va_ros.sim.trajectory_controller import Trajectory, TrajectoryPoint
 import numpy as np
 
 PERIOD = 0.1  # s from one command to the next
+# How fast an expert may be, as a share of what the joints may do; their accelerations grow with
+# the square of it.
+_EFFORT = 0.95
+_SLOWER = 1.02  # what samples at other moments may make of it
 _WAYS = {'wipe_plate': wipe, 'open_boxes': open_one_after_the_other}
 
 
@@ -53,19 +57,52 @@ def make_expert(simulation: Simulation, rng: np.random.Generator, perturb: bool 
     if simulation.task not in _WAYS:
         raise ValueError(
             f"task: '{simulation.task}' has no expert; expected one of {', '.join(_WAYS)}")
-    scene = simulation.scene
-    embodiment = simulation.embodiment
-    arm = next(arm for arm in embodiment.arms if arm.side == scene.side)
-    reach = _reach(embodiment.name, arm.side, tuple(simulation.model.body(arm.base_frame).pos))
-    gripper = simulation.joints.index(arm.gripper.joint)
-    path = ToolPath(np.append(reach.home, embodiment.home[gripper]))
-    _WAYS[simulation.task](scene, path, rng, perturb, **choices)
-    points = path.sample(PERIOD)
-    commands = np.tile(embodiment.home, (len(points), 1))
+    path = path_from_home(simulation)
+    _WAYS[simulation.task](simulation.scene, path, rng, perturb, **choices)
+    return Expert(commands_along(simulation, path))
+
+
+def path_from_home(simulation: Simulation) -> ToolPath:
+    """Return an empty path for the tool of the arm that the task is for."""
+    arm, reach = _arm(simulation)
+    opening = simulation.embodiment.home[simulation.joints.index(arm.gripper.joint)]
+    return ToolPath(np.append(reach.home, opening))
+
+
+def commands_along(simulation: Simulation, path: ToolPath) -> np.ndarray:
+    """
+    Return joint commands [n, J] that lead the tool along a path which begins at home.
+
+    Joints of another arm stay at home. All is slowed down alike where a joint would otherwise
+    come near its velocity or acceleration limit.
+
+    :raises OutOfReach: the path leads where the arm cannot go.
+    """
+    commands = _commands(simulation, path, 1.0)
+    effort = _effort(simulation, commands)
+    if effort > _EFFORT:
+        commands = _commands(simulation, path, _SLOWER * effort / _EFFORT)
+    return commands
+
+
+def _commands(simulation: Simulation, path: ToolPath, slowness: float) -> np.ndarray:
+    arm, reach = _arm(simulation)
+    points = path.sample(PERIOD / slowness)  # [n, 4]
+    commands = np.tile(simulation.embodiment.home, (len(points), 1))
     commands[:, [simulation.joints.index(joint) for joint in arm.joints]] = \
         reach.joints(points[:, :3])
-    commands[:, gripper] = points[:, 3]
-    return Expert(commands)
+    commands[:, simulation.joints.index(arm.gripper.joint)] = points[:, 3]
+    return commands
+
+
+def _effort(simulation: Simulation, commands: np.ndarray) -> float:
+    """Return the share of the limits that a motion from rest at home to rest takes, as a speed."""
+    limits = simulation.embodiment.limits
+    home = np.tile(simulation.embodiment.home, (2, 1))
+    steps = np.diff(np.concatenate([home, commands, commands[-1:]]), axis=0) / PERIOD
+    velocity = np.abs(steps / limits.velocity).max()
+    acceleration = np.abs(np.diff(steps, axis=0) / PERIOD / limits.acceleration).max()
+    return float(max(velocity, np.sqrt(acceleration)))
 
 
 def drive(simulation: Simulation, command: np.ndarray) -> None:
@@ -74,6 +111,13 @@ def drive(simulation: Simulation, command: np.ndarray) -> None:
         Trajectory(0, simulation.joints, (
             TrajectoryPoint(round(PERIOD * 1e9), command),)), simulation.time_ns)
     simulation.step(PERIOD)
+
+
+def _arm(simulation: Simulation) -> tuple[Arm, Reach]:
+    """Return the arm that the scene is for, and where it reaches."""
+    arm = next(arm for arm in simulation.embodiment.arms if arm.side == simulation.scene.side)
+    base = tuple(simulation.model.body(arm.base_frame).pos)
+    return arm, _reach(simulation.embodiment.name, arm.side, base)
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""The way of a tool: overlapping minimum-jerk moves, then joint positions by inverse kinematics."""
+"""The way of a tool: minimum-jerk moves, then joint positions by inverse kinematics."""
 
 from typing import Optional
 

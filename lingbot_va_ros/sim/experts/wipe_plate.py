@@ -21,12 +21,11 @@ _SWERVES = 3  # at most, an episode
 def wipe(scene: WipePlateScene, path: ToolPath, rng: np.random.Generator, perturb: bool,
          strokes: int = STROKES) -> None:
     """Append `strokes` strokes and the way home to a path that begins at home."""
-    x, y, z, _ = path.start
     tempo = rng.uniform(*_EPISODE_TEMPO)
     longest_pause = rng.uniform(*_PAUSE)
     down = PLATE_TOP + SPONGE_REACH - _PRESS
     path.wait(rng.uniform(*_FIRST_PAUSE))
-    begun = path.time
+    away = path.time
     for number in range(strokes):
         pace = tempo * rng.uniform(*_STROKE_TEMPO)
         length = rng.uniform(*_LENGTH)
@@ -34,19 +33,30 @@ def wipe(scene: WipePlateScene, path: ToolPath, rng: np.random.Generator, pertur
         hover = PLATE_TOP + SPONGE_REACH + rng.uniform(*_HOVER)
         first = scene.mirror * length / 2
         if number == 0:
-            path.to(1.0 * tempo, x=middle[0], y=middle[1] + first, z=hover)
+            path.to(1.0 * tempo, middle[0], middle[1] + first, hover)
+            begun = path.time
         else:
-            path.to(0.55 * pace, x=middle[0], y=middle[1] + first, overlap=0.22 * pace)
+            path.to(0.55 * pace, middle[0], middle[1] + first, overlap=0.22 * pace)
         path.wait(rng.uniform(0.0, longest_pause))
         path.to(0.32 * pace, z=down, overlap=0.10 * pace)
         path.to(0.60 * pace, y=middle[1] - first, overlap=0.06 * pace)
         path.to(0.32 * pace, z=hover, overlap=0.06 * pace)
     ended = path.time
-    path.to(1.0 * tempo, x=x, y=y, z=z, overlap=0.10 * tempo)
+    path.to(1.0 * tempo, *path.start, overlap=0.10 * tempo)
     if perturb:
-        for _ in range(rng.integers(0, _SWERVES + 1)):
+        _leave_the_way(path, rng, away, begun, ended)
+
+
+def _leave_the_way(path: ToolPath, rng: np.random.Generator, away: float, begun: float,
+                   ended: float) -> None:
+    """Swerve on the way there, on the way back, and sideways between the first and last stroke."""
+    for begin, seconds in ((away, begun - away), (ended, path.time - ended)):
+        if rng.random() < 0.4:
             offset = rng.uniform(-_SWERVE, _SWERVE, 3)
-            # Sideways to the strokes: they stay what they are.
-            offset[1:] = 0.0
-            seconds = rng.uniform(0.5, 1.0)
-            path.swerve(rng.uniform(begun, ended - seconds), seconds, offset)
+            offset[2] = abs(offset[2])
+            path.swerve(begin, seconds, offset)
+    for _ in range(rng.integers(0, _SWERVES + 1)):
+        # Across the direction of the strokes: they stay what they are.
+        offset = np.array([rng.uniform(-_SWERVE, _SWERVE), 0.0, 0.0])
+        seconds = rng.uniform(0.5, 1.0)
+        path.swerve(rng.uniform(begun, ended - seconds), seconds, offset)

@@ -68,7 +68,8 @@ class WipePlateScene:
         sponge.add_geom(
             name='sponge', type=box, size=_HALF_SPONGE, mass=0.03, friction=(0.4, 0.01, 0.001),
             rgba=(1.0, 0.82, 0.05, 1.0))
-        sponge.add_site(name='sponge', type=box, size=np.array(_HALF_SPONGE) + 0.005, group=_HIDDEN)
+        sponge.add_site(
+            name='sponge', type=box, size=np.array(_HALF_SPONGE) + 0.005, group=_HIDDEN)
         spec.add_sensor(
             name='sponge', type=mujoco.mjtSensor.mjSENS_TOUCH, objname='sponge',
             objtype=mujoco.mjtObj.mjOBJ_SITE)
