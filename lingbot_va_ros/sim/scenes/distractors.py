@@ -11,6 +11,7 @@ _SHAPES = (
     ('tin', mujoco.mjtGeom.mjGEOM_CYLINDER, (0.022, 0.035, 0.0)),
     ('brick', mujoco.mjtGeom.mjGEOM_BOX, (0.020, 0.040, 0.020)),
 )
+NAMES = tuple(name for name, *_ in _SHAPES)
 _APART = 0.11  # m from middle to middle
 
 
