@@ -2,9 +2,10 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, List, Optional, Sequence
+from typing import Callable, List, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from lingbot_va_ros.model.memory import Place
 from lingbot_va_ros.model.positions import rotate
 
 LOG_LONGEST_PERIOD = math.log(10000.0)  # of the time sinusoids
+# Time steps of whole chunks that are kept: those of 25 video and 50 action steps, of chunk 0,
+# which is partly clamped, and of imagining; some 60 MB at the public sizes.
+KEPT_STEPS = 256
 
 
 @dataclass(frozen=True)
@@ -32,30 +36,37 @@ class Block(nn.Module):
 
     The residual sums and norms are in float32 whatever the dtype, as in the public code.
 
-    :param dim: width of the tokens. The self-attention has the configuration's width whatever it
-        is, so that blocks of several widths can attend to each other; the cross-attention has the
-        tokens' own, split into as many heads.
+    :param narrow: width of the tokens of an action stream. Its queries, keys and values are
+        projected to the joint width of the self-attention, so that both streams attend to each
+        other, and what was attended to is projected back; it does not read the text. None: tokens
+        are as wide as the self-attention.
     """
 
-    def __init__(self, config: TransformerConfig, attention: Attention, dim: int, ffn_dim: int):
+    def __init__(
+        self, config: TransformerConfig, attention: Attention, narrow: Optional[int] = None,
+    ):
         super().__init__()
-        joint = config.dim
+        joint, dim = config.dim, narrow or config.dim
+        ffn_dim = config.ffn_dim if narrow is None else config.action_ffn_dim
         self.attend = attention
         self.heads = config.heads
         self.eps = config.eps
+        self.reads_text = narrow is None
         self.modulation = nn.Parameter(torch.empty(6, dim))
-        self.qkv = nn.Linear(dim, 3 * joint)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.widen = None if narrow is None else nn.Linear(dim, joint, bias=False)
         self.query_norm = nn.Parameter(torch.empty(joint))
         self.key_norm = nn.Parameter(torch.empty(joint))
         self.out = nn.Linear(joint, dim)
-        self.text_norm = (
-            nn.LayerNorm(dim, eps=config.eps) if config.text_norm else None)
-        self.text_query = nn.Linear(dim, dim)
-        self.text_key = nn.Linear(dim, dim)
-        self.text_value = nn.Linear(dim, dim)
-        self.text_query_norm = nn.Parameter(torch.empty(dim))
-        self.text_key_norm = nn.Parameter(torch.empty(dim))
-        self.text_out = nn.Linear(dim, dim)
+        if self.reads_text:
+            self.text_norm = (
+                nn.LayerNorm(dim, eps=config.eps) if config.text_norm else None)
+            self.text_query = nn.Linear(dim, dim)
+            self.text_key = nn.Linear(dim, dim)
+            self.text_value = nn.Linear(dim, dim)
+            self.text_query_norm = nn.Parameter(torch.empty(dim))
+            self.text_key_norm = nn.Parameter(torch.empty(dim))
+            self.text_out = nn.Linear(dim, dim)
         self.ffn_in = nn.Linear(dim, ffn_dim)
         self.ffn_out = nn.Linear(ffn_dim, dim)
 
@@ -72,8 +83,10 @@ class Block(nn.Module):
         :param time: the six time vectors of each frame, [F, 6, dim] or [B, F, 6, dim], float32.
         """
         shift, scale = self._modulation(time, 0), self._modulation(time, 1)
-        query, key, value = self.qkv(
-            modulated_norm(x, shift, scale, self.eps).flatten(1, 2)).chunk(3, -1)
+        qkv = self.qkv(modulated_norm(x, shift, scale, self.eps).flatten(1, 2))
+        if self.widen is not None:
+            qkv = self.widen(qkv.unflatten(-1, (3, -1))).flatten(2)
+        query, key, value = qkv.chunk(3, -1)
         query = self._split(rms_norm(query, self.query_norm, self.eps))
         key = self._split(rms_norm(key, self.key_norm, self.eps))
         return rotate(query, rotary), rotate(key, rotary), self._split(value)
@@ -100,26 +113,26 @@ class Block(nn.Module):
         Run what comes behind the self-attention.
 
         :param attended: what it returned, [B, L, H D].
-        :param read: attends to the text: queries [B, L, H, D'] to [B, L, H D'].
+        :param read: attends to the text: queries [B, L, H, D] to [B, L, H D].
         :returns: [B, F, T, dim].
         """
-        frames = x.shape[1]
-        seen = self.out(attended).unflatten(1, (frames, -1))
+        seen = self.out(attended).unflatten(1, (x.shape[1], -1))
         x = (x.float() + seen * self._modulation(time, 2)).to(x.dtype)
+        if self.reads_text:
+            x = x + self._told(x, read)
+        normed = modulated_norm(
+            x, self._modulation(time, 3), self._modulation(time, 4), self.eps)
+        thought = self.ffn_out(functional.gelu(self.ffn_in(normed), approximate='tanh'))
+        return (x.float() + thought.float() * self._modulation(time, 5)).to(x.dtype)
 
+    def _told(self, x: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
         normed = x
         if self.text_norm is not None:
             normed = functional.layer_norm(
                 x.float(), self.text_norm.normalized_shape, self.text_norm.weight.float(),
                 self.text_norm.bias.float(), self.eps).to(x.dtype)
         query = rms_norm(self.text_query(normed.flatten(1, 2)), self.text_query_norm, self.eps)
-        told = self.text_out(read(self._split(query)))
-        x = x + told.unflatten(1, (frames, -1))
-
-        normed = modulated_norm(
-            x, self._modulation(time, 3), self._modulation(time, 4), self.eps)
-        thought = self.ffn_out(functional.gelu(self.ffn_in(normed), approximate='tanh'))
-        return (x.float() + thought.float() * self._modulation(time, 5)).to(x.dtype)
+        return self.text_out(read(self._split(query))).unflatten(1, (x.shape[1], -1))
 
     def _split(self, features: Tensor) -> Tensor:
         return features.unflatten(-1, (self.heads, -1))
@@ -137,6 +150,39 @@ class TimeEmbedder(nn.Module):
         self.hidden = nn.Linear(config.time_frequencies, dim)
         self.out = nn.Linear(dim, dim)
         self.vectors = nn.Linear(dim, 6 * dim)
+        self._kept: OrderedDict = OrderedDict()  # what `at` returned, by steps, newest last
+        self._kept_of: tuple = ()  # the weights that it was computed with
+
+    def at(self, steps: Sequence[float]) -> tuple:
+        """
+        Return what `forward` does of steps [F] on the host.
+
+        In inference mode it is computed once for the same steps and weights, so that a denoising
+        loop waits for no copy from the host.
+        """
+        if not torch.is_inference_mode_enabled():
+            return self(self._on_device(steps))
+        weights = tuple(
+            (id(weight), None if weight.is_inference() else weight._version)
+            for weight in self.parameters())
+        if weights != self._kept_of:
+            self._kept.clear()
+            self._kept_of = weights
+        key = tuple(steps)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        else:
+            self._kept[key] = self(self._on_device(steps))
+            if len(self._kept) > KEPT_STEPS:
+                self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def _apply(self, *args, **kwargs) -> 'TimeEmbedder':
+        self._kept.clear()  # moved or cast: the parameters stay the same objects
+        return super()._apply(*args, **kwargs)
+
+    def _on_device(self, steps: Sequence[float]) -> Tensor:
+        return torch.tensor(steps, dtype=torch.float32, device=self.hidden.weight.device)
 
     def forward(self, timesteps: Tensor) -> tuple:
         """
@@ -187,34 +233,40 @@ class Stream:
 
 class Network(nn.Module, ABC):
     """
-    What both networks can do: run tokens of one modality through its stream and a memory.
+    What both networks have: a video stream that reads the text, and a stream for actions.
 
     Holds no memory itself: every forward is handed the KV memory that it reads and writes.
     """
 
-    config: TransformerConfig
+    def __init__(self, config: TransformerConfig, attention: Attention):
+        super().__init__()
+        self.config = config
+        self.video = Modality(config, config.patch_features, config.dim)
+        self.text_hidden = nn.Linear(config.text_dim, config.dim)
+        self.text_out = nn.Linear(config.dim, config.dim)
+        self.blocks = nn.ModuleList(Block(config, attention) for _ in range(config.num_layers))
+        self.final_modulation = nn.Parameter(torch.empty(2, config.dim))
 
     @property
-    @abstractmethod
     def video_stream(self) -> Stream:
         """What video tokens run through."""
+        return Stream(self.video, self.blocks, self.final_modulation)
 
     @property
     @abstractmethod
     def action_stream(self) -> Stream:
         """What action tokens run through."""
 
-    @abstractmethod
-    def text_states(self, embeddings: Tensor) -> Any:
+    def text_states(self, embeddings: Tensor) -> TextStates:
         """
         Return the cross-attention states of instructions, to be computed once for each.
 
         :param embeddings: [rows, 512, text_dim]; rows after the text are zero and still count.
         """
-
-    @abstractmethod
-    def states_by_stream(self, text: Any) -> tuple:
-        """Return what `text_states` returned as TextStates of the video and of the actions."""
+        text = embeddings.to(self.device, self.dtype)
+        text = self.text_out(functional.gelu(self.text_hidden(text), approximate='tanh'))
+        pairs = [block.text_states(text) for block in self.blocks]
+        return TextStates([key for key, _ in pairs], [value for _, value in pairs])
 
     @property
     def device(self) -> torch.device:
@@ -227,7 +279,7 @@ class Network(nn.Module, ABC):
         return self.text_out.weight.dtype
 
     def video_velocity(
-        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: Any,
+        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
         place: Optional[Place] = None,
     ) -> Tensor:
         """
@@ -240,44 +292,40 @@ class Network(nn.Module, ABC):
             only each other. Its rows are the guidance halves that the batch stands for.
         """
         tokens = cut_patches(latents, self.config.patch)
-        states, _ = self.states_by_stream(text)
-        out = self._run(self.video_stream, tokens, steps, rotary, states, place)
+        out = self._run(self.video_stream, tokens, steps, rotary, text, place)
         return join_patches(out, latents.shape, self.config.patch)
 
     def action_velocity(
-        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: Any,
+        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
         place: Optional[Place] = None,
     ) -> Tensor:
         """Return the velocity of noisy actions [B, C, F, N, 1]; one token each; as above."""
-        _, states = self.states_by_stream(text)
         out = self._run(
-            self.action_stream, action_tokens(actions), steps, rotary, states, place)
+            self.action_stream, action_tokens(actions), steps, rotary, text, place)
         return out.permute(0, 3, 1, 2).unsqueeze(-1)
 
     def write_video(
-        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: Any,
+        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
         place: Place,
     ) -> None:
         """Write latents into the memory without computing an output."""
-        states, _ = self.states_by_stream(text)
         self._run(self.video_stream, cut_patches(latents, self.config.patch), steps, rotary,
-                  states, place, output=False)
+                  text, place, output=False)
 
     def write_actions(
-        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: Any,
+        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
         place: Place,
     ) -> None:
         """Write actions into the memory without computing an output."""
-        _, states = self.states_by_stream(text)
-        self._run(self.action_stream, action_tokens(actions), steps, rotary, states, place,
+        self._run(self.action_stream, action_tokens(actions), steps, rotary, text, place,
                   output=False)
 
     def _run(
         self, stream: Stream, tokens: Tensor, steps: Sequence[float], rotary: Tensor,
         text: TextStates, place: Optional[Place], output: bool = True,
     ) -> Optional[Tensor]:
-        x, embedding, vectors = stream.enter(
-            tokens.to(self.dtype), torch.tensor(steps, dtype=torch.float32, device=self.device))
+        x = stream.modality.embed(tokens.to(self.dtype))  # [B, F, T, dim]
+        embedding, vectors = stream.modality.time.at(steps)
         rows = slice(None) if place is None else place.rows
         last = len(stream.blocks) - 1
         for index, block in enumerate(stream.blocks):
@@ -295,43 +343,13 @@ class Transformer(Network):
     """The network of the public checkpoints: both modalities share their blocks."""
 
     def __init__(self, config: TransformerConfig, attention: Attention = sdpa):
-        super().__init__()
-        self.config, dim = config, config.dim
-        self.video = Modality(config, config.patch_features, dim)
-        self.action = Modality(config, config.action_channels, dim)
-        self.text_hidden = nn.Linear(config.text_dim, dim)
-        self.text_out = nn.Linear(dim, dim)
-        self.blocks = nn.ModuleList(
-            Block(config, attention, dim, config.ffn_dim) for _ in range(config.num_layers))
-        self.final_modulation = nn.Parameter(torch.empty(2, dim))
-
-    @property
-    def video_stream(self) -> Stream:
-        """What video tokens run through."""
-        return Stream(self.video, self.blocks, self.final_modulation)
+        super().__init__(config, attention)
+        self.action = Modality(config, config.action_channels, config.dim)
 
     @property
     def action_stream(self) -> Stream:
         """What action tokens run through."""
         return Stream(self.action, self.blocks, self.final_modulation)
-
-    def text_states(self, embeddings: Tensor) -> TextStates:
-        """Return the cross-attention states of instructions [rows, 512, text_dim]."""
-        return text_states(
-            embeddings.to(self.device, self.dtype), self.text_hidden, self.text_out, self.blocks)
-
-    def states_by_stream(self, text: TextStates) -> tuple:
-        """Return the same states twice."""
-        return text, text
-
-
-def text_states(
-    embeddings: Tensor, hidden: nn.Linear, out: nn.Linear, blocks: Sequence[Block],
-) -> TextStates:
-    """Return the states of some blocks; two layers make what these read of the embeddings."""
-    text = out(functional.gelu(hidden(embeddings), approximate='tanh'))
-    pairs = [block.text_states(text) for block in blocks]
-    return TextStates([key for key, _ in pairs], [value for _, value in pairs])
 
 
 def _alone(key: Tensor, value: Tensor) -> tuple:

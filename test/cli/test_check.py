@@ -269,7 +269,7 @@ def test_of_a_shipped_embodiment_at_most_the_vendors_description_is_missing(run)
         assert not (path.stem.startswith('sim_') and lines)
 
 
-def test_what_the_mux_would_refuse_of_an_embodiment_is_a_warning(run, tmp_path):
+def test_a_gripper_behind_an_action_is_no_finding(run, tmp_path):
     raw = yaml.safe_load(shared_file('config', 'embodiments', 'sim_left.yaml').read_text())
     whole = raw['controllers'][0]
     gripper = whole['joints'].pop()
@@ -279,9 +279,31 @@ def test_what_the_mux_would_refuse_of_an_embodiment_is_a_warning(run, tmp_path):
     path = tmp_path / 'robot.yaml'
     path.write_text(yaml.safe_dump(raw))
     code, found = run('--embodiment', path)
+    assert code == 0 and not found['findings']
+
+
+@pytest.mark.parametrize('lower, upper, message', [
+    ([-1, -1, -1], [1, 1, 2], None),
+    ([-1, -1, -1], [1, 1, 0.01], 'home: go_home is refused: it has the left tool at z = ')])
+def test_a_workspace_is_checked_against_home(run, tmp_path, lower, upper, message):
+    raw = yaml.safe_load(shared_file('config', 'embodiments', 'sim_left.yaml').read_text())
+    raw['urdf'] = str(shared_file('urdf', 'sim_left.urdf'))
+    raw.update(base_frame='left_base_link', workspace={'lower': lower, 'upper': upper})
+    path = tmp_path / 'robot.yaml'
+    path.write_text(yaml.safe_dump(raw))
+    code, found = run('--embodiment', path)
     assert code == 0
-    warning, = found['findings']
-    assert warning['severity'] == 'warning' and 'gripper/command' in warning['message']
+    assert [message in each['message'] for each in found['findings']] == [True] * bool(message)
+
+
+def test_a_workspace_that_cannot_be_watched_is_an_error(run, tmp_path):
+    raw = yaml.safe_load(shared_file('config', 'embodiments', 'sim_left.yaml').read_text())
+    raw['urdf'] = str(shared_file('urdf', 'sim_left.urdf'))
+    raw.update(base_frame='left_tool', workspace={'lower': [-1, -1, -1], 'upper': [1, 1, 1]})
+    path = tmp_path / 'robot.yaml'
+    path.write_text(yaml.safe_dump(raw))
+    code, found = run('--embodiment', path)
+    assert code == 1 and 'exactly the joints of the left arm' in errors(found)[0][1]
 
 
 @pytest.mark.parametrize('words', [
@@ -388,7 +410,7 @@ def test_public_sizes_are_counted_without_reading_them(untrained_checkpoint, tmp
     budget = json.loads(found.read_text())['budget']
     in_gb = {name: round(size / 1e9, 1) for name, size in budget['bytes'].items()}
     assert in_gb == {
-        'transformer': 10.1, 'kv_memory': 7.6, 'text_states': 0.4, 'vae_encoder': 0.3,
+        'transformer': 10.1, 'kv_memory': 7.8, 'text_states': 0.4, 'vae_encoder': 0.3,
         'vae_decoder': 1.1, 'text_encoder': 11.4}
     assert budget['left_on_card']['imagining'] > 5e9
     assert budget['left_on_card']['with_text_encoder_on_device'] < 0
