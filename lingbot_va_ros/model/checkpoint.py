@@ -36,24 +36,30 @@ def destinations(config: TransformerConfig) -> Dict[str, Destination]:
     """
     Map every tensor name of a checkpoint to our parameters.
 
-    Queries, keys and values of the self-attention are one matrix here. The mixture of transformers
-    has the public names in its video stream; of its action stream the blocks are `action_blocks`
-    and the text embedder is the one that public files carry unread (`unread_shapes`).
+    Queries, keys and values of the self-attention are one matrix here. In a mixture of
+    transformers the video stream has the public names, and the action stream's blocks are called
+    `action_blocks`, with the same names inside and `attn1.to_joint` for the projection of
+    queries, keys and values to the joint width.
     """
-    dim, narrow = config.dim, config.action_hidden_dim or config.dim
+    dim, narrow = config.dim, config.action_hidden_dim
     table = {
         **_ends('patch_embedding_mlp', 'proj_out', 'condition_embedder', 'video',
                 config.patch_features, dim, config),
         **_ends('action_embedder', 'action_proj_out', 'condition_embedder_action', 'action',
-                config.action_channels, narrow, config),
-        **_text_embedder('condition_embedder', 'text', dim, config),
-        **_blocks('blocks', dim, config.ffn_dim, config),
+                config.action_channels, narrow or dim, config),
+        **_text_embedder('condition_embedder', 'text', config),
         'scale_shift_table': Destination('final_modulation', slice(None), (1, 2, dim))}
-    if config.action_hidden_dim is not None:
-        table.update(_blocks('action_blocks', narrow, config.action_ffn_dim, config))
-        table.update(_text_embedder('condition_embedder_action', 'action_text', narrow, config))
+    for layer in range(config.num_layers):
+        table.update(_block(f'blocks.{layer}', dim, config.ffn_dim, config))
+        table.update(_text_attention(f'blocks.{layer}', config))
+    if narrow is not None:
         table['action_scale_shift_table'] = Destination(
             'action_final_modulation', slice(None), (1, 2, narrow))
+        for layer in range(config.num_layers):
+            block = f'action_blocks.{layer}'
+            table.update(_block(block, narrow, config.action_ffn_dim, config))
+            table[f'{block}.attn1.to_joint.weight'] = Destination(
+                f'{block}.widen.weight', slice(None), (dim, narrow))
     return table
 
 
@@ -64,6 +70,10 @@ def _linear(
     return {
         f'{theirs}.weight': Destination(f'{ours}.weight', rows, (out, into)),
         f'{theirs}.bias': Destination(f'{ours}.bias', rows, (out,))}
+
+
+def _vector(theirs: str, ours: str, size: int) -> Dict[str, Destination]:
+    return {theirs: Destination(ours, slice(None), (size,))}
 
 
 def _ends(
@@ -81,44 +91,45 @@ def _ends(
 
 
 def _text_embedder(
-    conditions: str, ours: str, dim: int, config: TransformerConfig,
+    conditions: str, ours: str, config: TransformerConfig,
 ) -> Dict[str, Destination]:
+    theirs, dim = f'{conditions}.text_embedder', config.dim
     return {
-        **_linear(f'{conditions}.text_embedder.linear_1', f'{ours}_hidden', dim, config.text_dim),
-        **_linear(f'{conditions}.text_embedder.linear_2', f'{ours}_out', dim, dim)}
+        **_linear(f'{theirs}.linear_1', f'{ours}_hidden', dim, config.text_dim),
+        **_linear(f'{theirs}.linear_2', f'{ours}_out', dim, dim)}
 
 
-def _blocks(
-    blocks: str, dim: int, ffn_dim: int, config: TransformerConfig,
+def _block(
+    block: str, dim: int, ffn_dim: int, config: TransformerConfig,
 ) -> Dict[str, Destination]:
-    """Map the blocks of tokens that are `dim` wide, under the same name in files and here."""
-    joint, table = config.dim, {}
+    """Map self-attention and feed-forward part of a block whose tokens are `dim` wide."""
+    attention, table = f'{block}.attn1', {}
+    for place, name in enumerate('qkv'):
+        table.update(_linear(f'{attention}.to_{name}', f'{block}.qkv', dim, dim, place * dim))
+    return {
+        f'{block}.scale_shift_table': Destination(
+            f'{block}.modulation', slice(None), (1, 6, dim)),
+        **table,
+        **_vector(f'{attention}.norm_q.weight', f'{block}.query_norm', config.dim),
+        **_vector(f'{attention}.norm_k.weight', f'{block}.key_norm', config.dim),
+        **_linear(f'{attention}.to_out.0', f'{block}.out', dim, config.dim),
+        **_linear(f'{block}.ffn.net.0.proj', f'{block}.ffn_in', ffn_dim, dim),
+        **_linear(f'{block}.ffn.net.2', f'{block}.ffn_out', dim, ffn_dim)}
 
-    def vector(theirs: str, ours: str, size: int) -> None:
-        table[theirs] = Destination(ours, slice(None), (size,))
 
-    for layer in range(config.num_layers):
-        theirs = ours = f'{blocks}.{layer}'
-        table[f'{theirs}.scale_shift_table'] = Destination(
-            f'{ours}.modulation', slice(None), (1, 6, dim))
-        for place, name in enumerate('qkv'):
-            table.update(_linear(
-                f'{theirs}.attn1.to_{name}', f'{ours}.qkv', joint, dim, place * joint))
-        vector(f'{theirs}.attn1.norm_q.weight', f'{ours}.query_norm', joint)
-        vector(f'{theirs}.attn1.norm_k.weight', f'{ours}.key_norm', joint)
-        table.update(_linear(f'{theirs}.attn1.to_out.0', f'{ours}.out', dim, joint))
-        if config.text_norm:
-            vector(f'{theirs}.norm2.weight', f'{ours}.text_norm.weight', dim)
-            vector(f'{theirs}.norm2.bias', f'{ours}.text_norm.bias', dim)
-        for theirs_part, ours_part in (('q', 'query'), ('k', 'key'), ('v', 'value')):
-            table.update(_linear(
-                f'{theirs}.attn2.to_{theirs_part}', f'{ours}.text_{ours_part}', dim, dim))
-        vector(f'{theirs}.attn2.norm_q.weight', f'{ours}.text_query_norm', dim)
-        vector(f'{theirs}.attn2.norm_k.weight', f'{ours}.text_key_norm', dim)
-        table.update(_linear(f'{theirs}.attn2.to_out.0', f'{ours}.text_out', dim, dim))
-        table.update(_linear(f'{theirs}.ffn.net.0.proj', f'{ours}.ffn_in', ffn_dim, dim))
-        table.update(_linear(f'{theirs}.ffn.net.2', f'{ours}.ffn_out', dim, ffn_dim))
-    return table
+def _text_attention(block: str, config: TransformerConfig) -> Dict[str, Destination]:
+    """Map a block's cross-attention."""
+    attention, dim, table = f'{block}.attn2', config.dim, {}
+    if config.text_norm:
+        table.update(_vector(f'{block}.norm2.weight', f'{block}.text_norm.weight', dim))
+        table.update(_vector(f'{block}.norm2.bias', f'{block}.text_norm.bias', dim))
+    for theirs, ours in (('q', 'query'), ('k', 'key'), ('v', 'value')):
+        table.update(_linear(f'{attention}.to_{theirs}', f'{block}.text_{ours}', dim, dim))
+    return {
+        **table,
+        **_vector(f'{attention}.norm_q.weight', f'{block}.text_query_norm', dim),
+        **_vector(f'{attention}.norm_k.weight', f'{block}.text_key_norm', dim),
+        **_linear(f'{attention}.to_out.0', f'{block}.text_out', dim, dim)}
 
 
 def unread_shapes(config: TransformerConfig) -> Dict[str, Tuple[int, ...]]:
@@ -127,7 +138,7 @@ def unread_shapes(config: TransformerConfig) -> Dict[str, Tuple[int, ...]]:
         return {}
     return {
         name: place.shape for name, place in _text_embedder(
-            'condition_embedder_action', 'unread', config.dim, config).items()}
+            'condition_embedder_action', 'unread', config).items()}
 
 
 def weight_files(folder: Path) -> List[Path]:

@@ -109,11 +109,10 @@ def read_transformer_config(path: Path) -> TransformerConfig:
             f'{path}: attention_head_dim is {raw["attention_head_dim"]}, expected an even number '
             'whose third (rounded down) is even')
     narrow = raw.get('action_hidden_dim')
-    if narrow is not None and (
-            not _is_size(narrow) or narrow % raw['num_attention_heads']):
+    if narrow is not None and not _is_size(narrow):
         raise CheckpointError(
-            f'{path}: action_hidden_dim is {narrow!r}, expected a multiple of '
-            f'num_attention_heads ({raw["num_attention_heads"]}), or none for a shared backbone')
+            f'{path}: action_hidden_dim is {narrow!r}, expected the width of the action stream, '
+            'or none for a shared backbone')
     return TransformerConfig(
         **{ours: raw[theirs] for theirs, ours in _FIELDS.items()},
         patch=tuple(patch),

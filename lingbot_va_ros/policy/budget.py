@@ -56,11 +56,10 @@ def memory_budget(
     chunk = shape.video_tokens(config.patch) + shape.action_tokens
     tokens = (policy.memory_chunks + SPARE_CHUNKS) * chunk
     counted = {
-        **numbers, 'kv_memory': _keys_and_values(config.num_layers, config.dim, rows, tokens),
-        'text_states': _keys_and_values(
-            config.num_layers, config.dim + (config.action_hidden_dim or 0), rows, TOKENS)}
+        **numbers, 'kv_memory': _keys_and_values(config, rows, tokens),
+        'text_states': _keys_and_values(config, rows, TOKENS)}
     return Budget({name: counted[name] * item_bytes for name in RESIDENT + ON_DEMAND}, rows)
 
 
-def _keys_and_values(layers: int, width: int, rows: int, tokens: int) -> int:
-    return 2 * layers * rows * tokens * width
+def _keys_and_values(config: TransformerConfig, rows: int, tokens: int) -> int:
+    return 2 * config.num_layers * rows * tokens * config.dim
