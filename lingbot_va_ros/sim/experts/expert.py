@@ -15,7 +15,7 @@ PERIOD = 0.1  # s from one command to the next
 # How fast an expert may be, as a share of what the joints may do; their accelerations grow with
 # the square of it.
 _EFFORT = 0.95
-_SLOWER = 1.02  # what samples at other moments may make of it
+_SLOWER = 1.01  # samples at other moments may lie worse
 _WAYS = {'wipe_plate': wipe, 'open_boxes': open_one_after_the_other}
 
 
@@ -78,10 +78,11 @@ def commands_along(simulation: Simulation, path: ToolPath) -> np.ndarray:
 
     :raises OutOfReach: the path leads where the arm cannot go.
     """
-    commands = _commands(simulation, path, 1.0)
-    effort = _effort(simulation, commands)
-    if effort > _EFFORT:
-        commands = _commands(simulation, path, _SLOWER * effort / _EFFORT)
+    slowness = 1.0
+    commands = _commands(simulation, path, slowness)
+    while (effort := _effort(simulation, commands)) > _EFFORT:
+        slowness *= _SLOWER * effort / _EFFORT
+        commands = _commands(simulation, path, slowness)
     return commands
 
 

@@ -38,9 +38,9 @@ def wipe(scene: WipePlateScene, path: ToolPath, rng: np.random.Generator, pertur
         else:
             path.to(0.55 * pace, middle[0], middle[1] + first, overlap=0.22 * pace)
         path.wait(rng.uniform(0.0, longest_pause))
-        path.to(0.32 * pace, z=down, overlap=0.10 * pace)
+        path.to(0.36 * pace, z=down, overlap=0.12 * pace)
         path.to(0.60 * pace, y=middle[1] - first, overlap=0.06 * pace)
-        path.to(0.32 * pace, z=hover, overlap=0.06 * pace)
+        path.to(0.34 * pace, z=hover, overlap=0.06 * pace)
     ended = path.time
     path.to(1.0 * tempo, *path.start, overlap=0.10 * tempo)
     if perturb:
