@@ -23,7 +23,7 @@ from lingbot_va_ros.cli.simulated_robot import (
     CONTROL_RATE, EMBODIMENT, MUX, POLICY, bring_up, refuse_company, ros_node, start_processes)
 from lingbot_va_ros.cli.steering import START_SECONDS, Operator
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
-from lingbot_va_ros.policy.worker import Mode as PolicyMode
+from lingbot_va_ros.policy.progress import Mode as PolicyMode
 from lingbot_va_ros.robot.embodiment import load_embodiment
 from lingbot_va_ros.robot.mode import Mode as ArmMode
 

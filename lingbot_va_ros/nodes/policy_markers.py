@@ -8,7 +8,7 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
 from lingbot_va_ros.nodes.policy_messages import stamp_of
-from lingbot_va_ros.policy.worker import Mode, Progress
+from lingbot_va_ros.policy.progress import Mode, Progress
 from lingbot_va_ros.robot.tool_path import ToolPath
 
 LINE_WIDTH = 0.005  # m

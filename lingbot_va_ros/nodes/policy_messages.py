@@ -9,7 +9,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from lingbot_va_ros.msg import ActionChunk, PolicyStatus
 from lingbot_va_ros.policy.plan import NANOSECONDS
-from lingbot_va_ros.policy.worker import Mode, Progress, PublishedChunk
+from lingbot_va_ros.policy.progress import Mode, Progress
+from lingbot_va_ros.policy.running import PublishedChunk
 
 LEVELS = {
     Mode.IDLE: DiagnosticStatus.OK, Mode.LOADING: DiagnosticStatus.OK,

@@ -39,19 +39,23 @@ from lingbot_va_ros.nodes.image_conversion import (
 from lingbot_va_ros.nodes.policy_markers import marker_array
 from lingbot_va_ros.nodes.policy_messages import nanoseconds_of, stamp_of
 from lingbot_va_ros.nodes.run import run_node
+from lingbot_va_ros.nodes.task_action import TaskAction
 from lingbot_va_ros.nodes.ticks import ticks
 from lingbot_va_ros.policy.errors import NotExecutable
 from lingbot_va_ros.policy.executed import ExecutedLog
 from lingbot_va_ros.policy.observation import Observations
 from lingbot_va_ros.policy.plan import NANOSECONDS, MotionLimits, PlanSlot
 from lingbot_va_ros.policy.policy_file import find_policy_file, load_policy_file
-from lingbot_va_ros.policy.worker import Mode, Progress, PublishedChunk, Worker, World
+from lingbot_va_ros.policy.progress import Mode, Progress
+from lingbot_va_ros.policy.running import PublishedChunk
+from lingbot_va_ros.policy.worker import Worker
+from lingbot_va_ros.policy.world import World
 from lingbot_va_ros.robot.action_map import ActionMap, make_action_map
 from lingbot_va_ros.robot.embodiment import load_embodiment
 from lingbot_va_ros.robot.measured import MeasuredJoints
 from lingbot_va_ros.robot.poses import PoseError
 from lingbot_va_ros.robot.tool_path import ToolPath, tool_paths
-from lingbot_va_ros.srv import ResetMemory, SetInstruction
+from lingbot_va_ros.srv import LoadMemory, ResetMemory, SaveMemory, SetInstruction
 
 # rad or m; beyond it the arm counts as moved by somebody else and the plan starts from where it is
 START_TOLERANCE = 0.05
@@ -59,6 +63,9 @@ START_TOLERANCE = 0.05
 # clock, or of the time before a simulation was reset: kept, it would hide all that come after it.
 MAX_AHEAD = 1.0  # seconds
 CONTROL_PRIORITY = 40  # below the mux's, which must never wait for this process
+# Seconds from a message to the command that follows it: transport, and a tick of the mux.
+REACTION = 0.02
+LATEST_CHUNK = 30.0  # seconds after its end that the chunk before it can still be remembered
 ANSWER_SECONDS = 30.0  # longer than any forward and text encoding; a lost thread must not hang
 GRAPH_PERIOD = 0.1
 MARKERS_PERIOD = 0.2
@@ -115,6 +122,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._tool_paths: List[ToolPath] = []
         self._inputs: List[Any] = []
         self._control: Optional[threading.Thread] = None
+        self._task_action: Optional[TaskAction] = None
         self._ending = threading.Event()
 
         policy_parameters.declare_parameters(self)
@@ -135,8 +143,13 @@ class PolicyNode(LifecycleNodeMixin, Node):
             DiagnosticArray, '/diagnostics', qos.EVENTS)
         for kind, name, callback in (
                 (ResetMemory, '~/reset_memory', self._on_reset_memory),
-                (SetInstruction, '~/set_instruction', self._on_set_instruction)):
+                (SetInstruction, '~/set_instruction', self._on_set_instruction),
+                (SaveMemory, '~/save_memory', self._on_save_memory),
+                (LoadMemory, '~/load_memory', self._on_load_memory)):
             self.create_service(kind, name, callback, callback_group=self._services_group)
+        self._task_action = TaskAction(
+            self, self._worker, self._answer, lambda: self._phase == 'active',
+            self._remember_instruction, self._services_group)
         # Simulated time may rest or not have begun; what the node says must go on.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for period, callback in (
@@ -262,9 +275,6 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     def _configure(self) -> None:
         values = self._values()
-        not_built = policy_parameters.unbuilt(values)
-        if not_built:
-            raise ValueError('; '.join(not_built))
         if not values['checkpoint']:
             raise ValueError('parameter checkpoint is empty; expected a checkpoint folder')
         checkpoint = Path(values['checkpoint']).expanduser()
@@ -288,12 +298,17 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._tool_paths = tool_paths(embodiment)
         self._observations = Observations(policy.cameras, keep_seconds)
         from_topic = values['executed_source'] == 'topic'
-        self._executed = ExecutedLog(keep_seconds + 2.0) if from_topic else None
+        # A chunk that is late is remembered when it comes.
+        self._executed = ExecutedLog(keep_seconds + LATEST_CHUNK) if from_topic else None
         self._control_mode = None
         self._subscribe(policy.cameras, from_topic)
         if not policy.trained:
             self.get_logger().warning(
                 f'{checkpoint} is UNTRAINED: random weights, its actions mean nothing')
+        if values['schedule'] == 'async' and not policy.forward_dynamics:
+            self.get_logger().warning(
+                f'schedule async imagines frames by forward dynamics, which {policy.name} was not '
+                'trained for (forward_dynamics: false); async_ungrounded does without')
 
         def make_engine():
             self._set_loading('loading libraries')
@@ -301,16 +316,18 @@ class PolicyNode(LifecycleNodeMixin, Node):
             from lingbot_va_ros.policy.engine import load_engine
             leave_a_core()
             device = choose_device(values['device'])
-            return load_engine(
+            engine = load_engine(
                 checkpoint, policy, video, action, chunks, values['seed'], device,
                 choose_dtype(values['dtype'], device), self._set_loading,
                 attention=values['attention'], text_encoder=values['text_encoder'],
                 instructions=[values['instruction']] if values['instruction'] else [],
                 wan_pretrained_path=values['wan_pretrained_path'],
                 adapter_base=values['adapter_base'])
+            engine.imagine_steps = values['imagine_steps']
+            return engine
 
         since = time.monotonic()
-        self._wait(self._worker.load(make_engine), forever=True)
+        self._wait(self._worker.load(make_engine, values['max_snapshots']), forever=True)
         self.get_logger().info(
             f'configured in {time.monotonic() - since:.1f} s: {checkpoint}, {policy.name}, '
             f'{embodiment.name}')
@@ -364,7 +381,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             subscribe(JointTrajectory, 'executed', self._on_executed, qos.EXECUTED)
 
     def _world(self) -> World:
-        limits = self._embodiment.limits
+        limits, values = self._embodiment.limits, self._values()
         return World(
             clock=self._now, observations=self._observations, executed=self._executed,
             to_rgb=self._picture,
@@ -373,7 +390,11 @@ class PolicyNode(LifecycleNodeMixin, Node):
             measured=self._measured.positions, max_velocity=limits.velocity,
             start_tolerance=np.full(len(self._embodiment.joints), START_TOLERANCE),
             max_camera_skew=lambda: self.get_parameter('max_camera_skew').value,
-            wants_imagined=lambda: self.get_parameter('publish_predicted_video').value)
+            wants_imagined=lambda: self.get_parameter('publish_predicted_video').value,
+            poses=self._map.state, restore_poses=self._map.restore, schedule=values['schedule'],
+            reaction=REACTION + 1.5 / values['control_rate'],
+            padded_latency=lambda: self.get_parameter('padded_latency').value,
+            last_chunk_only=values['memory_ablation'] == 'last_chunk')
 
     # What the inference thread asks and says
 
@@ -444,6 +465,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             for _tick in ticks(self.get_clock(), round(NANOSECONDS / rate), ending):
                 plan, now = self._slot.look()
                 if plan is not None:
+                    self._worker.count_tick(plan, now)
                     self._publish_plan(plan, now, period)
         except Exception:  # a node that is silent must not go on saying RUNNING
             if not ending.is_set():
@@ -478,9 +500,13 @@ class PolicyNode(LifecycleNodeMixin, Node):
         return progress
 
     def _publish_status(self) -> None:
-        if not self._closing:
-            self._status_out.publish(policy_messages.status_message(
-                self._now(), self._progress(), self._slot.epoch))
+        if self._closing:
+            return
+        progress = self._progress()
+        self._status_out.publish(policy_messages.status_message(
+            self._now(), progress, self._slot.epoch))
+        if self._task_action is not None:
+            self._task_action.tell(progress.memory_frames)
 
     def _publish_diagnostics(self) -> None:
         trained = '' if self._policy is None else (
@@ -601,12 +627,64 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._publish_status()
         return response
 
+    async def _on_save_memory(self, request, response):
+        refusal = self._no_memory_yet()
+        if refusal:
+            response.success, response.message = False, refusal
+            return response
+        try:
+            response.frames = await self._answer(self._worker.save(request.name))
+        except ValueError as error:
+            response.success, response.message = False, str(error)
+            return response
+        except Exception as error:
+            return self._failed(response, error)
+        response.success = True
+        response.message = f'saved {response.frames} frames as {request.name!r}'
+        return response
+
+    async def _on_load_memory(self, request, response):
+        refusal = self._no_memory_yet() or self._not_on_hold()
+        if refusal:
+            response.success, response.message = False, refusal
+            response.epoch = self._slot.epoch
+            return response
+        try:
+            response.frames = await self._answer(self._worker.restore(request.name))
+        except ValueError as error:
+            response.success, response.message = False, str(error)
+            response.epoch = self._slot.epoch
+            return response
+        except Exception as error:
+            return self._failed(response, error)
+        self._remember_instruction(self._worker.progress.instruction)
+        response.success, response.epoch = True, self._slot.epoch
+        response.message = f'remembers the {response.frames} frames of {request.name!r}'
+        self._publish_status()
+        return response
+
+    def _no_memory_yet(self) -> str:
+        """Return why there is no memory now, or nothing."""
+        if self._phase in ('inactive', 'active'):
+            return ''
+        return f'the policy is {self._phase}: there is no memory until it is configured'
+
+    def _not_on_hold(self) -> str:
+        """Return why the arm may not be taken for held, or nothing."""
+        mode = self._control_mode
+        if mode == ControlMode.HOLD or (mode is None and self._phase == 'inactive'):
+            return ''
+        known = 'not known' if mode is None else MODE_NAMES.get(mode, mode)
+        return f'control_mode is {known}; a memory can be loaded in HOLD'
+
     def _failed(self, response, error: Exception):
         """Answer that the inference thread could not do it; without an answer a client hangs."""
         self.get_logger().error(f'{type(error).__name__}: {error}')
         response.success, response.message = False, str(error)
+        if hasattr(response, 'epoch'):
+            response.epoch = self._slot.epoch
         if hasattr(response, 'stamp'):
-            response.epoch, response.stamp = self._slot.epoch, stamp_of(self._now())
+            response.stamp = stamp_of(self._now())
         return response
 
     def _worker_reset_while_loading(self, instruction: str) -> None:
@@ -648,8 +726,10 @@ class PolicyNode(LifecycleNodeMixin, Node):
         try:
             if self._phase in ('inactive', 'active'):
                 if policy_parameters.SAMPLING & changed.keys():
-                    self._wait(self._worker.set_sampling(*policy_parameters.sampling(
-                        self._policy, {**self._values(), **changed})))
+                    values = {**self._values(), **changed}
+                    self._wait(self._worker.set_sampling(
+                        *policy_parameters.sampling(self._policy, values),
+                        values['imagine_steps']))
                 if 'instruction' in changed and not self._instruction_is_set:
                     self._wait(self._worker.set_instruction(changed['instruction']))
         except ValueError as error:

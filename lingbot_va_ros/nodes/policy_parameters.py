@@ -16,8 +16,7 @@ ENCODER_PLACES = ('release', 'cpu', 'device')
 SCHEDULES = ('sync', 'async', 'async_ungrounded')
 EXECUTED_SOURCES = ('topic', 'plan')
 TRANSPORTS = ('raw', 'compressed')
-BUILT_SCHEDULES = ('sync',)
-BUILT_ATTENTIONS = ATTENTIONS
+ABLATIONS = ('none', 'last_chunk')
 
 # name: (default, description, lowest, highest); no range where both are None
 _NUMBERS: Dict[str, tuple] = {
@@ -27,8 +26,7 @@ _NUMBERS: Dict[str, tuple] = {
         -1, 1001),
     'action_steps': (0, 'Denoising steps of the actions; 0 takes the policy file\'s.', 0, 1000),
     'imagine_steps': (
-        3, 'Denoising steps of imagined frames; read by the asynchronous schedules only.',
-        1, 1000),
+        3, 'Denoising steps of imagined frames; read by the schedule async only.', 1, 1000),
     'guidance_scale': (
         -1.0, 'Guidance on the video; negative takes the policy file\'s.', -1.0, 100.0),
     'action_guidance_scale': (
@@ -43,6 +41,9 @@ _NUMBERS: Dict[str, tuple] = {
         0.1, 'Seconds that an image may be off the time it is needed for.', 0.0, 10.0),
     'max_joint_age': (0.5, 'Seconds after which a joint\'s state counts as lost.', 0.001, 60.0),
     'seed': (0, 'Seed of the starting noise.', 0, 2 ** 31 - 1),
+    'max_snapshots': (4, 'Snapshots that save_memory may keep in host memory.', 0, 1000),
+    'padded_latency': (
+        0.0, 'Seconds that a prediction takes at least; for measurements.', 0.0, 3600.0),
 }
 _TEXTS: Dict[str, tuple] = {
     'checkpoint': ('', 'Checkpoint folder, in the public layout or LeRobot\'s.', None),
@@ -65,7 +66,11 @@ _TEXTS: Dict[str, tuple] = {
     'text_encoder': (
         'release', 'Where the text encoder stays after a new instruction: release frees it.',
         ENCODER_PLACES),
-    'schedule': ('sync', 'How prediction and execution follow each other.', SCHEDULES),
+    'schedule': (
+        'sync', 'How prediction and execution follow each other; see docs/architecture.md.',
+        SCHEDULES),
+    'memory_ablation': (
+        'none', 'last_chunk: remember the last chunk alone; for measurements.', ABLATIONS),
     'executed_source': (
         'topic', 'Where executed commands come from; plan: the plan stands for them.',
         EXECUTED_SOURCES),
@@ -76,9 +81,9 @@ _SWITCHES: Dict[str, tuple] = {
 CHANGEABLE = frozenset((
     'instruction', 'video_steps', 'video_exec_steps', 'action_steps', 'imagine_steps',
     'guidance_scale', 'action_guidance_scale', 'max_camera_age', 'max_camera_skew',
-    'max_joint_age', 'publish_predicted_video'))
+    'max_joint_age', 'padded_latency', 'publish_predicted_video'))
 SAMPLING = frozenset((
-    'video_steps', 'video_exec_steps', 'action_steps', 'guidance_scale',
+    'video_steps', 'video_exec_steps', 'action_steps', 'imagine_steps', 'guidance_scale',
     'action_guidance_scale'))
 
 
@@ -131,15 +136,6 @@ def refusals(parameters: List[Parameter], configured: bool) -> List[str]:
         if known and configured and parameter.name not in CHANGEABLE:
             lines.append(f'{parameter.name} can only be changed while unconfigured')
     return lines
-
-
-def unbuilt(values: Dict[str, Any]) -> List[str]:
-    """Return a line for every choice of the interface that this version has no part for."""
-    return [
-        f'{name} {values[name]!r} is not available in this version; '
-        f'available: {", ".join(built)}'
-        for name, built in (('schedule', BUILT_SCHEDULES), ('attention', BUILT_ATTENTIONS))
-        if values[name] not in built]
 
 
 def sampling(policy: PolicyFile, values: Dict[str, Any]) -> Tuple[Sampling, Sampling]:

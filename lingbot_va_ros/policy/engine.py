@@ -361,7 +361,9 @@ class Engine:
         chunk = self.predict()
         for _ in range(len(chunk.actions) // self.shape.actions):
             self.see({name: [grey] * IMAGES_PER_FRAME for name in self.policy.cameras})
-        self.commit(chunk.actions)
+        still = np.zeros_like(chunk.actions)  # whatever is predicted is no concern here
+        self.predict_ahead(still, grounded=True)
+        self.commit(still)
         self.predict()
         self.reset()
 

@@ -156,6 +156,70 @@ def plan_from_actions(
     return plan, int(times_ns[1])
 
 
+def continued(
+    plan: Plan, actions: np.ndarray, period: float, now_ns: int, reaction: float,
+    max_velocity: np.ndarray, since_ns: int = 0,
+) -> Tuple[Plan, int]:
+    """
+    Return a plan that goes on after its last knot through a further chunk, to rest at its last.
+
+    The first action is due one period after the last knot. Where the plan's last stretch is still
+    to come, its last knot is passed at speed: the velocity that a monotone cubic has there, from
+    the neighbours on both sides. Within the last stretch the stop that the plan ends with stays,
+    and the motion goes on from rest. A chunk that comes after the plan's end begins from rest as
+    in `plan_from_actions`; everything of it is later by the delay.
+
+    A chunk that is in time cannot take longer to its first action: a joint that lies further off
+    than its speed limit lets it go approaches the actions at that limit until it has reached one,
+    and keeps to them from there on.
+
+    :param plan: at rest at its last knot.
+    :param actions: [n, J] joint positions.
+    :param period: seconds between actions.
+    :param now_ns: ROS time; what the plan says before `reaction` seconds later is not changed.
+    :param max_velocity: [J], used for the way to the first actions only.
+    :param since_ns: knots before this time are left out.
+    :returns: the plan, and the ROS time in nanoseconds when the first action is due.
+    """
+    seam_ns, heard_ns = plan.end_ns, now_ns + round(reaction * NANOSECONDS)
+    kept = plan.times_ns >= since_ns
+    kept[-2:] = True
+    times_ns, positions = plan.times_ns[kept], plan.positions[kept]
+    velocities = plan.velocities[kept].copy()
+    if heard_ns <= seam_ns:
+        rows = _approached(positions[-1], actions, max_velocity * period / CUBIC_PEAK)
+        ahead = np.arange(len(rows) + 1) * period
+        before = min(2, len(times_ns))  # the last knots, for the slope that leads to the seam
+        seconds = np.concatenate(
+            ((times_ns[-before:-1] - seam_ns) / NANOSECONDS, ahead))
+        further = _monotone_velocities(seconds, np.concatenate((positions[-before:], rows)))
+        if before == 2 and heard_ns <= times_ns[-2]:
+            velocities[-1] = further[1]
+        due_ns = seam_ns + np.round(ahead[1:] * NANOSECONDS).astype(np.int64)
+        further = further[before:]
+    else:
+        start_ns = max(now_ns, seam_ns)
+        later, _ = plan_from_actions(positions[-1], actions, period, start_ns, max_velocity)
+        rows, due_ns, further = later.positions[1:], later.times_ns[1:], later.velocities[1:]
+        if start_ns > seam_ns:
+            times_ns = np.append(times_ns, start_ns)
+            positions = np.concatenate((positions, positions[-1:]))
+            velocities = np.concatenate((velocities, velocities[-1:]))
+    return Plan(
+        np.concatenate((times_ns, due_ns)), np.concatenate((positions, rows)),
+        np.concatenate((velocities, further))), int(due_ns[0])
+
+
+def _approached(start: np.ndarray, actions: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """Return actions [n, J], approached from `start` by at most `most` [J] until one is met."""
+    rows, at = np.array(actions, np.float64), start
+    there = np.zeros(len(start), bool)
+    for row in rows:
+        there |= np.abs(row - at) <= most
+        row[:] = at = np.where(there, row, at + np.clip(row - at, -most, most))
+    return rows
+
+
 def _monotone_velocities(times: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Return the velocities [n, J] of a monotone cubic; at rest at both ends."""
     steps = np.diff(times)[:, None]
@@ -219,6 +283,13 @@ class PlanSlot:
             self._plan = plan
             then()
             return True
+
+    def tell(self, epoch: int, then: Callable[[], None]) -> bool:
+        """Call `then` under the lock unless the epoch has passed; must be quick."""
+        with self._lock:
+            if epoch == self._epoch:
+                then()
+            return epoch == self._epoch
 
     def stop(self, new_epoch: bool = False) -> None:
         """Replace the plan by a stop, and begin a new epoch where asked."""

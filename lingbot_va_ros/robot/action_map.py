@@ -1,6 +1,6 @@
 """Actions to joints and back: the map that a policy needs on an embodiment."""
 
-from typing import Optional, Protocol
+from typing import Any, Optional, Protocol
 
 import numpy as np
 
@@ -17,7 +17,8 @@ class ActionMap(Protocol):
     `begin(joints [J])` is told where the arm is when an episode begins. `to_joints(actions
     [n, C_used], start [J])` gives joint positions [n, J] and may raise a PoseError;
     `from_joints(joints [n, J], before [J])` gives actions. `start` and `before` are the joint
-    positions right before the first row.
+    positions right before the first row. `state()` is what the map keeps of the episode, and
+    `restore` puts it back.
     """
 
     def begin(self, joints: np.ndarray) -> None: ...
@@ -25,6 +26,10 @@ class ActionMap(Protocol):
     def to_joints(self, actions: np.ndarray, start: np.ndarray) -> np.ndarray: ...
 
     def from_joints(self, joints: np.ndarray, before: np.ndarray) -> np.ndarray: ...
+
+    def state(self) -> Any: ...
+
+    def restore(self, state: Any) -> None: ...
 
 
 def make_action_map(embodiment: Embodiment, policy: PolicyFile) -> ActionMap:
@@ -90,6 +95,12 @@ class JointActionMap:
 
     def begin(self, joints: np.ndarray) -> None:
         """Joints are absolute: nothing depends on where an episode begins."""
+
+    def state(self) -> None:
+        """Nothing is kept."""
+
+    def restore(self, state: None) -> None:
+        """Nothing is kept."""
 
     def to_joints(
         self, actions: np.ndarray, start: Optional[np.ndarray] = None,

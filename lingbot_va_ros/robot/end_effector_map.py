@@ -92,6 +92,15 @@ class EndEffectorMap:
         self._initial = [arm.kinematics.forward(joints[arm.joints]) for arm in self._arms]
         self._newest = [arm.reference for arm in self._arms]
 
+    def state(self) -> tuple:
+        """Return what is kept of the episode: first poses, and the newest quaternions' signs."""
+        return self._initial, tuple(self._newest)
+
+    def restore(self, state: tuple) -> None:
+        """Go back to what `state` returned."""
+        self._initial, newest = state
+        self._newest = list(newest)
+
     def to_joints(self, actions: np.ndarray, start: np.ndarray) -> np.ndarray:
         """
         Return joint positions [n, J] (rad, m) of a chunk of actions [n, C_used].

@@ -4,14 +4,16 @@ import dataclasses
 import threading
 import time
 
-from lingbot_va_ros.policy import worker as worker_module
+from lingbot_va_ros.policy import schedule as schedule_module
 from lingbot_va_ros.policy.engine import load_engine
 from lingbot_va_ros.policy.errors import NotExecutable
 from lingbot_va_ros.policy.executed import ExecutedLog
 from lingbot_va_ros.policy.observation import CameraFault, Observations
 from lingbot_va_ros.policy.plan import MotionLimits, PlanSlot
 from lingbot_va_ros.policy.policy_file import load_policy_file
-from lingbot_va_ros.policy.worker import Mode, Worker, World
+from lingbot_va_ros.policy.progress import Mode
+from lingbot_va_ros.policy.worker import Worker
+from lingbot_va_ros.policy.world import World
 from lingbot_va_ros.robot.action_map import make_action_map
 from lingbot_va_ros.robot.embodiment import load_embodiment
 import numpy as np
@@ -134,7 +136,7 @@ def test_an_obstacle_stops_the_arm_and_keeps_only_complete_frames(stage):
 
 def test_what_was_executed_is_remembered_and_not_what_was_predicted(stage):
     stage.worker.start(stage.world(), 'go')
-    engine = stage.worker._engine
+    engine = stage.worker._schedule.engine
     committed = []
     commit = engine.commit
     engine.commit = lambda actions: (committed.append(actions), commit(actions))
@@ -155,7 +157,7 @@ def test_a_chunk_of_which_nothing_was_reported_executed_is_not_remembered(stage)
 def test_a_reset_during_a_prediction_is_answered_between_two_steps(stage):
     stage.worker.start(stage.world(), 'go')
     wait_for(lambda: stage.worker.progress.memory_frames >= 2, 'a memory')
-    engine, waiting = stage.worker._engine, threading.Event()
+    engine, waiting = stage.worker._schedule.engine, threading.Event()
     predict = engine.predict
 
     def slow(between_steps):
@@ -176,21 +178,21 @@ def test_a_reset_during_a_prediction_is_answered_between_two_steps(stage):
 
 
 def test_an_aborted_prediction_gives_the_same_chunk_again(stage):
-    engine = stage.worker._engine
+    engine = stage.worker._schedule.engine
     picture = {name: stage._picture for name in stage.policy.cameras}
 
     def both():
         engine.set_instruction('go')
         engine.see_first(picture)
         return engine.predict().actions
-    first = stage.worker._submit(both).result(DEADLINE)
+    first = stage.worker._requests.ask(both).result(DEADLINE)
     stage.elsewhere = 'somebody else'  # predicted, and kept waiting
     stage.worker.start(stage.world(), 'go')
-    wait_for(lambda: stage.worker._ready is not None, 'a chunk that waits')
+    wait_for(lambda: stage.worker._schedule._ready is not None, 'a chunk that waits')
     stage.worker.set_instruction('stop that').result(DEADLINE)
     stage.worker.set_instruction('go').result(DEADLINE)
-    wait_for(lambda: stage.worker._ready is not None, 'the chunk again')
-    np.testing.assert_array_equal(stage.worker._ready[0].actions, first)
+    wait_for(lambda: stage.worker._schedule._ready is not None, 'the chunk again')
+    np.testing.assert_array_equal(stage.worker._schedule._ready.chunk.actions, first)
 
 
 def test_an_image_that_cannot_be_read_holds_and_names_the_camera(stage):
@@ -220,7 +222,7 @@ def test_a_chunk_that_cannot_be_executed_holds_and_is_not_predicted_again(stage)
             raise NotExecutable('left arm: too far')
         return actions
     refusing.set()
-    predictions = counting(stage.worker._engine)
+    predictions = counting(stage.worker._schedule.engine)
     stage.worker.start(stage.world(to_joints=to_joints), 'go')
     wait_for(lambda: stage.worker.progress.reason == 'left arm: too far', 'the reason')
     assert stage.worker.progress.mode == Mode.HOLDING and len(stage.chunks) == 1
@@ -251,14 +253,14 @@ def test_a_refused_chunk_is_tried_again_when_somebody_else_has_had_the_arm(stage
 
 
 def test_an_episode_whose_first_chunk_is_refused_begins_anew_after_a_while(stage, monkeypatch):
-    monkeypatch.setattr(worker_module, 'BEGIN_AGAIN', 0.2)
+    monkeypatch.setattr(schedule_module, 'BEGIN_AGAIN', 0.2)
     begun = []
 
     def to_joints(actions, start):
         if len(begun) < 3:
             raise NotExecutable('left arm: too far')
         return actions
-    predictions = counting(stage.worker._engine)
+    predictions = counting(stage.worker._schedule.engine)
     stage.worker.start(stage.world(to_joints=to_joints, begin=begun.append), 'go')
     wait_for(lambda: stage.chunks, 'a chunk')
     assert len(predictions) >= 3 and (np.diff(predictions[:3]) > 0.2).all()
@@ -270,7 +272,7 @@ def test_an_end_effector_policy_moves_an_arm_and_remembers_its_own_actions(
         frame, policy, untrained_checkpoint):
     embodiment = load_embodiment('sim_left')
     channels = (0, 1, 2, 3, 4, 5, 6) + ((28,) if frame == 'eef_relative' else ())
-    low, high = np.full(30, -0.03, np.float32), np.full(30, 0.03, np.float32)
+    low, high = np.full(30, -0.01, np.float32), np.full(30, 0.01, np.float32)
     if frame == 'eef_relative':
         low[6], high[6] = 0.9, 1.0
     policy = dataclasses.replace(
@@ -280,7 +282,7 @@ def test_an_end_effector_policy_moves_an_arm_and_remembers_its_own_actions(
     stage.worker.load(lambda: load_engine(
         untrained_checkpoint, policy, policy.video, policy.action, policy.memory_chunks, 0,
         torch.device('cpu'), torch.float32, lambda line: None)).result(60)
-    engine = stage.worker._engine
+    engine = stage.worker._schedule.engine
     predicted, committed, commit, predict = [], [], engine.commit, engine.predict
 
     def keep(between_steps):
@@ -304,11 +306,11 @@ def test_an_end_effector_policy_moves_an_arm_and_remembers_its_own_actions(
 
 
 def test_an_exception_while_working_is_reported_once_and_stops_the_work(stage):
-    stage.worker._engine.predict = lambda between_steps: 1 / 0
+    stage.worker._schedule.engine.predict = lambda between_steps: 1 / 0
     stage.worker.start(stage.world(), 'go')
     wait_for(lambda: stage.faults, 'a fault')
     assert 'ZeroDivisionError' in stage.faults[0]
-    assert stage.worker._world is None
+    assert not stage.worker._schedule.active
     assert stage.worker.set_instruction('still answering').result(DEADLINE) is None
 
 
@@ -321,7 +323,7 @@ def test_statistics_hold_no_warm_up(stage):
 
 
 def test_what_arises_during_a_prediction_is_seen_before_anything_moves(stage):
-    engine = stage.worker._engine
+    engine = stage.worker._schedule.engine
     predict = engine.predict
 
     def slow(between_steps):
@@ -336,13 +338,13 @@ def test_what_arises_during_a_prediction_is_seen_before_anything_moves(stage):
 
 
 def test_while_somebody_else_has_the_arm_it_predicts_once(stage):
-    engine, count = stage.worker._engine, []
+    engine, count = stage.worker._schedule.engine, []
     predict = engine.predict
     engine.predict = lambda between_steps: (count.append(1), predict(between_steps))[1]
     stage.elsewhere = 'somebody else'
     stage.worker.start(stage.world(), 'go')
-    wait_for(lambda: stage.worker._ready is not None, 'a chunk that waits')
-    wait_for(stage.worker._ready_is_stale, 'the image to grow old')
+    wait_for(lambda: stage.worker._schedule._ready is not None, 'a chunk that waits')
+    wait_for(stage.worker._schedule._ready_is_stale, 'the image to grow old')
     until = time.monotonic() + 0.3
     wait_for(lambda: time.monotonic() > until, 'some more rounds')
     assert len(count) == 1
