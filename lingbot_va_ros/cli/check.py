@@ -184,15 +184,20 @@ def _check_embodiment(name: str, findings: List[Finding]) -> Optional[Embodiment
     except EmbodimentError as error:
         findings.extend(_errors(name, error))
         return None
-    findings.extend(
-        Finding('warning', name, f'controller {controller.topic} is of kind {controller.kind}, '
-                'which command_mux of this version refuses at start')
-        for controller in embodiment.controllers if controller.kind != 'trajectory')
     if embodiment.workspace is not None:
-        findings.append(Finding(
-            'warning', name, 'limits its workspace, which command_mux of this version refuses at '
-            'start'))
+        findings.extend(_check_workspace(name, embodiment))
     return embodiment
+
+
+def _check_workspace(name: str, embodiment: Embodiment) -> List[Finding]:
+    from lingbot_va_ros.robot.workspace import WorkspaceWatch  # slow to import: pinocchio
+
+    try:
+        outside = WorkspaceWatch(embodiment).outside(embodiment.home)
+    except ValueError as error:
+        return [Finding('error', name, f'workspace: {error}')]
+    return [Finding('warning', name, f'home: go_home is refused: it has {outside}')
+            ] if outside else []
 
 
 def compare(policy: PolicyFile, embodiment: Embodiment) -> List[Finding]:

@@ -22,8 +22,8 @@ from lingbot_va_ros.cli.finding import Finding, error, warning
 from lingbot_va_ros.cli.live_controllers import (
     controller_findings, manager_findings, read_parameters)
 from lingbot_va_ros.cli.live_graph import (
-    Input, controller_topic_findings, duplicate_findings, input_findings, nodes_of,
-    sole_publisher_findings, wiring_findings)
+    Input, controller_topic_findings, duplicate_findings, gripper_findings, input_findings,
+    nodes_of, sole_publisher_findings, wiring_findings)
 from lingbot_va_ros.cli.live_heard import HeardCamera, HeardJoints
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.nodes import qos
@@ -273,6 +273,9 @@ def _lifecycle_findings(look: Look, policy_name: str) -> List[Finding]:
 def _all_controllers(look: Look, embodiment: Embodiment, mux_name: str) -> List[Finding]:
     found, listening = [], []
     for controller in embodiment.controllers:
+        if controller.kind == 'gripper_action':
+            found += gripper_findings(look.node, look.resolve(controller.topic))
+            continue
         wrong, listeners = controller_topic_findings(
             look.node, look.resolve(controller.topic), qos.COMMAND, mux_name)
         found += wrong

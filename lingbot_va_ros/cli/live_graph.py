@@ -12,6 +12,8 @@ from lingbot_va_ros.cli.finding import Finding, error, warning
 from lingbot_va_ros.cli.live_heard import names_of
 
 TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
+GRIPPER_ACTIONS = (
+    'control_msgs/action/GripperCommand', 'control_msgs/action/ParallelGripperCommand')
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,20 @@ def controller_topic_findings(
             topic, f'{nodes_of(strangers)} can command the arm past {mux}: its commands are not '
             'gated; command_mux must be the only publisher'))
     return found, sorted(set(listeners))
+
+
+def gripper_findings(node: Node, action: str) -> List[Finding]:
+    """Return what is wrong with the server of a gripper's action (its full name)."""
+    servers = node.get_publishers_info_by_topic(f'{action}/_action/feedback')
+    expected = ' or '.join(GRIPPER_ACTIONS)
+    if not servers:
+        return [error(action, f'no action server; expected {expected}')]
+    found = [
+        error(action, f'{node_of(end)} serves {kind}; expected {expected}') for end in servers
+        if (kind := end.topic_type.removesuffix('_FeedbackMessage')) not in GRIPPER_ACTIONS]
+    if len(servers) > 1:
+        found.append(error(action, f'served by {nodes_of(servers)}; expected one of them'))
+    return found
 
 
 def wiring_findings(node: Node, policy: str, mux: str) -> List[Finding]:

@@ -4,6 +4,7 @@ from array import array
 from collections import deque
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from lingbot_va_ros.nodes.run import CannotStart, run_node
 from lingbot_va_ros.nodes.ticks import ticks
 from lingbot_va_ros.robot.acceptance import KINDS
 from lingbot_va_ros.robot.embodiment import EmbodimentError, load_embodiment
+from lingbot_va_ros.robot.gripper_goals import GripperGoals
 from lingbot_va_ros.robot.mode import Mode
 from lingbot_va_ros.robot.mux import Mux, MuxSettings, Tick
 from lingbot_va_ros.robot.trajectory import TrajectoryMessage
@@ -71,6 +73,11 @@ _PARAMETERS = (
      'ordinary scheduler.'),
     ('home_speed', _DEFAULT.home_speed, 0.01, 1.0,
      'Share of the velocity and acceleration limits that go_home uses.'),
+    ('gripper_goal_rate', 5.0, 0.1, 50.0,
+     'At most so many goals per second go to a gripper that is driven by an action, Hz.'),
+    ('gripper_threshold', 0.02, 0.0, 0.5,
+     'A gripper that is driven by an action gets a new goal when its command has moved further '
+     'from the last one, share of the way from open to closed.'),
 )
 
 
@@ -88,7 +95,8 @@ class CommandMux(Node):
             embodiment = load_embodiment(values.pop('embodiment'))
         except EmbodimentError as error:
             raise CannotStart(str(error)) from None
-        _refuse_what_is_missing(embodiment)
+        goal_period, threshold = 1.0 / values.pop('gripper_goal_rate'), values.pop(
+            'gripper_threshold')
         period_ns = round(_NS / values.pop('command_rate'))
         for name in ('source_timeout', 'joint_state_timeout'):
             if values[name] * _NS < _LEAST_PERIODS * period_ns:
@@ -99,15 +107,22 @@ class CommandMux(Node):
         self._settings = MuxSettings(**values)
         self._embodiment = embodiment
         self._period_ns = period_ns
-        self._mux = Mux(embodiment, self._settings, period_ns)
+        try:
+            self._mux = Mux(embodiment, self._settings, period_ns)
+        except ValueError as error:
+            raise CannotStart(f"embodiment '{embodiment.name}': {error}") from None
         self._simulated = self.get_parameter('use_sim_time').value
         self._lateness = deque(maxlen=round(10 * _NS / period_ns))
         self._mode_lock = threading.Lock()
         self._published_mode = None
         self._diagnosed = (None, -math.inf)
         self._make_interfaces()
+        self._grippers = self._make_grippers(threshold, goal_period)
+        self._send_goals()
+        self._moved = False
         self._publish_mode()
         self._ending = threading.Event()
+        self.failed = False
         self._last_tick_ns = self._now_ns()
         self._thread = threading.Thread(target=self._tick_on, name='ticks', daemon=True)
         self._thread.start()
@@ -152,7 +167,7 @@ class CommandMux(Node):
         self._controllers = [
             (self.create_publisher(JointTrajectory, controller.topic, COMMAND),
              list(controller.joints), [order[name] for name in controller.joints])
-            for controller in self._embodiment.controllers]
+            for controller in self._embodiment.controllers if controller.kind == 'trajectory']
         self._executed = self.create_publisher(JointTrajectory, 'executed', EXECUTED)
         self._mode = self.create_publisher(ControlMode, '~/mode', LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', EVENTS)
@@ -167,6 +182,30 @@ class CommandMux(Node):
         self.create_service(Trigger, '~/clear_stop', self._on_clear_stop)
         self.create_service(Trigger, '~/go_home', self._on_go_home)
         self.create_timer(0.1, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _make_grippers(self, threshold: float, goal_period: float) -> list:
+        """Return (column, GripperAction) of the grippers that are driven by an action."""
+        controllers = [c for c in self._embodiment.controllers if c.kind == 'gripper_action']
+        if not controllers:
+            return []
+        # Imported where an embodiment asks for it: not every machine has control_msgs.
+        from lingbot_va_ros.nodes.gripper_action import GripperAction, missing_interfaces
+        missing = missing_interfaces()
+        if missing:
+            raise CannotStart(f"embodiment '{self._embodiment.name}': {missing}")
+        way = {
+            arm.gripper.joint: abs(arm.gripper.open - arm.gripper.closed)
+            for arm in self._embodiment.arms if arm.gripper}
+        limits = self._embodiment.limits
+        grippers = []
+        for controller in controllers:
+            column = self._embodiment.joints.index(controller.joints[0])
+            span = way.get(controller.joints[0], limits.upper[column] - limits.lower[column])
+            grippers.append((column, GripperAction(
+                self, controller, GripperGoals(threshold * span, goal_period))))
+        self.create_timer(
+            0.02, self._send_goals, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        return grippers
 
     def close(self) -> bool:
         """End the ticks and send a last stop where the arm is moving; True when all has ended."""
@@ -231,27 +270,35 @@ class CommandMux(Node):
         self._publish_mode()
         return response
 
+    def _send_goals(self) -> None:
+        self._mux.controllers_missing(
+            tuple(filter(None, (gripper.fault() for _, gripper in self._grippers))))
+        for _, gripper in self._grippers:
+            gripper.send_what_is_due(self._now_s())
+
     # ---- the thread of the ticks
 
     def _tick_on(self) -> None:
-        for tick in ticks(self.get_clock(), self._period_ns, self._ending):
-            woken = time.monotonic()
-            try:
+        try:
+            for tick in ticks(self.get_clock(), self._period_ns, self._ending):
+                woken = time.monotonic()
                 self._last_tick_ns = tick.ros_ns
-                sent = self._mux.tick(tick.ros_ns, self._now_s(), tick.jumped)
-                self._send(sent)
+                self._send(self._mux.tick(tick.ros_ns, self._now_s(), tick.jumped))
                 if not tick.jumped:
                     self._lateness.append(tick.late_s + time.monotonic() - woken)
                 self._publish_mode()
-            except Exception as error:
-                if self._ending.is_set() or not rclpy.ok(context=self.context):
-                    return
-                self._mux.fault(f'{type(error).__name__} in the command tick: {error}')
-                self.get_logger().error(
-                    f'exception in the command tick:\n{traceback.format_exc()}',
-                    throttle_duration_sec=1.0)
+        except Exception as error:
+            if self._ending.is_set() or not rclpy.ok(context=self.context):
+                return
+            # Without its ticks the mux keeps no promise: it ends, and is respawned where asked.
+            self.failed = True
+            self.get_logger().fatal(f'the command ticks failed:\n{traceback.format_exc()}')
+            self._mux.fault(f'{type(error).__name__} in the command tick: {error}')
+            self._publish_mode()
+            os.kill(os.getpid(), signal.SIGTERM)  # `run_node` ends in order, with a last stop
 
     def _send(self, tick: Tick) -> None:
+        self._command_grippers(tick)
         if tick.command is not None:
             start_ns = int(tick.command.times_ns[0])
             for publisher, joints, columns in self._controllers:
@@ -270,6 +317,16 @@ class CommandMux(Node):
             message.joint_names = list(self._embodiment.joints)
             message.points = [_point(0, q, v)]
             self._executed.publish(message)
+
+    def _command_grippers(self, tick: Tick) -> None:
+        for column, gripper in self._grippers:
+            if not tick.moves:
+                gripper.goals.rest()
+                continue
+            if not self._moved:
+                gripper.goals.begin(float(tick.command.positions[0][column]))
+            gripper.goals.want(float(tick.command.positions[1][column]))
+        self._moved = tick.moves
 
     # ---- what people see
 
@@ -299,7 +356,7 @@ class CommandMux(Node):
         status.hardware_id = self._embodiment.name
         status.message = f'{report.mode.name}: {report.reason}'
         status.level = DiagnosticStatus.OK
-        if report.rejected_in_row or report.fell:
+        if report.rejected_in_row or report.fell or report.blocked:
             status.level = DiagnosticStatus.WARN
         if report.mode == Mode.STOPPED:
             status.level = DiagnosticStatus.ERROR
@@ -314,6 +371,8 @@ class CommandMux(Node):
             'rejected_in_row': report.rejected_in_row,
             'last_rejection': report.last_rejection,
             'skipped_ticks': report.skipped_ticks,
+            'workspace': f'kept inside: {report.blocked}' if report.blocked else 'inside',
+            'workspace_blocked_ticks': report.blocked_ticks,
             'command_late_ms_p50': f'{np.percentile(late_ms, 50):.3f}',
             'command_late_ms_p99': f'{np.percentile(late_ms, 99):.3f}',
             'command_late_ms_max': f'{late_ms.max():.3f}',
@@ -323,19 +382,6 @@ class CommandMux(Node):
         message.header.stamp = self.get_clock().now().to_msg()
         message.status = [status]
         self._diagnostics.publish(message)
-
-
-def _refuse_what_is_missing(embodiment) -> None:
-    """Refuse to start with what an embodiment may ask for and this mux cannot do."""
-    for controller in embodiment.controllers:
-        if controller.kind != 'trajectory':
-            raise CannotStart(
-                f"embodiment '{embodiment.name}': controller '{controller.topic}' is of kind "
-                f'{controller.kind}; only trajectory is supported')
-    if embodiment.workspace is not None:
-        raise CannotStart(
-            f"embodiment '{embodiment.name}' limits its workspace, which cannot be watched yet: "
-            'take the workspace out of the file, or do without the mux')
 
 
 def _plain_trajectory(message: JointTrajectory) -> TrajectoryMessage:
@@ -362,8 +408,15 @@ def _time(ns: int) -> Time:
 
 
 def main(args=None) -> None:
-    """Run the node until SIGINT or SIGTERM."""
-    sys.exit(run_node(CommandMux, args))
+    """Run the node until SIGINT or SIGTERM, or until its ticks fail (exit code 1)."""
+    made = []
+
+    def make_node() -> CommandMux:
+        made.append(CommandMux())
+        return made[0]
+
+    code = run_node(make_node, args)
+    sys.exit(code or int(made[0].failed))
 
 
 if __name__ == '__main__':

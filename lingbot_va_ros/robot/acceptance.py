@@ -23,7 +23,7 @@ class Rejected(ValueError):
 
 KINDS = (
     'empty', 'joints', 'lengths', 'not_finite', 'times', 'final_velocity', 'limits', 'stale',
-    'not_newer', 'future', 'jump')
+    'not_newer', 'future', 'jump', 'workspace')
 
 
 def read_plan(message: TrajectoryMessage, embodiment: Embodiment) -> Plan:

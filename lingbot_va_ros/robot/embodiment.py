@@ -78,11 +78,16 @@ class CameraSource:
 
 @dataclass(frozen=True)
 class Controller:
-    """One controller that takes commands; kind is 'trajectory' or 'gripper_action'."""
+    """
+    One controller that takes commands; kind is 'trajectory' or 'gripper_action'.
+
+    `max_effort` (N, Nm): what each goal of a gripper_action allows; None: the controller's own.
+    """
 
     topic: str
     joints: tuple[str, ...]
     kind: str
+    max_effort: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -300,7 +305,8 @@ def _build(data: dict, path: Path) -> tuple[Optional[Embodiment], list]:
         home=_frozen([data['home'][name] for name in names]),
         arms=arms,
         controllers=tuple(
-            Controller(entry['topic'], tuple(entry['joints']), entry['kind'])
+            Controller(
+                entry['topic'], tuple(entry['joints']), entry['kind'], entry.get('max_effort'))
             for entry in data['controllers']),
         cameras={
             role: CameraSource(
@@ -413,6 +419,12 @@ def _check_controllers(entries: list, where_used: dict) -> list:
             elif name in taken:
                 mistakes.append((place, f"joint '{name}' is in a controller already"))
             taken.add(name)
+        if entry['kind'] == 'gripper_action' and len(entry['joints']) != 1:
+            mistakes.append((
+                ('controllers', index, 'joints'), 'a gripper_action moves one joint'))
+        if entry['kind'] != 'gripper_action' and 'max_effort' in entry:
+            mistakes.append((
+                ('controllers', index, 'max_effort'), 'only a gripper_action has a max_effort'))
     for name in where_used:
         if name not in taken:
             mistakes.append((('controllers',), f"no controller takes joint '{name}'"))

@@ -86,6 +86,10 @@ class ArmKinematics:
         """Return the pose [4, 4] of the tool frame in the base frame."""
         return (self._from_base * self._tool_at(np.asarray(joints, dtype=np.float64))).homogeneous
 
+    def place(self, joints: np.ndarray) -> np.ndarray:
+        """Return where the tool frame is in the base frame, [3] in m."""
+        return self._from_base.act(self._tool_at(joints).translation)
+
     def follow(self, poses: np.ndarray, start: np.ndarray) -> np.ndarray:
         """
         Return joint positions [m, n] that take a chunk's poses [m, 4, 4] one after the other.

@@ -15,9 +15,14 @@ from lingbot_va_ros.robot.gate import CommandFilter
 from lingbot_va_ros.robot.mode import Mode, ModeMachine
 from lingbot_va_ros.robot.stream import CommandStream
 from lingbot_va_ros.robot.trajectory import TrajectoryMessage
+from lingbot_va_ros.robot.workspace import Breach, PLAN_NOISE, WorkspaceWatch
 
 # A joint slower than this share of its velocity limit counts as standing.
 STANDING = 0.05
+# A gripper counts as where it was when it is this near, share of its range.
+GRIP_TOLERANCE = 0.05
+# A gripper has come to rest, at its command or at what it holds, so long after the last command.
+GRIP_SECONDS = 0.5
 # A go-home motion is over when the reference is this close (rad, m) to its end.
 AT_HOME = 1e-9
 
@@ -43,10 +48,15 @@ class MuxSettings:
 
 @dataclass(frozen=True)
 class Tick:
-    """What one tick sends: a command or none, and the executed points (due ns, q, v)."""
+    """
+    What one tick sends: a command or none, and the executed points (due ns, q, v).
+
+    `moves`: the command belongs to a motion that somebody wants; false for a stop.
+    """
 
     command: Optional[Plan] = None
     executed: list = field(default_factory=list)
+    moves: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,8 @@ class Report:
     source_age: float
     joint_state_age: float
     skipped_ticks: int
+    blocked: Optional[Breach]
+    blocked_ticks: int
 
 
 class Mux:
@@ -73,6 +85,7 @@ class Mux:
     Every method is short; none waits for anything but the others.
 
     :param period_ns: from tick to tick; ticks are whole periods apart.
+    :raises ValueError: the embodiment's workspace cannot be watched.
     """
 
     def __init__(self, embodiment: Embodiment, settings: MuxSettings, period_ns: int):
@@ -85,8 +98,13 @@ class Mux:
         self.rejected_in_row = 0
         self.last_rejection = ''
         self.skipped_ticks = 0
+        self.blocked_ticks = 0
         self._lock = threading.Lock()
-        self._stream = CommandStream(embodiment.limits, period_ns)
+        walls = embodiment.workspace is not None
+        # One for each thread: pinocchio computes in place.
+        self._plan_watch = WorkspaceWatch(embodiment) if walls else None
+        self._stream = CommandStream(
+            embodiment.limits, period_ns, WorkspaceWatch(embodiment) if walls else None)
         limits = embodiment.limits
         self._home_filter = CommandFilter(
             replace(
@@ -96,6 +114,10 @@ class Mux:
         grippers = {arm.gripper.joint for arm in embodiment.arms if arm.gripper}
         # A gripper that holds something cannot reach its command: that is no fault.
         self._follows = np.array([name not in grippers for name in embodiment.joints])
+        self._grip_tolerance = GRIP_TOLERANCE * (limits.upper - limits.lower)
+        # Where each joint was measured when it had come to rest after the last command; nan: not
+        # yet.
+        self._rested = np.full(len(embodiment.joints), np.nan)
         self._column = {name: index for index, name in enumerate(embodiment.joints)}
         count = len(embodiment.joints)
         self._q = np.zeros(count)
@@ -109,8 +131,10 @@ class Mux:
         self._plan_stamp_ns = -1
         self._begin_anew = False
         self._home: Optional[tuple[np.ndarray, np.ndarray]] = None
+        self._missing_controllers: tuple[str, ...] = ()
         self._entries_sent = 0
         self._last_tick_ns: Optional[int] = None
+        self._stopped = False  # whether the last tick's command was a stop
 
     # ---- inputs
 
@@ -140,6 +164,7 @@ class Mux:
         """Take a plan of the policy; returns None or the reason why it is refused."""
         try:
             plan = read_plan(message, self.embodiment)
+            worst = self._plan_watch and self._plan_watch.worst(plan.positions)
             with self._lock:
                 check_times(
                     message.stamp_ns, plan, now_ns, self._plan_stamp_ns,
@@ -149,6 +174,8 @@ class Mux:
                     check_jump(
                         plan, now_ns, self._where(now_ns, now_s), self.embodiment,
                         self.settings.max_jump)
+                if worst is not None:
+                    self._check_workspace(worst, now_ns, now_s)
                 self._plan, self._plan_is_new = plan, True
                 self._plan_stamp_ns, self._plan_heard = message.stamp_ns, now_s
                 self.rejected_in_row = 0
@@ -165,6 +192,14 @@ class Mux:
                         f'{self.rejected_in_row} messages refused in a row, the last: {refusal}')
             return str(refusal)
 
+    def _check_workspace(self, worst: np.ndarray, now_ns: int, now_s: float) -> None:
+        """Refuse a plan that leads a tool out of the box, or further out than it is."""
+        where = self._where(now_ns, now_s)
+        now = np.zeros_like(worst) if where is None else self._plan_watch.excess(where)
+        breach = self._plan_watch.breach(worst, now + PLAN_NOISE)
+        if breach is not None:
+            raise Rejected('workspace', f'it would lead {breach}')
+
     def emergency_input(self, pressed: bool, now_s: float) -> None:
         """Take a message of the emergency-stop input."""
         with self._lock:
@@ -175,6 +210,11 @@ class Mux:
         with self._lock:
             if self.settings.emergency_stop_timeout > 0:
                 self.machine.stop(reason)
+
+    def controllers_missing(self, faults: tuple[str, ...]) -> None:
+        """Take what is wrong with controllers that answer; nothing moves while it is."""
+        with self._lock:
+            self._missing_controllers = faults
 
     def fault(self, reason: str) -> None:
         """Hold, because something of the mux itself failed."""
@@ -191,7 +231,8 @@ class Mux:
                 rejected_in_row=self.rejected_in_row, last_rejection=self.last_rejection,
                 source_age=now_s - self._plan_heard,
                 joint_state_age=now_s - float(self._heard.min()),
-                skipped_ticks=self.skipped_ticks)
+                skipped_ticks=self.skipped_ticks, blocked=self._stream.blocked,
+                blocked_ticks=self.blocked_ticks)
 
     # ---- requests
 
@@ -209,7 +250,8 @@ class Mux:
                 return True, 'POLICY already'
             missing = []
             if mode == Mode.POLICY:
-                missing = self._missing_joints(now_s) + self._missing_source(now_ns, now_s)
+                missing = [*self._missing_joints(now_s), *self._missing_source(now_ns, now_s),
+                           *self._missing_controllers]
             elif mode == Mode.HOLD and not self._stream.started:
                 missing = self._missing_joints(now_s)
             success, message = self.machine.choose(mode, missing)
@@ -233,9 +275,12 @@ class Mux:
                 return False, f'go_home needs HOLD, not {self.machine.mode.name}'
             if not self.machine.chosen:
                 return False, 'nothing moves before the first set_mode; choose HOLD first'
-            missing = self._missing_joints(now_s)
+            missing = [*self._missing_joints(now_s), *self._missing_controllers]
             if missing:
                 return False, 'go_home needs ' + '; '.join(missing)
+            outside = self._plan_watch and self._plan_watch.outside(self.embodiment.home)
+            if outside:
+                return False, f'home itself has {outside}'
             if self._home is None:
                 self._begin_anew = True
                 # Filled at the tick, from where the arm then is.
@@ -280,7 +325,8 @@ class Mux:
         Return the state (q, v) that a motion from rest begins with, or None if nobody knows.
 
         The last command where the arm stands within start_tolerance of it, else as measured,
-        brought inside the limits where it is as near to them.
+        brought inside the limits where it is as near to them. A gripper also keeps its last
+        command while it is where that command has left it: it may be holding something.
         """
         last = self._stream.last_position()
         if not self._fresh(now_s):
@@ -289,7 +335,10 @@ class Mux:
         if last is None:
             return q, v
         standing = np.abs(self._v) <= STANDING * self.embodiment.limits.velocity
-        near = standing & (np.abs(self._q - last) <= self.settings.start_tolerance)
+        near = np.abs(self._q - last) <= np.where(
+            self._follows, self.settings.start_tolerance, self._grip_tolerance)
+        moved = np.abs(self._q - self._rested) > self._grip_tolerance  # False where nan
+        near = standing & (near | ~self._follows & ~moved)
         return np.where(near, last, q), np.where(near, 0.0, v)
 
     def _measured_inside(self) -> tuple[np.ndarray, np.ndarray]:
@@ -333,8 +382,13 @@ class Mux:
             self.machine.watch(now_s)
             self._watch(tick_ns, now_s)
             command = self._command(tick_ns, now_s)
+            if command is not None:
+                self.blocked_ticks += self._stream.blocked is not None
+                self._rested[:] = np.nan
+            elif self._stream.rested(tick_ns, GRIP_SECONDS) and self._fresh(now_s):
+                self._rested = np.where(np.isnan(self._rested), self._q, self._rested)
             executed += self._stream.executed(tick_ns + self.period_ns)
-            return Tick(command, executed)
+            return Tick(command, executed, command is not None and not self._stopped)
 
     def last_stop(self, time_ns: int) -> Tick:
         """Return the stop to send when the mux ends while the arm is moving, else nothing."""
@@ -371,7 +425,9 @@ class Mux:
         # So much earlier that the stop is out within the timeout.
         early = 2e-9 * self.period_ns
         reason = ''
-        if policy and now_s - self._plan_heard > self.settings.source_timeout - early:
+        if self._missing_controllers:
+            reason = f'lost {"; ".join(self._missing_controllers)}'
+        elif policy and now_s - self._plan_heard > self.settings.source_timeout - early:
             reason = f'policy/joint_trajectory silent for {self.settings.source_timeout:g} s'
             if self.rejected_in_row:
                 reason += f'; last refused: {self.last_rejection}'
@@ -390,7 +446,8 @@ class Mux:
             self.machine.hold_again(f'go_home broken off: {reason}')
 
     def _command(self, tick_ns: int, now_s: float) -> Optional[Plan]:
-        if self.machine.entries != self._entries_sent:
+        self._stopped = self.machine.entries != self._entries_sent
+        if self._stopped:
             self._entries_sent = self.machine.entries
             self._home = None
             self._continue_or_begin(tick_ns, now_s)
@@ -430,7 +487,9 @@ class Mux:
         self._home = self._home_filter.step(*self._home, home, np.zeros_like(home))
         command = self._stream.follow(tick_ns, *self._home)
         q, v = self._home
-        if np.all(np.abs(q - home) < AT_HOME) and np.all(np.abs(v) < AT_HOME):
+        if self._stream.blocked is not None:
+            self.machine.hold_again(f'go_home broken off: on its way is {self._stream.blocked}')
+        elif np.all(np.abs(q - home) < AT_HOME) and np.all(np.abs(v) < AT_HOME):
             self._home = None
             self.machine.remark('at home')
         return command

@@ -1,5 +1,6 @@
 """The stream of commands: each is a gated point and a braking tail, the next one goes on there."""
 
+import math
 from typing import Optional
 
 import numpy as np
@@ -7,6 +8,10 @@ import numpy as np
 from lingbot_va_ros.policy.plan import Plan, resting_at
 from lingbot_va_ros.robot.embodiment import JointLimits
 from lingbot_va_ros.robot.gate import CommandFilter
+from lingbot_va_ros.robot.workspace import Breach, LARGEST_GAP, WorkspaceWatch
+
+# How often the way between braking and what is asked for is halved at the workspace's wall.
+HALVINGS = 6
 
 
 class CommandStream:
@@ -17,10 +22,16 @@ class CommandStream:
     controller has gone on along the braking tail, and so does the stream.
 
     :param period_ns: from tick to tick.
+    :param watch: the workspace that no command may leave; None: there is none.
     """
 
-    def __init__(self, limits: JointLimits, period_ns: int):
+    def __init__(
+        self, limits: JointLimits, period_ns: int, watch: Optional[WorkspaceWatch] = None,
+    ):
         self.period_ns = period_ns
+        # How the last command would have left the workspace, had it been followed whole.
+        self.blocked: Optional[Breach] = None
+        self._watch = watch
         self._filter = CommandFilter(limits, period_ns * 1e-9)
         self._sent: Optional[Plan] = None
         self._reported_ns = 0
@@ -41,6 +52,10 @@ class CommandStream:
         in_speed = bool(np.any(self._sent.velocities[-1]))  # Only as `begin` left it.
         return time_ns < self._sent.end_ns + in_speed
 
+    def rested(self, time_ns: int, seconds: float) -> bool:
+        """Return whether the last command ended at least so long ago."""
+        return self._sent is not None and time_ns - self._sent.end_ns >= seconds * 1e9
+
     def state(self, time_ns: int) -> tuple[np.ndarray, np.ndarray]:
         """Return commanded positions and velocities [J] at a time."""
         return self._sent.sample(time_ns)
@@ -55,17 +70,49 @@ class CommandStream:
         Return the command of this tick towards the desired state of the next tick.
 
         The plan's first knot is the state now (not to be sent), the second is due one period
-        later, the rest is the braking tail.
+        later, the rest is the braking tail. Where point or tail would leave the workspace
+        the point lies between the desired one and braking, as near to the desired one as stays
+        inside.
         """
         q, v = self.state(time_ns)
-        return self._send(time_ns, q, v, *self._filter.step(q, v, q_desired, v_desired))
+        wanted = self._filter.step(q, v, q_desired, v_desired)
+        self.blocked = None
+        self._sent = self._command(time_ns, q, v, *wanted)
+        if self._watch is not None:
+            self._keep_inside(time_ns, q, v, *wanted)
+        return self._sent
 
     def stop(self, time_ns: int) -> Plan:
         """Return the command that stops from the state now."""
-        q, v = self.state(time_ns)
-        return self._send(time_ns, q, v)
+        self.blocked = None
+        self._sent = self._command(time_ns, *self.state(time_ns))
+        return self._sent
 
-    def _send(self, time_ns, q, v, q_next=None, v_next=None) -> Plan:
+    def _keep_inside(self, time_ns, q, v, q_wanted, v_wanted) -> None:
+        path = _dense(self._sent)
+        inside = np.zeros_like(self._watch.excess(q))
+        if not self._watch.leaves(path, inside):
+            return
+        # From a state outside, or too fast for a stop inside, nothing leads further than braking.
+        stop = self._command(time_ns, q, v)
+        allowed = self._watch.worst(_dense(stop))
+        self.blocked = self._watch.breach(self._watch.worst(path), allowed)
+        if not self._watch.leaves(path, allowed):
+            self.blocked = None
+            return
+        q_stop, v_stop = stop.sample(time_ns + self.period_ns)
+        # Limits of velocity and acceleration, and that of what can be stopped, are convex: what
+        # lies between two steps that keep them keeps them too.
+        share, step, kept = 0.0, 0.5, (q_stop, v_stop)
+        for _ in range(HALVINGS):
+            tried = (q_stop + (share + step) * (q_wanted - q_stop),
+                     v_stop + (share + step) * (v_wanted - v_stop))
+            if not self._watch.leaves(_dense(self._command(time_ns, q, v, *tried)), allowed):
+                share, kept = share + step, tried
+            step /= 2
+        self._sent = self._command(time_ns, q, v, *kept)
+
+    def _command(self, time_ns, q, v, q_next=None, v_next=None) -> Plan:
         times, positions, velocities = [time_ns], [q], [v]
         if q_next is not None:
             times.append(time_ns + self.period_ns)
@@ -79,9 +126,8 @@ class CommandStream:
             times.append(time_ns + self.period_ns)
             positions.append(q)
             velocities.append(v)
-        self._sent = Plan(
+        return Plan(
             np.array(times, dtype=np.int64), np.array(positions), np.array(velocities))
-        return self._sent
 
     def executed(self, until_ns: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
         """
@@ -97,3 +143,12 @@ class CommandStream:
             self._reported_ns += self.period_ns
             points.append((self._reported_ns, *self._sent.sample(self._reported_ns)))
         return points
+
+
+def _dense(plan: Plan) -> np.ndarray:
+    """Return positions [n, J] of a short plan, so dense that the workspace can be watched."""
+    way = np.abs(plan.positions[-1] - plan.positions[0]).max()
+    # Evenly in time; a braking arm begins with twice its mean speed.
+    count = math.ceil(2 * way / LARGEST_GAP) + 1
+    times = np.linspace(plan.times_ns[0], plan.end_ns, count + 1).astype(np.int64)
+    return np.array([plan.sample(time_ns)[0] for time_ns in times[1:]])

@@ -8,8 +8,10 @@ import sys
 import threading
 import time
 
+from lingbot_va_ros.action import RunTask
 from lingbot_va_ros.cli import live
 from lingbot_va_ros.cli.live_controllers import judge_parameters
+from lingbot_va_ros.cli.live_graph import gripper_findings
 from lingbot_va_ros.cli.main import main
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, LATCHED, SENSOR
@@ -20,6 +22,7 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from rclpy.action import ActionServer
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -407,6 +410,23 @@ def test_a_whole_graph_on_simulated_time_is_in_order(processes, check):
     wait_for_nodes('simulated', {'sim_robot', 'command_mux'})
     code, found = check('simulated', seconds=2.0)
     assert errors(found) == [] and code == 0
+
+
+def test_a_gripper_action_without_a_server_or_of_another_type_is_named(ros):
+    node = Node('test_gripper_action')
+    try:
+        alone, = gripper_findings(node, '/hand/gripper_action')
+        assert alone.severity == 'error' and 'no action server' in alone.message
+        server = ActionServer(node, RunTask, 'hand/gripper_action', lambda handle: None)
+        end = time.monotonic() + 20
+        while 'no action server' in alone.message and time.monotonic() < end:
+            alone, = gripper_findings(node, '/hand/gripper_action')
+            time.sleep(0.05)
+        assert '/test_gripper_action serves lingbot_va_ros/action/RunTask' in alone.message
+        assert 'control_msgs/action/GripperCommand or control_msgs/action/Par' in alone.message
+        server.destroy()
+    finally:
+        node.destroy_node()
 
 
 def test_a_bad_namespace_is_one_line(check):

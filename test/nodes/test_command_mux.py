@@ -446,3 +446,59 @@ def test_a_wrong_parameter_gives_one_line_and_exit_code_1(parameter, expected):
     # Kilted's Fast DDS adds a line of its own about the variable that Jazzy's reads.
     lines = [line for line in done.stderr.strip().splitlines() if 'PROFILES_FILE' not in line]
     assert len(lines) == 1 and re.search(expected, lines[0]), done.stderr
+
+
+FAILING = """
+import sys
+from lingbot_va_ros.nodes import command_mux as node
+whole = node.ticks
+def ticks(*arguments):
+    for count, tick in enumerate(whole(*arguments)):
+        if WHERE == 'grid' and count == 100:
+            raise RuntimeError('the grid broke')
+        yield tick
+def tick(mux, *arguments):
+    tick.count += 1
+    if WHERE == 'tick' and tick.count == 100:
+        raise RuntimeError('the tick broke')
+    return step(mux, *arguments)
+tick.count, step = 0, node.Mux.tick
+node.ticks, node.Mux.tick = ticks, tick
+node.main()
+"""
+
+
+@pytest.mark.parametrize('where', ['grid', 'tick'])
+def test_ticks_that_fail_end_the_process_with_hold_as_its_last_word(where, tmp_path):
+    script = tmp_path / 'failing_mux.py'
+    script.write_text(FAILING.replace('WHERE', repr(where)))
+    with running_world() as world:
+        process = subprocess.Popen(
+            [sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
+        try:
+            world.joints_alive = world.policy_alive = True
+            _, error = process.communicate(timeout=20)
+        finally:
+            process.kill()
+        assert process.returncode == 1
+        assert f'the {where} broke' in error and 'the command ticks failed' in error
+        assert world.mode() == ControlMode.HOLD
+
+
+def test_ticks_that_fail_while_moving_leave_a_stop(tmp_path):
+    script = tmp_path / 'failing_mux.py'
+    script.write_text(FAILING.replace('WHERE', "'grid'").replace('== 100', '== 500'))
+    with running_world() as world:
+        process = subprocess.Popen(
+            [sys.executable, str(script)], stderr=subprocess.DEVNULL)
+        try:
+            world.policy_mode()
+            world.sweep()
+            assert process.wait(timeout=30) == 1
+        finally:
+            process.kill()
+        wait_for(lambda: world.speed() == 0.0, 'the stop')
+        _, message = world.wait_for_mode(ControlMode.HOLD)
+        assert 'the grid broke' in message.reason
+        assert not np.any(world.commands[-1][1].points[-1].velocities)
+        assert_inside_limits(executed_points(world), START)

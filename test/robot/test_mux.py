@@ -1,12 +1,15 @@
 """The command mux without ROS: what it sends, and what makes it hold or stop."""
 
 from dataclasses import replace
+import re
 
 from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 
-from lingbot_va_ros.robot.embodiment import Arm, Controller, Embodiment, Gripper, JointLimits
+from lingbot_va_ros.robot.embodiment import (
+    Arm, Controller, Embodiment, Gripper, JointLimits, load_embodiment, Workspace)
+from lingbot_va_ros.robot.kinematics import ArmKinematics
 from lingbot_va_ros.robot.mode import Mode
 from lingbot_va_ros.robot.mux import Mux, MuxSettings
 from lingbot_va_ros.robot.trajectory import TrajectoryMessage, TrajectoryPoint
@@ -27,8 +30,9 @@ START = np.array([0.1, -0.2, 0.02])
 class Bench:
     """A mux with a robot that follows at once and a policy that wants to be at `goal(t)`."""
 
-    def __init__(self, **settings):
-        self.mux = Mux(ROBOT, replace(MuxSettings(), **settings), PERIOD)
+    def __init__(self, robot=ROBOT, **settings):
+        self.robot = robot
+        self.mux = Mux(robot, replace(MuxSettings(), **settings), PERIOD)
         self.now = 1_000_000_000_000
         self.measured, self.speed = START.copy(), np.zeros(3)
         self.goal = lambda t_ns: START
@@ -51,10 +55,10 @@ class Bench:
         speeds = [
             (np.asarray(self.goal(stamp + t + 1000)) - np.asarray(self.goal(stamp + t - 1000)))
             / 2e-6 for t in times]
-        speeds[-1] = np.zeros(3)
+        speeds[-1] = np.zeros(len(self.robot.joints))
         points = tuple(
             TrajectoryPoint(t, tuple(q), tuple(v)) for t, q, v in zip(times, rows, speeds))
-        return replace(TrajectoryMessage(stamp, JOINTS, points), **changes)
+        return replace(TrajectoryMessage(stamp, self.robot.joints, points), **changes)
 
     def send_plan(self, **changes):
         return self.mux.plan_message(self.message(**changes), self.now, self.now_s)
@@ -63,7 +67,7 @@ class Bench:
         for _ in range(ticks):
             if self.joints_alive:
                 self.mux.joint_state(
-                    JOINTS, self.measured, self.speed, self.now, self.now_s)
+                    self.robot.joints, self.measured, self.speed, self.now, self.now_s)
             if self.policy_alive and (self.now // PERIOD) % 2 == 0:
                 self.send_plan()
             every_tick()
@@ -377,8 +381,8 @@ def test_modes_that_do_not_exist_are_refused_by_name(mode, expected):
     assert not success and expected in message
 
 
-def point(t, q, v=(0.0, 0.0, 0.0), a=()):
-    return TrajectoryPoint(t, tuple(q), tuple(v), tuple(a))
+def point(t, q, v=None, a=()):
+    return TrajectoryPoint(t, tuple(q), tuple(np.zeros(len(q)) if v is None else v), tuple(a))
 
 
 @pytest.mark.parametrize('kind, changes, expected', [
@@ -530,3 +534,141 @@ def test_a_plan_without_velocities_is_taken():
     bench = Bench()
     points = tuple(point(PERIOD * (i + 2), START, ()) for i in range(3))
     assert bench.send_plan(points=points) is None
+
+
+def boxed_bench():
+    """Return a bench whose robot may go 0.05 m around its home, and moving joint 2 leads out."""
+    robot = load_embodiment('sim_left')
+    arm = ArmKinematics(robot, robot.arms[0])
+    home = arm.place(robot.home[:6])
+    robot = replace(robot, base_frame=robot.arms[0].base_frame,
+                    workspace=Workspace(home - 0.05, home + 0.05))
+    bench = Bench(robot=robot)
+    bench.measured, bench.speed = robot.home.copy(), np.zeros(7)
+    bench.goal = lambda t: robot.home
+    return bench, robot, lambda q: float(np.max(np.abs(arm.place(q[:6]) - home))) - 0.05
+
+
+def test_a_plan_that_leaves_the_workspace_is_refused_with_arm_axis_value_and_bound():
+    bench, robot, _ = boxed_bench()
+    bench.run(3)
+    out = robot.home + [0.0, 0.4, 0, 0, 0, 0, 0]
+    bench.goal = lambda t: out
+    reason = bench.send_plan()
+    assert re.fullmatch(
+        r"it would lead the left tool at [xyz] = -?\d\.\d{3} m, (below|above) the workspace's "
+        r'-?\d\.\d{3} m', reason)
+    assert bench.mux.rejected == {'workspace': 1}
+
+
+def test_a_plan_on_which_the_gate_would_leave_the_workspace_is_kept_inside():
+    """The plan's points are inside; an arm that lags behind them would cut a corner outside."""
+    bench, robot, outside = boxed_bench()
+    bench.run(3)
+    assert bench.choose(Mode.POLICY)[0]
+    bench.policy_alive = False
+    for side in (1, -1) * 6:
+        far = robot.home + [side * 0.12, side * 0.1, 0, 0, 0, 0, 0]
+        points = tuple(point(PERIOD * (2 * i + 2), far) for i in range(2))
+        bench.run(8, lambda: bench.send_plan(points=points))
+    assert all(outside(q) <= 1e-6 for _, q, _ in bench.executed)
+
+
+def test_an_arm_outside_the_workspace_comes_back_by_a_plan_and_goes_no_further_out():
+    bench, robot, outside = boxed_bench()
+    start = robot.home + [0.0, 0.4, 0, 0, 0, 0, 0]
+    bench.measured = start.copy()
+    bench.goal = lambda t: start
+    bench.run(3)
+    assert outside(start) > 0.01
+    assert bench.send_plan(points=tuple(
+        point(PERIOD * (i + 1), start + [0, 0.1, 0, 0, 0, 0, 0]) for i in range(3))) is not None
+    bench.run(1)
+    begin = bench.now
+    bench.goal = lambda t: start + (robot.home - start) * min(1, max(0, (t - begin) / 2e9))
+    assert bench.choose(Mode.POLICY)[0]
+    bench.run(260)
+    assert bench.mode == Mode.POLICY
+    out = [outside(q) for _, q, _ in bench.executed]
+    assert np.all(np.diff(np.maximum(out, 0)) <= 1e-6) and out[-1] < 0
+
+
+def test_go_home_is_broken_off_where_the_workspace_is_in_its_way():
+    bench, robot, outside = boxed_bench()
+    home = robot.home + [0.0, 0.4, 0, 0, 0, 0, 0]
+    bench.mux.embodiment = replace(robot, home=home)
+    bench.run(3)
+    bench.choose(Mode.HOLD)
+    bench.run(3)
+    success, message = bench.mux.go_home(bench.now_s)
+    assert not success and 'home itself has the left tool at' in message
+    # Home inside, the way there not: past the corner of the box.
+    bench, robot, outside = boxed_bench()
+    bench.mux._plan_watch.outside = lambda q: None
+    bench.mux.embodiment = replace(robot, home=home)
+    bench.run(3)
+    bench.choose(Mode.HOLD)
+    bench.run(3)
+    assert bench.mux.go_home(bench.now_s)[0]
+    bench.run(400)
+    assert 'go_home broken off: on its way is the left tool' in bench.mux.machine.reason
+    assert max(outside(q) for _, q, _ in bench.executed) <= 1e-6
+    assert not np.any(bench.executed[-1][2])
+
+
+def gripping_bench():
+    """Return a bench that was told to close its gripper and holds something at 0.02."""
+    bench = Bench()
+    bench.run(5)
+    bench.goal = lambda t: START
+    assert bench.choose(Mode.POLICY)[0]
+    bench.goal = lambda t: START * [1, 1, 0]
+    bench.follows = False
+    bench.run(60)
+    bench.choose(Mode.HOLD)
+    bench.run(100)
+    np.testing.assert_allclose(bench.executed[-1][1], START * [1, 1, 0], atol=1e-9)
+    return bench
+
+
+def test_a_gripper_that_holds_something_keeps_its_command_when_motion_begins_again():
+    bench = gripping_bench()
+    assert bench.choose(Mode.POLICY)[0]
+    bench.run(1)
+    assert bench.commands[-1][1].positions[0][2] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_gripper_that_was_moved_meanwhile_begins_where_it_is():
+    bench = gripping_bench()
+    bench.measured = START * [1, 1, 1.9]
+    bench.goal = lambda t: bench.measured
+    bench.run(3)
+    assert bench.choose(Mode.POLICY)[0]
+    bench.run(1)
+    assert bench.commands[-1][1].positions[0][2] == pytest.approx(0.038)
+
+
+def test_a_controller_that_does_not_answer_is_named_and_its_loss_means_hold():
+    bench = moving_bench()
+    bench.mux.controllers_missing(('action server /grip (none is there)',))
+    bench.run(1)
+    assert bench.mode == Mode.HOLD
+    assert bench.mux.machine.reason == 'lost action server /grip (none is there)'
+    bench.run(60)
+    bench.goal = lambda t, q=bench.executed[-1][1]: q
+    bench.run(5)
+    success, message = bench.choose(Mode.POLICY)
+    assert not success and 'POLICY needs action server /grip' in message
+    bench.mux.controllers_missing(())
+    assert bench.choose(Mode.POLICY)[0]
+
+
+def test_a_stop_moves_nothing_and_a_motion_does():
+    bench = Bench()
+    bench.run(5)
+    bench.choose(Mode.HOLD)
+    assert not bench.mux.tick(bench.now, bench.now_s).moves
+    bench.now += PERIOD
+    bench.run(3)
+    assert bench.choose(Mode.POLICY)[0]
+    assert bench.mux.tick(bench.now, bench.now_s).moves

@@ -218,7 +218,7 @@ def test_a_missing_package_is_one_line_with_how_to_get_it(name, packages, monkey
 
 
 def test_only_the_franka_hand_needs_an_action(installed):
-    """The mux refuses gripper_action at start: the others must do without."""
+    """An action needs control_msgs and goes by steps: the others do without."""
     with_action = {
         name for name in SHIPPED
         if any(c.kind == 'gripper_action' for c in load_embodiment(name).controllers)}
