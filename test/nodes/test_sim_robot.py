@@ -8,10 +8,13 @@ import sys
 import time
 
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, LATCHED, SENSOR
+from lingbot_va_ros.sim.experts import PERIOD, make_expert
+from lingbot_va_ros.sim.simulation import Simulation
 
 import numpy as np
 import pytest
 import rclpy
+from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import ReliabilityPolicy
@@ -285,6 +288,35 @@ def test_task_state(robot):
     state = robot.counted()
     assert state['task'] == 'table'
     assert state['counts'] == {} and not state['done'] and not state['success']
+
+
+@pytest.mark.parametrize('task, counts', [
+    ('wipe_plate', {'strokes': 6}),
+    ('open_boxes', {'opened_a': 1, 'closed_a': 1, 'opened_b': 1, 'closed_b': 0})])
+def test_says_how_a_task_stands(robot, task, counts):
+    def state_when(holds):
+        robot.spin_until(lambda: holds(robot.counted()), 30.0)
+        return robot.counted()
+
+    assert all(result.successful for result in robot.set(task=task, seed=5, realtime_factor=6.0))
+    try:
+        assert robot.reset().message == f'task {task}, seed 5'
+        begun = state_when(lambda state: state['task'] == task)
+        assert begun['counts'] == dict.fromkeys(counts, 0)
+        assert not begun['done'] and not begun['success']
+        # The expert's way through the same scene, all in one message.
+        simulation = Simulation(task=task, seed=5)
+        commands = make_expert(simulation, np.random.default_rng(5)).commands
+        message = JointTrajectory(joint_names=list(simulation.joints), points=[
+            JointTrajectoryPoint(positions=row, time_from_start=Duration(
+                seconds=PERIOD * number).to_msg()) for number, row in enumerate(commands, 1)])
+        robot.commands.publish(message)
+        ended = state_when(lambda state: state['done'])
+        assert ended['success'] and ended['counts'] == counts, ended
+        assert 'home' in ended['detail']
+    finally:
+        robot.set(task='table', realtime_factor=1.0)
+        robot.reset()
 
 
 @pytest.mark.parametrize('name, value, reason', [
