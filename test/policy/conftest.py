@@ -1,12 +1,15 @@
 """
-The untrained checkpoint's policy and engine.
+The untrained checkpoint's policy and engines.
 
 One thread for torch: small tensors gain nothing from more, and other tests need the cores.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from lingbot_va_ros.policy.engine import Engine, load_engine
 from lingbot_va_ros.policy.policy_file import load_policy_file
 
 torch.set_num_threads(1)
@@ -15,3 +18,20 @@ torch.set_num_threads(1)
 @pytest.fixture(scope='session')
 def untrained_policy(untrained_checkpoint):
     return load_policy_file(untrained_checkpoint / 'policy.yaml')
+
+
+@pytest.fixture(scope='session')
+def make_short_engine(untrained_checkpoint, untrained_policy):
+    """Return a function that makes engines of few denoising steps; all share their weights."""
+    policy = untrained_policy
+    loaded = load_engine(
+        untrained_checkpoint, policy, policy.video, policy.action, 1, 0, torch.device('cpu'),
+        torch.float32, lambda line: None, warm_up=False)
+
+    def make(guidance=1.0, memory_chunks=3, policy=policy, network=None) -> Engine:
+        """Make one without an instruction, by default for 3 chunks."""
+        return Engine(
+            network or loaded.session.network, loaded.codec, loaded.text_encoder, policy,
+            replace(policy.video, steps=2, guidance=guidance), replace(policy.action, steps=2),
+            memory_chunks, 0)
+    return make
