@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lingbot_va_ros.model.checkpoint import load_transformer
+from lingbot_va_ros.model.mixture import make_network
 from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.policy_file import Sampling
 from lingbot_va_ros.policy.session import (
@@ -27,6 +28,17 @@ IMAGINE_STEPS = 2
 def network(untrained_checkpoint):
     return load_transformer(
         untrained_checkpoint / 'transformer', torch.device('cpu'), torch.float32)
+
+
+@pytest.fixture(scope='module')
+def mixture(network):
+    """Return a mixture of transformers of the same depth, with random weights."""
+    mixture = make_network(replace(network.config, action_hidden_dim=32))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in mixture.parameters():
+            weight.normal_(0, weight.shape[-1] ** -0.5, generator=generator)
+    return mixture
 
 
 def random(seed, *shape):
@@ -160,6 +172,16 @@ def test_the_confirmed_memory_is_the_same_in_every_schedule(network, sampling, s
     assert_same_memory(remembered(other), remembered(sync))
     assert other.frame == sync.frame
     assert_same_prediction(predict(other), predict(sync))
+
+
+@pytest.mark.parametrize('schedule', ['async', 'async_ungrounded'])
+def test_the_confirmed_memory_is_the_same_with_a_mixture_of_transformers(mixture, schedule):
+    sync = run(make_session(mixture, memory_chunks=3), 'sync', 7)
+    other = run(make_session(mixture, memory_chunks=3), schedule, 7)
+    assert_same_memory(remembered(other), remembered(sync))
+    prediction = predict(other)
+    assert prediction.actions.isfinite().all()
+    assert_same_prediction(prediction, predict(sync))
 
 
 @pytest.mark.parametrize('sampling', SAMPLINGS)
