@@ -12,8 +12,8 @@ _STROKE_TEMPO = (0.85, 1.20)
 _PAUSE = (0.0, 0.45)  # s, drawn up to a bound that is the episode's own
 _FIRST_PAUSE = (0.0, 1.0)  # s
 _LENGTH = (0.092, 0.120)  # m
-_PRESS = 0.010  # m that the relaxed sponge would reach into the plate
-_HOVER = (0.030, 0.045)  # m from the sponge to the plate between strokes
+_PRESS = 0.016  # m that the relaxed sponge would reach into the plate
+_HOVER = (0.022, 0.034)  # m from the sponge to the plate between strokes
 _SWERVE = 0.015  # m
 _SWERVES = 3  # at most, an episode
 

@@ -20,7 +20,7 @@ _BESIDE = (((0.12, -0.36), (0.55, -0.19)), ((0.56, -0.30), (0.64, 0.20)))
 # What counts as a stroke.
 STROKE_LENGTH = 0.06  # m
 TURN_BACK = 0.02  # m
-LIFT_OFF = 0.005  # m
+LIFT_OFF = 0.008  # m
 _TOUCH = 0.02  # N
 
 _TOOL = 0.12  # m from the hand frame to the tool frame
@@ -38,7 +38,7 @@ class WipePlateScene:
       the middle of the sponge is above the plate).
     - It counts, once, when the middle of the sponge has come 60 mm from where it began, still
       down.
-    - It ends where the sponge is lifted by 5 mm or leaves the plate. Going back and forth without
+    - It ends where the sponge is lifted by 8 mm or leaves the plate. Going back and forth without
       lifting makes several strokes: once the sponge has come back 20 mm from the furthest point, a
       new stroke began at that point.
     Success: six strokes have counted when the arm is home for the first time after it left (see
@@ -64,7 +64,7 @@ class WipePlateScene:
         sponge.add_joint(
             name='sponge', type=mujoco.mjtJoint.mjJNT_SLIDE, axis=(0, 0, 1),
             range=(-0.03, 0.01), limited=mujoco.mjtLimited.mjLIMITED_TRUE,
-            stiffness=150.0, damping=4.0)
+            stiffness=100.0, damping=4.0)
         sponge.add_geom(
             name='sponge', type=box, size=_HALF_SPONGE, mass=0.03, friction=(0.4, 0.01, 0.001),
             rgba=(1.0, 0.82, 0.05, 1.0))
