@@ -61,6 +61,13 @@ def test_what_the_file_says_is_what_is_loaded(write):
     assert policy.trained is False and policy.forward_dynamics is False
 
 
+def test_the_starting_noise_is_whole_unless_the_file_scales_it(write):
+    policy = load_policy_file(write({'video.noise_scale': 0.5}))
+    assert (policy.video.noise_scale, policy.action.noise_scale) == (0.5, 1.0)
+    [line] = mistakes(write({'action.noise_scale': -1}))
+    assert 'action.noise_scale: -1 is less than' in line
+
+
 def test_quantiles_go_to_their_channels(write):
     policy = load_policy_file(write({
         'used_channels': [28, 14], 'quantiles': {'q01': [0.1, -2.0], 'q99': [0.9, 2.0]}}))
