@@ -9,6 +9,7 @@ from typing import Optional, Sequence
 # `run(arguments) -> exit code`; it is imported only when it is called, for some are heavy.
 COMMANDS = {
     'demo': 'drive the simulated robot over ROS 2 and leave a report and a video',
+    'eval': 'measure success, time and smoothness over seeds, schedules, memories, latencies',
     'imagine': 'imagine a video and actions from still images, open loop',
     'serve': 'serve a checkpoint to the public websocket clients',
     'check': 'check checkpoint, policy file, embodiment and the running graph before it moves',

@@ -10,28 +10,33 @@ computes; latency is what it is told to be, so that a result does not depend on 
 
 Schedules:
 - `sync`: the arm rests for the latency between the end of a chunk and the next one's motion.
+- `async`: while a chunk runs the next one is predicted from what has been seen by then, the rest
+  being imagined; it begins so that it is done one action before the chunk's end, or as early as
+  may be (when the chunk begins), and joins at the end. A latency of more than a chunk starves the
+  arm: it rests, control ticks are counted, and motion is resumed with the chunk's first action.
+- `async_ungrounded`: as `async`, but what is unseen is taken from the chunk's own forecast.
 """
 
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from lingbot_va_ros.model.config import IMAGES_PER_FRAME
-from lingbot_va_ros.policy.plan import NANOSECONDS, plan_from_actions
+from lingbot_va_ros.policy.plan import NANOSECONDS, continued, plan_from_actions
 from lingbot_va_ros.robot.action_map import ActionMap, make_action_map
 from lingbot_va_ros.sim.simulation import Simulation
-from lingbot_va_ros.training.seams import CONTROL_PERIOD, SeamFigures, seam_figures, seams_of
+from lingbot_va_ros.training.seams import SeamFigures, seam_figures
 from lingbot_va_ros.training.task_rules import instruction_of, midway_of, time_limit_of
 from lingbot_va_ros.training.virtual_arm import VirtualArm
 
 if TYPE_CHECKING:
     from lingbot_va_ros.policy.engine import Chunk, Engine
 
-SCHEDULES = ('sync',)
-MEMORIES = ('full', 'reset_midway')
+SCHEDULES = ('sync', 'async', 'async_ungrounded')
+MEMORIES = ('full', 'last_chunk', 'reset_midway')
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,11 @@ class EpisodeResult:
     :param ended_by: 'done', 'time limit' or 'chunk limit'.
     :param chunks: those whose motion was begun.
     :param seconds: simulated, from the first image on; `wall_seconds` by the steady clock.
-    :param seams: the largest step (rad) and acceleration (rad/s²) where chunks meet.
+    :param seams: the largest step (rad) and acceleration (rad/s²) where chunks meet; `motion`
+        those of the whole episode.
     :param starved_ticks: control ticks in an asynchronous schedule for which the plan had ended.
-    :param inference_seconds: wall-clock time from a chunk's last image to the next prediction.
+    :param inference_seconds: wall-clock time of each prediction; in `sync` with encoding the last
+        images and writing the chunk, which come right before it.
     """
 
     task: str
@@ -61,6 +68,7 @@ class EpisodeResult:
     seconds: float
     wall_seconds: float
     seams: SeamFigures
+    motion: SeamFigures
     starved_ticks: int
     inference_seconds: Tuple[float, ...]
 
@@ -83,11 +91,12 @@ def run_episode(
     The engine is reset before and left as the episode left it; its instruction changes.
 
     :param seed: of the scene; the starting noise is the engine's own.
-    :param memory: `full`; `reset_midway`: everything is forgotten once, after the chunk during
-        which the episode came midway (see `task_rules.midway_of`).
+    :param memory: `full`; `last_chunk`: after every chunk only that chunk is kept; `reset_midway`:
+        everything is forgotten once, after the chunk during which the episode came midway (see
+        `task_rules.midway_of`).
     :param latency_chunks: from the newest image to the chunk, in chunk lengths.
     :param instruction: empty or None takes the task's own.
-    :param time_limit: simulated seconds; None takes the task's own.
+    :param time_limit: simulated seconds; None takes the task's own, longer by the latency.
     :param max_chunks: None for no limit; the episode ends when the last one is executed.
     :param simulation: reused and reset to the seed, so that it need not be built anew: the
         caller closes it. None builds one whose cameras have the policy's picture size.
@@ -104,7 +113,8 @@ def run_episode(
     try:
         episode = _Episode(
             engine, simulation, schedule, memory, latency_chunks,
-            time_limit_of(task) if time_limit is None else time_limit, max_chunks)
+            time_limit_of(task) * (1 + latency_chunks) if time_limit is None else time_limit,
+            max_chunks)
         wall = time.monotonic()
         engine.set_instruction(instruction or instruction_of(task))
         engine.reset()
@@ -117,8 +127,10 @@ def run_episode(
     return EpisodeResult(
         task=task, seed=seed, schedule=schedule, memory=memory, latency_chunks=latency_chunks,
         success=bool(state.success), done=bool(state.done), counts=dict(state.counts),
-        ended_by=episode.ended_by, chunks=len(episode.spans), seconds=episode.seconds,
-        wall_seconds=wall, seams=episode.seams(), starved_ticks=episode.starved_ticks,
+        ended_by=episode.ended_by, chunks=episode.chunks, seconds=episode.seconds,
+        wall_seconds=wall, seams=episode.smoothness(episode.seams),
+        motion=episode.smoothness([(episode.began_ns, episode.arm.now_ns)]),
+        starved_ticks=episode.starved_ticks,
         inference_seconds=tuple(episode.inference_seconds))
 
 
@@ -134,7 +146,11 @@ def _check(schedule: str, memory: str, latency_chunks: float) -> None:
 
 @dataclass
 class _Running:
-    """The chunk that is being executed: when its actions and images are due, what was seen."""
+    """
+    The chunk that is being executed: when its actions and images are due, what was seen.
+
+    An image is due when the action that it follows is reached.
+    """
 
     begin_ns: int
     action_times: List[int]
@@ -144,8 +160,8 @@ class _Running:
 
     @property
     def end_ns(self) -> int:
-        """When the last action has had its time and the last image is due."""
-        return self.image_times[-1]
+        """When its last action, and its last image, is due."""
+        return self.action_times[-1]
 
 
 class _Episode:
@@ -163,10 +179,11 @@ class _Episode:
         self.max_chunks = max_chunks
         self.map: ActionMap = make_action_map(simulation.embodiment, policy)
         self.began_ns = simulation.time_ns
-        self.end_ns = self.began_ns + round(time_limit * NANOSECONDS)
+        self.limit_ns = self.began_ns + round(time_limit * NANOSECONDS)
         self.arm = VirtualArm(simulation, self._over)
         self.cameras = policy.cameras
-        self.period_ns = round(policy.action_period * NANOSECONDS)
+        self.period = policy.action_period
+        self.period_ns = round(self.period * NANOSECONDS)
         chunk_ns = policy.frames_per_chunk * policy.actions_per_frame * self.period_ns
         # Whole ticks: that is how often the arm looks for a new plan.
         ticks = math.ceil(latency_chunks * chunk_ns / self.arm.tick_ns - 1e-9)
@@ -174,10 +191,12 @@ class _Episode:
         self.midway = midway_of(simulation.task)
         self.was_reset = False
         self.running: Optional[_Running] = None
-        self.spans: List[Tuple[int, int]] = []  # first and last due time of each chunk
+        self.chunks = 0
         self.starved_ticks = 0
         self.inference_seconds: List[float] = []
-        self._since: Optional[float] = None
+        self._preparing = 0.0  # seconds spent on encoding and writing right before a prediction
+        self._last_due: Optional[int] = None  # of the chunk before, where the next one joins it
+        self.seams: List[Tuple[int, int]] = []  # spans of time around them, ns
 
     # How it stands
 
@@ -185,7 +204,10 @@ class _Episode:
         return self.simulation.task_state.done or self._time_is_up()
 
     def _time_is_up(self) -> bool:
-        return self.simulation.time_ns >= self.end_ns
+        return self.simulation.time_ns >= self.limit_ns
+
+    def _enough(self) -> bool:
+        return self.max_chunks is not None and self.chunks >= self.max_chunks
 
     @property
     def ended_by(self) -> str:
@@ -197,102 +219,184 @@ class _Episode:
     def seconds(self) -> float:
         return (self.arm.now_ns - self.began_ns) / NANOSECONDS
 
-    def seams(self) -> SeamFigures:
-        """Return the worst of all seams; grippers have no radians and are left out."""
+    def smoothness(self, spans: Sequence[Tuple[int, int]]) -> SeamFigures:
+        """Return the worst during spans; grippers have no radians and are left out."""
         grippers = {arm.gripper.joint for arm in self.simulation.embodiment.arms if arm.gripper}
         columns = [
             index for index, joint in enumerate(self.simulation.joints) if joint not in grippers]
-        seconds = np.array(
-            [time_ns - self.began_ns for time_ns, _ in self.arm.commands]) / NANOSECONDS
+        times = np.array([time_ns for time_ns, _ in self.arm.commands]) - self.began_ns
         positions = np.stack([row for _, row in self.arm.commands])[:, columns]
-        spans = (np.array(self.spans, float).reshape(-1, 2) - self.began_ns) / NANOSECONDS
-        return seam_figures(
-            seconds, positions,
-            seams_of(spans[:, 0], spans[:, 1], self.period_ns / NANOSECONDS), CONTROL_PERIOD)
+        return seam_figures(times / NANOSECONDS, positions, [
+            ((begin - self.began_ns) / NANOSECONDS, (end - self.began_ns) / NANOSECONDS)
+            for begin, end in spans])
 
-    # The loop
+    # The two loops
 
     def run(self) -> None:
+        """Run the episode; returns where it is over or enough chunks were executed."""
+        if self.schedule == 'sync':
+            self._in_turns()
+        else:
+            self._ahead()
+
+    def _in_turns(self) -> None:
         while not self._over() and not self._enough():
-            chunk = self._predict()
-            self.arm.advance(self.arm.now_ns + self.latency_ns)
-            if self._over():
-                return
-            self._begin(chunk)
-            self._follow(self.running.end_ns)
-            if self._over():
+            if not (self._begin_from_rest() and self._follow(self.running.end_ns)):
                 return
             self._commit()
             self._forget()
 
-    def _enough(self) -> bool:
-        return self.max_chunks is not None and len(self.spans) >= self.max_chunks
+    def _ahead(self) -> None:
+        going = self._begin_from_rest()
+        while going:
+            run, chunk, ready_ns, following = self.running, None, 0, None
+            if not self._enough():
+                if not self._follow(self._latest_start(run)):
+                    return
+                chunk = self._predict_ahead()
+                ready_ns = self.arm.now_ns + self.latency_ns
+                if ready_ns <= run.end_ns:
+                    if not self._follow(ready_ns):
+                        return
+                    following = self._join(chunk, run)
+            if not self._follow(run.end_ns):
+                return
+            self._commit()
+            begins_anew = self._forget()
+            if self._enough():
+                return
+            if begins_anew:
+                going = self._begin_from_rest()
+                continue
+            if following is None:
+                before = self.arm.ticks
+                going = self._rest(ready_ns)
+                self.starved_ticks += self.arm.ticks - before
+                if not going:
+                    return
+                following = self._join(chunk, run)
+            self._start(following)
 
-    def _predict(self) -> 'Chunk':
-        """Predict from what is confirmed; an episode begins with what the cameras see now."""
-        if not self.engine.began:
+    def _latest_start(self, run: _Running) -> int:
+        """
+        Return when to predict the next chunk.
+
+        So that it is there before the last stretch of the running one, which ends in a stop unless
+        the motion is known to go on.
+        """
+        needed_ns = run.action_times[-2] if len(run.action_times) > 1 else run.end_ns
+        spare = needed_ns - self.latency_ns - self.arm.now_ns
+        return self.arm.now_ns + max(0, spare // self.arm.tick_ns) * self.arm.tick_ns
+
+    # What they consist of
+
+    def _begin_from_rest(self) -> bool:
+        """Predict from what is confirmed while the arm rests, and begin; False: it is over."""
+        if not self.engine.began:  # with what the cameras see now
             images = self.arm.images(self.cameras)
-            self._since = time.monotonic()
-            self.engine.see_first(images)
+            self._preparing = _seconds_of(lambda: self.engine.see_first(images))
             self.map.begin(self.simulation.positions)
-        return self._timed(self.engine.predict())
-
-    def _timed(self, chunk: 'Chunk') -> 'Chunk':
-        self.inference_seconds.append(time.monotonic() - self._since)
-        self._since = None
-        return chunk
-
-    def _joints(self, chunk: 'Chunk', start: np.ndarray) -> np.ndarray:
-        """Return the joint positions [n, J] of a chunk, clipped as policy_node does."""
-        if not np.isfinite(chunk.actions).all():
-            raise ValueError(
-                f'the network predicted {np.count_nonzero(~np.isfinite(chunk.actions))} actions '
-                'that are not finite')
-        limits = self.simulation.embodiment.limits
-        return np.clip(self.map.to_joints(chunk.actions, start), limits.lower, limits.upper)
-
-    def _begin(self, chunk: 'Chunk') -> None:
-        """Begin a chunk from where the plan rests."""
+        chunk = self._predicted(self.engine.predict)
+        if not self._rest(self.arm.now_ns + self.latency_ns):
+            return False
         now = self.arm.now_ns
         start, _ = self.arm.plan.sample(now)
         joints = self._joints(chunk, start)
         self.arm.plan, first_due = plan_from_actions(
-            start, joints, self.period_ns / NANOSECONDS, now,
-            self.simulation.embodiment.limits.velocity)
-        self.running = self._span(now, first_due, len(joints))
+            start, joints, self.period, now, self.simulation.embodiment.limits.velocity)
+        self._start(self._span(now, first_due, len(joints)))
+        return True
+
+    def _start(self, run: _Running) -> None:
+        self.running = run
+        self.chunks += 1
+
+    def _predict_ahead(self) -> 'Chunk':
+        """Predict from what has been seen of the running chunk and the actions of all of it."""
+        run, now = self.running, self.arm.now_ns
+        joints = np.stack([
+            self.arm.executed.at([time_ns])[0] if time_ns <= now
+            else self.arm.plan.sample(time_ns)[0]
+            for time_ns in (run.begin_ns, *run.action_times)])
+        executing = self.map.from_joints(joints[1:], joints[0])
+        self._preparing = 0.0
+        return self._predicted(
+            lambda: self.engine.predict_ahead(executing, self.schedule == 'async'))
+
+    def _predicted(self, predict: Callable[[], 'Chunk']) -> 'Chunk':
+        since = time.monotonic()
+        chunk = predict()
+        self.inference_seconds.append(time.monotonic() - since + self._preparing)
+        self._preparing = 0.0
+        if not np.isfinite(chunk.actions).all():
+            raise ValueError(
+                f'the network predicted {np.count_nonzero(~np.isfinite(chunk.actions))} actions '
+                'that are not finite')
+        return chunk
+
+    def _joints(self, chunk: 'Chunk', start: np.ndarray) -> np.ndarray:
+        """Return the joint positions [n, J] of a chunk, clipped as policy_node does."""
+        limits = self.simulation.embodiment.limits
+        return np.clip(self.map.to_joints(chunk.actions, start), limits.lower, limits.upper)
+
+    def _join(self, chunk: 'Chunk', run: _Running) -> _Running:
+        """Let the plan go on with a chunk behind `run`, which may have come to its end."""
+        joints = self._joints(chunk, self.arm.plan.positions[-1])
+        self.arm.plan, first_due = continued(
+            self.arm.plan, joints, self.period, self.arm.now_ns, 0.0,
+            self.simulation.embodiment.limits.velocity, run.begin_ns)
+        return self._span(int(self.arm.plan.times_ns[-len(joints) - 1]), first_due, len(joints))
 
     def _span(self, begin_ns: int, first_due: int, actions: int) -> _Running:
+        times = [first_due + index * self.period_ns for index in range(actions)]
         stride = self.engine.policy.images_every
-        running = _Running(
-            begin_ns,
-            [first_due + index * self.period_ns for index in range(actions)],
-            [first_due + (index + 1) * stride * self.period_ns
-             for index in range(actions // stride)])
-        self.spans.append((first_due, running.action_times[-1]))
-        return running
+        if self._last_due is not None:
+            self.seams.append((self._last_due - self.period_ns, first_due + self.period_ns))
+        self._last_due = times[-1]
+        return _Running(begin_ns, times, times[stride - 1::stride])
 
-    def _follow(self, until_ns: int) -> None:
-        """Let the arm go on until a time; the engine sees what is complete."""
+    def _rest(self, until_ns: int) -> bool:
+        """Let the arm rest until a time; False: it is over."""
+        self.arm.advance(until_ns)
+        return not self._over()
+
+    def _follow(self, until_ns: int) -> bool:
+        """Go on until a time and let the engine see what is complete; False: it is over."""
         run = self.running
         run.images += self.arm.advance(
             until_ns, run.image_times[len(run.images):], self.cameras)
         while len(run.images) - run.seen >= IMAGES_PER_FRAME:
             four = run.images[run.seen:run.seen + IMAGES_PER_FRAME]
             run.seen += IMAGES_PER_FRAME
-            self._since = time.monotonic()
-            self.engine.see({name: [images[name] for images in four] for name in self.cameras})
+            views = {name: [images[name] for images in four] for name in self.cameras}
+            self._preparing = _seconds_of(lambda: self.engine.see(views))
+        return not self._over()
 
     def _commit(self) -> None:
         """Write the chunk that has ended and what was executed during it."""
         run = self.running
         joints = self.arm.executed.at([run.begin_ns, *run.action_times])
-        self.engine.commit(self.map.from_joints(joints[1:], joints[0]))
+        executed = self.map.from_joints(joints[1:], joints[0])
+        self._preparing += _seconds_of(lambda: self.engine.commit(executed))
         self.running = None
 
-    def _forget(self) -> None:
-        """Apply what the memory's ablation asks for after a chunk."""
-        counts = self.simulation.task_state.counts
-        if self.memory == 'reset_midway' and not self.was_reset and (
-                self.midway(counts, len(self.spans))):
-            self.engine.reset()
-            self.was_reset = True
+    def _forget(self) -> bool:
+        """Apply the ablation of the memory after a chunk; True: the episode begins anew."""
+        if self.memory == 'last_chunk':
+            self._preparing += _seconds_of(self.engine.keep_last_chunk)
+        if self.memory != 'reset_midway' or self.was_reset or not self.midway(
+                self.simulation.task_state.counts, self.chunks):
+            return False
+        self.was_reset = True
+        self.engine.reset()
+        self._preparing, self._last_due = 0.0, None  # what was to join is dropped
+        self.arm.plan = self.arm.plan.braked(
+            self.arm.now_ns, self.simulation.embodiment.limits)
+        self._rest(self.arm.plan.end_ns)
+        return True
+
+
+def _seconds_of(work: Callable[[], Any]) -> float:
+    since = time.monotonic()
+    work()
+    return time.monotonic() - since

@@ -11,8 +11,11 @@ TIME_LIMIT = 60.0  # s, of a task that is not listed
 TIME_LIMITS: Dict[str, float] = {'table': 30.0, 'wipe_plate': 90.0, 'open_boxes': 90.0}
 MIDWAY_CHUNK = 5  # where counts do not tell
 
-# Whether the counts of an episode say that half of it is done.
-_MIDWAY: Dict[str, Tuple[str, int]] = {}
+# Which count says that half of an episode is done, and from what number on.
+_MIDWAY: Dict[str, Tuple[str, int]] = {
+    'wipe_plate': ('strokes', 3),
+    'open_boxes': ('closed_a', 1),
+}
 
 
 def instruction_of(task: str) -> str:

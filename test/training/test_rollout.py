@@ -1,12 +1,17 @@
 """A closed-loop episode in virtual time, with random weights on the table."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from lingbot_va_ros.policy.engine import load_engine
 from lingbot_va_ros.policy.policy_file import load_policy_file
 from lingbot_va_ros.sim.simulation import Simulation
+from lingbot_va_ros.training import rollout
 from lingbot_va_ros.training.rollout import run_episode
+from lingbot_va_ros.training.seams import SeamFigures
 
 torch.set_num_threads(1)
 CHUNK = 1.6  # seconds of a chunk of the untrained policy; its first one has half of that
@@ -16,9 +21,13 @@ PERIOD = 0.1  # between two actions, and at least that from rest to the first on
 @pytest.fixture(scope='module')
 def engine(untrained_checkpoint):
     policy = load_policy_file(untrained_checkpoint / 'policy.yaml')
-    return load_engine(
-        untrained_checkpoint, policy, policy.video, policy.action, policy.memory_chunks, 0,
-        torch.device('cpu'), torch.float32, lambda line: None, warm_up=False)
+    # One step each: what is predicted means nothing anyway.
+    engine = load_engine(
+        untrained_checkpoint, policy, replace(policy.video, steps=1),
+        replace(policy.action, steps=1), policy.memory_chunks, 0, torch.device('cpu'),
+        torch.float32, lambda line: None, warm_up=False)
+    engine.imagine_steps = 1
+    return engine
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +46,7 @@ def test_chunks_follow_each_other_and_all_are_remembered(engine, table):
     result = episode(engine, table)
     assert (result.chunks, result.ended_by) == (3, 'chunk limit')
     # The first way is a long one: from home to random positions.
-    assert 2.5 * CHUNK + 3 * PERIOD <= result.seconds + 1e-9 < 2.5 * CHUNK + 3 * PERIOD + 0.5
+    assert 2.5 * CHUNK <= result.seconds + 1e-9 < 2.5 * CHUNK + 0.5
     assert engine.session.frame == 6
     assert len(result.inference_seconds) == 3 and min(result.inference_seconds) > 0
     assert result.starved_ticks == 0
@@ -69,6 +78,81 @@ def test_the_time_limit_ends_an_episode(engine, table):
 def test_a_reset_midway_forgets_what_was_before(engine, table):
     episode(engine, table, max_chunks=6, memory='reset_midway')
     assert engine.session.frame == 2  # after five chunks the sixth began anew
+
+
+def test_last_chunk_keeps_no_more(engine, table):
+    episode(engine, table, max_chunks=3, memory='last_chunk')
+    assert (engine.session.frame, engine.memory_frames) == (6, 2)
+
+
+@pytest.mark.parametrize('schedule', ['async', 'async_ungrounded'])
+def test_an_asynchronous_chunk_begins_where_the_one_before_ends(engine, table, schedule):
+    result = episode(engine, table, schedule=schedule, latency_chunks=0.4)
+    assert (result.chunks, result.starved_ticks, engine.session.frame) == (3, 0, 6)
+    without_latency = result.seconds - 0.4 * CHUNK  # before the first motion it has to wait
+    assert 2.5 * CHUNK <= without_latency + 1e-9 < 2.5 * CHUNK + 0.5
+
+
+def test_the_arm_rests_between_chunks_in_sync_only(engine, table, monkeypatch):
+    rests = []
+
+    def longest_rest(times, positions, seams):
+        """Return as step the longest time that no joint is sent anywhere within a seam."""
+        still = np.append(np.abs(np.diff(positions, axis=0)).max(1) < 1e-9, False)
+        inside = np.array([any(begin < time < end for begin, end in seams) for time in times])
+        runs = ''.join('x' if rest else ' ' for rest in still & inside).split()
+        rests.append(max(map(len, runs), default=0) * 0.02)
+        return SeamFigures()
+
+    monkeypatch.setattr(rollout, 'seam_figures', longest_rest)
+    for schedule in ('sync', 'async'):
+        episode(engine, table, schedule=schedule, latency_chunks=0.4)
+    seams_of_sync, _, seams_of_async, _ = rests  # the others are those of the whole motion
+    assert seams_of_sync > 0.2
+    assert seams_of_async <= 0.021
+
+
+def test_a_latency_beyond_a_chunk_starves_the_arm(engine, table):
+    result = episode(engine, table, schedule='async', latency_chunks=1.5)
+    # Three predictions, one after the other, and the last chunk's motion.
+    assert result.seconds == pytest.approx((3 * 1.5 + 1) * CHUNK, abs=0.06)
+    assert result.starved_ticks * 0.02 > 0.9 * CHUNK
+
+
+def test_a_whole_chunk_of_latency_starves_nothing_behind_the_first_chunk(engine, table):
+    """The first one has half of the actions, and so starves the arm for up to half a chunk."""
+    shorter, longer = (episode(
+        engine, table, schedule='async', latency_chunks=1.0, max_chunks=count)
+        for count in (2, 5))
+    assert shorter.starved_ticks == longer.starved_ticks
+    assert 0 < shorter.starved_ticks * 0.02 < 0.5 * CHUNK + 0.03
+    assert longer.seconds == pytest.approx(6 * CHUNK, abs=0.2)
+
+
+def test_asynchronous_is_much_faster_where_predictions_take_long(engine, table):
+    """N chunks take (1.9 N - 0.5) chunk lengths in turns and (N + 0.8) ahead."""
+    seconds = {
+        schedule: episode(
+            engine, table, schedule=schedule, latency_chunks=0.9, max_chunks=20,
+            time_limit=100.0).seconds
+        for schedule in ('sync', 'async')}
+    assert seconds['sync'] == pytest.approx((1.9 * 20 - 0.5) * CHUNK, abs=1.0)
+    assert seconds['async'] == pytest.approx(20.8 * CHUNK, abs=0.1)
+    assert seconds['sync'] > 1.8 * seconds['async']
+
+
+@pytest.mark.parametrize('memory', ['last_chunk', 'reset_midway'])
+def test_ablations_go_with_the_asynchronous_schedule(engine, table, memory):
+    result = episode(engine, table, schedule='async', memory=memory, max_chunks=6)
+    assert result.chunks == 6
+    assert engine.memory_frames == 2
+
+
+@pytest.mark.parametrize('schedule', ['sync', 'async'])
+def test_an_episode_can_be_repeated(engine, table, schedule):
+    first, again = (episode(
+        engine, table, schedule=schedule, latency_chunks=0.3, max_chunks=2) for _ in range(2))
+    assert (first.seconds, first.seams) == (again.seconds, again.seams)
 
 
 @pytest.mark.parametrize('options, named', [

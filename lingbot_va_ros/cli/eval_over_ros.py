@@ -1,0 +1,214 @@
+"""Run the episodes of a row over ROS: one set of processes, one `run_task` for each episode."""
+
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Sequence
+
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.action import ActionClient
+from rclpy.executors import Executor
+from rclpy.node import Node
+from std_srvs.srv import Trigger
+
+from lingbot_va_ros.action import RunTask
+from lingbot_va_ros.cli.checkpoint import Checkpoint
+from lingbot_va_ros.cli.eval_listener import Listener
+from lingbot_va_ros.cli.eval_rows import Condition, Outcome
+from lingbot_va_ros.cli.processes import DemoFailed, NodeProcesses
+from lingbot_va_ros.cli.progress import Progress
+from lingbot_va_ros.cli.simulated_robot import (
+    MUX, POLICY, ROBOT, bring_up, ros_node, start_processes)
+from lingbot_va_ros.cli.steering import START_SECONDS, Operator
+from lingbot_va_ros.msg import ControlMode, PolicyStatus
+from lingbot_va_ros.robot.mode import Mode as ArmMode
+from lingbot_va_ros.srv import ResetMemory
+from lingbot_va_ros.training.task_rules import instruction_of, midway_of, time_limit_of
+
+HAND_OVER_SECONDS = 15.0
+AT_HOME = 0.02  # rad or m
+END_SECONDS = 30.0  # for a goal to end that has been cancelled, or whose time is over
+MAX_TRIES = 3  # of an episode that the mux broke off because something came too late
+LATE = ('silent for', 'too old')  # what the mux says then
+ENDED_BY = {
+    RunTask.Result.TIMEOUT: 'time limit', RunTask.Result.CHUNK_LIMIT: 'chunk limit',
+    RunTask.Result.CANCELED: 'cancelled'}
+
+
+def run_row(
+    environment: Dict[str, str], logs: Path, checkpoint: Checkpoint, condition: Condition,
+    seeds: Sequence[int], max_chunks: int, time_limit: float, policy: Dict[str, Any],
+    progress: Progress, each: Callable[[Outcome], None],
+) -> List[str]:
+    """
+    Run one episode for each seed and hand over what became of it.
+
+    :param environment: of the processes; `logs` is the folder for what they print.
+    :param max_chunks: 0 for no limit; `time_limit` in s, 0 for the task's own.
+    :param policy: further parameters of policy_node.
+    :returns: a line for each process that did not end well.
+    :raises DemoFailed: a process fails, or something is not there in time.
+    """
+    sizes = {'camera_width': checkpoint.policy.width, 'camera_height': checkpoint.policy.height}
+    with NodeProcesses(environment, logs) as processes:
+        progress.show(phase='starting sim_robot, command_mux and policy_node')
+        progress.refresh(now=True)
+        node_of_policy = start_processes(
+            processes, checkpoint,
+            {**policy, 'schedule': condition.schedule,
+             'padded_latency': condition.latency_chunks * chunk_seconds_of(checkpoint),
+             'memory_ablation': 'last_chunk' if condition.memory == 'last_chunk' else 'none'},
+            {'task': condition.task, 'seed': seeds[0], **sizes})
+        with ros_node('lingbot_va_eval') as (node, executor):
+            run = _Row(node, executor, checkpoint, condition, processes, progress)
+            run.bring_up(node_of_policy)
+            for seed in seeds:
+                each(run.episode(seed, max_chunks, time_limit))
+            run.put_away()
+        return processes.end()
+
+
+def chunk_seconds_of(checkpoint: Checkpoint) -> float:
+    """Return how long a chunk of the checkpoint lasts, in s."""
+    policy = checkpoint.policy
+    return policy.frames_per_chunk * policy.actions_per_frame * policy.action_period
+
+
+class _BrokenOff(Exception):
+    """The mux held the arm in the middle of an episode; the message is its reason."""
+
+
+class _Row:
+    """The processes of a row, steered through one episode after the other."""
+
+    def __init__(
+        self, node: Node, executor: Executor, checkpoint: Checkpoint, condition: Condition,
+        processes: NodeProcesses, progress: Progress,
+    ):
+        self._condition = condition
+        self._progress = progress
+        self._processes = processes
+        self._listener = Listener(node, checkpoint.policy.action_period)
+        self._operator = Operator(node, executor, self._watch)
+        self._tasks = ActionClient(node, RunTask, f'{POLICY}/run_task')
+
+    def _watch(self) -> None:
+        self._processes.check()
+        self._progress.refresh()
+
+    def bring_up(self, policy) -> None:
+        """Wait for everybody, configure and activate the policy."""
+        listener = self._listener
+        self._operator.wait_until(
+            lambda: listener.joints and listener.task_states and listener.status and listener.mode,
+            START_SECONDS, 'sim_robot, command_mux and policy_node')
+        self._progress.show(phase='configuring')
+        bring_up(self._operator, policy)
+
+    def put_away(self) -> None:
+        """Hold the arm and put the policy away."""
+        self._operator.choose_mode(MUX, ControlMode.HOLD)
+        self._operator.put_away(POLICY)
+
+    def episode(self, seed: int, max_chunks: int, time_limit: float) -> Outcome:
+        """Run an episode; one that was broken off because this machine was late is repeated."""
+        holds: List[str] = []
+        while True:
+            self._lay_out(seed)
+            try:
+                return self._run(seed, max_chunks, time_limit, holds)
+            except _BrokenOff as hold:
+                holds.append(str(hold))
+                self._progress.say(f'seed {seed}: {hold}; the episode is repeated')
+
+    def _lay_out(self, seed: int) -> None:
+        """Reset the scene to a seed, the arm home, and give the arm to the policy."""
+        operator, listener = self._operator, self._listener
+        operator.choose_mode(MUX, ControlMode.HOLD, HAND_OVER_SECONDS)
+        value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=seed)
+        answer = operator.call(
+            SetParameters, f'{ROBOT}/set_parameters',
+            SetParameters.Request(parameters=[Parameter(name='seed', value=value)])).results[0]
+        if not answer.successful:
+            raise DemoFailed(f'{ROBOT} refuses the seed {seed}: {answer.reason}')
+        answer = operator.call(Trigger, f'{ROBOT}/reset', Trigger.Request())
+        if not answer.success:
+            raise DemoFailed(f'{ROBOT} cannot be reset: {answer.message}')
+        # The first message may have been on its way before the reset.
+        heard = listener.task_states
+        operator.wait_until(
+            lambda: listener.task_states > heard + 1 and listener.away_from_home() < AT_HOME,
+            START_SECONDS, 'the arm to be at home after a reset')
+        operator.choose_mode(MUX, ControlMode.POLICY, HAND_OVER_SECONDS)
+        operator.wait_until(
+            lambda: listener.mode.mode == ControlMode.POLICY, START_SECONDS,
+            f'{MUX} to report the mode that it is in')
+
+    def _run(
+        self, seed: int, max_chunks: int, time_limit: float, holds: List[str],
+    ) -> Outcome:
+        operator, listener, condition = self._operator, self._listener, self._condition
+        limit = time_limit or time_limit_of(condition.task) * (1 + condition.latency_chunks)
+        operator.wait_until(
+            self._tasks.server_is_ready, START_SECONDS, f'the action {POLICY}/run_task')
+        listener.forget()
+        starved = listener.status.starved_ticks
+        asked = self._tasks.send_goal_async(RunTask.Goal(
+            instruction=instruction_of(condition.task), timeout_seconds=limit,
+            max_chunks=max_chunks))
+        operator.wait_until(asked.done, START_SECONDS, f'an answer of {POLICY}/run_task')
+        goal = asked.result()
+        if not goal.accepted:
+            raise DemoFailed(f'{POLICY}/run_task rejects the goal: {listener.status.reason}')
+        began = time.monotonic()
+        result = goal.get_result_async()
+        reset_at = midway_of(condition.task) if condition.memory == 'reset_midway' else None
+        while True:
+            operator.wait_until(
+                lambda: result.done() or self._task_done() or self._taken_away() or (
+                    reset_at and reset_at(self._counts(), listener.chunks_executed())),
+                limit + END_SECONDS, 'the end of the episode')
+            if result.done() or self._task_done() or self._taken_away():
+                break
+            reset_at = None
+            answer = operator.call(ResetMemory, f'{POLICY}/reset_memory', ResetMemory.Request())
+            if not answer.success:
+                raise DemoFailed(f'{POLICY}/reset_memory fails: {answer.message}')
+        seconds = time.monotonic() - began
+        done = self._task_done()
+        held = '' if not self._taken_away() else (
+            f'{MUX} went to {ArmMode(listener.mode.mode).name}: {listener.mode.reason}')
+        if not result.done():
+            goal.cancel_goal_async()
+            operator.wait_until(result.done, END_SECONDS, f'the end of {POLICY}/run_task')
+        if listener.status.mode == PolicyStatus.FAULT:
+            raise DemoFailed(f'policy_node failed: {listener.status.reason}')
+        if held and not done and any(words in held for words in LATE) and (
+                len(holds) + 1 < MAX_TRIES):
+            raise _BrokenOff(held)
+        return self._outcome(seed, seconds, done, starved, result.result().result, held, holds)
+
+    def _outcome(
+        self, seed: int, seconds: float, done: bool, starved: int, result: RunTask.Result,
+        held: str, holds: List[str],
+    ) -> Outcome:
+        listener, state, seams = self._listener, self._listener.task_state, self._listener.seams()
+        motion = listener.motion()
+        now = listener.status.starved_ticks
+        ended_by = 'done' if done else held or ENDED_BY.get(result.outcome, result.message)
+        return Outcome(
+            seed=seed, success=bool(state.get('success')), done=done, counts=self._counts(),
+            ended_by=ended_by, chunks=len(listener.chunks), seconds=seconds,
+            max_seam_step=seams.step, max_seam_acceleration=seams.acceleration,
+            max_step=motion.step, max_acceleration=motion.acceleration,
+            starved_ticks=now - starved if now >= starved else now,
+            inference_seconds=listener.inference_seconds(), holds=tuple(holds))
+
+    def _counts(self) -> Dict[str, Any]:
+        return self._listener.task_state.get('counts', {})
+
+    def _task_done(self) -> bool:
+        return bool(self._listener.task_state.get('done'))
+
+    def _taken_away(self) -> bool:
+        return self._listener.mode.mode != ControlMode.POLICY

@@ -1,0 +1,74 @@
+"""Draw the rows of an evaluation over the latency: success, time, seams, starved ticks."""
+
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
+
+import matplotlib
+matplotlib.use('Agg')  # before pyplot: there may be no screen
+import matplotlib.pyplot as plt  # noqa: E402
+
+PANELS = (
+    ('successes', 'success, with its exact 95 % interval'),
+    ('episode_seconds', 'time of an episode, s'),
+    ('max_seam_step', 'largest joint step at seams, rad in 20 ms'),
+    ('max_seam_acceleration', 'largest acceleration at seams, rad/s²'),
+    ('starved_ticks', 'starved control ticks an episode'),
+    ('inference_p95', 'inference p95, s'))
+COLUMNS = 3
+
+
+def write_plot(path: Path, rows: Sequence[Mapping[str, Any]], label: str) -> None:
+    """
+    Write the picture, in the format that the file's ending names.
+
+    :param rows: as the JSON has them.
+    :param label: the checkpoint's name, with UNTRAINED where it is.
+    """
+    figure, axes = plt.subplots(
+        -(-len(PANELS) // COLUMNS), COLUMNS, figsize=(15, 7.5), layout='constrained')
+    lines = _lines(rows)
+    for panel, (name, title) in zip(axes.flat, PANELS):
+        for words, own in lines.items():
+            _draw(panel, name, words, own)
+        panel.set_xlabel('latency, chunk lengths')
+        panel.set_title(title, fontsize=10, loc='left')
+        panel.grid(alpha=0.3)
+        panel.set_ylim((-0.03, 1.03) if name == 'successes' else (0, None))
+    handles, names = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc='outside lower center', ncols=3)
+    where = 'in process, simulated time' if rows[0]['in_process'] else 'over ROS, wall-clock time'
+    figure.suptitle(
+        f'checkpoint: {label} · {rows[0]["episodes"]} episodes a row · {where}', fontsize=12,
+        x=0.01, horizontalalignment='left')
+    figure.savefig(path, dpi=90, format=path.suffix[1:])
+    plt.close(figure)
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> Dict[str, List[Mapping[str, Any]]]:
+    """Return the rows that differ in their latency alone, by what tells them from others."""
+    names = [name for name in ('task', 'schedule', 'memory')
+             if name == 'schedule' or len({row[name] for row in rows}) > 1]
+    lines: Dict[str, List[Mapping[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: row['latency_chunks']):
+        lines.setdefault(', '.join(row[name] for name in names), []).append(row)
+    return lines
+
+
+def _draw(panel, name: str, words: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    places = [row['latency_chunks'] for row in rows]
+    if name == 'successes':
+        shares, errors = _shares(rows)
+        panel.errorbar(places, shares, errors, marker='o', capsize=3, label=words)
+        return
+    values = [row[name] for row in rows]
+    if name == 'starved_ticks':
+        values = [row[name] / max(1, row['episodes']) for row in rows]
+    known = [(place, value) for place, value in zip(places, values) if value is not None]
+    panel.plot([place for place, _ in known], [value for _, value in known], marker='o')
+
+
+def _shares(rows: Sequence[Mapping[str, Any]]) -> Tuple[List[float], List[List[float]]]:
+    shares = [row['successes'] / max(1, row['episodes']) for row in rows]
+    return shares, [
+        [share - row['success_low'] for share, row in zip(shares, rows)],
+        [row['success_high'] - share for share, row in zip(shares, rows)]]
