@@ -73,6 +73,23 @@ class Plan:
             np.concatenate([q[None], self.positions]),
             np.concatenate([v[None], self.velocities]))
 
+    def _since(self, time_ns: int, knot_ns: int) -> 'Plan':
+        """
+        Return a copy without the knots before `time_ns`, which must lie before the last one.
+
+        It has a knot at `knot_ns` if that lies in its last stretch or behind its end.
+        """
+        kept = self.times_ns >= time_ns
+        times, positions = self.times_ns[kept], self.positions[kept]
+        velocities = self.velocities[kept]
+        place = int(np.searchsorted(times, knot_ns))
+        if place >= len(times) - 1 and knot_ns != times[-1]:
+            position, velocity = self.sample(knot_ns)
+            times = np.insert(times, place, knot_ns)
+            positions = np.insert(positions, place, position, 0)
+            velocities = np.insert(velocities, place, velocity, 0)
+        return Plan(times, positions, velocities)
+
     def remainder(
         self, now_ns: int, period: float, rest: float = 0.5,
     ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -163,11 +180,11 @@ def continued(
     """
     Return a plan that goes on after its last knot through a further chunk, to rest at its last.
 
-    The first action is due one period after the last knot. Where the plan's last stretch is still
-    to come, its last knot is passed at speed: the velocity that a monotone cubic has there, from
-    the neighbours on both sides. Within the last stretch the stop that the plan ends with stays,
-    and the motion goes on from rest. A chunk that comes after the plan's end begins from rest as
-    in `plan_from_actions`; everything of it is later by the delay.
+    The first action is due one period after the last knot, which is now passed at speed: at the
+    velocity that a monotone cubic has there, from the neighbours on both sides. Where the motion
+    is already coming to rest at the last knot, it is led on from where it will be in `reaction`
+    seconds: the less of its way is left, the slower it passes. A chunk that comes after the end
+    begins from rest as in `plan_from_actions`; everything of it is later by the delay.
 
     A chunk that is in time cannot take longer to its first action: a joint that lies further off
     than its speed limit lets it go approaches the actions at that limit until it has reached one,
@@ -182,32 +199,28 @@ def continued(
     :returns: the plan, and the ROS time in nanoseconds when the first action is due.
     """
     seam_ns, heard_ns = plan.end_ns, now_ns + round(reaction * NANOSECONDS)
-    kept = plan.times_ns >= since_ns
-    kept[-2:] = True
-    times_ns, positions = plan.times_ns[kept], plan.positions[kept]
-    velocities = plan.velocities[kept].copy()
-    if heard_ns <= seam_ns:
-        rows = _approached(positions[-1], actions, max_velocity * period / CUBIC_PEAK)
-        ahead = np.arange(len(rows) + 1) * period
-        before = min(2, len(times_ns))  # the last knots, for the slope that leads to the seam
-        seconds = np.concatenate(
-            ((times_ns[-before:-1] - seam_ns) / NANOSECONDS, ahead))
-        further = _monotone_velocities(seconds, np.concatenate((positions[-before:], rows)))
-        if before == 2 and heard_ns <= times_ns[-2]:
-            velocities[-1] = further[1]
-        due_ns = seam_ns + np.round(ahead[1:] * NANOSECONDS).astype(np.int64)
-        further = further[before:]
-    else:
+    if heard_ns > seam_ns - SHORTEST_STOP * NANOSECONDS:
         start_ns = max(now_ns, seam_ns)
-        later, _ = plan_from_actions(positions[-1], actions, period, start_ns, max_velocity)
-        rows, due_ns, further = later.positions[1:], later.times_ns[1:], later.velocities[1:]
-        if start_ns > seam_ns:
-            times_ns = np.append(times_ns, start_ns)
-            positions = np.concatenate((positions, positions[-1:]))
-            velocities = np.concatenate((velocities, velocities[-1:]))
+        kept = plan._since(since_ns, start_ns)
+        later, due_ns = plan_from_actions(
+            plan.positions[-1], actions, period, start_ns, max_velocity)
+        return _joined(kept, later.times_ns[1:], later.positions[1:], later.velocities[1:]), due_ns
+    kept = plan._since(since_ns, heard_ns)
+    rows = _approached(plan.positions[-1], actions, max_velocity * period / CUBIC_PEAK)
+    ahead = np.arange(1, len(rows) + 1) * period
+    seconds = np.concatenate(((kept.times_ns[-2:] - seam_ns) / NANOSECONDS, ahead))
+    velocities = _monotone_velocities(seconds, np.concatenate((kept.positions[-2:], rows)))
+    kept.velocities[-1] = velocities[1]
+    due_ns = seam_ns + np.round(ahead * NANOSECONDS).astype(np.int64)
+    return _joined(kept, due_ns, rows, velocities[2:]), int(due_ns[0])
+
+
+def _joined(
+    plan: Plan, times_ns: np.ndarray, positions: np.ndarray, velocities: np.ndarray,
+) -> Plan:
     return Plan(
-        np.concatenate((times_ns, due_ns)), np.concatenate((positions, rows)),
-        np.concatenate((velocities, further))), int(due_ns[0])
+        np.concatenate((plan.times_ns, times_ns)), np.concatenate((plan.positions, positions)),
+        np.concatenate((plan.velocities, velocities)))
 
 
 def _approached(start: np.ndarray, actions: np.ndarray, most: np.ndarray) -> np.ndarray:
@@ -229,7 +242,7 @@ def _monotone_velocities(times: np.ndarray, positions: np.ndarray) -> np.ndarray
     h0, h1 = steps[:-1], steps[1:]
     same_way = before * after > 0
     weight0, weight1 = 2 * h1 + h0, h1 + 2 * h0
-    with np.errstate(divide='ignore', invalid='ignore'):
+    with np.errstate(divide='ignore', invalid='ignore', over='ignore'):
         harmonic = (weight0 + weight1) / (weight0 / before + weight1 / after)
     velocities[1:-1] = np.where(same_way, harmonic, 0.0)
     return velocities

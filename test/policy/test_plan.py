@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lingbot_va_ros.policy.plan import (
-    MotionLimits, NANOSECONDS, Plan, plan_from_actions, PlanSlot, resting_at)
+    continued, MotionLimits, NANOSECONDS, Plan, plan_from_actions, PlanSlot, resting_at)
 
 NOW = 1_700_000_000_123_456_789
 PERIOD = 0.1
@@ -127,6 +127,118 @@ def test_a_stop_never_leads_out_of_the_position_limits(place, speed):
     stop = plan.braked(0, bounds)
     for time in moments(0, stop.end_ns, 20):
         assert np.all(np.abs(stop.sample(time)[0]) <= 1.0 + 1e-9)
+
+
+REACTION = 0.05
+near_rows = st.lists(st.floats(-0.03, 0.03), min_size=2, max_size=2).map(np.array)
+near_chunks = st.lists(near_rows, min_size=2, max_size=8).map(np.stack)
+during = st.floats(0.0, 0.999)  # share of the running plan that is over
+
+
+def continue_at(share, start, actions, further, since_ns=0):
+    plan, _ = make_plan(start, actions)
+    now = NOW + round(share * (plan.end_ns - NOW))
+    return plan, now, *continued(
+        plan, further, PERIOD, now, REACTION, MAX_VELOCITY, since_ns)
+
+
+@quick
+@given(near_rows, near_chunks, near_chunks, during)
+def test_a_chunk_in_time_begins_one_period_after_the_last_action(start, actions, further, share):
+    plan, now, longer, first_due = continue_at(share, start, actions, further)
+    if now + round(REACTION * NANOSECONDS) > plan.end_ns - 1_000_000:
+        assert first_due >= plan.end_ns + round(PERIOD * NANOSECONDS)
+    else:
+        assert first_due == plan.end_ns + round(PERIOD * NANOSECONDS)
+    rows = np.concatenate((actions, further))
+    dues = [plan.end_ns - round(i * PERIOD * NANOSECONDS) for i in range(len(actions))][::-1]
+    dues += [first_due + round(i * PERIOD * NANOSECONDS) for i in range(len(further))]
+    for action, due in zip(rows, dues):
+        np.testing.assert_allclose(longer.sample(due)[0], action, atol=1e-6)
+    np.testing.assert_array_equal(longer.velocities[-1], 0)
+
+
+@quick
+@given(joint_rows, chunks, chunks, during)
+def test_nothing_changes_before_the_new_plan_is_heard_of(start, actions, further, share):
+    plan, now, longer, _ = continue_at(share, start, actions, further)
+    until = min(now + round(REACTION * NANOSECONDS), plan.end_ns)
+    for time in moments(now, until, 11):
+        np.testing.assert_allclose(longer.sample(time)[0], plan.sample(time)[0], atol=1e-9)
+        if time < plan.end_ns:
+            np.testing.assert_allclose(longer.sample(time)[1], plan.sample(time)[1], atol=1e-6)
+
+
+@quick
+@given(near_rows, near_chunks, near_chunks, during)
+def test_position_and_velocity_are_continuous_at_the_seam(start, actions, further, share):
+    _, now, longer, first_due = continue_at(share, start, actions, further)
+    assert np.all(np.diff(longer.times_ns) > 0)
+    for knot in longer.times_ns[longer.times_ns >= now]:
+        before, after = longer.sample(int(knot) - 1000), longer.sample(int(knot) + 1000)
+        np.testing.assert_allclose(after[0], before[0], atol=1e-4)
+        np.testing.assert_allclose(after[1], before[1], atol=5e-2)
+
+
+@quick
+@given(near_rows, near_chunks, near_chunks, during)
+def test_a_joined_plan_never_leaves_the_range_of_neighbouring_actions(
+        start, actions, further, share):
+    _, _, longer, _ = continue_at(share, start, actions, further)
+    for index in range(len(longer.times_ns) - 1):
+        rows = longer.positions[index:index + 2]
+        for time in moments(longer.times_ns[index], longer.times_ns[index + 1], 9):
+            position, _ = longer.sample(time)
+            assert np.all(position >= rows.min(0) - 1e-9)
+            assert np.all(position <= rows.max(0) + 1e-9)
+
+
+def test_motion_in_one_direction_does_not_slow_down_at_the_seam():
+    ramp = np.outer(np.arange(1, 9), [0.05, -0.02])
+    plan, now, longer, first_due = continue_at(0.3, np.zeros(2), ramp, ramp + ramp[-1])
+    np.testing.assert_allclose(plan.sample(plan.end_ns)[1], 0)
+    np.testing.assert_allclose(longer.sample(plan.end_ns)[1], [0.5, -0.2], atol=1e-6)
+
+
+@pytest.mark.parametrize('left, fastest', [(0.14, 0.51), (0.09, 0.51), (0.06, 0.2)])
+def test_the_later_it_is_the_slower_the_seam_is_passed(left, fastest):
+    ramp = np.outer(np.arange(1, 9), [0.05, -0.02])
+    plan, _ = make_plan(np.zeros(2), ramp)
+    now = plan.end_ns - round(left * NANOSECONDS)
+    longer, _ = continued(plan, ramp + ramp[-1], PERIOD, now, REACTION, MAX_VELOCITY)
+    speeds = np.stack([longer.sample(time)[1] for time in moments(now, plan.end_ns, 200)])
+    assert longer.sample(plan.end_ns)[1][0] > 0.05
+    assert speeds[-1][0] < fastest
+    assert np.abs(np.diff(speeds, axis=0)).max() * 200 / left < 50  # rad/s^2; the stop itself asks for 20
+
+
+@quick
+@given(near_rows, near_chunks, joint_rows, during)
+def test_a_far_first_action_is_approached_within_the_speed_limits(start, actions, far, share):
+    further = np.repeat(far[None], 40, 0)
+    plan, now, longer, first_due = continue_at(share, start, actions, further)
+    for time in moments(plan.end_ns, longer.end_ns, 100):
+        assert np.all(np.abs(longer.sample(time)[1]) <= MAX_VELOCITY * (1 + 1e-6))
+    np.testing.assert_allclose(longer.positions[-1], far, atol=1e-9)
+
+
+def test_a_late_chunk_begins_from_rest_and_leaves_no_action_out():
+    ramp = np.outer(np.arange(1, 9), [0.05, -0.02])
+    plan, _ = make_plan(np.zeros(2), ramp)
+    late = plan.end_ns + NANOSECONDS
+    longer, first_due = continued(plan, ramp + ramp[-1], PERIOD, late, REACTION, MAX_VELOCITY)
+    assert first_due == late + round(PERIOD * NANOSECONDS)
+    np.testing.assert_array_equal(longer.sample(late)[0], ramp[-1])
+    np.testing.assert_array_equal(longer.sample(late)[1], 0)
+    np.testing.assert_allclose(longer.positions[-8:], ramp + ramp[-1])
+
+
+def test_knots_of_the_chunk_before_the_running_one_are_left_out():
+    ramp = np.outer(np.arange(1, 9), [0.05, -0.02])
+    plan, first_due = make_plan(np.zeros(2), ramp)
+    longer, _ = continued(
+        plan, ramp + ramp[-1], PERIOD, ns(0.5), REACTION, MAX_VELOCITY, first_due)
+    assert longer.times_ns[0] == first_due and len(longer.times_ns) == 16
 
 
 def test_a_stop_of_a_resting_plan_stays_where_it_is():
