@@ -158,6 +158,7 @@ class Session:
         start, end, _ = self._confirmed()
         return end - start
 
+    @torch.inference_mode()
     def set_text(self, embeddings: Tensor) -> None:
         """
         Set the instruction for the forwards to come; the memory stays as it is.
@@ -340,8 +341,7 @@ class Session:
         if state.embeddings is None:
             self.text = self._embeddings = None
         else:
-            with torch.inference_mode():
-                self.set_text(_device_copy(state.embeddings, device))
+            self.set_text(_device_copy(state.embeddings, device))
         self.memory.make_ready(AHEAD_CHUNKS * self.chunk_tokens)
 
     def _confirmed(self) -> tuple:

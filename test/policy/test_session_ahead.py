@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field, replace
 from typing import List
 
+from hypothesis import HealthCheck, given, settings, strategies as st
 import pytest
 import torch
 
 from lingbot_va_ros.model.checkpoint import load_transformer
 from lingbot_va_ros.model.mixture import make_network
+from lingbot_va_ros.model.schedule import timesteps
 from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.policy_file import Sampling
 from lingbot_va_ros.policy.session import (
@@ -121,19 +123,21 @@ class Abort:
 
 @dataclass
 class Counted:
-    """A network that counts the sequences of its forwards."""
+    """A network that notes its forwards: name and sequences, and what each was given."""
 
     network: object
     calls: List[tuple] = field(default_factory=list)
+    given: List[tuple] = field(default_factory=list)
 
     def __getattr__(self, name):
         attribute = getattr(self.network, name)
         if name not in ('video_velocity', 'action_velocity', 'write_video', 'write_actions'):
             return attribute
 
-        def counted(content, *rest):
+        def counted(content, steps, rotary, text, place):
             self.calls.append((name, content.shape[0]))
-            return attribute(content, *rest)
+            self.given.append((content[:1].clone(), list(steps), place.slots))
+            return attribute(content, steps, rotary, text, place)
         return counted
 
     @property
@@ -261,6 +265,61 @@ def test_what_is_imagined_follows_the_actions_and_begins_with_what_was_seen(netw
     rest = [ahead(session, 1, actions=real_actions(2, seed=seed)).before for seed in (1, 2)]
     assert not torch.equal(*rest)
     assert torch.equal(ahead(session, 2).before, real_latents(2)[:, :, 1:])
+
+
+@pytest.mark.parametrize('seen', [0, 1])
+def test_imagining_holds_what_was_seen_and_has_the_actions_before_the_video(network, seen):
+    session = make_session(network)
+    remember(session, 2)
+    frame, end = session.frame, session.memory.end
+    counted = session.network = Counted(network)
+    ahead(session, seen)
+    (actions, steps, slots), *imagining = counted.given[:1 + IMAGINE_STEPS]
+    assert torch.equal(actions, real_actions(frame) * session.channel_mask)
+    assert steps == [0.0, 0.0] and slots == slice(end, end + 8)
+    for (latents, steps, slots), time in zip(imagining, timesteps(IMAGINE_STEPS, 5.0)):
+        assert torch.equal(latents[:, :, :seen], real_latents(frame)[:, :, :seen])
+        assert steps == seen * [0.0] + (2 - seen) * [time] and slots == slice(end + 8, end + 16)
+    # Then the running chunk in the confirmed order, where the actions alone had been.
+    (latents, steps, slots), (actions, _, behind) = counted.given[3:5]
+    assert torch.equal(latents[:, :, :seen], real_latents(frame)[:, :, :seen])
+    assert steps == [0.0, 0.0] and slots == slice(end, end + 8)
+    assert torch.equal(actions, counted.given[0][0]) and behind == slice(end + 8, end + 16)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data(), memory_chunks=st.integers(1, 4), sampling=st.sampled_from(list(SAMPLINGS)))
+def test_whatever_was_predicted_aborted_saved_and_restored_leaves_no_trace(
+        network, data, memory_chunks, sampling):
+    session, reference = (
+        make_session(network, *SAMPLINGS[sampling], memory_chunks) for _ in range(2))
+    operations = st.sampled_from(
+        ['predict', 'grounded', 'ungrounded', 'abort', 'save', 'discard', 'commit', 'short'])
+    saved = None
+    for operation in data.draw(st.lists(operations, min_size=4, max_size=16)):
+        if operation == 'predict':
+            session.discard()
+            predict(session)
+        elif operation == 'grounded':
+            ahead(session, data.draw(st.integers(0, 2)))
+        elif operation == 'ungrounded':
+            session.discard()
+            ahead(session, data.draw(st.integers(0, 2)), predict(session))
+        elif operation == 'abort':
+            with pytest.raises(PredictionAborted):
+                ahead(session, 1, between_steps=Abort(data.draw(st.integers(0, 8))))
+        elif operation == 'save':
+            saved = session.save()
+        elif operation == 'discard':
+            if saved is not None and saved.frame == session.frame:
+                session.restore(saved)
+            session.discard()
+        else:
+            for each in (session, reference):
+                commit(each, 1 if operation == 'short' else 2)
+    assert_same_memory(remembered(session), remembered(reference))
+    session.discard()
+    assert_same_prediction(predict(session), predict(reference))
 
 
 def test_unused_channels_of_executing_actions_do_not_matter(network):
