@@ -15,7 +15,7 @@ from lingbot_va_ros.model.errors import CheckpointError
 from lingbot_va_ros.model.lerobot import find_parts
 from lingbot_va_ros.model.parts import part_mismatches
 from lingbot_va_ros.model.prompts import Prompts
-from lingbot_va_ros.model.transformer import Transformer
+from lingbot_va_ros.model.transformer import Network
 from lingbot_va_ros.model.views import latent_size
 from lingbot_va_ros.policy.actions import denormalise, normalise
 from lingbot_va_ros.policy.compatibility import policy_mismatches
@@ -61,7 +61,7 @@ class Engine:
     """
 
     def __init__(
-        self, network: Transformer, codec: VideoCodec, text_encoder: Prompts,
+        self, network: Network, codec: VideoCodec, text_encoder: Prompts,
         policy: PolicyFile, video: Sampling, action: Sampling, memory_chunks: int, seed: int,
     ):
         self.policy = policy

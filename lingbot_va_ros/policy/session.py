@@ -10,7 +10,7 @@ from torch import Tensor
 from lingbot_va_ros.model.memory import KVMemory, MemoryState, Place
 from lingbot_va_ros.model.positions import action_positions, rotary_table, video_positions
 from lingbot_va_ros.model.schedule import euler_step, nearest_index, noise_levels, timesteps
-from lingbot_va_ros.model.transformer import TextStates, Transformer
+from lingbot_va_ros.model.transformer import Network, TextStates
 from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.policy_file import Sampling
 
@@ -125,7 +125,7 @@ class Session:
     """
 
     def __init__(
-        self, network: Transformer, shape: ChunkShape, video: Sampling, action: Sampling,
+        self, network: Network, shape: ChunkShape, video: Sampling, action: Sampling,
         used_channels: Sequence[int], memory_chunks: int,
     ):
         self.network = network

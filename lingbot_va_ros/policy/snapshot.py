@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lingbot_va_ros.model.codec import StreamState, VideoCodec
-from lingbot_va_ros.model.transformer import Transformer
+from lingbot_va_ros.model.transformer import Network
 from lingbot_va_ros.policy.policy_file import PolicyFile
 from lingbot_va_ros.policy.session import Prediction, SessionState
 
@@ -37,7 +37,7 @@ class Snapshot:
     forecasts: Dict[int, Prediction]
 
 
-def identity_of(network: Transformer, codec: VideoCodec, policy: PolicyFile) -> str:
+def identity_of(network: Network, codec: VideoCodec, policy: PolicyFile) -> str:
     """
     Return a hash of what gives a memory its meaning: weights and the layout of inputs.
 
