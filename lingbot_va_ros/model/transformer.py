@@ -231,11 +231,35 @@ class Stream:
         return self.modality.out(modulated_norm(x, shift, scale, eps))
 
 
+@dataclass(frozen=True)
+class StreamTokens:
+    """
+    A modality's tokens of whole sequences: clean frames, then those of which the rest is wanted.
+
+    :param tokens: [B, F, T, features].
+    :param steps: the time step of each frame, [B, F] float.
+    :param rotary: [B or 1, F T, 1, D / 2], see `rotary_table`.
+    :param wanted: so many of the last frames are to have an output.
+    """
+
+    tokens: Tensor
+    steps: Tensor
+    rotary: Tensor
+    wanted: int
+
+
+# Takes (query, key, value) of the video tokens and of the action tokens, each [B, L, H, D], and
+# whether all outputs are wanted or only those of the wanted frames; returns [B, L', H D] of each.
+JointAttention = Callable[[tuple, tuple, bool], tuple]
+
+
 class Network(nn.Module, ABC):
     """
     What both networks have: a video stream that reads the text, and a stream for actions.
 
-    Holds no memory itself: every forward is handed the KV memory that it reads and writes.
+    Holds no memory itself: every forward is handed the KV memory that it reads and writes. Called
+    as a module it runs whole sequences of both modalities, as in training; what sees what is then
+    up to the attention that it is handed.
     """
 
     def __init__(self, config: TransformerConfig, attention: Attention):
@@ -320,6 +344,40 @@ class Network(nn.Module, ABC):
         self._run(self.action_stream, action_tokens(actions), steps, rotary, text, place,
                   output=False)
 
+    def forward(
+        self, video: StreamTokens, action: StreamTokens, embeddings: Tensor,
+        attend: JointAttention, read: Callable[[Tensor, Tensor, Tensor], Tensor],
+    ) -> tuple:
+        """
+        Run whole sequences, layer by layer in both streams.
+
+        :param embeddings: text, [B, T, text_dim].
+        :param read: the cross-attention: queries [B, L, H, D], keys and values [B, T, H, D].
+        :returns: outputs of the wanted frames, video and actions, each [B, wanted, T, features],
+            and the video tokens before the last block, [B, F, T, dim].
+        """
+        text, inputs = self.text_states(embeddings), (video, action)
+        streams = (self.video_stream, self.action_stream)
+        (x, x_embedding, x_time), (y, y_embedding, y_time) = (
+            stream.enter(given.tokens.to(self.dtype), given.steps)
+            for stream, given in zip(streams, inputs))
+        for index, (video_block, action_block) in enumerate(zip(*(s.blocks for s in streams))):
+            last = index == len(self.blocks) - 1
+            seen = attend(
+                video_block.queries_keys_values(x, x_time, video.rotary),
+                action_block.queries_keys_values(y, y_time, action.rotary), not last)
+            if last:
+                before = x
+                x, x_time, x_embedding = (
+                    part[:, -video.wanted:] for part in (x, x_time, x_embedding))
+                y, y_time, y_embedding = (
+                    part[:, -action.wanted:] for part in (y, y_time, y_embedding))
+            told = partial(_read, read, text.keys[index], text.values[index])
+            x = video_block.think(x, seen[0], x_time, told)
+            y = action_block.think(y, seen[1], y_time, told)
+        return (streams[0].leave(x, x_embedding, self.config.eps),
+                streams[1].leave(y, y_embedding, self.config.eps), before)
+
     def _run(
         self, stream: Stream, tokens: Tensor, steps: Sequence[float], rotary: Tensor,
         text: TextStates, place: Optional[Place], output: bool = True,
@@ -350,6 +408,12 @@ class Transformer(Network):
     def action_stream(self) -> Stream:
         """What action tokens run through."""
         return Stream(self.action, self.blocks, self.final_modulation)
+
+
+def _read(
+    read: Callable[[Tensor, Tensor, Tensor], Tensor], key: Tensor, value: Tensor, query: Tensor,
+) -> Tensor:
+    return read(query, key, value)
 
 
 def _alone(key: Tensor, value: Tensor) -> tuple:

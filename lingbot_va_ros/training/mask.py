@@ -1,0 +1,155 @@
+"""
+Which token of a training sequence sees which.
+
+A sequence holds each episode as clean history, and beside it places for noisy chunks. Chunk ids
+put both on one axis: the video of chunk i is 2i, its actions are 2i + 1.
+
+- Clean tokens see clean ones up to their own id.
+- Noisy tokens see clean ones before their own id, and noisy ones of their own noisy chunk and id.
+- For forward dynamics a place also holds its chunk's actions once more, given and clean. They see
+  clean tokens before their chunk and each other; the noisy video of the same noisy chunk sees
+  them, and thereby nothing that has seen its own clean video.
+- The window leaves out what a memory of as many chunks has evicted when the token is written; of
+  clean video: when it is committed (what a full memory holds while a chunk is imagined reaches
+  back further by the actions of one chunk).
+"""
+
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Callable, List, Tuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+from lingbot_va_ros.training.draws import NO_FRAME, Drawn
+
+CLEAN, NOISY, GIVEN, PADDING = range(4)
+NOWHERE = -1  # the noisy chunk of clean tokens, and of empty places
+FAR = 1 << 30
+
+# Attention of queries [B, Lq, H, D] over keys and values [B, Lk, H, D], to [B, Lq, H D].
+Masked = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """
+    What decides whom tokens see and who sees them; all of the same shape, int64.
+
+    :param copy: CLEAN, NOISY, GIVEN, or PADDING behind the end of an episode.
+    :param chunk: the chunk id.
+    :param place: the number of the noisy chunk, or NOWHERE.
+    :param nearest: how many ids back clean tokens are seen at the nearest.
+    :param farthest: and at the farthest.
+    :param guided: 1 where the given actions of the same noisy chunk are seen.
+    """
+
+    copy: Tensor
+    chunk: Tensor
+    place: Tensor
+    nearest: Tensor
+    farthest: Tensor
+    guided: Tensor
+
+    def __getitem__(self, index) -> 'Standing':
+        """Return the standing of some of the tokens."""
+        return Standing(*(getattr(self, field.name)[index] for field in fields(self)))
+
+
+def visible(query: Standing, key: Standing) -> Tensor:
+    """Return whether queries see keys, bool, of standings that can be broadcast."""
+    back = query.chunk - key.chunk
+    remembered = (key.copy == CLEAN) & (back >= query.nearest) & (back <= query.farthest)
+    beside = (query.place == key.place) & (key.copy != CLEAN)
+    own = (key.copy == query.copy) & (key.chunk == query.chunk)
+    given = (query.guided == 1) & (key.copy == GIVEN)
+    return remembered | (beside & (own | given))
+
+
+def standings(
+    drawn: Drawn, frames: Tensor, length: int, video_tokens: int, action_tokens: int, given: bool,
+) -> Tuple[Standing, Standing]:
+    """
+    Return where the clean tokens stand, and those at the places for noisy chunks.
+
+    Clean: the video of all frames, then the actions of all. Places: the video of all, the given
+    actions of all if there are such, the noisy actions of all.
+
+    :param frames: how many of the frames are there, [B].
+    :param length: F; `video_tokens` and `action_tokens` are those of a frame.
+    :param given: whether the places hold given actions.
+    """
+    device = drawn.chunk_frames.device
+    chunk_frames, window = drawn.chunk_frames[:, None], drawn.window_chunks[:, None]
+    farthest = 2 * window - 1
+
+    def stand(times: int, copy: Tensor, chunk: Tensor, *others: object) -> Standing:
+        parts = (torch.as_tensor(part, device=device).expand(chunk.shape)
+                 for part in (copy, chunk, *others))
+        return Standing(*(part.repeat_interleave(times, 1) for part in parts))
+
+    frame = torch.arange(length, device=device).expand(len(frames), -1)
+    copy = torch.where(frame < frames[:, None], CLEAN, PADDING)
+    reach = torch.where(copy == CLEAN, farthest, FAR)
+    chunk = 2 * (frame // chunk_frames)
+    clean = [
+        # A chunk's room is made before its first token is written.
+        stand(video_tokens, copy, chunk, NOWHERE, 0, reach - 1, 0),
+        stand(action_tokens, copy, chunk + 1, NOWHERE, 0, reach, 0)]
+
+    filled = drawn.noisy_frames != NO_FRAME
+    chunk = torch.where(filled, 2 * (drawn.noisy_frames // chunk_frames), 0)
+    guided = (drawn.forward_dynamics[:, None] & filled).long()
+    noisy = torch.full_like(chunk, NOISY)
+    places = [stand(video_tokens, noisy, chunk, drawn.noisy_chunks, 1, farthest - guided, guided)]
+    if given:
+        places.append(stand(
+            action_tokens, torch.full_like(chunk, GIVEN), chunk + 1, drawn.noisy_chunks, 2,
+            farthest, 0))
+    places.append(stand(action_tokens, noisy, chunk + 1, drawn.noisy_chunks, 1, farthest, 0))
+    return joined(clean), joined(places)
+
+
+def joined(parts: List[Standing]) -> Standing:
+    """Return standings [B, L] one behind the other."""
+    return Standing(*(torch.cat([getattr(part, field.name) for part in parts], 1)
+                      for field in fields(Standing)))
+
+
+def dense_attention(query: Standing, key: Standing) -> Masked:
+    """Return PyTorch's attention under a mask that is written out, [B, 1, Lq, Lk]."""
+    mask = visible(query[:, :, None], key[:, None])[:, None]
+    bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = functional.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias.to(q.dtype))
+        return out.transpose(1, 2).flatten(2)
+    return attend
+
+
+def block_attention(query: Standing, key: Standing) -> Masked:
+    """
+    Return PyTorch's flex_attention, which leaves out blocks of tokens that nobody sees.
+
+    On CUDA it is compiled; elsewhere it runs as written, and `dense_attention` is faster.
+    """
+    def mask(batch, _head, one, other):
+        return visible(query[batch, one], key[batch, other])
+
+    blocks = create_block_mask(
+        mask, query.chunk.shape[0], None, query.chunk.shape[1], key.chunk.shape[1],
+        device=query.chunk.device)
+    run = _compiled_flex() if query.chunk.device.type == 'cuda' else flex_attention
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = run(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), block_mask=blocks)
+        return out.transpose(1, 2).flatten(2)
+    return attend
+
+
+@lru_cache(maxsize=1)
+def _compiled_flex() -> Callable:
+    return torch.compile(flex_attention, dynamic=True)

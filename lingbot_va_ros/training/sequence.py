@@ -1,0 +1,219 @@
+"""
+One training forward over whole episodes: clean history and noisy chunks in one sequence.
+
+What a noisy chunk is predicted from is what `policy/session.py` would have in its memory: the
+tokens, positions and time steps are the same (`test/training/test_sequence.py` compares them).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Callable, Optional, Tuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lingbot_va_ros.model.positions import action_positions, rotary_table, video_positions
+from lingbot_va_ros.model.schedule import TIMESTEP_SCALE
+from lingbot_va_ros.model.transformer import (
+    Network, StreamTokens, action_tokens, cut_patches, join_patches)
+from lingbot_va_ros.training.draws import NO_FRAME, Drawn, Episodes
+from lingbot_va_ros.training.losses import (
+    EventHead, Losses, LossWeights, combined, event_loss, frame_errors, noised, velocity)
+from lingbot_va_ros.training.mask import (
+    Masked, Standing, block_attention, dense_attention, standings)
+
+# Makes the attention of queries over keys, where each stands; see `mask`.
+MakeAttention = Callable[[Standing, Standing], Masked]
+
+
+def training_losses(
+    network: Network, episodes: Episodes, drawn: Drawn, weights: LossWeights = LossWeights(),
+    event_head: Optional[EventHead] = None, attention: Optional[MakeAttention] = None,
+) -> Losses:
+    """
+    Return the losses of a batch, in one forward.
+
+    The network is called as a module, so that it may be wrapped or sharded.
+
+    :param episodes: on the network's device, as `drawn`.
+    :param event_head: with it the batch needs `events`.
+    :param attention: `dense_attention` (all but CUDA) or `block_attention` (CUDA) by default.
+    """
+    sequence = build_sequence(episodes, drawn)
+    video, action, history = run_sequence(network, episodes, drawn, sequence, attention)
+    places = drawn.noisy_frames
+    video_errors = frame_errors(video, velocity(
+        frames_at(episodes.latents, places), drawn.video_noise))
+    channels = list(episodes.channels)
+    action_errors = frame_errors(action[:, channels], velocity(
+        frames_at(episodes.actions, places), drawn.action_noise)[:, channels])
+    events = None
+    if event_head is not None:
+        if episodes.events is None:
+            raise ValueError('an event head needs episodes with events')
+        events = event_loss(
+            event_head(history[:, :episodes.latents.shape[2]]), episodes.events, episodes.frames)
+    return combined(
+        video_errors, (places != NO_FRAME) & ~drawn.clamped, drawn.forward_dynamics,
+        action_errors, places > 0, events, weights)
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """
+    The contents of one training sequence, F clean frames and M places, and their noise levels.
+
+    :param clean_video: [B, C, F, h, w]; `noisy_video` [B, C, M, h, w].
+    :param clean_actions: [B, Ca, F, N, 1]; `given_actions` and `noisy_actions` [B, Ca, M, N, 1],
+        the first None where no episode has forward dynamics.
+    :param clean_level: [B, F]; the clean actions have none.
+    :param video_level: [B, M], 0 where clamped; `action_level` likewise.
+    """
+
+    clean_video: Tensor
+    noisy_video: Tensor
+    clean_actions: Tensor
+    given_actions: Optional[Tensor]
+    noisy_actions: Tensor
+    clean_level: Tensor
+    video_level: Tensor
+    action_level: Tensor
+
+
+def build_sequence(episodes: Episodes, drawn: Drawn) -> Sequence:
+    """Put noise on the copies of an episode as it was drawn."""
+    latents, actions, places = episodes.latents, episodes.actions, drawn.noisy_frames
+    used = torch.zeros(actions.shape[1], device=actions.device)
+    used[list(episodes.channels)] = 1
+    used = used[:, None, None, None]  # [Ca, 1, 1, 1]
+    video_level = drawn.video_level.masked_fill(drawn.clamped, 0)
+    # The first frame of an episode has no action, and no noise stands for one.
+    action_level = drawn.action_level.masked_fill(places == 0, 0)
+    clean_video, clean_actions = latents, actions
+    if drawn.history_noise is not None:
+        clean_video = noised(latents, drawn.history_noise, drawn.history_level)
+    if drawn.action_history_noise is not None:
+        clean_actions = actions + used * drawn.action_history_noise
+        clean_actions[:, :, 0] = actions[:, :, 0]
+    return Sequence(
+        clean_video=clean_video,
+        noisy_video=noised(frames_at(latents, places), drawn.video_noise, video_level),
+        clean_actions=clean_actions,
+        given_actions=(frames_at(clean_actions, places)
+                       if bool(drawn.forward_dynamics.any()) else None),
+        noisy_actions=used * noised(
+            frames_at(actions, places), drawn.action_noise, action_level),
+        clean_level=drawn.history_level, video_level=video_level, action_level=action_level)
+
+
+def run_sequence(
+    network: Network, episodes: Episodes, drawn: Drawn, sequence: Sequence,
+    attention: Optional[MakeAttention] = None,
+) -> Tuple[Tensor, Tensor, Tensor]:
+    """
+    Run the network once over a sequence.
+
+    :returns: the velocities of noisy video [B, C, M, h, w] and noisy actions [B, Ca, M, N, 1], and
+        the video tokens before the last block, [B, F + M, T, dim].
+    """
+    config, device = network.config, sequence.clean_video.device
+    make = attention or (block_attention if device.type == 'cuda' else dense_attention)
+    frames, places = sequence.clean_video.shape[2], sequence.noisy_video.shape[2]
+    height, width = sequence.clean_video.shape[3:]
+    rows, columns = height // config.patch[1], width // config.patch[2]
+    per_frame, given = sequence.clean_actions.shape[3], sequence.given_actions is not None
+
+    index = torch.arange(frames, device=device).expand(len(drawn.offset), -1)
+    placed = drawn.noisy_frames.clamp(min=0)
+    turned = frames + int(drawn.offset.max())  # frames that the tables cover
+    video_table = rotary_table(
+        video_positions(turned, rows, columns, 0), config.head_dim, device)
+    action_table = rotary_table(
+        action_positions(turned, per_frame, 0), config.head_dim, device)
+
+    def rotary(table: Tensor, *parts: Tensor) -> Tensor:
+        by_frame = table.unflatten(0, (turned, -1))
+        return by_frame[torch.cat(parts, 1) + drawn.offset[:, None]].flatten(1, 2)
+
+    video = StreamTokens(
+        cut_patches(torch.cat((sequence.clean_video, sequence.noisy_video), 2), config.patch),
+        torch.cat((sequence.clean_level, sequence.video_level), 1) * TIMESTEP_SCALE,
+        rotary(video_table, index, placed), places)
+    contents = [sequence.clean_actions, sequence.given_actions, sequence.noisy_actions]
+    times = [torch.zeros_like(sequence.clean_level), torch.zeros_like(sequence.action_level),
+             sequence.action_level * TIMESTEP_SCALE]
+    action = StreamTokens(
+        action_tokens(torch.cat([part for part in contents if part is not None], 2)),
+        torch.cat(times if given else times[::2], 1),
+        rotary(action_table, index, *(1 + given) * (placed,)), places)
+    clean, standing = standings(
+        drawn, episodes.frames, frames, rows * columns, per_frame, given)
+    text, read = read_text(episodes.text, episodes.text_rows)
+    video_out, action_out, history = network(
+        video, action, text, _joint_attention(
+            clean, standing, frames * rows * columns, frames * per_frame,
+            places * rows * columns, places * per_frame, make), read)
+    shape = (*sequence.noisy_video.shape,)
+    return (join_patches(video_out, shape, config.patch),
+            action_out.permute(0, 3, 1, 2).unsqueeze(-1), history)
+
+
+def _joint_attention(
+    clean: Standing, standing: Standing, clean_video: int, clean_actions: int, noisy_video: int,
+    noisy_actions: int, make: MakeAttention,
+) -> Callable[[tuple, tuple, bool], tuple]:
+    """
+    Return the attention of both streams' tokens; the numbers are of tokens.
+
+    Clean tokens never look at places, so that they are attended to apart.
+    """
+    among_clean = make(clean, clean)
+    everything = Standing(*(
+        torch.cat(pair, 1) for pair in zip(vars(standing).values(), vars(clean).values())))
+    at_places = make(standing, everything)
+
+    def attend(video: tuple, action: tuple, all_wanted: bool) -> tuple:
+        history = [torch.cat((v[:, :clean_video], a[:, :clean_actions]), 1)
+                   for v, a in zip(video, action)]
+        beside = [torch.cat((v[:, clean_video:], a[:, clean_actions:]), 1)
+                  for v, a in zip(video, action)]
+        here = at_places(
+            beside[0], *(torch.cat(pair, 1) for pair in zip(beside[1:], history[1:])))
+        if not all_wanted:
+            return here[:, :noisy_video], here[:, -noisy_actions:]
+        past = among_clean(*history)
+        return (torch.cat((past[:, :clean_video], here[:, :noisy_video]), 1),
+                torch.cat((past[:, clean_video:], here[:, noisy_video:]), 1))
+    return attend
+
+
+def read_text(text: Tensor, rows: int) -> Tuple[Tensor, Masked]:
+    """
+    Return the text with its zero rows folded into one, and a cross-attention that makes up for it.
+
+    Zero rows all have the same keys and values, so that one that counts as many is the same.
+
+    :param text: [B, T, text_dim], zero behind each text's end.
+    :param rows: how many rows there are to be, at least T; further ones are zero.
+    """
+    used = text.abs().amax(-1) > 0  # [B, T]
+    length = used.sum(1)
+    longest = int(length.max())
+    kept = functional.pad(text[:, :longest], (0, 0, 0, 1))  # one row of zeros behind all
+    bias = torch.zeros(kept.shape[:2], device=text.device)
+    bias[:, :longest].masked_fill_(~used[:, :longest], -math.inf)
+    bias[:, longest] = torch.log((rows - length).float())
+
+    def read(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = functional.scaled_dot_product_attention(
+            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2),
+            attn_mask=bias[:, None, None].to(query.dtype))
+        return out.transpose(1, 2).flatten(2)
+    return kept, read
+
+
+def frames_at(content: Tensor, places: Tensor) -> Tensor:
+    """Return the frames [B, C, M, ...] of contents [B, C, F, ...] that lie at places [B, M]."""
+    batch = torch.arange(len(places), device=places.device)[:, None]
+    return content.movedim(2, 1)[batch, places.clamp(min=0)].movedim(1, 2)

@@ -1,0 +1,180 @@
+"""The training forward: the same numbers as the session's, and no look at what is to come."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lingbot_va_ros.model.config import TransformerConfig
+from lingbot_va_ros.model.mixture import make_network
+from lingbot_va_ros.policy.policy_file import Sampling
+from lingbot_va_ros.policy.session import ChunkShape, Session
+from lingbot_va_ros.training.draws import DrawSettings, Episodes, draw
+from lingbot_va_ros.training.sequence import build_sequence, run_sequence
+
+torch.set_num_threads(1)
+
+SHARED = TransformerConfig(
+    num_layers=3, heads=2, head_dim=24, ffn_dim=64, latent_channels=8, action_channels=5,
+    text_dim=16, time_frequencies=16)
+MIXTURE = replace(SHARED, action_hidden_dim=20)
+USED = (0, 2, 3)
+ROWS, COLUMNS = 4, 6  # latents of a picture: 6 tokens
+TEXT_ROWS = 12  # of which the second half is zero
+# Frames of an episode, frames of a chunk, actions of a frame.
+SIZES = [(6, 2, 4), (9, 3, 2)]
+
+
+def random(seed, *shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def network_of(config):
+    network, generator = make_network(config), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            weight.copy_(noise / weight.shape[-1] ** 0.5 if weight.dim() > 1
+                         else noise * 0.1 + name.endswith(('norm', 'norm.weight')))
+    return network.eval()
+
+
+def episodes_of(frames, actions, batch=1):
+    latents = random(1, batch, 8, frames, ROWS, COLUMNS)
+    executed = torch.zeros(batch, 5, frames, actions, 1)
+    executed[:, list(USED)] = random(2, batch, len(USED), frames, actions, 1)
+    executed[:, :, 0] = 0
+    text = random(3, batch, TEXT_ROWS, 16)
+    text[:, TEXT_ROWS // 2:] = 0
+    return Episodes(latents, executed, torch.full((batch,), frames), text, USED,
+                    text_rows=TEXT_ROWS)
+
+
+def settings_of(chunk, window, forward_dynamics):
+    return DrawSettings(
+        chunk_frames=(chunk, chunk), window_chunks=(window, window), noisy_history=0,
+        action_history_std=0, forward_dynamics=forward_dynamics)
+
+
+class Recorded:
+    """A network that keeps what a session asked of it, and what it answered."""
+
+    def __init__(self, network):
+        self.network, self.calls = network, []
+
+    def __getattr__(self, name):
+        attribute = getattr(self.network, name)
+        if not name.endswith('_velocity'):
+            return attribute
+
+        def recorded(content, steps, *rest):
+            velocity = attribute(content, steps, *rest)
+            self.calls.append((name, content, steps, velocity))
+            return velocity
+        return recorded
+
+
+def session_of(network, episodes, chunk, window):
+    actions = episodes.actions.shape[3]
+    session = Session(
+        network, ChunkShape(chunk, actions, ROWS, COLUMNS), Sampling(1, 5.0, 1.0),
+        Sampling(1, 1.0, 1.0), USED, window)
+    session.set_text(episodes.text)
+    return session
+
+
+def at_full_noise(drawn):
+    """Return what was drawn with the noise of a sampler's first step."""
+    ones = torch.ones_like(drawn.video_level)
+    return replace(drawn, video_level=ones, action_level=ones)
+
+
+def noise_at(noise, drawn, frames):
+    """Return the noise of some frames, [1, C, frames, ...]."""
+    places = [drawn.noisy_frames[0].tolist().index(frame) for frame in frames]
+    return noise[:, :, places]
+
+
+@pytest.mark.parametrize('window', [2, 8])
+@pytest.mark.parametrize('frames, chunk, actions', SIZES)
+@pytest.mark.parametrize('config', [SHARED, MIXTURE], ids=['shared', 'mixture'])
+def test_training_computes_what_the_session_does(config, frames, chunk, actions, window):
+    network, episodes = network_of(config), episodes_of(frames, actions)
+    drawn = at_full_noise(
+        draw(episodes, settings_of(chunk, window, 0), torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        video, action, _ = run_sequence(
+            network, episodes, drawn, build_sequence(episodes, drawn))
+    recorded = Recorded(network)
+    session = session_of(recorded, episodes, chunk, window)
+    for first in range(0, frames, chunk):
+        inside = range(first, first + chunk)
+        recorded.calls.clear()
+        session.predict(
+            noise_at(drawn.video_noise, drawn, inside),
+            noise_at(drawn.action_noise, drawn, inside), episodes.latents[:, :, :1])
+        (_, _, _, seen), _ = recorded.calls
+        assert (noise_at(video, drawn, inside) - seen).abs().max() < 1e-5
+        # The session's actions follow the video that it predicted, those of training the real
+        # one: its network is asked again with the real one in the memory.
+        session.discard()
+        answer = action_behind(network, session, episodes, drawn, inside)
+        assert (noise_at(action, drawn, inside) - answer).abs().max() < 1e-5
+        session.commit(episodes.latents[:, :, first:first + chunk],
+                       episodes.actions[:, :, first:first + chunk])
+
+
+@torch.inference_mode()
+def action_behind(network, session, episodes, drawn, inside):
+    """
+    Return the velocity of a chunk's actions with its real video in the session's memory.
+
+    The video is written as a commit would, room made first: in a full memory the video that a
+    session imagines sees the actions of the oldest chunk as well, which no clean video does.
+    """
+    memory, chunk = session.memory, len(inside)
+    mark = memory.mark()
+    memory.make_room(session.chunk_tokens)
+    place = memory.reserve(session.video_tokens)
+    network.write_video(
+        episodes.latents[:, :, inside.start:inside.stop], chunk * [0.0],
+        session._video_rotary(inside.start, chunk), session.text, place)
+    memory.keep(place, provisional=True)
+    noisy = noise_at(drawn.action_noise, drawn, inside) * session.channel_mask
+    steps = chunk * [1000.0]
+    if inside.start == 0:
+        noisy[:, :, 0], steps[0] = 0, 0.0
+    answer = network.action_velocity(
+        noisy, steps, session._action_rotary(inside.start, chunk), session.text,
+        memory.reserve(session.shape.action_tokens))
+    memory.rewind(mark)
+    return answer
+
+
+@pytest.mark.parametrize('clamped', [0, 1])
+@pytest.mark.parametrize('config', [SHARED, MIXTURE], ids=['shared', 'mixture'])
+def test_forward_dynamics_computes_what_the_session_imagines(config, clamped):
+    frames, chunk, actions = 6, 2, 4
+    network, episodes = network_of(config), episodes_of(frames, actions)
+    drawn = at_full_noise(
+        draw(episodes, settings_of(chunk, 2, 1), torch.Generator().manual_seed(0)))
+    given = drawn.noisy_frames % chunk < clamped
+    drawn = replace(drawn, clamped=given | (drawn.noisy_frames == 0))
+    with torch.no_grad():
+        video, _, _ = run_sequence(network, episodes, drawn, build_sequence(episodes, drawn))
+    recorded = Recorded(network)
+    session = session_of(recorded, episodes, chunk, 2)
+    for first in range(0, frames, chunk):
+        inside = range(first, first + chunk)
+        recorded.calls.clear()
+        count = max(clamped, 1 if first == 0 else 0)
+        noise = noise_at(drawn.video_noise, drawn, inside)
+        session.predict_ahead(
+            episodes.latents[:, :, first:first + count],
+            episodes.actions[:, :, first:first + chunk], None, 1, noise, noise,
+            noise_at(drawn.action_noise, drawn, inside))
+        imagined = recorded.calls[0]
+        assert imagined[2] == count * [0.0] + (chunk - count) * [1000.0]
+        assert (noise_at(video, drawn, inside) - imagined[3]).abs().max() < 1e-5
+        session.commit(episodes.latents[:, :, first:first + chunk],
+                       episodes.actions[:, :, first:first + chunk])
