@@ -32,7 +32,7 @@ def run_row(
     """
     Run one episode for each seed and hand over what became of it.
 
-    :param max_chunks: 0 for no limit; `time_limit` in s, 0 for the task's own.
+    :param max_chunks: 0 for the task's own limit; `time_limit` in s, 0 for none.
     :raises ValueError: see `run_episode`.
     """
     policy = engine.policy

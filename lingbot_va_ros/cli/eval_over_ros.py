@@ -23,10 +23,11 @@ from lingbot_va_ros.cli.steering import START_SECONDS, Operator
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.robot.mode import Mode as ArmMode
 from lingbot_va_ros.srv import ResetMemory
-from lingbot_va_ros.training.task_rules import instruction_of, midway_of, time_limit_of
+from lingbot_va_ros.training.task_rules import chunk_limit_of, instruction_of, midway_of
 
 HAND_OVER_SECONDS = 15.0
 AT_HOME = 0.02  # rad or m
+CHUNK_SECONDS = 30.0  # that a prediction may take on top of the latency that is asked for
 END_SECONDS = 30.0  # for a goal to end that has been cancelled, or whose time is over
 MAX_TRIES = 3  # of an episode that the mux broke off because something came too late
 LATE = ('silent for', 'too old')  # what the mux says then
@@ -44,7 +45,7 @@ def run_row(
     Run one episode for each seed and hand over what became of it.
 
     :param environment: of the processes; `logs` is the folder for what they print.
-    :param max_chunks: 0 for no limit; `time_limit` in s, 0 for the task's own.
+    :param max_chunks: 0 for the task's own limit; `time_limit` in s, 0 for none.
     :param policy: further parameters of policy_node.
     :returns: a line for each process that did not end well.
     :raises DemoFailed: a process fails, or something is not there in time.
@@ -88,6 +89,7 @@ class _Row:
         self._condition = condition
         self._progress = progress
         self._processes = processes
+        self._chunk_seconds = chunk_seconds_of(checkpoint)
         self._listener = Listener(node, checkpoint.policy.action_period)
         self._operator = Operator(node, executor, self._watch)
         self._tasks = ActionClient(node, RunTask, f'{POLICY}/run_task')
@@ -148,14 +150,16 @@ class _Row:
         self, seed: int, max_chunks: int, time_limit: float, holds: List[str],
     ) -> Outcome:
         operator, listener, condition = self._operator, self._listener, self._condition
-        limit = time_limit or time_limit_of(condition.task) * (1 + condition.latency_chunks)
+        chunks = max_chunks or chunk_limit_of(condition.task, self._chunk_seconds)
+        patience = time_limit or chunks * (
+            CHUNK_SECONDS + self._chunk_seconds * (1 + condition.latency_chunks))
         operator.wait_until(
             self._tasks.server_is_ready, START_SECONDS, f'the action {POLICY}/run_task')
         listener.forget()
         starved = listener.status.starved_ticks
         asked = self._tasks.send_goal_async(RunTask.Goal(
-            instruction=instruction_of(condition.task), timeout_seconds=limit,
-            max_chunks=max_chunks))
+            instruction=instruction_of(condition.task), timeout_seconds=time_limit,
+            max_chunks=chunks))
         operator.wait_until(asked.done, START_SECONDS, f'an answer of {POLICY}/run_task')
         goal = asked.result()
         if not goal.accepted:
@@ -167,7 +171,7 @@ class _Row:
             operator.wait_until(
                 lambda: result.done() or self._task_done() or self._taken_away() or (
                     reset_at and reset_at(self._counts(), listener.chunks_executed())),
-                limit + END_SECONDS, 'the end of the episode')
+                patience + END_SECONDS, 'the end of the episode')
             if result.done() or self._task_done() or self._taken_away():
                 break
             reset_at = None

@@ -29,7 +29,7 @@ from lingbot_va_ros.policy.plan import NANOSECONDS, continued, plan_from_actions
 from lingbot_va_ros.robot.action_map import ActionMap, make_action_map
 from lingbot_va_ros.sim.simulation import Simulation
 from lingbot_va_ros.training.seams import SeamFigures, seam_figures
-from lingbot_va_ros.training.task_rules import instruction_of, midway_of, time_limit_of
+from lingbot_va_ros.training.task_rules import chunk_limit_of, instruction_of, midway_of
 from lingbot_va_ros.training.virtual_arm import VirtualArm
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def run_episode(
     simulation: Optional[Simulation] = None,
 ) -> EpisodeResult:
     """
-    Run one episode until the task is done, its time is over or enough chunks were executed.
+    Run one episode until the task is done, enough chunks were executed or the time is over.
 
     The engine is reset before and left as the episode left it; its instruction changes.
 
@@ -96,8 +96,8 @@ def run_episode(
         `task_rules.midway_of`).
     :param latency_chunks: from the newest image to the chunk, in chunk lengths.
     :param instruction: empty or None takes the task's own.
-    :param time_limit: simulated seconds; None takes the task's own, longer by the latency.
-    :param max_chunks: None for no limit; the episode ends when the last one is executed.
+    :param time_limit: simulated seconds, waiting for predictions included; None for no limit.
+    :param max_chunks: the episode ends when so many are executed; None takes the task's own limit.
     :param simulation: reused and reset to the seed, so that it need not be built anew: the
         caller closes it. None builds one whose cameras have the policy's picture size.
     :raises ValueError: an unknown task, schedule or memory, a negative number, or an action that
@@ -113,8 +113,7 @@ def run_episode(
     try:
         episode = _Episode(
             engine, simulation, schedule, memory, latency_chunks,
-            time_limit_of(task) * (1 + latency_chunks) if time_limit is None else time_limit,
-            max_chunks)
+            time_limit, max_chunks)
         wall = time.monotonic()
         engine.set_instruction(instruction or instruction_of(task))
         engine.reset()
@@ -169,22 +168,23 @@ class _Episode:
 
     def __init__(
         self, engine: 'Engine', simulation: Simulation, schedule: str, memory: str,
-        latency_chunks: float, time_limit: float, max_chunks: Optional[int],
+        latency_chunks: float, time_limit: Optional[float], max_chunks: Optional[int],
     ):
         policy = engine.policy
         self.engine = engine
         self.simulation = simulation
         self.schedule = schedule
         self.memory = memory
-        self.max_chunks = max_chunks
         self.map: ActionMap = make_action_map(simulation.embodiment, policy)
         self.began_ns = simulation.time_ns
-        self.limit_ns = self.began_ns + round(time_limit * NANOSECONDS)
+        self.limit_ns = None if time_limit is None else (
+            self.began_ns + round(time_limit * NANOSECONDS))
         self.arm = VirtualArm(simulation, self._over)
         self.cameras = policy.cameras
         self.period = policy.action_period
         self.period_ns = round(self.period * NANOSECONDS)
         chunk_ns = policy.frames_per_chunk * policy.actions_per_frame * self.period_ns
+        self.max_chunks = max_chunks or chunk_limit_of(simulation.task, chunk_ns / NANOSECONDS)
         # Whole ticks: that is how often the arm looks for a new plan.
         ticks = math.ceil(latency_chunks * chunk_ns / self.arm.tick_ns - 1e-9)
         self.latency_ns = ticks * self.arm.tick_ns
@@ -204,10 +204,10 @@ class _Episode:
         return self.simulation.task_state.done or self._time_is_up()
 
     def _time_is_up(self) -> bool:
-        return self.simulation.time_ns >= self.limit_ns
+        return self.limit_ns is not None and self.simulation.time_ns >= self.limit_ns
 
     def _enough(self) -> bool:
-        return self.max_chunks is not None and self.chunks >= self.max_chunks
+        return self.chunks >= self.max_chunks
 
     @property
     def ended_by(self) -> str:

@@ -68,6 +68,10 @@ def test_the_arm_rests_for_the_latency_before_every_chunk(engine, table):
     assert with_latency.seconds - without.seconds == pytest.approx(3 * 0.5 * CHUNK, abs=0.07)
 
 
+def test_a_task_has_a_limit_of_its_own(engine, table):
+    assert episode(engine, table, max_chunks=None).chunks == 40 / CHUNK
+
+
 def test_the_time_limit_ends_an_episode(engine, table):
     result = episode(engine, table, max_chunks=None, time_limit=0.6)
     assert (result.chunks, result.ended_by) == (1, 'time limit')
@@ -133,8 +137,7 @@ def test_asynchronous_is_much_faster_where_predictions_take_long(engine, table):
     """N chunks take (1.9 N - 0.5) chunk lengths in turns and (N + 0.8) ahead."""
     seconds = {
         schedule: episode(
-            engine, table, schedule=schedule, latency_chunks=0.9, max_chunks=20,
-            time_limit=100.0).seconds
+            engine, table, schedule=schedule, latency_chunks=0.9, max_chunks=20).seconds
         for schedule in ('sync', 'async')}
     assert seconds['sync'] == pytest.approx((1.9 * 20 - 0.5) * CHUNK, abs=1.0)
     assert seconds['async'] == pytest.approx(20.8 * CHUNK, abs=0.1)
