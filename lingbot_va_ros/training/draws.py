@@ -224,25 +224,29 @@ def _noisy_rows(
     length: int, frames: int, forward_dynamics: bool, settings: DrawSettings,
     generator: torch.Generator,
 ) -> List[tuple]:
-    """Return (frame, number of the noisy chunk, clamped) of an episode's noisy places."""
+    """Return (frame, number of the noisy chunk, clamped) of the noisy places, in that order."""
     rows: List[tuple] = []
     number = 0
+
+    def order(row: tuple) -> tuple:
+        return row[0] // length, row[1], row[0]
+
     # A first chunk of one frame is the observed image alone: nothing of it is predicted.
     chunks = range(1 if length == 1 else 0, -(-frames // length))
     for _ in range(settings.replicas):
-        for place in torch.randperm(len(chunks), generator=generator).tolist():
-            chunk = chunks[place]
+        for drawn in torch.randperm(len(chunks), generator=generator).tolist():
+            chunk = chunks[drawn]
             inside = range(chunk * length, min(chunk * length + length, frames))
             if settings.noisy_frames is not None and (
                     len(rows) + len(inside) > settings.noisy_frames):
-                return rows
+                return sorted(rows, key=order)
             given = 0
             if forward_dynamics:
                 given = int(torch.randint(0, len(inside), (), generator=generator))
             given = max(given, 1 if chunk == 0 else 0)
             rows += [(frame, number, int(place < given)) for place, frame in enumerate(inside)]
             number += 1
-    return rows
+    return sorted(rows, key=order)
 
 
 def _moved(tensors: Tensors, device: torch.device) -> Tensors:

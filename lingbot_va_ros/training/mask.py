@@ -16,7 +16,7 @@ put both on one axis: the video of chunk i is 2i, its actions are 2i + 1.
 
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Callable, List, Tuple
+from typing import Callable, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -29,8 +29,11 @@ CLEAN, NOISY, GIVEN, PADDING = range(4)
 NOWHERE = -1  # the noisy chunk of clean tokens, and of empty places
 FAR = 1 << 30
 
-# Attention of queries [B, Lq, H, D] over keys and values [B, Lk, H, D], to [B, Lq, H D].
-Masked = Callable[[Tensor, Tensor, Tensor], Tensor]
+SEGMENT = 96  # queries that the dense attention looks for keys for at once
+
+# Attention of queries [B, Lq, H, D] over parts of keys and of values, each part [B, Lk, H, D]; to
+# [B, Lq, H D].
+Masked = Callable[[Tensor, Sequence[Tensor], Sequence[Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,16 @@ class Standing:
     """
     What decides whom tokens see and who sees them; all of the same shape, int64.
 
-    :param copy: CLEAN, NOISY, GIVEN, or PADDING behind the end of an episode.
     :param chunk: the chunk id.
+    :param copy: CLEAN, NOISY, GIVEN, or PADDING behind the end of an episode.
     :param place: the number of the noisy chunk, or NOWHERE.
     :param nearest: how many ids back clean tokens are seen at the nearest.
     :param farthest: and at the farthest.
     :param guided: 1 where the given actions of the same noisy chunk are seen.
     """
 
-    copy: Tensor
     chunk: Tensor
+    copy: Tensor
     place: Tensor
     nearest: Tensor
     farthest: Tensor
@@ -74,8 +77,8 @@ def standings(
     """
     Return where the clean tokens stand, and those at the places for noisy chunks.
 
-    Clean: the video of all frames, then the actions of all. Places: the video of all, the given
-    actions of all if there are such, the noisy actions of all.
+    Clean: the video and the actions of each frame. Places: of each the noisy video, the given
+    actions if there are such, the noisy actions.
 
     :param frames: how many of the frames are there, [B].
     :param length: F; `video_tokens` and `action_tokens` are those of a frame.
@@ -85,10 +88,12 @@ def standings(
     chunk_frames, window = drawn.chunk_frames[:, None], drawn.window_chunks[:, None]
     farthest = 2 * window - 1
 
-    def stand(times: int, copy: Tensor, chunk: Tensor, *others: object) -> Standing:
-        parts = (torch.as_tensor(part, device=device).expand(chunk.shape)
-                 for part in (copy, chunk, *others))
-        return Standing(*(part.repeat_interleave(times, 1) for part in parts))
+    def stand(times: int, chunk: Tensor, *others: object) -> Standing:
+        """Let as many tokens of each frame, or place, stand alike: [B, frames, times]."""
+        parts = {field.name: torch.as_tensor(part, device=device) for field, part in zip(
+            fields(Standing), (chunk, *others))}
+        return Standing(**{name: part.expand(chunk.shape)[..., None].expand(-1, -1, times)
+                           for name, part in parts.items()})
 
     frame = torch.arange(length, device=device).expand(len(frames), -1)
     copy = torch.where(frame < frames[:, None], CLEAN, PADDING)
@@ -96,56 +101,81 @@ def standings(
     chunk = 2 * (frame // chunk_frames)
     clean = [
         # A chunk's room is made before its first token is written.
-        stand(video_tokens, copy, chunk, NOWHERE, 0, reach - 1, 0),
-        stand(action_tokens, copy, chunk + 1, NOWHERE, 0, reach, 0)]
+        stand(video_tokens, chunk, copy, NOWHERE, 0, reach - 1, 0),
+        stand(action_tokens, chunk + 1, copy, NOWHERE, 0, reach, 0)]
 
     filled = drawn.noisy_frames != NO_FRAME
     chunk = torch.where(filled, 2 * (drawn.noisy_frames // chunk_frames), 0)
     guided = (drawn.forward_dynamics[:, None] & filled).long()
-    noisy = torch.full_like(chunk, NOISY)
-    places = [stand(video_tokens, noisy, chunk, drawn.noisy_chunks, 1, farthest - guided, guided)]
+    places = [
+        stand(video_tokens, chunk, NOISY, drawn.noisy_chunks, 1, farthest - guided, guided)]
     if given:
-        places.append(stand(
-            action_tokens, torch.full_like(chunk, GIVEN), chunk + 1, drawn.noisy_chunks, 2,
-            farthest, 0))
-    places.append(stand(action_tokens, noisy, chunk + 1, drawn.noisy_chunks, 1, farthest, 0))
-    return joined(clean), joined(places)
+        places.append(stand(action_tokens, chunk + 1, GIVEN, drawn.noisy_chunks, 2, farthest, 0))
+    places.append(stand(action_tokens, chunk + 1, NOISY, drawn.noisy_chunks, 1, farthest, 0))
+    return _by_frame(clean), _by_frame(places)
 
 
-def joined(parts: List[Standing]) -> Standing:
-    """Return standings [B, L] one behind the other."""
-    return Standing(*(torch.cat([getattr(part, field.name) for part in parts], 1)
-                      for field in fields(Standing)))
+def _by_frame(parts: Sequence[Standing]) -> Standing:
+    return Standing(*(
+        torch.cat([getattr(part, field.name) for part in parts], 2).flatten(1)
+        for field in fields(Standing)))
 
 
-def dense_attention(query: Standing, key: Standing) -> Masked:
-    """Return PyTorch's attention under a mask that is written out, [B, 1, Lq, Lk]."""
-    mask = visible(query[:, :, None], key[:, None])[:, None]
-    bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
+def dense_attention(query: Standing, keys: Sequence[Standing]) -> Masked:
+    """
+    Return PyTorch's attention under masks that are written out, [B, 1, Lq, Lk].
 
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = functional.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias.to(q.dtype))
-        return out.transpose(1, 2).flatten(2)
+    It goes through the queries in segments and leaves out keys before the first and behind the
+    last that one of a segment sees in any row, which of a causal mask is nearly half.
+    """
+    segments = []
+    for first in range(0, query.chunk.shape[1], SEGMENT):
+        inside = slice(first, first + SEGMENT)
+        masks, ranges = [], []
+        for key in keys:
+            mask = visible(query[:, inside, None], key[:, None])
+            seen = mask.flatten(0, 1).any(0).nonzero()
+            ends = slice(int(seen[0]), int(seen[-1]) + 1) if len(seen) else slice(0, 0)
+            masks.append(mask[..., ends])
+            ranges.append(ends)
+        mask = torch.cat(masks, -1)[:, None]
+        bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
+        segments.append((inside, ranges, bias))
+
+    def attend(q: Tensor, k: Sequence[Tensor], v: Sequence[Tensor]) -> Tensor:
+        out = []
+        for inside, ranges, bias in segments:
+            some_k, some_v = (
+                torch.cat([part[:, ends] for part, ends in zip(parts, ranges)], 1)
+                for parts in (k, v))
+            out.append(functional.scaled_dot_product_attention(
+                q[:, inside].transpose(1, 2), some_k.transpose(1, 2), some_v.transpose(1, 2),
+                attn_mask=bias.to(q.dtype)))
+        return torch.cat(out, 2).transpose(1, 2).flatten(2)
     return attend
 
 
-def block_attention(query: Standing, key: Standing) -> Masked:
+def block_attention(query: Standing, keys: Sequence[Standing]) -> Masked:
     """
     Return PyTorch's flex_attention, which leaves out blocks of tokens that nobody sees.
 
     On CUDA it is compiled; elsewhere it runs as written, and `dense_attention` is faster.
     """
+    every = Standing(*(torch.cat([getattr(key, field.name) for key in keys], 1)
+                       for field in fields(Standing)))
+
     def mask(batch, _head, one, other):
-        return visible(query[batch, one], key[batch, other])
+        return visible(query[batch, one], every[batch, other])
 
     blocks = create_block_mask(
-        mask, query.chunk.shape[0], None, query.chunk.shape[1], key.chunk.shape[1],
+        mask, query.chunk.shape[0], None, query.chunk.shape[1], every.chunk.shape[1],
         device=query.chunk.device)
     run = _compiled_flex() if query.chunk.device.type == 'cuda' else flex_attention
 
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = run(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), block_mask=blocks)
+    def attend(q: Tensor, k: Sequence[Tensor], v: Sequence[Tensor]) -> Tensor:
+        key, value = torch.cat(list(k), 1), torch.cat(list(v), 1)
+        out = run(q.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2),
+                  block_mask=blocks)
         return out.transpose(1, 2).flatten(2)
     return attend
 

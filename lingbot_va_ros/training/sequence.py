@@ -7,7 +7,7 @@ tokens, positions and time steps are the same (`test/training/test_sequence.py` 
 
 import math
 from dataclasses import dataclass
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch.nn import functional
 from lingbot_va_ros.model.positions import action_positions, rotary_table, video_positions
 from lingbot_va_ros.model.schedule import TIMESTEP_SCALE
 from lingbot_va_ros.model.transformer import (
-    Network, StreamTokens, action_tokens, cut_patches, join_patches)
+    JointAttention, Network, StreamTokens, action_tokens, cut_patches, join_patches)
 from lingbot_va_ros.training.draws import NO_FRAME, Drawn, Episodes
 from lingbot_va_ros.training.losses import (
     EventHead, Losses, LossWeights, combined, event_loss, frame_errors, noised, velocity)
@@ -24,7 +24,7 @@ from lingbot_va_ros.training.mask import (
     Masked, Standing, block_attention, dense_attention, standings)
 
 # Makes the attention of queries over keys, where each stands; see `mask`.
-MakeAttention = Callable[[Standing, Standing], Masked]
+MakeAttention = Callable[[Standing, Sequence[Standing]], Masked]
 
 
 def training_losses(
@@ -151,41 +151,51 @@ def run_sequence(
         drawn, episodes.frames, frames, rows * columns, per_frame, given)
     text, read = read_text(episodes.text, episodes.text_rows)
     video_out, action_out, history = network(
-        video, action, text, _joint_attention(
-            clean, standing, frames * rows * columns, frames * per_frame,
-            places * rows * columns, places * per_frame, make), read)
+        video, action, text,
+        _joint_attention(make(clean, [clean]), make(standing, [clean, standing]), frames, places,
+                         rows * columns, per_frame), read)
     shape = (*sequence.noisy_video.shape,)
     return (join_patches(video_out, shape, config.patch),
             action_out.permute(0, 3, 1, 2).unsqueeze(-1), history)
 
 
 def _joint_attention(
-    clean: Standing, standing: Standing, clean_video: int, clean_actions: int, noisy_video: int,
-    noisy_actions: int, make: MakeAttention,
-) -> Callable[[tuple, tuple, bool], tuple]:
+    among_clean: Masked, at_places: Masked, frames: int, places: int, video_tokens: int,
+    action_tokens: int,
+) -> JointAttention:
     """
-    Return the attention of both streams' tokens; the numbers are of tokens.
+    Return the attention of both streams' tokens, over F clean frames and M places.
 
-    Clean tokens never look at places, so that they are attended to apart.
+    Clean tokens never look at places, so that they are attended to apart; `video_tokens` and
+    `action_tokens` are those of a frame.
     """
-    among_clean = make(clean, clean)
-    everything = Standing(*(
-        torch.cat(pair, 1) for pair in zip(vars(standing).values(), vars(clean).values())))
-    at_places = make(standing, everything)
+    def by_frame(video: Tensor, action: Tensor) -> tuple:
+        """Return the clean tokens frame by frame, and those at the places, [B, L, H, D]."""
+        video = video.unflatten(1, (-1, video_tokens))  # [B, F + M, T, H, D]
+        action = action.unflatten(1, (-1, action_tokens))
+        return (
+            torch.cat((video[:, :frames], action[:, :frames]), 2).flatten(1, 2),
+            torch.cat((video[:, frames:], *action[:, frames:].split(places, 1)), 2).flatten(1, 2))
 
     def attend(video: tuple, action: tuple, all_wanted: bool) -> tuple:
-        history = [torch.cat((v[:, :clean_video], a[:, :clean_actions]), 1)
-                   for v, a in zip(video, action)]
-        beside = [torch.cat((v[:, clean_video:], a[:, clean_actions:]), 1)
-                  for v, a in zip(video, action)]
-        here = at_places(
-            beside[0], *(torch.cat(pair, 1) for pair in zip(beside[1:], history[1:])))
+        query, key, value = (by_frame(*pair) for pair in zip(video, action))
+        here = at_places(query[1], key, value).unflatten(1, (places, -1))  # [B, M, tokens, H D]
+        here_video, *here_actions = (
+            part.flatten(1, 2) for part in _split(here, video_tokens, action_tokens))
         if not all_wanted:
-            return here[:, :noisy_video], here[:, -noisy_actions:]
-        past = among_clean(*history)
-        return (torch.cat((past[:, :clean_video], here[:, :noisy_video]), 1),
-                torch.cat((past[:, clean_video:], here[:, noisy_video:]), 1))
+            return here_video, here_actions[-1]
+        past = among_clean(query[0], key[:1], value[:1]).unflatten(1, (frames, -1))
+        past_video, past_actions = (
+            part.flatten(1, 2) for part in _split(past, video_tokens, action_tokens))
+        return (torch.cat((past_video, here_video), 1),
+                torch.cat((past_actions, *here_actions), 1))
     return attend
+
+
+def _split(by_frame: Tensor, video_tokens: int, action_tokens: int) -> Sequence[Tensor]:
+    """Split the tokens of each frame, [B, F, tokens, ...], into video and actions."""
+    actions = (by_frame.shape[2] - video_tokens) // action_tokens
+    return by_frame.split((video_tokens, *actions * (action_tokens,)), 2)
 
 
 def read_text(text: Tensor, rows: int) -> Tuple[Tensor, Masked]:
