@@ -128,6 +128,7 @@ class Counted:
     network: object
     calls: List[tuple] = field(default_factory=list)
     given: List[tuple] = field(default_factory=list)
+    seen: List[int] = field(default_factory=list)  # tokens that each attended to
 
     def __getattr__(self, name):
         attribute = getattr(self.network, name)
@@ -137,6 +138,7 @@ class Counted:
         def counted(content, steps, rotary, text, place):
             self.calls.append((name, content.shape[0]))
             self.given.append((content[:1].clone(), list(steps), place.slots))
+            self.seen.append(place.slots.stop - place.first)
             return attribute(content, steps, rotary, text, place)
         return counted
 
@@ -285,6 +287,20 @@ def test_imagining_holds_what_was_seen_and_has_the_actions_before_the_video(netw
     assert torch.equal(latents[:, :, :seen], real_latents(frame)[:, :, :seen])
     assert steps == [0.0, 0.0] and slots == slice(end, end + 8)
     assert torch.equal(actions, counted.given[0][0]) and behind == slice(end + 8, end + 16)
+
+
+@pytest.mark.parametrize('predicted', [False, True])
+@pytest.mark.parametrize('frames', [1, 2])
+def test_a_chunk_is_remembered_from_what_its_prediction_saw(network, predicted, frames):
+    """What a whole chunk displaces is gone before its first token is written."""
+    session = make_session(network, memory_chunks=3)
+    remember(session, 4)
+    if predicted:
+        predict(session)
+    counted = session.network = Counted(network)
+    commit(session, frames)
+    # Two older chunks of 16 tokens, then 4 video and 4 action tokens for each frame.
+    assert counted.seen == [32 + 4 * frames, 32 + 8 * frames]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
