@@ -60,7 +60,7 @@ def training_losses(
 
 
 @dataclass(frozen=True)
-class Sequence:
+class TrainingSequence:
     """
     The contents of one training sequence, F clean frames and M places, and their noise levels.
 
@@ -81,7 +81,7 @@ class Sequence:
     action_level: Tensor
 
 
-def build_sequence(episodes: Episodes, drawn: Drawn) -> Sequence:
+def build_sequence(episodes: Episodes, drawn: Drawn) -> TrainingSequence:
     """Put noise on the copies of an episode as it was drawn."""
     latents, actions, places = episodes.latents, episodes.actions, drawn.noisy_frames
     used = torch.zeros(actions.shape[1], device=actions.device)
@@ -96,7 +96,7 @@ def build_sequence(episodes: Episodes, drawn: Drawn) -> Sequence:
     if drawn.action_history_noise is not None:
         clean_actions = actions + used * drawn.action_history_noise
         clean_actions[:, :, 0] = actions[:, :, 0]
-    return Sequence(
+    return TrainingSequence(
         clean_video=clean_video,
         noisy_video=noised(frames_at(latents, places), drawn.video_noise, video_level),
         clean_actions=clean_actions,
@@ -108,7 +108,7 @@ def build_sequence(episodes: Episodes, drawn: Drawn) -> Sequence:
 
 
 def run_sequence(
-    network: Network, episodes: Episodes, drawn: Drawn, sequence: Sequence,
+    network: Network, episodes: Episodes, drawn: Drawn, sequence: TrainingSequence,
     attention: Optional[MakeAttention] = None,
 ) -> Tuple[Tensor, Tensor, Tensor]:
     """
