@@ -9,17 +9,21 @@ import sys
 import threading
 import time
 
+from action_msgs.msg import GoalStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from lingbot_va_ros.action import RunTask
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.nodes.image_conversion import from_rgb
+from lingbot_va_ros.policy.plan import Plan
 from lingbot_va_ros.robot.embodiment import load_embodiment
-from lingbot_va_ros.srv import ResetMemory, SetInstruction
+from lingbot_va_ros.srv import LoadMemory, ResetMemory, SaveMemory, SetInstruction
 import numpy as np
 import pytest
 from rcl_interfaces.srv import SetParameters
 import rclpy
+from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -552,6 +556,230 @@ def test_deactivate_sends_a_stop_and_keeps_the_memory(active):
     assert active.status.memory_frames >= frames > 0
 
 
+# Asynchronous
+
+
+def motion_of(plan):
+    """Return a published plan as one that can be sampled."""
+    stamp = nanoseconds(plan.header.stamp)
+    times = [stamp + p.time_from_start.sec * NS + p.time_from_start.nanosec for p in plan.points]
+    return Plan(np.array(times), np.array([p.positions for p in plan.points]),
+                np.array([p.velocities for p in plan.points]))
+
+
+@pytest.mark.parametrize('schedule', ['async', 'async_ungrounded'])
+def test_an_asynchronous_policy_never_stops_between_chunks(
+        world, untrained_checkpoint, schedule):
+    world.set(checkpoint=str(untrained_checkpoint), schedule=schedule, instruction='go')
+    assert world.change(Transition.TRANSITION_CONFIGURE)
+    first, before = len(world.plans), len(world.chunks)
+    assert world.change(Transition.TRANSITION_ACTIVATE)
+
+    def joined():
+        """Count the newest chunks that began one period after the one before them."""
+        count = 0
+        for one, next_one in zip(world.chunks[before:], world.chunks[before + 1:]):
+            due = nanoseconds(one.header.stamp) + len(one.trajectory.points) * NS // 10
+            count = count + 1 if nanoseconds(next_one.header.stamp) == due else 0
+        return count
+
+    wait_for(lambda: joined() >= 3, 'three chunks without a stop between them', 60.0)
+    newest, plans = world.chunks[-1], world.plans[first:]
+    assert newest.grounded == (schedule == 'async') and world.status.memory_frames > 0
+    # It was predicted before the chunk before it was over.
+    assert nanoseconds(newest.observation_stamp) < nanoseconds(newest.header.stamp) - NS // 2
+    # A plan that replaces another goes on where and as fast as that one would have.
+    for one, next_one in zip(plans, plans[1:]):
+        stamp = nanoseconds(next_one.header.stamp)
+        if stamp - nanoseconds(one.header.stamp) > NS // 20:
+            continue  # the machine was busy: nobody would have followed the older one so long
+        (q, v), (q_next, v_next) = (motion_of(m).sample(stamp + NS // 25) for m in (one, next_one))
+        np.testing.assert_allclose(q_next, q, atol=0.05)
+        np.testing.assert_allclose(v_next, v, atol=1.0)
+
+
+def test_a_prediction_that_is_late_is_counted_and_leaves_no_action_out(
+        world, untrained_checkpoint):
+    world.set(checkpoint=str(untrained_checkpoint), schedule='async', instruction='go')
+    assert world.change(Transition.TRANSITION_CONFIGURE)
+    assert world.set(padded_latency=2.0)[0].successful
+    before = len(world.chunks)
+    assert world.change(Transition.TRANSITION_ACTIVATE)
+    wait_for(lambda: len(world.chunks) >= before + 2, 'two chunks')
+    one, late = world.chunks[before:before + 2]
+    end = nanoseconds(one.header.stamp) + (len(one.trajectory.points) - 1) * NS // 10
+    assert nanoseconds(late.header.stamp) > end + NS // 2 and late.inference_seconds > 1.9
+    wait_for(lambda: world.status.starved_ticks > 20, 'starved ticks')
+    resting = [motion_of(plan) for plan in world.plans
+               if end + NS // 10 < nanoseconds(plan.header.stamp) < end + NS // 2]
+    assert resting and all(not plan.velocities.any() for plan in resting)
+    np.testing.assert_allclose(
+        resting[0].positions[-1], one.trajectory.points[-1].positions, atol=1e-6)
+
+
+# Snapshots of the memory
+
+
+@pytest.fixture
+def modes(world):
+    """Publish who has the arm."""
+    publisher = world.node.create_publisher(ControlMode, 'control_mode', qos.LATCHED)
+    yield lambda mode: publisher.publish(ControlMode(mode=mode))
+    world.node.destroy_publisher(publisher)
+
+
+def save(world, name):
+    return world.call(SaveMemory, 'save_memory', SaveMemory.Request(name=name))
+
+
+def load(world, name):
+    return world.call(LoadMemory, 'load_memory', LoadMemory.Request(name=name))
+
+
+def test_a_loaded_memory_gives_the_chunk_that_the_saved_one_gave(modes, configured):
+    world = configured
+    modes(ControlMode.POLICY)
+    world.instruct('go')
+    assert world.change(Transition.TRANSITION_ACTIVATE)
+    wait_for(lambda: world.status.memory_frames > 0, 'a memory')
+    refused = load(world, 'here')
+    assert not refused.success and 'control_mode is POLICY' in refused.message
+    modes(ControlMode.HOLD)
+    world.wait_mode(PolicyStatus.HOLDING, 'HOLD')
+    saved = save(world, 'here')
+    assert saved.success and saved.frames == world.status.memory_frames > 0
+    before = len(world.chunks)
+    modes(ControlMode.POLICY)
+    wait_for(lambda: len(world.chunks) >= before + 2, 'two more chunks')
+    modes(ControlMode.HOLD)
+    world.wait_mode(PolicyStatus.HOLDING, 'HOLD')
+    world.instruct('something else')
+    loaded = load(world, 'here')
+    assert loaded.success and (loaded.frames, loaded.epoch) == (saved.frames, 2)
+    wait_for(lambda: (world.status.epoch, world.status.instruction) == (2, 'go'), 'the epoch')
+    told = len(world.chunks)
+    modes(ControlMode.POLICY)
+    again = wait_for(lambda: world.chunks[told:], 'a chunk')[0]
+    assert (again.epoch, again.chunk_id) == (2, 0)
+    np.testing.assert_array_equal(
+        [point.positions for point in again.trajectory.points],
+        [point.positions for point in world.chunks[before].trajectory.points])
+
+
+def test_memories_are_saved_while_a_chunk_is_computed_for_several_callers_at_once(active):
+    active.set(padded_latency=20.0)
+    wait_for(lambda: active.status.memory_frames > 0, 'a memory')
+    client = active.node.create_client(SaveMemory, f'{NODE}/save_memory')
+    assert client.wait_for_service(DEADLINE)
+    asked = time.monotonic()
+    futures = [client.call_async(SaveMemory.Request(name=f'memory_{i % 3}')) for i in range(6)]
+    wait_for(lambda: all(future.done() for future in futures), 'six answers', 5.0)
+    assert time.monotonic() - asked < 5.0 < 20.0
+    assert all(future.result().success for future in futures)
+    assert all(future.result().frames == active.status.memory_frames for future in futures)
+    refused = save(active, 'no name')
+    assert not refused.success and "name 'no name'" in refused.message
+    active.set(padded_latency=0.0)
+    active.node.destroy_client(client)
+
+
+def test_without_a_configuration_there_is_no_memory_to_save_or_load(world):
+    for answer in (save(world, 'here'), load(world, 'here')):
+        assert not answer.success and 'unconfigured' in answer.message
+
+
+def test_an_inactive_policy_saves_and_loads(configured):
+    saved, loaded = save(configured, 'empty'), load(configured, 'empty')
+    assert saved.success and saved.frames == 0
+    assert loaded.success and (loaded.frames, loaded.epoch) == (0, 2)
+    missing = load(configured, 'nothing')
+    assert not missing.success and missing.epoch == 2
+    assert "no snapshot 'nothing'; there are: empty" in missing.message
+
+
+# Tasks
+
+
+@pytest.fixture
+def tasks(world):
+    """A client of run_task that collects the feedback."""
+    client = ActionClient(world.node, RunTask, f'{NODE}/run_task')
+    assert client.wait_for_server(DEADLINE)
+    client.heard = []
+
+    def send(**goal):
+        future = client.send_goal_async(
+            RunTask.Goal(**goal), feedback_callback=lambda m: client.heard.append(m.feedback))
+        wait_for(future.done, 'an answer to the goal')
+        return future.result()
+
+    client.send = send
+    yield client
+    client.destroy()
+
+
+def result_of(handle, deadline=DEADLINE):
+    future = handle.get_result_async()
+    wait_for(future.done, 'the result', deadline)
+    return future.result().status, future.result().result
+
+
+def test_a_goal_while_inactive_is_rejected(configured, tasks):
+    assert not tasks.send(instruction='go').accepted
+
+
+def test_a_task_runs_so_many_chunks_from_a_new_epoch_and_then_the_policy_rests(active, tasks):
+    before = len(active.chunks)
+    handle = tasks.send(instruction='open the box', max_chunks=2)
+    assert handle.accepted
+    status, result = result_of(handle)
+    assert (status, result.outcome) == (GoalStatus.STATUS_SUCCEEDED, RunTask.Result.CHUNK_LIMIT)
+    assert result.chunks == 2 and result.seconds > 2.0
+    assert [c.chunk_id for c in active.chunks[before:] if c.epoch == 2] == [0, 1]
+    told = [(f.chunks, f.memory_frames) for f in tasks.heard]
+    assert told == sorted(told) and {0, 1} <= {chunks for chunks, _ in told}
+    active.wait_mode(PolicyStatus.IDLE, 'CHUNK_LIMIT')
+    before = len(active.chunks)
+    for plan in active.new_plans(60):
+        assert is_stop(plan)
+    assert len(active.chunks) == before
+    active.instruct('go on')
+    wait_for(lambda: len(active.chunks) > before, 'a chunk')
+    assert active.status.epoch == 2 and active.status.instruction == 'go on'
+
+
+def test_a_task_ends_by_timeout_by_a_newer_goal_and_by_cancel(active, tasks):
+    handle = tasks.send(instruction='one', keep_memory=True, timeout_seconds=0.5)
+    status, result = result_of(handle)
+    assert (status, result.outcome) == (GoalStatus.STATUS_SUCCEEDED, RunTask.Result.TIMEOUT)
+    assert 0.5 <= result.seconds < 5.0 and active.status.epoch == 1
+    older = tasks.send(instruction='two')
+    newer = tasks.send(instruction='three')
+    status, result = result_of(older)
+    assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, RunTask.Result.PREEMPTED)
+    wait_for(lambda: active.status.instruction == 'three', 'the newer instruction')
+    cancelled = newer.cancel_goal_async()
+    wait_for(cancelled.done, 'an answer to the cancellation')
+    status, result = result_of(newer)
+    assert (status, result.outcome) == (GoalStatus.STATUS_CANCELED, RunTask.Result.CANCELED)
+    active.wait_mode(PolicyStatus.IDLE, 'CANCELED')
+
+
+@pytest.mark.parametrize('how', ['mode', 'deactivate'])
+def test_a_task_is_aborted_when_the_arm_is_taken_away(active, modes, tasks, how):
+    modes(ControlMode.POLICY)
+    before = len(active.chunks)
+    handle = tasks.send(instruction='go')
+    wait_for(lambda: len(active.chunks) > before, 'a chunk')
+    if how == 'mode':
+        modes(ControlMode.STOPPED)
+    else:
+        assert active.change(Transition.TRANSITION_DEACTIVATE)
+    status, result = result_of(handle)
+    assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, RunTask.Result.STOPPED)
+    assert ('STOPPED' if how == 'mode' else 'inactive') in result.message
+
+
 # The process
 
 
@@ -632,10 +860,12 @@ def test_services_answer_while_the_checkpoint_loads(spinning, tmp_path, untraine
             transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
         world.wait_mode(PolicyStatus.LOADING)
         state = world.call(GetState, 'get_state', GetState.Request(), 5.0).current_state.id
+        refused = save(world, 'early')
         answer = world.reset()
         assert not loading.done(), 'loading was over before the services could be tried'
         assert state == State.TRANSITION_STATE_CONFIGURING
         assert answer.success and answer.forgotten_frames == 0 and answer.epoch == 2
+        assert not refused.success and 'configuring' in refused.message
         wait_for(loading.done, 'configure', 120.0)
         assert loading.result().success
 
