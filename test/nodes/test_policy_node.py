@@ -206,7 +206,8 @@ def world(running):
         world.change(Transition.TRANSITION_CLEANUP)
     results = world.set(
         checkpoint='', policy_config='', embodiment='sim_left', instruction='',
-        executed_source='plan', max_camera_age=0.5, schedule='sync', padded_latency=0.0)
+        executed_source='plan', max_camera_age=0.5, max_camera_skew=0.1, schedule='sync',
+        padded_latency=0.0)
     assert all(result.successful for result in results)
     assert world.state() == State.PRIMARY_STATE_UNCONFIGURED
 
@@ -570,7 +571,8 @@ def motion_of(plan):
 @pytest.mark.parametrize('schedule', ['async', 'async_ungrounded'])
 def test_an_asynchronous_policy_never_stops_between_chunks(
         world, untrained_checkpoint, schedule):
-    world.set(checkpoint=str(untrained_checkpoint), schedule=schedule, instruction='go')
+    world.set(checkpoint=str(untrained_checkpoint), schedule=schedule, instruction='go',
+              max_camera_age=5.0, max_camera_skew=1.0)  # however busy this machine is
     assert world.change(Transition.TRANSITION_CONFIGURE)
     first, before = len(world.plans), len(world.chunks)
     assert world.change(Transition.TRANSITION_ACTIVATE)
