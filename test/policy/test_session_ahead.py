@@ -171,7 +171,7 @@ def run(session, schedule, chunks):
 # Far beyond the window of three chunks, with chunks that were cut off among them.
 @pytest.mark.parametrize('sampling', SAMPLINGS)
 @pytest.mark.parametrize('schedule', ['async', 'async_ungrounded'])
-@pytest.mark.parametrize('chunks', [1, 2, 4, 9])
+@pytest.mark.parametrize('chunks', [2, 9])
 def test_the_confirmed_memory_is_the_same_in_every_schedule(network, sampling, schedule, chunks):
     sync = run(make_session(network, *SAMPLINGS[sampling], memory_chunks=3), 'sync', chunks)
     other = run(make_session(network, *SAMPLINGS[sampling], memory_chunks=3), schedule, chunks)
