@@ -12,7 +12,9 @@ COMMANDS = {
     'eval': 'measure success, time and smoothness over seeds, schedules, memories, latencies',
     'imagine': 'imagine a video and actions from still images, open loop',
     'serve': 'serve a checkpoint to the public websocket clients',
+    'train': 'train a small checkpoint from nothing: data, codec, transformer',
     'check': 'check checkpoint, policy file, embodiment and the running graph before it moves',
+    'bench': 'measure the engine, a peer beside it, and the ROS path',
 }
 
 

@@ -1,0 +1,96 @@
+"""
+Three cameras and two arms for the benchmark: images at a rate or once, joints where told to be.
+
+A process of its own, as a robot's drivers are: `python -m lingbot_va_ros.cli.bench_cameras`.
+"""
+
+import sys
+
+import numpy as np
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from lingbot_va_ros.nodes import qos
+from lingbot_va_ros.nodes.image_conversion import from_rgb
+from lingbot_va_ros.nodes.policy_messages import nanoseconds_of
+from lingbot_va_ros.nodes.run import run_node
+from lingbot_va_ros.robot.embodiment import load_embodiment
+
+NAME, EMBODIMENT, POLICY = 'bench_cameras', 'sim_dual', 'lingbot_va_policy'
+RATE = 30.0  # Hz, of each camera
+JOINT_RATE = 50.0  # Hz
+SIZE = (480, 640)
+
+
+class BenchCameras(Node):
+    """Publishes images and joint states; `~/stream` starts and stops, `~/once` sends one each."""
+
+    def __init__(self):
+        super().__init__(NAME)
+        embodiment = load_embodiment(EMBODIMENT)
+        picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+        self._image: Image = from_rgb(picture)
+        self._cameras = [
+            self.create_publisher(Image, source.topic, qos.SENSOR)
+            for source in embodiment.cameras.values()]
+        self._joints = JointState(
+            name=list(embodiment.joints), position=[float(value) for value in embodiment.home])
+        self._joints_out = self.create_publisher(JointState, 'joint_states', qos.SENSOR)
+        self._streaming, self._sent = False, 0
+        self.create_subscription(
+            JointTrajectory, f'{POLICY}/joint_trajectory', self._on_plan, qos.COMMAND)
+        self.create_service(SetBool, '~/stream', self._on_stream)
+        self.create_service(Trigger, '~/once', self._on_once)
+        self.create_timer(1.0 / RATE, self._tick)
+        self.create_timer(1.0 / JOINT_RATE, self._publish_joints)
+
+    def close(self) -> bool:
+        """Return that nothing else runs."""
+        return True
+
+    def _on_plan(self, message: JointTrajectory) -> None:
+        """Be where the plan says, at once: an arm without inertia."""
+        if message.points:
+            self._joints.name = message.joint_names
+            self._joints.position = message.points[0].positions
+
+    def _on_stream(self, request, response):
+        """Start or stop; the answer to a stop says how many images each camera has sent."""
+        if request.data:
+            self._sent = 0
+        self._streaming = request.data
+        response.success, response.message = True, str(self._sent)
+        return response
+
+    def _on_once(self, _request, response):
+        """Send one image of each camera; the answer holds their stamp in nanoseconds."""
+        stamp = self._publish_images()
+        response.success, response.message = True, str(nanoseconds_of(stamp))
+        return response
+
+    def _tick(self) -> None:
+        if self._streaming:
+            self._sent += 1
+            self._publish_images()
+
+    def _publish_images(self):
+        stamp = self.get_clock().now().to_msg()
+        self._image.header.stamp = stamp
+        for publisher in self._cameras:
+            publisher.publish(self._image)
+        return stamp
+
+    def _publish_joints(self) -> None:
+        self._joints.header.stamp = self.get_clock().now().to_msg()
+        self._joints_out.publish(self._joints)
+
+
+def main(args=None) -> None:
+    """Run the node until SIGINT or SIGTERM."""
+    sys.exit(run_node(BenchCameras, args))
+
+
+if __name__ == '__main__':
+    main()

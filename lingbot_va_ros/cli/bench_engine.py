@@ -1,0 +1,228 @@
+"""Time the engine's forwards and chunks, memory empty and full, a peer in turns with it."""
+
+import statistics
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional
+
+import torch
+from torch import Tensor
+
+from lingbot_va_ros.cli.bench_floor import Rates, chunk_seconds
+from lingbot_va_ros.cli.bench_peer import AGREEMENT, Peer, drawn_noise
+from lingbot_va_ros.cli.bench_session import (
+    PeakMemory, encode_chunk, fill_memory, make_network, make_session, make_stream, part_bytes)
+from lingbot_va_ros.cli.bench_settings import Setting
+from lingbot_va_ros.model.positions import action_positions, rotary_table, video_positions
+from lingbot_va_ros.policy.session import Session
+
+NOISY = 500.0  # time step of the forwards that are timed alone
+
+
+@dataclass
+class Timer:
+    """Milliseconds of work on a device, per name, in the order of measurement."""
+
+    device: torch.device
+    samples: Dict[str, List[float]] = field(default_factory=dict)
+
+    def run(self, name: str, work: Callable[[], Any]) -> Any:
+        """Do the work, wait for the device, keep the time, and return the result."""
+        self._wait()
+        since = time.perf_counter()
+        result = work()
+        self._wait()
+        self.samples.setdefault(name, []).append((time.perf_counter() - since) * 1e3)
+        return result
+
+    def median(self, name: str) -> Optional[float]:
+        """Return the median of a name, None where nothing was measured."""
+        return statistics.median(self.samples[name]) if name in self.samples else None
+
+    def _wait(self) -> None:
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize(self.device)
+
+
+def measure_setting(
+    setting: Setting, device: torch.device, dtype: torch.dtype, rates: Rates, repeats: int,
+    seed: int, peer_modules: Optional[tuple], say: Callable[[str], None],
+) -> List[dict]:
+    """
+    Return a row of results with the memory empty, and one with it full.
+
+    :param repeats: how often a chunk is timed, behind one that is not; forwards three times that.
+    :param peer_modules: what `load_server_module` returned.
+    """
+    peak = PeakMemory(device)
+    network, attention = make_network(setting, device, dtype, seed)
+    say(attention)
+    session, text = make_session(network, setting, seed)
+    bench = _Bench(setting, session, seed)
+    fill_memory(session, seed)
+    bench.chunk(0)
+    peak_bytes = peak.bytes()
+    stream = make_stream(setting, device, dtype)
+    encode_ms = None
+    if stream is not None:
+        say('encoding images')
+        encode_ms = _encode_ms(encode_chunk(stream, setting), device, repeats)
+    parts = part_bytes(session, stream)
+    peer = None
+    if peer_modules is not None:
+        say('making the peer')
+        peer = Peer(peer_modules, setting, network, text)
+    rows = []
+    try:
+        for full in (False, True):
+            say(f'memory {"full" if full else "empty"}')
+            rows.append({
+                **bench.row(full, peer, repeats, say), 'encode_ms': encode_ms,
+                'peak_bytes': peak_bytes, 'part_bytes': parts})
+    finally:
+        if peer is not None:
+            peer.close()
+    for row in rows:
+        floor = 1e3 * chunk_seconds(setting, row['memory_tokens'], dtype.itemsize, rates)
+        row['floor_ms'], row['roofline_share'] = floor, floor / row['chunk_ms']
+    return rows
+
+
+def _encode_ms(encode: Callable[[], None], device: torch.device, repeats: int) -> float:
+    timer = Timer(device)
+    encode()
+    for _ in range(repeats):
+        timer.run('encode', encode)
+    return timer.median('encode')
+
+
+class _Bench:
+    """A session and what it is given: noise, observed latents, executed actions."""
+
+    def __init__(self, setting: Setting, session: Session, seed: int):
+        self._setting = setting
+        self._session = session
+        self._seed = seed
+        self._tables: Dict[tuple, Tensor] = {}
+        shape, config, device = session.shape, setting.network, session.network.device
+        generator = torch.Generator().manual_seed(seed + 3)
+        self._seen = torch.randn(
+            (1, config.latent_channels, shape.frames, shape.rows, shape.columns),
+            generator=generator).to(device, session.network.dtype)
+
+    def chunk(self, number: int) -> tuple:
+        """Predict and commit a chunk; return its latents, its actions, and those committed."""
+        session, network = self._session, self._session.network
+        noise = drawn_noise(self._setting, self._noise_seed(number), network.device, network.dtype)
+        prediction = session.predict(*noise, self._seen[:, :, :1])
+        session.commit(self._seen, prediction.actions)
+        return prediction.latents, prediction.actions
+
+    def peer_chunk(self, peer: Peer, number: int, executed: Tensor) -> tuple:
+        """Let the peer do the same, with the same noise and the same executed actions."""
+        begins = peer.server.frame_st_id == 0
+        latents, actions = peer.predict(self._noise_seed(number), self._seen[:, :, :1])
+        peer.commit(self._seen[:, :, 1:] if begins else self._seen, executed)
+        return latents, actions
+
+    def forward(self, kind: str) -> None:
+        """Run a denoising forward as the loops of a prediction do, and leave no trace of it."""
+        session, rows = self._session, self._rows(kind)
+        memory, network = session.memory, session.network
+        mark = memory.mark()
+        tokens = session.video_tokens if kind == 'video' else session.shape.action_tokens
+        place = memory.reserve(tokens, slice(0, rows))
+        content = self._content(kind)
+        content = content.expand(rows, *content.shape[1:])
+        velocity = network.video_velocity if kind == 'video' else network.action_velocity
+        with torch.inference_mode():
+            velocity(content, session.shape.frames * [NOISY], self._rotary(kind), session.text,
+                     place)
+        memory.rewind(mark)
+
+    def row(self, full: bool, peer: Optional[Peer], repeats: int, say: Callable) -> dict:
+        """Return the measured part of a row of results."""
+        session, setting = self._session, self._setting
+        timer = Timer(session.network.device)
+        self._begin(full, peer)
+        remembered = session.confirmed_tokens
+        for turn in range(1 + 3 * repeats):
+            kept = timer if turn else Timer(timer.device)
+            for kind in ('video', 'action'):
+                kept.run(kind, lambda: self.forward(kind))
+                if peer is not None:
+                    kept.run(f'peer {kind}', lambda: peer.forward(
+                        kind, self._content(kind), NOISY))
+        worst = 0.0
+        for turn in range(1 + repeats):
+            kept = timer if turn else Timer(timer.device)
+            if not full:
+                self._begin(full, peer)
+            latents, actions = kept.run('chunk', lambda: self.chunk(turn))
+            if peer is not None:
+                theirs = kept.run('peer chunk', lambda: self.peer_chunk(peer, turn, actions))
+                used = list(setting.policy.used_channels)
+                worst = max(worst, _distance(latents, theirs[0]),
+                            _distance(actions[0, used, :, :, 0], theirs[1]))
+        agrees = worst <= AGREEMENT[session.network.dtype]
+        if peer is not None and not agrees:
+            say(f'the peer\'s results differ by {worst:.2g}: no ratio is given')
+        return {
+            'setting': setting.name, 'device': timer.device.type,
+            'dtype': str(session.network.dtype).removeprefix('torch.'),
+            'memory_tokens': remembered, 'video_forward_ms': timer.median('video'),
+            'action_forward_ms': timer.median('action'), 'chunk_ms': timer.median('chunk'),
+            'peer_chunk_ms': timer.median('peer chunk') if agrees else None,
+            'peer_video_forward_ms': timer.median('peer video') if agrees else None,
+            'peer_action_forward_ms': timer.median('peer action') if agrees else None,
+            'peer_difference': None if peer is None else worst,
+            'video_steps': setting.video.steps, 'action_steps': setting.action.steps,
+            'guidance': [setting.video.guidance, setting.action.guidance],
+            'chunk_tokens': [setting.video_tokens, setting.action_tokens],
+            'samples_ms': timer.samples}
+
+    def _begin(self, full: bool, peer: Optional[Peer]) -> None:
+        if full:
+            fill_memory(self._session, self._seed)
+        else:
+            self._session.reset()
+        if peer is not None and full:
+            peer.fill(self._session, self._seed)
+        elif peer is not None:
+            peer.reset()
+
+    def _rotary(self, kind: str) -> Tensor:
+        """Return the rotary table of the next chunk; a session makes it once a chunk."""
+        shape, network, first = self._session.shape, self._session.network, self._session.frame
+        patch = network.config.patch
+        if (kind, first) not in self._tables:
+            positions = (
+                video_positions(
+                    shape.frames, shape.rows // patch[1], shape.columns // patch[2], first)
+                if kind == 'video' else action_positions(shape.frames, shape.actions, first))
+            self._tables[kind, first] = rotary_table(
+                positions, network.config.head_dim, network.device)
+        return self._tables[kind, first]
+
+    def _rows(self, kind: str) -> int:
+        sampling = self._session.video if kind == 'video' else self._session.action
+        return 2 if sampling.guidance > 1 else 1
+
+    def _content(self, kind: str) -> Tensor:
+        if kind == 'video':
+            return self._seen
+        shape, network = self._session.shape, self._session.network
+        return torch.ones(
+            (1, network.config.action_channels, shape.frames, shape.actions, 1),
+            device=network.device, dtype=network.dtype)
+
+    def _noise_seed(self, number: int) -> int:
+        return self._seed * 1000 + number
+
+
+def _distance(ours: Tensor, theirs: Tensor) -> float:
+    """Return the largest difference; infinite where it is not finite or shapes differ."""
+    if ours.shape != theirs.shape:
+        return float('inf')
+    difference = (ours.float().cpu() - theirs.float().cpu()).abs().max()
+    return float(difference) if torch.isfinite(difference) else float('inf')

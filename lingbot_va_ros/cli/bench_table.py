@@ -1,0 +1,119 @@
+"""The results of `lingbot_va bench` as tables, and two runs side by side."""
+
+import json
+from pathlib import Path
+from typing import Any, List, Optional
+
+from rich.console import Console
+from rich.table import Table
+
+WIDTH = 120  # where there is no terminal
+# What of two runs is compared, per row of the engine.
+COMPARED = ('video_forward_ms', 'action_forward_ms', 'chunk_ms', 'encode_ms', 'peer_chunk_ms')
+KEY = ('setting', 'device', 'dtype', 'memory_tokens', 'video_steps', 'action_steps')
+
+
+def read_results(path: Path) -> dict:
+    """
+    Read what `--json` wrote before.
+
+    :raises ValueError: one line: it cannot be read, or holds no results.
+    """
+    try:
+        results = json.loads(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise ValueError(f'--compare {path} cannot be read: {error.strerror}') from None
+    except ValueError as error:
+        raise ValueError(f'--compare {path} is no JSON: {error}') from None
+    rows = results.get('engine') if isinstance(results, dict) else None
+    if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and {*KEY[:4], 'chunk_ms'} <= row.keys() for row in rows):
+        raise ValueError(f'--compare {path} holds no results of lingbot_va bench')
+    return results
+
+
+def compare(results: dict, earlier: dict) -> List[dict]:
+    """
+    Return a row for each that both runs have: earlier time over time now, above 1 is faster.
+
+    Rows with other steps are not the same; where an old file does not say them, they are.
+    """
+    rows = []
+    for row in results['engine']:
+        for old in earlier['engine']:
+            if all(old.get(name, row.get(name)) == row.get(name) for name in KEY):
+                rows.append({
+                    **{name: row.get(name) for name in KEY},
+                    **{name: old[name] / row[name] for name in COMPARED
+                       if old.get(name) and row.get(name)}})
+                break
+    return rows
+
+
+def show(results: dict, compared: Optional[List[dict]] = None) -> None:
+    """Print everything as tables."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    machine = results['machine']
+    console.print(
+        f'{machine["processor"]}, {machine["threads"]} of {machine["cores"]} threads, load '
+        f'{machine["load_average_before"][0]:.1f} before and '
+        f'{machine["load_average_after"][0]:.1f} after; {machine["device"]}')
+    if results['engine']:
+        console.print(_engine(results['engine']))
+    if results['ros'] is not None:
+        console.print(_ros(results['ros']))
+    if compared is not None:
+        console.print(_ratios(compared))
+
+
+def _engine(rows: List[dict]) -> Table:
+    table = Table(title='engine, milliseconds (medians)')
+    for name in ('setting', 'memory', 'video', 'action', 'chunk', 'floor', 'peer chunk', 'ratio',
+                 'images', 'peak GB'):
+        table.add_column(name, justify='left' if name == 'setting' else 'right')
+    for row in rows:
+        share = row['roofline_share']
+        table.add_row(
+            f'{row["setting"]} {row["video_steps"]}/{row["action_steps"]} {row["dtype"]}',
+            str(row['memory_tokens']), _number(row['video_forward_ms']),
+            _number(row['action_forward_ms']), _number(row['chunk_ms']),
+            '' if share is None else f'{row["floor_ms"]:.1f} = {100 * share:.0f} %',
+            _number(row['peer_chunk_ms']),
+            f'{row["peer_chunk_ms"] / row["chunk_ms"]:.2f}' if row['peer_chunk_ms'] else '',
+            _number(row['encode_ms']), f'{row["peak_bytes"] / 1e9:.2f}')
+    return table
+
+
+def _ros(ros: dict) -> Table:
+    table = Table(title='ROS path')
+    table.add_column('what')
+    table.add_column('figure', justify='right')
+    jitter = ros['publish_jitter_ms']
+    for name, figure in (
+            ('three cameras of 640 x 480 at 30 Hz into the node, share of a core',
+             ros['image_cpu_share']),
+            ('an image message to Python (rclpy), ms', ros['image_to_python_ms']),
+            ('camera stamp to chunk published, beyond the engine, p50, ms',
+             ros['camera_to_chunk_extra_ms_p50']),
+            ('… p95, ms', ros['camera_to_chunk_extra_ms_p95']),
+            ('jitter of the plan while the engine computes, p50, ms', jitter['p50']),
+            ('… p99, ms', jitter['p99']), ('… largest, ms', jitter['max'])):
+        table.add_row(name, 'unknown' if figure is None else f'{figure:.3f}')
+    return table
+
+
+def _ratios(rows: List[dict]) -> Table:
+    table = Table(title='times as fast as in the file (above 1: faster now)')
+    for name in ('setting', 'memory', *COMPARED):
+        table.add_column(name, justify='left' if name == 'setting' else 'right')
+    for row in rows:
+        table.add_row(
+            f'{row["setting"]} {row["dtype"]}', str(row['memory_tokens']),
+            *(f'{row[name]:.2f}' if name in row else '' for name in COMPARED))
+    return table
+
+
+def _number(value: Any) -> str:
+    return '' if value is None else f'{value:.1f}'
