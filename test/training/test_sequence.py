@@ -5,49 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lingbot_va_ros.model.config import TransformerConfig
-from lingbot_va_ros.model.mixture import make_network
 from lingbot_va_ros.policy.policy_file import Sampling
 from lingbot_va_ros.policy.session import ChunkShape, Session
-from lingbot_va_ros.training.draws import DrawSettings, Episodes, draw
+from lingbot_va_ros.training.draws import DrawSettings, draw
 from lingbot_va_ros.training.sequence import build_sequence, run_sequence
 
-torch.set_num_threads(1)
-
-SHARED = TransformerConfig(
-    num_layers=3, heads=2, head_dim=24, ffn_dim=64, latent_channels=8, action_channels=5,
-    text_dim=16, time_frequencies=16)
-MIXTURE = replace(SHARED, action_hidden_dim=20)
-USED = (0, 2, 3)
-ROWS, COLUMNS = 4, 6  # latents of a picture: 6 tokens
-TEXT_ROWS = 12  # of which the second half is zero
 # Frames of an episode, frames of a chunk, actions of a frame.
 SIZES = [(6, 2, 4), (9, 3, 2)]
-
-
-def random(seed, *shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def network_of(config):
-    network, generator = make_network(config), torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, weight in network.named_parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            weight.copy_(noise / weight.shape[-1] ** 0.5 if weight.dim() > 1
-                         else noise * 0.1 + name.endswith(('norm', 'norm.weight')))
-    return network.eval()
-
-
-def episodes_of(frames, actions, batch=1):
-    latents = random(1, batch, 8, frames, ROWS, COLUMNS)
-    executed = torch.zeros(batch, 5, frames, actions, 1)
-    executed[:, list(USED)] = random(2, batch, len(USED), frames, actions, 1)
-    executed[:, :, 0] = 0
-    text = random(3, batch, TEXT_ROWS, 16)
-    text[:, TEXT_ROWS // 2:] = 0
-    return Episodes(latents, executed, torch.full((batch,), frames), text, USED,
-                    text_rows=TEXT_ROWS)
 
 
 def settings_of(chunk, window, forward_dynamics):
@@ -77,8 +41,8 @@ class Recorded:
 def session_of(network, episodes, chunk, window):
     actions = episodes.actions.shape[3]
     session = Session(
-        network, ChunkShape(chunk, actions, ROWS, COLUMNS), Sampling(1, 5.0, 1.0),
-        Sampling(1, 1.0, 1.0), USED, window)
+        network, ChunkShape(chunk, actions, *episodes.latents.shape[3:]), Sampling(1, 5.0, 1.0),
+        Sampling(1, 1.0, 1.0), episodes.channels, window)
     session.set_text(episodes.text)
     return session
 
@@ -97,9 +61,9 @@ def noise_at(noise, drawn, frames):
 
 @pytest.mark.parametrize('window', [2, 8])
 @pytest.mark.parametrize('frames, chunk, actions', SIZES)
-@pytest.mark.parametrize('config', [SHARED, MIXTURE], ids=['shared', 'mixture'])
-def test_training_computes_what_the_session_does(config, frames, chunk, actions, window):
-    network, episodes = network_of(config), episodes_of(frames, actions)
+def test_training_computes_what_the_session_does(
+        network, make_episodes, frames, chunk, actions, window):
+    episodes = make_episodes(frames, actions)
     drawn = at_full_noise(
         draw(episodes, settings_of(chunk, window, 0), torch.Generator().manual_seed(0)))
     with torch.no_grad():
@@ -152,10 +116,9 @@ def action_behind(network, session, episodes, drawn, inside):
 
 
 @pytest.mark.parametrize('clamped', [0, 1])
-@pytest.mark.parametrize('config', [SHARED, MIXTURE], ids=['shared', 'mixture'])
-def test_forward_dynamics_computes_what_the_session_imagines(config, clamped):
+def test_forward_dynamics_computes_what_the_session_imagines(network, make_episodes, clamped):
     frames, chunk, actions = 6, 2, 4
-    network, episodes = network_of(config), episodes_of(frames, actions)
+    episodes = make_episodes(frames, actions)
     drawn = at_full_noise(
         draw(episodes, settings_of(chunk, 2, 1), torch.Generator().manual_seed(0)))
     given = drawn.noisy_frames % chunk < clamped
@@ -178,3 +141,25 @@ def test_forward_dynamics_computes_what_the_session_imagines(config, clamped):
         assert (noise_at(video, drawn, inside) - imagined[3]).abs().max() < 1e-5
         session.commit(episodes.latents[:, :, first:first + chunk],
                        episodes.actions[:, :, first:first + chunk])
+
+
+def test_zero_rows_of_the_text_count_however_many_are_given(network, make_episodes):
+    episodes = make_episodes(6, 4)
+    drawn = draw(episodes, settings_of(2, 8, 0.5), torch.Generator().manual_seed(0))
+    cut = replace(episodes, text=episodes.text[:, :7])
+    with torch.no_grad():
+        for whole, same in zip(*(
+                run_sequence(network, each, drawn, build_sequence(each, drawn))
+                for each in (episodes, cut))):
+            torch.testing.assert_close(same, whole, rtol=0, atol=1e-5)
+
+
+def test_positions_may_begin_anywhere(network, make_episodes):
+    episodes = make_episodes(6, 4)
+    drawn = draw(episodes, settings_of(2, 8, 0.5), torch.Generator().manual_seed(0))
+    moved = replace(drawn, offset=drawn.offset + 40)
+    with torch.no_grad():
+        for here, there in zip(*(
+                run_sequence(network, episodes, each, build_sequence(episodes, each))
+                for each in (drawn, moved))):
+            torch.testing.assert_close(here, there, rtol=0, atol=1e-4)

@@ -1,0 +1,140 @@
+"""The losses: what the sampler needs to be right, what counts, and that they fall."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from lingbot_va_ros.model.schedule import euler_step, noise_levels
+from lingbot_va_ros.training.draws import DrawSettings, draw
+from lingbot_va_ros.training.losses import EventHead, LossWeights, noised, velocity
+from lingbot_va_ros.training.sequence import build_sequence, training_losses
+
+SIZES = [(6, 2, 4), (9, 3, 2)]  # frames of an episode, frames of a chunk, actions of a frame
+
+
+def drawn_of(episodes, chunk, seed=0, **settings):
+    return draw(episodes, DrawSettings(**{
+        'chunk_frames': (chunk, chunk), 'window_chunks': (2, 8), **settings}),
+        torch.Generator().manual_seed(seed))
+
+
+def assert_same(one, other):
+    for field in fields(one):
+        left, right = getattr(one, field.name), getattr(other, field.name)
+        if left is not None:
+            torch.testing.assert_close(left, right, rtol=0, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize('steps, shift', [(1, 1.0), (4, 5.0), (8, 0.05)])
+def test_the_sampler_follows_the_velocity_from_noise_to_the_data(steps, shift):
+    clean, noise = torch.randn(2, 1, 3, 2, 4, 4)
+    levels, sample = noise_levels(steps, shift), noise
+    for index in range(steps):
+        expected = noised(clean, noise, levels[index].expand(1, 2))
+        torch.testing.assert_close(sample, expected, rtol=0, atol=1e-5)
+        sample = euler_step(sample, velocity(clean, noise), index, levels)
+    torch.testing.assert_close(sample, clean, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('frames, chunk, actions', SIZES)
+def test_what_is_not_predicted_does_not_count(network, make_episodes, frames, chunk, actions):
+    # What would be the target of the first frame, and of unused channels, is changed.
+    episodes = make_episodes(frames, actions, batch=2)
+    drawn = drawn_of(episodes, chunk, forward_dynamics=1, noisy_history=0)
+    other = replace(drawn, video_noise=drawn.video_noise.clone(),
+                    action_noise=drawn.action_noise.clone())
+    other.video_noise.movedim(2, 1)[drawn.clamped] += 1
+    other.action_noise.movedim(2, 1)[drawn.noisy_frames == 0] += 1
+    other.action_noise[:, [1, 4]] += 1
+    with torch.no_grad():
+        assert_same(*(training_losses(network, episodes, each) for each in (drawn, other)))
+
+
+def test_the_first_frame_is_given_with_no_action(make_episodes):
+    episodes = make_episodes(6, 4)
+    drawn = drawn_of(episodes, 2, replicas=2, action_history_std=1)
+    sequence = build_sequence(episodes, drawn)
+    first = drawn.noisy_frames[0] == 0
+    assert first.sum() == 2
+    assert torch.equal(sequence.noisy_video[:, :, first],
+                       episodes.latents[:, :, :1].expand(-1, -1, 2, -1, -1))
+    assert sequence.noisy_actions[:, :, first].abs().max() == 0
+    assert sequence.clean_actions[:, :, 0].abs().max() == 0
+    assert sequence.video_level[0, first].max() == sequence.action_level[0, first].max() == 0
+
+
+def test_noise_on_executed_actions_is_as_wide_as_asked_for_and_leaves_unused_channels(
+        make_episodes):
+    episodes = make_episodes(20, 4, batch=8)
+    sequence = build_sequence(episodes, drawn_of(episodes, 2, action_history_std=0.02))
+    noise = (sequence.clean_actions - episodes.actions)[:, :, 1:]
+    assert 0.018 < noise[:, list(episodes.channels)].std() < 0.022
+    assert noise[:, [1, 4]].abs().max() == 0
+
+
+def test_an_episode_counts_for_dynamics_or_forward_dynamics(network, make_episodes):
+    episodes = make_episodes(6, 4, batch=2)
+    drawn = replace(drawn_of(episodes, 2), clamped=torch.zeros(2, 6, dtype=torch.bool))
+    drawn = replace(drawn, clamped=drawn.noisy_frames == 0)
+    with torch.no_grad():
+        for forward in ([False, False], [True, True], [True, False]):
+            losses = training_losses(
+                network, episodes, replace(drawn, forward_dynamics=torch.tensor(forward)),
+                LossWeights(inverse=0.25))
+            parts = [part for part in (losses.dynamics, losses.forward_dynamics)
+                     if not part.isnan()]
+            assert bool(losses.dynamics.isnan()) == all(forward)
+            assert bool(losses.forward_dynamics.isnan()) == (not any(forward))
+            torch.testing.assert_close(
+                losses.total, sum(parts) / len(parts) + 0.25 * losses.inverse)
+
+
+def test_events_are_told_without_the_network_that_acts(network, make_episodes):
+    episodes = replace(make_episodes(6, 4, batch=2),
+                       events=torch.tensor([[0, 0, 1, 1, 2, 9]]).expand(2, -1))
+    drawn, head = drawn_of(episodes, 2), EventHead(network.config.dim, most=3)
+    losses = training_losses(network, episodes, drawn, LossWeights(events=0.3), head)
+    without = training_losses(network, episodes, drawn)
+    torch.testing.assert_close(losses.total, without.total + 0.3 * losses.events)
+    losses.total.backward()
+    assert all(weight.grad is not None for weight in head.parameters())
+    assert not {id(weight) for weight in head.parameters()} & {
+        id(weight) for weight in network.parameters()}
+
+
+def test_a_head_without_events_is_refused(network, make_episodes):
+    episodes = make_episodes(6, 4)
+    with pytest.raises(ValueError, match='an event head needs episodes with events'):
+        training_losses(network, episodes, drawn_of(episodes, 2),
+                        event_head=EventHead(network.config.dim, 3))
+
+
+def test_every_weight_learns(network, make_episodes):
+    episodes = make_episodes(6, 4, batch=4)
+    training_losses(network, episodes, drawn_of(episodes, 2)).total.backward()
+    without = [name for name, weight in network.named_parameters()
+               if weight.grad is None or not weight.grad.abs().max() > 0]
+    assert without == []
+
+
+def test_the_losses_of_a_short_training_fall(network, make_episodes):
+    episodes = make_episodes(6, 2, batch=2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+
+    def mean_losses(seed):
+        with torch.no_grad():
+            losses = [training_losses(network, episodes, drawn_of(
+                episodes, 2, seed=seed + step, noisy_history=0)) for step in range(8)]
+        return (torch.stack([loss.dynamics.nan_to_num() + loss.forward_dynamics.nan_to_num()
+                             for loss in losses]).mean(),
+                torch.stack([loss.inverse for loss in losses]).mean())
+
+    before = mean_losses(1000)
+    for step in range(60):
+        optimizer.zero_grad()
+        training_losses(network, episodes, drawn_of(
+            episodes, 2, seed=step, noisy_history=0)).total.backward()
+        optimizer.step()
+    for first, last in zip(before, mean_losses(1000)):
+        assert last < 0.8 * first
