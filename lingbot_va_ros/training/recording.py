@@ -7,18 +7,18 @@ from typing import Callable, Dict, Iterator, List, Protocol, Sequence, Tuple
 
 import numpy as np
 
+from lingbot_va_ros.sim.experts import PERIOD, drive, make_expert
+from lingbot_va_ros.sim.scenes.distractors import NAMES as DISTRACTORS
 from lingbot_va_ros.sim.simulation import Simulation
-from lingbot_va_ros.sim.trajectory_controller import Trajectory, TrajectoryPoint
 from lingbot_va_ros.training.recordings import Recording, save_recording
 
-PERIOD = 0.1  # seconds between two commands, and between two images
 # Parts of a robot that are marked in the pictures, as what lies on the table is.
 MARKED_PARTS = ('finger_1', 'finger_2')
 TOOL = 'left_tool'
 
 
-class Expert(Protocol):
-    """What acts: `act()` gives the command [J] due `PERIOD` later; `finished` once all is done."""
+class Actor(Protocol):
+    """As `sim.experts.Expert`: `act()` gives the command [J] that is due 0.1 s later."""
 
     finished: bool
 
@@ -26,7 +26,7 @@ class Expert(Protocol):
 
 
 # Called with the simulation as it was reset and a generator for whatever the expert draws.
-MakeExpert = Callable[[Simulation, np.random.Generator], Expert]
+MakeActor = Callable[[Simulation, np.random.Generator], Actor]
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,13 @@ class RecordingOptions:
 
     cameras: Tuple[str, ...] = ('head', 'left_wrist')
     size: int = 64
-    idle: Tuple[float, float] = (6.0, 12.0)
+    idle: Tuple[float, float] = (4.0, 10.0)
     longest: float = 120.0
 
 
 def record_episode(
-    task: str, seed: int, make_expert: MakeExpert, options: RecordingOptions = RecordingOptions(),
+    task: str, seed: int, options: RecordingOptions = RecordingOptions(),
+    make_actor: MakeActor = make_expert,
 ) -> Recording:
     """
     Record one episode; the same arguments give the same recording.
@@ -59,13 +60,13 @@ def record_episode(
     try:
         # Not the scene's own generator: it has the same seed, and would draw the same numbers.
         rng = np.random.default_rng([seed, 1])
-        return _record(simulation, make_expert(simulation, rng), seed, rng, options)
+        return _record(simulation, make_actor(simulation, rng), seed, rng, options)
     finally:
         simulation.close()
 
 
 def _record(
-    simulation: Simulation, expert: Expert, seed: int, rng: np.random.Generator,
+    simulation: Simulation, expert: Actor, seed: int, rng: np.random.Generator,
     options: RecordingOptions,
 ) -> Recording:
     eye = _Eye(simulation, options.cameras)
@@ -77,10 +78,7 @@ def _record(
             finished = len(commands)
             continue
         command = np.asarray(commands[-1] if finished is not None and commands else expert.act())
-        simulation.controller.accept(
-            Trajectory(simulation.time_ns, simulation.joints,
-                       (TrajectoryPoint(round(PERIOD * 1e9), command),)), simulation.time_ns)
-        simulation.step(PERIOD)
+        drive(simulation, command)
         commands.append(command)
         eye.look()
     return Recording(
@@ -125,11 +123,12 @@ class _Eye:
 
 
 def _things(simulation: Simulation) -> List[str]:
-    """Return the names of the bodies that the scene has put around the robot."""
+    """Return the names of the bodies of the scene that the task is about."""
     model = simulation.model
     names = [model.body(index).name for index in range(1, model.nbody)]
     robot = tuple(f'{arm.side}_' for arm in simulation.embodiment.arms)
-    return [name for name in names if name and not name.startswith((*robot, 'head_camera'))]
+    return [name for name in names if name and name not in DISTRACTORS
+            and not name.startswith((*robot, 'head_camera'))]
 
 
 def recording_path(folder: Path, task: str, seed: int) -> Path:
@@ -138,17 +137,18 @@ def recording_path(folder: Path, task: str, seed: int) -> Path:
 
 
 def record_missing(
-    folder: Path, task: str, seeds: Sequence[int], make_expert: MakeExpert,
+    folder: Path, task: str, seeds: Sequence[int],
     options: RecordingOptions = RecordingOptions(), processes: int = 1,
+    make_actor: MakeActor = make_expert,
 ) -> Iterator[Path]:
     """
     Record the episodes that have no file yet, and yield each file as it is done.
 
-    :param make_expert: a function of a module, for it goes to other processes.
     :param processes: at most so many at a time.
+    :param make_actor: a function or class of a module, for it goes to other processes.
     :raises ValueError: as `record_episode`.
     """
-    jobs = [(folder, task, seed, make_expert, options) for seed in seeds
+    jobs = [(folder, task, seed, options, make_actor) for seed in seeds
             if not recording_path(folder, task, seed).is_file()]
     if processes < 2 or len(jobs) < 2:
         yield from map(_record_file, jobs)
@@ -159,7 +159,7 @@ def record_missing(
 
 
 def _record_file(job: tuple) -> Path:
-    folder, task, seed, make_expert, options = job
+    folder, task, seed, options, make_actor = job
     path = recording_path(folder, task, seed)
-    save_recording(path, record_episode(task, seed, make_expert, options))
+    save_recording(path, record_episode(task, seed, options, make_actor))
     return path

@@ -1,0 +1,196 @@
+"""
+Train a small LingBot-VA from nothing: data, video codec, transformer, and a checkpoint folder.
+
+Everything of a run lies in one folder, and the same command goes on where it was stopped: Ctrl-C,
+SIGTERM and --minutes save and end. Stages, in order: data (record the scripted experts), encoder
+(of the video codec), latents (encode the recordings once), network (the transformer), decoder (of
+the codec, for imagined video).
+
+  lingbot_va train --out training_data/tiny --minutes 10
+  torchrun --nproc-per-node 4 -m lingbot_va_ros.cli.main train --out … --device cuda --half
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List
+
+from lingbot_va_ros.cli.interrupts import INTERRUPTED
+from lingbot_va_ros.cli.progress import Progress
+
+STAGES = ('data', 'encoder', 'latents', 'network', 'decoder')
+HISTORIES = ('full', 'last_chunk')
+SHOWN = ('total', 'dynamics', 'forward_dynamics', 'inverse', 'events', 'picture', 'places',
+         'seconds_per_step')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `lingbot_va train`."""
+    parser.add_argument(
+        '--config', default='tiny', metavar='NAME',
+        help='settings file: a name in config/training or a path (tiny)')
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='FOLDER', help='of the run; is made')
+    parser.add_argument(
+        '--stages', default=','.join(STAGES), metavar='A,B',
+        help=f'only these of {", ".join(STAGES)}')
+    parser.add_argument(
+        '--minutes', type=float, metavar='M', help='save and end after so long (no limit)')
+    parser.add_argument(
+        '--steps', type=int, metavar='N', help="of the transformer, instead of the settings' own")
+    parser.add_argument(
+        '--history', choices=HISTORIES, default='full',
+        help='what a chunk is predicted from; last_chunk trains the baseline without memory')
+    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:<number> (cpu)')
+    parser.add_argument(
+        '--half', action='store_true', help='matrix products in bfloat16 (CUDA only)')
+    parser.add_argument(
+        '--processes', type=int, default=1, metavar='N', help='that record data (1)')
+    parser.add_argument(
+        '--threads', type=int, metavar='N', help='of PyTorch on the CPU (as many as cores)')
+    parser.add_argument(
+        '--check-every', type=float, default=0.0, metavar='M',
+        help='minutes between two tries in closed loop while the transformer trains (0: never)')
+    parser.add_argument(
+        '--check-episodes', type=int, default=4, metavar='N', help='of each task in a try (4)')
+    parser.add_argument(
+        '--export', type=Path, metavar='FOLDER',
+        help='write a checkpoint with the mean weights, at the end or when stopped')
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the stages and return the exit code: 130 after a signal."""
+    stages = [name.strip() for name in arguments.stages.split(',') if name.strip()]
+    unknown = [name for name in stages if name not in STAGES]
+    if unknown:
+        return _refuse(f'--stages: {", ".join(unknown)} unknown; expected some of '
+                       f'{", ".join(STAGES)}')
+    for name in ('minutes', 'steps', 'processes', 'threads', 'check_episodes'):
+        value = getattr(arguments, name)
+        if value is not None and value <= 0:
+            return _refuse(f'--{name.replace("_", "-")}: {value:g}; expected more than 0')
+    if arguments.check_every < 0:
+        return _refuse(f'--check-every: {arguments.check_every:g}; expected 0 or more')
+    if arguments.half and not arguments.device.startswith('cuda'):
+        return _refuse(f'--half: not on device {arguments.device}; expected --device cuda')
+    if arguments.threads:
+        # Before PyTorch is imported, which reads it once.
+        os.environ['OMP_NUM_THREADS'] = str(arguments.threads)
+    return _train(arguments, [name for name in STAGES if name in stages])
+
+
+def _train(arguments: argparse.Namespace, stages: List[str]) -> int:
+    import torch
+
+    from lingbot_va_ros.model.errors import CheckpointError
+    from lingbot_va_ros.sim.gl import NoRenderer
+    from lingbot_va_ros.training.parallel import join_world
+    from lingbot_va_ros.training.pipeline import TrainingRun, with_steps
+    from lingbot_va_ros.training.settings import load_settings
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    try:
+        settings = with_steps(load_settings(arguments.config), arguments.steps)
+        world = join_world(arguments.device)
+    except ValueError as error:
+        return _refuse(str(error))
+    end = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
+    signals: List[int] = []
+
+    def stop() -> bool:
+        return bool(signals) or (end is not None and time.monotonic() > end)
+
+    before = _catch(signals)
+    try:
+        with Progress(f'train {settings.name}') as progress:
+            def note(figures: Dict[str, Any]) -> None:
+                if world.first:
+                    progress.show(**_shown(figures))
+                    progress.refresh()
+
+            def say(line: str) -> None:
+                if world.first:
+                    progress.say(line)
+
+            training = TrainingRun(
+                arguments.out, settings, world, say, note, stop, arguments.history)
+            done = _run_stages(training, arguments, stages, world, say)
+            if arguments.export is not None:
+                _export(training, arguments, world, say)
+            if not done:
+                say('stopped; the same command goes on from here')
+    except (ValueError, CheckpointError, NoRenderer) as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f'{error.filename or arguments.out}: {error.strerror or error}')
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        world.leave()
+    return INTERRUPTED if signals else 0
+
+
+def _run_stages(training, arguments, stages: List[str], world, say) -> bool:
+    """Run the stages in order; false where one was stopped."""
+    from lingbot_va_ros.training.pipeline import Watching
+
+    for name in stages:
+        if name != 'network' and not world.first:
+            continue  # one process is enough; the others meet it in the network
+        say(f'stage {name}')
+        if name == 'data':
+            done = training.data(arguments.processes)
+        elif name == 'network':
+            world.wait()
+            done = training.network(
+                Watching(60 * arguments.check_every, arguments.check_episodes), arguments.half)
+        else:
+            done = getattr(training, name)()
+        if not done:
+            return False
+    return True
+
+
+def _export(training, arguments, world, say) -> None:
+    trainer = training.trainer(arguments.half)
+    weights = trainer.mean_weights()
+    if world.first:
+        command = 'lingbot_va ' + shlex.join(sys.argv[1:])
+        size = training.write_checkpoint(arguments.export, weights, trainer.step, command)
+        say(f'{arguments.export}: step {trainer.step}, {size / 2 ** 20:.1f} MiB')
+    world.wait()
+
+
+def _catch(signals: List[int]) -> Dict[int, Any]:
+    """Note the first signal, so that what is under way is saved; let a second one end at once."""
+    def handler(number: int, _frame: Any) -> None:
+        if signals:
+            raise KeyboardInterrupt
+        signals.append(number)
+    return {number: signal.signal(number, handler)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+
+def _shown(figures: Dict[str, Any]) -> Dict[str, str]:
+    """Return the fields of the display for a line of the log."""
+    stage = figures['stage']
+    if stage == 'check':
+        return {f'{figures["task"]} in closed loop':
+                f'{figures["successes"]} of {figures["episodes"]} at step {figures["step"]}'}
+    if 'step' not in figures:
+        return {}
+    of = f' of {figures["steps"]}' if 'steps' in figures else ''
+    task = f' ({figures["task"]})' if 'task' in figures else ''
+    losses = {name.replace('_', ' '): f'{figures[name]:.4f}' for name in SHOWN if name in figures}
+    return {stage: f'step {figures["step"]}{of}{task}', **losses}
+
+
+def _refuse(message: str) -> int:
+    print('\n'.join(f'lingbot_va train: {line}' for line in message.splitlines()),
+          file=sys.stderr)
+    return 2

@@ -1,0 +1,158 @@
+"""Encoded episodes as batches for the network: normalised, padded, with their instructions."""
+
+from dataclasses import dataclass, replace
+from typing import Dict, List, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lingbot_va_ros.model.codec import VideoCodec
+from lingbot_va_ros.model.config import IMAGES_PER_FRAME
+from lingbot_va_ros.policy.actions import normalise
+from lingbot_va_ros.policy.policy_file import CHANNELS, PolicyFile
+from lingbot_va_ros.robot.action_map import ActionMap
+from lingbot_va_ros.training.draws import NO_FRAME, Drawn, DrawSettings, Episodes, draw
+from lingbot_va_ros.training.latents import EncodedEpisode, normalised
+
+# Between the quantiles of a channel lies at least so much (rad, or of a gripper's opening): one
+# that hardly moves is not blown up to the range of the others.
+LEAST_RANGE = 0.1
+
+
+@dataclass(frozen=True)
+class Example:
+    """
+    One episode as the network sees it.
+
+    :param latents: [C, F, h, w] float32; `actions` [Ca, F, N, 1] float32; `events` [F] int64.
+    :param instructions: the numbers of the texts that stand for its task.
+    """
+
+    latents: Tensor
+    actions: Tensor
+    events: Tensor
+    instructions: Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """
+    All episodes of a training run, and the embeddings of all instructions.
+
+    :param texts: per instruction [rows, text_dim], without the zero rows behind it.
+    """
+
+    episodes: List[Example]
+    texts: List[Tensor]
+    channels: Tuple[int, ...]
+
+    def batch(self, indices: Sequence[int], rng: np.random.Generator) -> Episodes:
+        """Return some episodes, filled up to the longest, each with one of its instructions."""
+        chosen = [self.episodes[index] for index in indices]
+        texts = [self.texts[rng.choice(each.instructions)] for each in chosen]
+        longest = max(each.latents.shape[1] for each in chosen)
+
+        def filled(tensor: Tensor, axis: int) -> Tensor:
+            behind = (tensor.ndim - 1 - axis) * (0, 0)
+            return functional.pad(tensor, (*behind, 0, longest - tensor.shape[axis]))
+
+        rows = max(map(len, texts))
+        return Episodes(
+            latents=torch.stack([filled(each.latents, 1) for each in chosen]),
+            actions=torch.stack([filled(each.actions, 1) for each in chosen]),
+            frames=torch.tensor([each.latents.shape[1] for each in chosen]),
+            text=torch.stack([
+                functional.pad(text, (0, 0, 0, rows - len(text))) for text in texts]),
+            channels=self.channels,
+            events=torch.stack([filled(each.events, 0) for each in chosen]))
+
+
+def action_quantiles(
+    episodes: Sequence[EncodedEpisode], actions: ActionMap,
+) -> Tuple[List[float], List[float]]:
+    """Return q01 and q99 of each used channel, in robot units, over all commands."""
+    rows = np.concatenate([actions.from_joints(each.commands) for each in episodes])
+    low, high = np.quantile(rows, (0.01, 0.99), axis=0)
+    widen = np.maximum(0, LEAST_RANGE - (high - low)) / 2
+    return (np.round(low - widen, 4).tolist(), np.round(high + widen, 4).tolist())
+
+
+def make_example(
+    episode: EncodedEpisode, codec: VideoCodec, policy: PolicyFile, actions: ActionMap,
+    instructions: Sequence[int],
+) -> Example:
+    """
+    Return an episode as the network sees it.
+
+    :raises ValueError: the policy file has another number of actions for a latent frame.
+    """
+    if policy.actions_per_frame != IMAGES_PER_FRAME:
+        raise ValueError(
+            f'policy {policy.name}: {policy.actions_per_frame} actions a frame; recordings have '
+            f'{IMAGES_PER_FRAME}')
+    frames = episode.latents.shape[1]
+    rows = actions.from_joints(episode.commands).T.reshape(
+        len(policy.used_channels), frames - 1, policy.actions_per_frame)
+    channels = normalise(rows, policy.used_channels, policy.q01, policy.q99)[0]
+    nothing = torch.zeros(CHANNELS, 1, policy.actions_per_frame, 1)
+    return Example(
+        normalised(episode.latents, codec), torch.cat((nothing, channels), 1),
+        torch.from_numpy(episode.events), tuple(instructions))
+
+
+def draw_step(
+    examples: Examples, count: int, settings: DrawSettings, seed: Sequence[int],
+) -> Tuple[Episodes, Drawn]:
+    """
+    Draw the episodes of a training step, and what chance decides about them.
+
+    :param seed: numbers that name the step; the same ones draw the same.
+    """
+    rng = np.random.default_rng(list(seed))
+    indices = rng.integers(len(examples.episodes), size=count)
+    episodes = examples.batch(indices, rng)
+    return episodes, draw(episodes, settings, _generator(rng))
+
+
+def draw_last_chunk_step(
+    examples: Examples, count: int, settings: DrawSettings, chunk_frames: int,
+    seed: Sequence[int],
+) -> Tuple[Episodes, Drawn]:
+    """
+    Draw a training step in which a chunk is predicted from the one before it alone.
+
+    An episode here is two neighbouring chunks of a recording, at their own frame positions.
+    """
+    rng = np.random.default_rng(list(seed))
+    pieces, first_frames = [], []
+    for index in rng.integers(len(examples.episodes), size=count):
+        each = examples.episodes[index]
+        frames = each.latents.shape[1]
+        first = int(rng.integers(max(1, frames // chunk_frames - 1))) * chunk_frames
+        span = slice(first, first + 2 * chunk_frames)
+        pieces.append(replace(
+            each, latents=each.latents[:, span], actions=each.actions[:, span],
+            events=each.events[span]))
+        first_frames.append(first)
+    episodes = Examples(pieces, examples.texts, examples.channels).batch(range(count), rng)
+    drawn = draw(episodes, replace(
+        settings, chunk_frames=(chunk_frames, chunk_frames), window_chunks=(2, 2),
+        noisy_frames=None, replicas=1), _generator(rng))
+    offset = torch.tensor(first_frames)
+    # The first of the two is memory; only an episode's own first chunk is predicted from nothing.
+    memory = (drawn.noisy_frames < chunk_frames) & (offset > 0)[:, None]
+    return episodes, replace(
+        drawn, offset=offset, noisy_frames=drawn.noisy_frames.masked_fill(memory, NO_FRAME),
+        noisy_chunks=drawn.noisy_chunks.masked_fill(memory, -1))
+
+
+def _generator(rng: np.random.Generator) -> torch.Generator:
+    return torch.Generator().manual_seed(int(rng.integers(2 ** 62)))
+
+
+def frame_counts(examples: Examples) -> Dict[str, int]:
+    """Return how many episodes and latent frames there are."""
+    return {'episodes': len(examples.episodes),
+            'latent frames': sum(each.latents.shape[1] for each in examples.episodes)}

@@ -1,0 +1,94 @@
+"""Write a checkpoint folder in the public layout from a run's parts, and its model card."""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Sequence
+
+import torch
+import yaml
+from torch import Tensor
+
+from lingbot_va_ros.model.checkpoint import save_transformer, transformer_tensors
+from lingbot_va_ros.model.config import TransformerConfig
+from lingbot_va_ros.model.mixture import make_network
+
+PARTS = ('transformer', 'vae', 'text_encoder', 'tokenizer')
+
+
+@dataclass(frozen=True)
+class Facts:
+    """
+    What a model card says; everything comes from the run itself.
+
+    :param command: what trained it, as it can be typed again.
+    :param rows: a title and what there is to say to it.
+    :param success: per task, schedule or memory, a line of closed-loop figures.
+    """
+
+    name: str
+    command: str
+    rows: Mapping[str, str]
+    success: Sequence[str] = field(default_factory=tuple)
+
+
+def export_checkpoint(
+    folder: Path, config: TransformerConfig, weights: Mapping[str, Tensor], vae: Path, text: Path,
+    policy: Mapping[str, Any], facts: Facts,
+) -> int:
+    """
+    Write the folder anew, whole or not at all, and return its size in bytes.
+
+    Transformer and text encoder are float32, the codec bfloat16.
+
+    :param weights: of the network, by the names of its parameters.
+    :param vae: a vae/ folder; `text` a folder with text_encoder/ and tokenizer/.
+    :param policy: the fields of its policy.yaml.
+    """
+    folder = Path(folder)
+    unfinished = folder.with_name(f'.{folder.name}.unfinished')
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with torch.device('meta'):
+        network = make_network(config)
+    network.load_state_dict(dict(weights), assign=True)
+    try:
+        save_transformer(unfinished / 'transformer', config, transformer_tensors(network))
+        shutil.copytree(vae, unfinished / 'vae')
+        for part in ('text_encoder', 'tokenizer'):
+            shutil.copytree(text / part, unfinished / part)
+        (unfinished / 'policy.yaml').write_text(
+            yaml.safe_dump(dict(policy), sort_keys=False, default_flow_style=None))
+        (unfinished / 'README.md').write_text(model_card(facts))
+        size = sum(path.stat().st_size for path in unfinished.rglob('*') if path.is_file())
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return size
+
+
+def model_card(facts: Facts) -> str:
+    """Return README.md of a checkpoint."""
+    lines = [
+        f'# {facts.name}',
+        'A small LingBot-VA (an autoregressive video-action world model) for the simulated arm '
+        'of this package, in the layout of the public checkpoints.', '']
+    lines += ['| | |', '|---|---|']
+    lines += [f'| {title} | {text} |' for title, text in facts.rows.items()]
+    lines += ['', '```', facts.command, '```', '']
+    lines += ['## Closed loop', *(facts.success or ['Not measured.']), '']
+    return '\n'.join(lines)
+
+
+def read_log(path: Path) -> List[Dict[str, Any]]:
+    """Return the lines of a run's log; one that was cut off while it was written is left out."""
+    lines = []
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                continue
+    return lines

@@ -1,0 +1,132 @@
+"""
+Recordings as the network sees them, encoded once: latents, commands and events by latent frame.
+
+One file for each recording, in a folder of the codec's own: another encoder takes another folder.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterable, Iterator, List, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lingbot_va_ros.model.checkpoint import read_tensors, weight_files
+from lingbot_va_ros.model.codec import ENCODER, VideoCodec
+from lingbot_va_ros.model.config import IMAGES_PER_FRAME, read_json_object
+from lingbot_va_ros.model.views import SIDE_BY_SIDE, join_latents
+from lingbot_va_ros.training.recordings import Recording, load_recording
+
+LEAST_DEVIATION = 1e-3  # of a latent channel that says nothing
+
+
+@dataclass(frozen=True)
+class EncodedEpisode:
+    """
+    A recording by latent frames: frame 0 is the first image, frame f the four that end at 4 f.
+
+    :param latents: [C, F, h, w] float32 as the encoder gives them, not normalised; views beside
+        each other.
+    :param commands: [(F - 1) * 4, J] float32, rad and m; those of frame f from 4 (f - 1) on.
+    :param events: [F] int64, events so far at each frame's last image.
+    :param places: [F, bodies, 3] float32 m, there too, of `bodies`.
+    """
+
+    task: str
+    seed: int
+    latents: np.ndarray
+    commands: np.ndarray
+    events: np.ndarray
+    places: np.ndarray
+    bodies: List[str]
+
+
+@torch.inference_mode()
+def encode(codec: VideoCodec, recording: Recording, cameras: Sequence[str]) -> EncodedEpisode:
+    """Encode a recording as a stream, the way an episode is when it is acted."""
+    frames = 1 + len(recording.commands) // IMAGES_PER_FRAME
+    images = np.stack([recording.images[name] for name in cameras])  # [V, T + 1, H, W, 3]
+    cache: list = [None] * codec.caches
+    latents = []
+    for frame in range(frames):
+        span = slice(max(0, (frame - 1) * IMAGES_PER_FRAME + 1), frame * IMAGES_PER_FRAME + 1)
+        pixels = torch.from_numpy(images[:, span]).permute(0, 4, 1, 2, 3).float() / 255 * 2 - 1
+        encoded = codec.encode(pixels, cache).float().chunk(2, 1)[0]
+        latents.append(join_latents(SIDE_BY_SIDE, [encoded]))
+    bodies = sorted(recording.places)
+    last = np.arange(frames) * IMAGES_PER_FRAME
+    return EncodedEpisode(
+        recording.task, recording.seed, torch.cat(latents, 2)[0].numpy(),
+        recording.commands[:(frames - 1) * IMAGES_PER_FRAME],
+        recording.events[last].astype(np.int64),
+        np.stack([recording.places[name][last] for name in bodies], 1), bodies)
+
+
+def encoder_identity(folder: Path) -> str:
+    """Return a short hash of the encoder's weights in a vae/ folder; the decoder has no part."""
+    digest = hashlib.sha256()
+    files = weight_files(folder)
+    for name, tensor, _path in read_tensors(files, torch.device('cpu')):
+        if name.startswith(ENCODER):
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def encode_missing(
+    codec: VideoCodec, recordings: Iterable[Path], folder: Path, cameras: Sequence[str],
+) -> Iterator[Path]:
+    """Encode the recordings that have no file in `folder` yet; yield each file as it is done."""
+    for source in recordings:
+        path = folder / source.parent.name / source.name
+        if path.is_file():
+            continue
+        episode = encode(codec, load_recording(source), cameras)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
+        about = {'task': episode.task, 'seed': episode.seed, 'bodies': episode.bodies}
+        try:
+            with open(unfinished, 'wb') as file:
+                np.savez(file, latents=episode.latents, commands=episode.commands,
+                         events=episode.events, places=episode.places,
+                         about=np.frombuffer(json.dumps(about).encode(), np.uint8))
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        yield path
+
+
+def load_encoded(path: Path) -> EncodedEpisode:
+    """
+    Read a file of `encode_missing`.
+
+    :raises ValueError: it is damaged or something else; the message names it.
+    """
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        return EncodedEpisode(**json.loads(arrays.pop('about').tobytes()), **arrays)
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise ValueError(f'{path} holds no encoded episode: {error}') from None
+
+
+def normalise_codec(folder: Path, episodes: Sequence[EncodedEpisode]) -> None:
+    """Write the mean and deviation of each channel of these latents into a vae/'s config."""
+    numbers = np.concatenate([each.latents.reshape(len(each.latents), -1) for each in episodes], 1)
+    path = folder / 'config.json'
+    config = read_json_object(path)
+    config['latents_mean'] = numbers.mean(1, dtype=np.float64).tolist()
+    config['latents_std'] = np.maximum(
+        numbers.std(1, dtype=np.float64), LEAST_DEVIATION).tolist()
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
+    unfinished.write_text(json.dumps(config, indent=2))
+    unfinished.replace(path)
+
+
+def normalised(latents: np.ndarray, codec: VideoCodec) -> Tensor:
+    """Return latents [C, F, h, w] as the transformer sees them, float32."""
+    return (torch.from_numpy(latents) - codec.mean[0].cpu()) / codec.deviation[0].cpu()

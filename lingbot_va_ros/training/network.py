@@ -1,0 +1,86 @@
+"""A network at its beginning, and what surrounds it while it is trained."""
+
+import math
+from typing import Optional
+
+import torch
+from torch import nn
+
+from lingbot_va_ros.model.config import TransformerConfig
+from lingbot_va_ros.model.mixture import (
+    MixtureTransformer, interpolate_action_stream, make_network)
+from lingbot_va_ros.model.transformer import Network
+from lingbot_va_ros.training.draws import Drawn, Episodes
+from lingbot_va_ros.training.losses import EventHead, Losses, LossWeights
+from lingbot_va_ros.training.sequence import training_losses
+from lingbot_va_ros.training.settings import TrainingSettings
+
+
+def network_config(settings: TrainingSettings) -> TransformerConfig:
+    """Return the sizes of the network that the settings ask for."""
+    return TransformerConfig(
+        num_layers=settings.network.layers, heads=settings.network.heads,
+        head_dim=settings.network.head_dim, ffn_dim=settings.network.ffn_dim,
+        latent_channels=settings.codec.channels, text_dim=settings.text.dim,
+        time_frequencies=settings.network.time_frequencies,
+        action_hidden_dim=settings.network.action_dim or None)
+
+
+def new_network(config: TransformerConfig, seed: int) -> Network:
+    """Return an untrained network; the same seed gives the same weights."""
+    network = make_network(config)
+    generator = torch.Generator().manual_seed(seed)
+    _initialise(network, generator)
+    if isinstance(network, MixtureTransformer):
+        interpolate_action_stream(network)
+    return network
+
+
+@torch.no_grad()
+def _initialise(network: Network, generator: torch.Generator) -> None:
+    """Fill the weights so that blocks add little at first, and outputs are zero."""
+    depth = 1 / math.sqrt(2 * network.config.num_layers)
+    for name, weight in network.named_parameters():
+        last = name.rpartition('.')[0].rpartition('.')[2]
+        if name.endswith('norm') or (last.endswith('norm') and name.endswith('weight')):
+            weight.fill_(1)
+        elif name.endswith('bias'):
+            weight.zero_()
+        elif 'modulation' in name:
+            weight.normal_(0, 0.02, generator=generator)
+            if len(weight) == 6:  # what goes into the residual stream: all of it, at first
+                weight[[2, 5]] += 1
+        elif name in ('video.out.weight', 'action.out.weight'):
+            weight.zero_()
+        else:
+            scale = depth if last in ('out', 'ffn_out', 'text_out') and 'blocks' in name else 1
+            weight.normal_(0, scale * weight.shape[-1] ** -0.5, generator=generator)
+            if last == 'vectors':  # time vectors grow from the modulation alone
+                weight.mul_(0.1)
+
+
+class TrainedNetwork(nn.Module):
+    """A network with its losses as one forward, so that it can be wrapped as a whole."""
+
+    def __init__(self, network: Network, weights: LossWeights, event_head: Optional[EventHead]):
+        super().__init__()
+        self.network = network
+        self.event_head = event_head
+        self._weights = weights
+
+    def forward(self, episodes: Episodes, drawn: Drawn) -> Losses:
+        """Return the losses of a batch; see `sequence.training_losses`."""
+        return training_losses(self.network, episodes, drawn, self._weights, self.event_head)
+
+
+def new_trained_network(settings: TrainingSettings) -> TrainedNetwork:
+    """Return an untrained network with an event head, where its loss counts."""
+    trainer = settings.training
+    network = new_network(network_config(settings), settings.seed)
+    head = None
+    if trainer.events > 0:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            head = EventHead(network.config.dim, trainer.most_events)
+    return TrainedNetwork(
+        network, LossWeights(inverse=trainer.inverse, events=trainer.events), head)

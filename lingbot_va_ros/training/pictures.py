@@ -1,0 +1,88 @@
+"""What a person looks at while a network is trained: a plot of losses, imagined video."""
+
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+import cv2
+import numpy as np
+
+from lingbot_va_ros.model.config import IMAGES_PER_FRAME
+from lingbot_va_ros.policy.engine import Engine
+from lingbot_va_ros.robot.action_map import ActionMap
+from lingbot_va_ros.training.recordings import Recording
+
+LOSSES = ('total', 'dynamics', 'forward_dynamics', 'inverse', 'events')
+SMOOTH = 20  # lines of the log in a running mean
+ENLARGED = 2
+
+
+def plot_losses(log: Sequence[Dict[str, Any]], path: Path) -> None:
+    """Draw the network's losses and the closed-loop success over the steps, as a PNG file."""
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    lines = [line for line in log if line.get('stage') == 'network' and 'total' in line]
+    checks = [line for line in log if line.get('stage') == 'check']
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout='constrained')
+    for name in LOSSES:
+        found = [(line['step'], line[name]) for line in lines
+                 if isinstance(line.get(name), (int, float)) and np.isfinite(line[name])]
+        if found:
+            steps, values = np.array(found).T
+            width = min(SMOOTH, len(values))
+            means = np.convolve(values, np.ones(width) / width, 'valid')
+            left.plot(steps[width - 1:], means, label=name.replace('_', ' '))
+    left.set(xlabel='step', ylabel='loss', yscale='log' if lines else 'linear')
+    if lines:
+        left.legend()
+    for task in sorted({line['task'] for line in checks}):
+        found = [(line['step'], line['successes'] / line['episodes']) for line in checks
+                 if line['task'] == task]
+        right.plot(*np.array(found).T, 'o-', label=task)
+    right.set(xlabel='step', ylabel='closed-loop success', ylim=(-0.02, 1.02))
+    if checks:
+        right.legend()
+    figure.savefig(path, dpi=90, format='png')
+    plt.close(figure)
+
+
+def imagined_beside_real(
+    engine: Engine, recording: Recording, instruction: str, actions: ActionMap, chunks: int,
+) -> np.ndarray:
+    """
+    Return what an engine foretells of a recording, chunk by chunk, beside what was recorded.
+
+    It has seen everything before each chunk. One row of each for every chunk, uint8 [H, W, 3].
+    """
+    cameras = engine.policy.cameras
+    images = {name: recording.images[name] for name in cameras}
+    engine.set_instruction(instruction)
+    engine.reset()
+    engine.see_first({name: images[name][0] for name in cameras})
+    rows: List[np.ndarray] = []
+    at = 0
+    for _ in range(chunks):
+        chunk = engine.predict()
+        taken = len(chunk.actions)
+        if at + taken > len(recording.commands):
+            break
+        span = slice(at + 1, at + taken + 1)
+        shown = [IMAGES_PER_FRAME * frame - 1 for frame in (1, 2)][:taken // IMAGES_PER_FRAME]
+        real = np.concatenate([images[name][span] for name in cameras], 2)[shown]
+        foretold = engine.imagined_video(chunk)[shown]
+        row = np.concatenate([*real, *foretold], 1)
+        rows.append(np.pad(row, ((0, 0), (0, 2 * real.shape[2] * 2 - row.shape[1]), (0, 0))))
+        for first in range(at + 1, at + taken + 1, IMAGES_PER_FRAME):
+            engine.see({
+                name: list(images[name][first:first + IMAGES_PER_FRAME]) for name in cameras})
+        engine.commit(actions.from_joints(recording.commands[at:at + taken]))
+        at += taken
+    engine.reset()
+    return np.concatenate(rows).repeat(ENLARGED, 0).repeat(ENLARGED, 1)
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """Write an RGB uint8 picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), picture[..., ::-1])

@@ -1,0 +1,238 @@
+"""The settings of a training run: one YAML file, every number in it named and checked."""
+
+import typing
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import yaml
+
+from lingbot_va_ros.policy.strict_schema import StrictValidator
+from lingbot_va_ros.resources import shared_file
+from lingbot_va_ros.training.draws import DrawSettings
+
+
+class SettingsError(ValueError):
+    """A settings file cannot be used; the message lists every mistake, one a line."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """
+    The recordings: so many episodes of each task, by seeds from `first_seed` on.
+
+    The first `held_out` of each task are never trained on. `idle` is the least and most time (s)
+    at rest after the expert is done, `longest` (s) what an expert may take.
+    """
+
+    episodes: int
+    held_out: int
+    first_seed: int
+    idle: Tuple[float, float]
+    longest: float
+
+
+@dataclass(frozen=True)
+class CodecSettings:
+    """
+    Sizes and training of the video codec.
+
+    :param base: channels of the encoder's first stage, `decoder_base` of the decoder's last.
+    :param channels: of the latents.
+    :param blocks: residual blocks in each stage.
+    :param episodes: of each task to train on (pictures are held in memory).
+    :param clips: moments in a batch, of which each camera gives a clip of `images` pictures.
+    :param steps: of the encoder's training, as `decoder_steps`.
+    :param marked_weight: of the error of a picture's marked pixels, beside that of them all.
+    :param kl: weight of the divergence from a normal distribution, for each latent number.
+    :param places: weight of finding the places of bodies by a linear map from the latents.
+    :param ema: decay of the running mean of the weights, which is what is kept.
+    """
+
+    base: int
+    decoder_base: int
+    channels: int
+    blocks: int
+    episodes: int
+    steps: int
+    decoder_steps: int
+    clips: int
+    images: int
+    learning_rate: float
+    warm_up: int
+    marked_weight: float
+    kl: float
+    places: float
+    ema: float
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """Sizes of the text encoder; its weights are not trained."""
+
+    dim: int
+    layers: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """
+    Sizes of the transformer.
+
+    `action_dim` is the width of the action stream, 0 for one backbone that both share.
+    """
+
+    layers: int
+    heads: int
+    head_dim: int
+    ffn_dim: int
+    time_frequencies: int
+    action_dim: int
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """
+    How the transformer is trained.
+
+    :param batch: episodes in a step, over all processes.
+    :param gradient_norm: gradients are scaled down to it.
+    :param ema: decay of the running mean of the weights, which is what is exported.
+    :param inverse: weight of the action loss (the paper's lambda).
+    :param events: weight of the auxiliary loss that tells the number of events so far.
+    :param most_events: that it tells apart.
+    :param draw: see `draws.DrawSettings`.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    warm_up: int
+    weight_decay: float
+    gradient_norm: float
+    ema: float
+    inverse: float
+    events: float
+    most_events: int
+    draw: DrawSettings
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """
+    Everything that a training run depends on beside its code.
+
+    :param policy: a shipped policy file or a path; its quantiles are taken from the data.
+    :param tasks: per task of the simulation the instructions that stand for it.
+    """
+
+    name: str
+    policy: str
+    seed: int
+    tasks: Dict[str, List[str]]
+    data: DataSettings
+    codec: CodecSettings
+    text: TextSettings
+    network: NetworkSettings
+    training: TrainerSettings
+
+
+def load_settings(name: str) -> TrainingSettings:
+    """
+    Read and check a settings file.
+
+    :param name: of a file in config/training, or a path.
+    :raises SettingsError: there is no such file, it is no YAML, or fields are wrong or missing.
+    """
+    path = Path(name).expanduser()
+    if '/' not in name and not name.endswith(('.yaml', '.yml')):
+        try:
+            path = shared_file('config', 'training', f'{name}.yaml')
+        except FileNotFoundError:
+            raise SettingsError(
+                f'settings {name!r}: expected a path or one of the shipped '
+                f'{", ".join(shipped_settings())}') from None
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(
+            f'{path} cannot be read: {" ".join(str(error).split())}') from None
+    return settings_from(raw, str(path))
+
+
+def settings_from(raw: Any, where: str) -> TrainingSettings:
+    """
+    Return the settings that a file or a saved state holds.
+
+    :param where: what errors name.
+    :raises SettingsError: fields are wrong or missing, all are named.
+    """
+    mistakes = [
+        f'{where}: {".".join(map(str, error.absolute_path)) or "top level"}: {error.message}'
+        for error in StrictValidator(_schema(TrainingSettings)).iter_errors(raw)]
+    if mistakes:
+        raise SettingsError('\n'.join(mistakes))
+    try:
+        settings = _build(TrainingSettings, raw)
+    except ValueError as error:
+        raise SettingsError('\n'.join(
+            f'{where}: training.draw: {line}' for line in str(error).splitlines())) from None
+    if settings.data.held_out >= settings.data.episodes:
+        mistakes.append(f'data.held_out: {settings.data.held_out} of '
+                        f'{settings.data.episodes} episodes leave none to train on')
+    if settings.codec.images % 4 != 1 or settings.codec.images < 5:
+        mistakes.append(f'codec.images: {settings.codec.images}; expected 5, 9, 13, …')
+    if settings.data.idle[0] > settings.data.idle[1]:
+        mistakes.append(f'data.idle: {list(settings.data.idle)}; expected least, most')
+    if (settings.network.head_dim // 3) % 2 or settings.network.head_dim % 2:
+        mistakes.append(
+            f'network.head_dim: {settings.network.head_dim}; expected an even number whose third '
+            '(rounded down) is even')
+    for section in ('data', 'codec', 'text', 'network', 'training'):
+        may_be_zero = {
+            'first_seed', 'held_out', 'idle', 'marked_weight', 'kl', 'places', 'ema', 'action_dim',
+            'weight_decay', 'inverse', 'events', 'decoder_steps', 'draw'}
+        mistakes += [
+            f'{section}.{name}: 0; expected more' for name, value in raw[section].items()
+            if value == 0 and name not in may_be_zero]
+    mistakes += [f'{name}.ema: {value}; expected less than 1' for name, value in (
+        ('codec', settings.codec.ema), ('training', settings.training.ema)) if value >= 1]
+    if mistakes:
+        raise SettingsError('\n'.join(f'{where}: {mistake}' for mistake in mistakes))
+    return settings
+
+
+def shipped_settings() -> List[str]:
+    """Return the names of the settings files that come with the package, sorted."""
+    return sorted(path.stem for path in shared_file('config', 'training').glob('*.yaml'))
+
+
+def _schema(kind: Any) -> dict:
+    """Return the JSON schema of a field's type; no number is below 0."""
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return {'type': 'object', 'additionalProperties': False,
+                'properties': {field.name: _schema(hints[field.name]) for field in fields(kind)},
+                'required': [field.name for field in fields(kind) if field.default is MISSING]}
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Union:  # Optional
+        return {'anyOf': [_schema(inner[0]), {'type': 'null'}]}
+    if origin is tuple:
+        return {'type': 'array', 'minItems': len(inner), 'maxItems': len(inner),
+                'items': _schema(inner[0])}
+    if origin is list:
+        return {'type': 'array', 'minItems': 1, 'items': _schema(inner[0])}
+    if origin is dict:
+        return {'type': 'object', 'minProperties': 1, 'additionalProperties': _schema(inner[1])}
+    return {int: {'type': 'integer', 'minimum': 0}, float: {'type': 'number', 'minimum': 0},
+            str: {'type': 'string', 'minLength': 1}}[kind]
+
+
+def _build(kind: Any, raw: Any) -> Any:
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _build(hints[name], value) for name, value in raw.items()})
+    if typing.get_origin(kind) is tuple:
+        return tuple(_build(typing.get_args(kind)[0], value) for value in raw)
+    return float(raw) if kind is float else raw
