@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, Callable, Optional, Tuple
 
 import numpy as np
 
-from lingbot_va_ros.model.config import IMAGES_PER_FRAME
+from lingbot_va_ros.policy.chunk_actions import actions_on_the_way, is_executed, is_silent
 from lingbot_va_ros.policy.errors import NotExecutable, PredictionAborted
+from lingbot_va_ros.policy.execution import Execution, Ready
 from lingbot_va_ros.policy.latency import Latency
 from lingbot_va_ros.policy.observation import CameraFault
-from lingbot_va_ros.policy.plan import (
-    NANOSECONDS, Plan, PlanSlot, continued, plan_from_actions, resting_at)
+from lingbot_va_ros.policy.plan import NANOSECONDS, PlanSlot, resting_at
 from lingbot_va_ros.policy.progress import Mode, Progress
 from lingbot_va_ros.policy.requests import Requests
-from lingbot_va_ros.policy.running import PublishedChunk, Running, make_running
+from lingbot_va_ros.policy.running import PublishedChunk, Running
 from lingbot_va_ros.policy.saved import Saved, SavedEpisodes
 from lingbot_va_ros.policy.task import Outcome, Task
 from lingbot_va_ros.policy.world import World
@@ -25,42 +24,22 @@ if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a n
     from lingbot_va_ros.policy.engine import Chunk, Engine
 
 POLL = 0.005  # seconds between two looks at cameras and clock
-EXECUTED_GRACE = 0.2  # seconds that the report of the last executed command may take
 FIRST_IMAGE_AGE = 0.5  # seconds that a chunk may wait to begin an episode before it is redone
 # Seconds until an episode is begun anew whose first chunk the robot could not execute.
 BEGIN_AGAIN = 2.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Ready:
-    """
-    A predicted chunk that waits to begin.
-
-    :param observed_ns: stamp of the newest image that it saw.
-    :param seconds: that it took, of the steady clock.
-    """
-
-    chunk: Chunk
-    epoch: int
-    observed_ns: int
-    seconds: float
 
 
 class Schedule:
     """
     One policy at work, one small step at a time.
 
-    Used by the inference thread alone, which owns it and the engine. The arm executes *running*;
-    in the asynchronous schedules the chunk after it, *following*, joins the plan while running is
-    executed, and becomes the running one when that has been seen to its end and is remembered.
+    Used by the inference thread alone, which owns it and the engine. It decides what comes next;
+    what the arm executes meanwhile is in `Execution`.
 
     :param slot: where plans go.
     :param requests: what makes a prediction stop between two denoising steps.
     :param on_change: called after every change of `progress`.
-    :param on_chunk: called with a PublishedChunk when it begins, under the slot's lock; must be
-        quick.
-    :param on_imagined: called with an imagined picture, uint8 [H, W, 3], and the ROS time in
-        nanoseconds that it foretells, when that time has come.
+    :param on_chunk, on_imagined: see `Execution`.
     :param steady: seconds of the steady clock.
     """
 
@@ -72,43 +51,49 @@ class Schedule:
     ):
         self.slot = slot
         self.progress = Progress()
-        self.engine: Optional[Engine] = None
         self.saved = SavedEpisodes(0)
         self.active = False
-        # Whether the arm is meant to go on from chunk to chunk without a stop.
-        self.flowing = False
         self._requests = requests
         self._on_change = on_change
-        self._on_chunk = on_chunk
-        self._on_imagined = on_imagined
         self._steady = steady
-        self._world: Optional[World] = None
+        self._latency = Latency()
+        self._execution = Execution(
+            slot, self._latency, on_chunk, on_imagined, lambda: self._report(Mode.RUNNING),
+            self._refresh, steady)
         self._instruction = ''
         self._task: Optional[Task] = None
         self._finished = ''  # how the last task ended, until there is another
-        self._chunk_id = 0
-        self._running: Optional[Running] = None
-        self._following: Optional[Running] = None
         self._ahead_refused = False  # the arm could not take what was predicted ahead
         self._ready: Optional[Ready] = None
         self._refused: Optional[Tuple[str, float]] = None  # why, and the steady time
-        self._observed_ns = 0
-        self._thinking_since = 0.0
-        self._latency = Latency()
+
+    @property
+    def engine(self) -> Optional[Engine]:
+        """The policy that works, or None."""
+        return self._execution.engine
+
+    @property
+    def flowing(self) -> bool:
+        """Whether the arm is meant to go on from chunk to chunk without a stop."""
+        return self._execution.flowing
+
+    @property
+    def _world(self) -> Optional[World]:
+        return self._execution.world
 
     # What is asked for, between two steps.
 
     def load(self, engine: Engine, max_snapshots: int) -> None:
         """Take an engine and begin with its statistics at none."""
-        self.engine, self.saved = engine, SavedEpisodes(max_snapshots)
+        self._execution.engine, self.saved = engine, SavedEpisodes(max_snapshots)
+        self._execution.chunk_id = 0
         self._latency.clear()
-        self._chunk_id = 0
         self._finished = ''
         self._report(Mode.IDLE, 'inactive')
 
     def unload(self) -> None:
         """Release the engine, what it holds on the device, and the snapshots."""
-        self.engine = self._world = None
+        self._execution.engine = self._execution.world = None
         self.saved = SavedEpisodes(0)
         self.active = False
         self._drop()
@@ -116,7 +101,7 @@ class Schedule:
 
     def start(self, world: World, instruction: str) -> None:
         """Begin to work; with an empty instruction it waits for one."""
-        self._world, self.active = world, True
+        self._execution.world, self.active = world, True
         self._finished = ''
         self.set_instruction(instruction)
 
@@ -137,11 +122,11 @@ class Schedule:
     def reset(self, instruction: str) -> int:
         """Forget the episode, after a new epoch was begun; returns the forgotten frames."""
         self._drop()
-        self._chunk_id = 0
+        self._execution.chunk_id = 0
         forgotten = self.engine.reset() if self.engine is not None else 0
         if instruction:
             self._use_instruction(instruction)
-        self._report(self.progress.mode, self.progress.reason)
+        self._refresh()
         return forgotten
 
     def set_instruction(self, instruction: str) -> None:
@@ -150,7 +135,7 @@ class Schedule:
             self._end_task(Outcome.PREEMPTED, 'set_instruction took its place')
         self._finished = ''
         self._use_instruction(instruction)
-        self._report(self.progress.mode, self.progress.reason)
+        self._refresh()
 
     def set_sampling(self, video: Any, action: Any, imagine_steps: int) -> None:
         """
@@ -173,11 +158,11 @@ class Schedule:
         if self.engine is None:
             raise ValueError('the policy is not configured')
         self.saved.check(name)
-        engine, world, run = self.engine, self._world, self._running
+        engine, world, run = self.engine, self._world, self._execution.running
         frames, executed = engine.memory_frames, None
         poses = world.poses() if world is not None else None
-        if run is not None and run.frames and not self._silent(run):
-            executed = self._executed_actions(run)
+        if run is not None and run.frames and not is_silent(world, run):
+            executed = self._execution.executed_actions(run)
             after = world.poses()
             world.restore_poses(poses)
             poses = after
@@ -204,12 +189,12 @@ class Schedule:
         if saved.executed is None:
             self.engine.drop_seen()
         else:
-            self._confirm(saved.executed)
+            self._execution.confirm(saved.executed)
         if saved.poses is not None and self._world is not None:
             self._world.restore_poses(saved.poses)
-        self._chunk_id = 0
+        self._execution.chunk_id = 0
         self._use_instruction(saved.instruction if self._task is None else self._task.instruction)
-        self._report(self.progress.mode, self.progress.reason)
+        self._refresh()
         return self.engine.memory_frames
 
     def begin_task(self, task: Task) -> None:
@@ -233,7 +218,7 @@ class Schedule:
         self._use_instruction(instruction)
         task.instruction = instruction
         self._task, self._finished = task, ''
-        self._report(self.progress.mode, self.progress.reason)
+        self._refresh()
 
     def cancel_task(self, task: Task) -> None:
         """End a task if it is still worked on."""
@@ -255,7 +240,7 @@ class Schedule:
             if end is not None:
                 self._finish(*end)
                 return
-        if self._running is not None:
+        if self._execution.running is not None:
             if obstacle or elsewhere:
                 self._cut_off()
                 self._report(Mode.HOLDING, obstacle or elsewhere)
@@ -272,7 +257,7 @@ class Schedule:
             self._hold(obstacle)
             return
         if not self._instruction:
-            self.flowing = False
+            self._execution.flowing = False
             self._report(Mode.WAITING, 'no instruction')
             self._requests.wait(POLL)
             return
@@ -297,7 +282,7 @@ class Schedule:
         self._refused = None
 
     def _hold(self, reason: str) -> None:
-        self.flowing = False
+        self._execution.flowing = False
         self._report(Mode.HOLDING, reason)
         self._requests.wait(POLL)
 
@@ -318,7 +303,7 @@ class Schedule:
 
     def _ready_is_stale(self) -> bool:
         """Return whether the chunk that waits began from an image that is no longer true."""
-        age = (self._world.clock() - self._observed_ns) / NANOSECONDS
+        age = (self._world.clock() - self._execution.observed_ns) / NANOSECONDS
         return not self.engine.began and age > FIRST_IMAGE_AGE
 
     def _still_refused(self, elsewhere: Optional[str]) -> bool:
@@ -356,15 +341,15 @@ class Schedule:
             except CameraFault as fault:
                 self._report(Mode.HOLDING, str(fault))
                 return None
-            self._observed_ns = max(entry.stamp_ns for entry in images.values())
+            self._execution.observed_ns = max(entry.stamp_ns for entry in images.values())
         else:
-            since = self._thinking_since or since
+            since = self._execution.seen_since or since
         chunk = engine.predict(self._between_steps)
         self._pad(since)
         seconds = self._steady() - since
-        self._thinking_since = 0.0
+        self._execution.seen_since = 0.0
         self._latency.add(seconds)
-        return Ready(_finite(chunk), epoch, self._observed_ns, seconds)
+        return Ready(_finite(chunk), epoch, self._execution.observed_ns, seconds)
 
     def _pad(self, since: float) -> None:
         """Wait until the padded latency has passed, as if it were still predicting."""
@@ -382,9 +367,9 @@ class Schedule:
         self._requests.serve(only_gentle=True)
         if self._requests.waiting:
             raise PredictionAborted
-        world, run = self._world, self._running
+        world, run = self._world, self._execution.running
         if run is not None:  # the arm moves meanwhile
-            self._attend(run)
+            self._execution.attend()
             if run.fault or world.obstacle() or world.elsewhere():
                 raise PredictionAborted
         if self._task is not None and self._task.look(world.clock(), world.elsewhere()):
@@ -392,105 +377,33 @@ class Schedule:
 
     def _begin(self) -> None:
         """Put the chunk that is ready into the plan, from rest."""
-        world, policy = self._world, self.engine.policy
         ready, self._ready = self._ready, None
-        plan, now = self.slot.look()
-        if plan is None:
-            raise RuntimeError('a chunk without a position to start from')
-        start, _ = plan.sample(now)
         try:
-            joints = world.to_joints(ready.chunk.actions, start)
+            self._execution.begin(ready)
         except NotExecutable as error:
-            self.flowing = False
+            self._execution.flowing = False
             self._refused = (str(error), self._steady())
             self._report(Mode.HOLDING, str(error))
-            return
-        plan, now = self.slot.look()  # it took a while
-        if plan is None:
-            return  # dropped with its epoch; what asked for that is about to be answered
-        start, _ = plan.sample(now)
-        period = policy.action_period
-        plan, first_due = plan_from_actions(start, joints, period, now, world.max_velocity)
-        run = self._run_of(ready, plan, int(plan.times_ns[0]), first_due)
-        if self.slot.put(plan, ready.epoch, lambda: self._tell(run)):
-            self._running = self._told(run)
-            self._foretell(run)
-
-    def _run_of(self, ready: Ready, plan: Plan, start_ns: int, first_due: int) -> Running:
-        policy = self.engine.policy
-        count = len(ready.chunk.actions)
-        published = PublishedChunk(
-            ready.epoch, self._chunk_id, first_due, ready.observed_ns, policy.action_period,
-            plan.positions[-count:], plan.velocities[-count:], ready.seconds,
-            ready.chunk.grounded)
-        return make_running(ready.chunk, published, plan, start_ns, policy.images_every)
-
-    def _tell(self, run: Running) -> None:
-        self._on_chunk(dataclasses.replace(run.published, chunk_id=self._chunk_id))
-
-    def _told(self, run: Running) -> Running:
-        self._chunk_id += 1
-        run.begun = True
-        self.flowing = self._world.schedule != 'sync'
-        self._report(Mode.RUNNING)
-        return run
-
-    def _foretell(self, run: Running) -> None:
-        """Prepare the pictures of what a chunk imagines, where somebody wants them."""
-        if self._world.wants_imagined():
-            run.imagined.extend(zip(run.image_times, self.engine.imagined_video(run.chunk)))
 
     # While a chunk is executed.
 
     def _follow(self) -> None:
         """See what the running chunk shows, predict the next, remember it when it has ended."""
-        run = self._running
-        self._attend(run)
-        self._encode(run)
+        execution, run = self._execution, self._execution.running
+        execution.attend()
+        execution.encode(run)
         if run.fault:
             self._cut_off()
             self._report(Mode.HOLDING, run.fault)
-        elif run.all_picked and self._executed_is_known(run.end_ns):
-            self._remember(run)
+        elif run.all_picked and is_executed(self._world, run):
+            execution.remember()
+            self._ahead_refused = False
+            if self._task is not None:
+                self._task.chunks += 1
         elif self._is_time_to_predict(run):
             self._predict_ahead(run)
         else:
             self._requests.wait(POLL)
-
-    def _attend(self, run: Running) -> None:
-        """Do what the clock asks for: quick, and done between denoising steps as well."""
-        world = self._world
-        now = world.clock()
-        while run.imagined and now >= run.imagined[0][0]:
-            due, picture = run.imagined.popleft()
-            self._on_imagined(picture, due)
-        following = self._following
-        if following is not None and not following.begun and now >= following.start_ns:
-            if self.slot.tell(following.published.epoch, lambda: self._tell(following)):
-                self._told(following)
-        try:
-            run.pick(world.observations, world.max_camera_skew())
-        except CameraFault as fault:
-            run.fault = str(fault)
-
-    def _encode(self, run: Running) -> None:
-        """Let the engine see the latent frames whose images are all here."""
-        while len(run.picked) >= IMAGES_PER_FRAME:
-            images = run.picked[:IMAGES_PER_FRAME]
-            since = self._steady()
-            try:
-                converted = {
-                    name: [self._world.to_rgb(name, entry[name].image) for entry in images]
-                    for name in images[0]}
-            except CameraFault as fault:
-                run.fault = str(fault)
-                return
-            self._thinking_since = since
-            self.engine.see(converted)
-            self._latency.add_encoding(self._steady() - since)
-            self._observed_ns = max(entry.stamp_ns for entry in images[-1].values())
-            del run.picked[:IMAGES_PER_FRAME]
-            run.frames += 1
 
     def _is_time_to_predict(self, run: Running) -> bool:
         """
@@ -498,11 +411,11 @@ class Schedule:
 
         In time is before the last stretch of the plan, which is then passed at speed.
         """
-        world = self._world
-        if world.schedule == 'sync' or self._following is not None or self._ahead_refused:
+        world, execution = self._world, self._execution
+        if world.schedule == 'sync' or execution.following is not None or self._ahead_refused:
             return False
         if self._task is not None and not self._task.wants_more(1):
-            self.flowing = False  # it is meant to end
+            execution.flowing = False  # it is meant to end
             return False
         now, needed = world.clock(), self._latency.time_needed
         if now < run.start_ns or now >= run.end_ns:
@@ -513,124 +426,32 @@ class Schedule:
 
     def _predict_ahead(self, run: Running) -> None:
         """Predict the chunk after the running one and let the plan go on through it."""
-        world, engine = self._world, self.engine
+        world, execution = self._world, self._execution
         epoch = self._requests.unless_waiting(lambda: self.slot.epoch)
         if epoch is None:
             return
-        since = self._steady()
-        observed = self._observed_ns
-        chunk = _finite(engine.predict_ahead(
-            self._actions_on_the_way(run), world.schedule == 'async', self._between_steps))
+        since, observed = self._steady(), execution.observed_ns
+        chunk = _finite(self.engine.predict_ahead(
+            actions_on_the_way(world, run), world.schedule == 'async', self._between_steps))
         self._pad(since)
         try:
-            joints = world.to_joints(chunk.actions, run.plan.positions[-1])
+            joints = execution.to_joints_behind(chunk)
         except NotExecutable:
             # What was really seen of this chunk may lead elsewhere: decided when it has ended.
             self._ahead_refused = True
             return
         seconds = self._steady() - since
         self._latency.add(seconds, ahead=True)
-        _, now = self.slot.look()
-        plan, first_due = continued(
-            run.plan, joints, engine.policy.action_period, now, world.reaction,
-            world.max_velocity, run.start_ns)
-        start_ns = int(plan.times_ns[-len(joints) - 1])
-        following = self._run_of(
-            Ready(chunk, epoch, observed, seconds), plan, start_ns, first_due)
-        if self.slot.put(plan, epoch):
-            self._following = following
-            self._attend(run)
-
-    def _actions_on_the_way(self, run: Running) -> np.ndarray:
-        """Return all actions [n, used] of a chunk: executed so far, planned for the rest."""
-        world = self._world
-        times = [run.start_ns, *run.action_times]
-        joints = np.stack([run.plan.sample(time)[0] for time in times])
-        if world.executed is not None:
-            newest = world.executed.newest_ns or 0
-            known = [time for time in times if time <= newest]
-            if known:
-                joints[:len(known)] = world.executed.at(known)
-        poses = world.poses()
-        try:
-            return world.from_joints(joints[1:], joints[0])
-        finally:
-            world.restore_poses(poses)
-
-    def _executed_is_known(self, time_ns: int) -> bool:
-        executed = self._world.executed
-        if executed is None or (executed.newest_ns or 0) >= time_ns:
-            return True
-        return self._world.clock() > time_ns + EXECUTED_GRACE * NANOSECONDS
-
-    # The end of a chunk.
-
-    def _remember(self, run: Running) -> None:
-        """Write a chunk that has been executed to its end, and go on with the one after it."""
-        following = self._following
-        written = self._commit(run)
-        self._running, self._following, self._ahead_refused = following, None, False
-        if self._task is not None:
-            self._task.chunks += 1
-        if following is None:
-            return
-        if not written:  # what was predicted ahead of it has no past in the memory
-            self._cut_off()
-            return
-        self._foretell(following)
+        execution.join(Ready(chunk, epoch, observed, seconds), joints)
 
     def _cut_off(self) -> None:
-        """End what is executed here: stop, remember its complete frames, drop the rest."""
-        runs = [run for run in (self._running, self._following) if run is not None]
-        self._drop()
-        self.slot.stop()
-        for run in runs:
-            if self.engine is None:
-                return
-            self._encode(run)
-            if not self._commit(run) or run.picked or not run.all_picked:
-                return
+        self._ready, self._ahead_refused = None, False
+        self._execution.cut_off()
 
     def _drop(self) -> None:
         """Forget what is on the way."""
-        self._running = self._following = self._ready = None
-        self._ahead_refused = self.flowing = False
-
-    def _commit(self, run: Running) -> bool:
-        """
-        Write the complete frames of a chunk and what was executed during them.
-
-        Where nothing was reported as executed, nothing is written: the prediction never stands in.
-
-        :returns: whether something was written.
-        """
-        if not run.frames or self._silent(run):
-            self.engine.drop_seen()
-            return False
-        self._confirm(self._executed_actions(run))
-        self._report(self.progress.mode, self.progress.reason)
-        return True
-
-    def _confirm(self, executed: np.ndarray) -> None:
-        self.engine.commit(executed)
-        if self._world is not None and self._world.last_chunk_only:
-            self.engine.keep_last_chunk()
-
-    def _silent(self, run: Running) -> bool:
-        """Return whether nothing was reported as executed of a chunk."""
-        executed = self._world.executed
-        return executed is not None and (executed.newest_ns or 0) < run.action_times[0]
-
-    def _executed_actions(self, run: Running) -> np.ndarray:
-        """Return what was executed during the frames that were seen, [n, used]."""
-        world = self._world
-        count = run.frames * self.engine.policy.actions_per_frame
-        times = [run.start_ns, *run.action_times[:count]]  # with where the chunk started from
-        if world.executed is None:
-            joints = np.stack([run.plan.sample(time)[0] for time in times])
-        else:
-            joints = world.executed.at(times)
-        return world.from_joints(joints[1:], joints[0])
+        self._ready, self._ahead_refused = None, False
+        self._execution.drop()
 
     # Tasks and instructions.
 
@@ -640,21 +461,10 @@ class Schedule:
         if instruction != self._instruction:
             self._ready = None  # predicted for another task
             self._ahead_refused = False
-            if not instruction and self._running is not None:
+            if not instruction and self._execution.running is not None:
                 self._cut_off()
-            self._take_back()
+            self._execution.take_back()
         self._instruction = instruction
-
-    def _take_back(self) -> None:
-        """Take a chunk that was predicted for another task out of the plan, if there is time."""
-        run, following = self._running, self._following
-        if following is None or following.begun:
-            return
-        _, now = self.slot.look()
-        # Until its last stretch the plan was the same without it.
-        if now + round(self._world.reaction * NANOSECONDS) <= run.action_times[-2] and (
-                self.slot.put(run.plan, following.published.epoch)):
-            self._following = None
 
     def _finish(self, outcome: Outcome, message: str) -> None:
         """End the task and rest until there is another."""
@@ -669,12 +479,15 @@ class Schedule:
         if task is not None:
             task.end(outcome, message)
 
+    def _refresh(self) -> None:
+        self._report(self.progress.mode, self.progress.reason)
+
     def _report(self, mode: Mode, reason: str = '') -> None:
         engine, latency = self.engine, self._latency
         policy = engine.policy if engine is not None else None
         progress = Progress(
             mode=mode, reason=reason, instruction=self._instruction,
-            chunk_id=max(0, self._chunk_id - 1),
+            chunk_id=max(0, self._execution.chunk_id - 1),
             memory_frames=engine.memory_frames if engine is not None else 0,
             memory_capacity=engine.memory_capacity if engine is not None else 0,
             inference_seconds=latency.newest, inference_seconds_p95=latency.p95,

@@ -345,7 +345,7 @@ def test_another_instruction_takes_back_what_was_predicted_for_the_one_before():
     stage = Stage()
     stage.engine.seconds = 0.1
     stage.play_chunks(1)
-    stage.play(lambda: stage.schedule._following is not None)
+    stage.play(lambda: stage.schedule._execution.following is not None)
     assert stage.engine.named('ahead')[-1].instruction == 'go'
     running = stage.chunks[-1][1]
     stage.schedule.set_instruction('stop')
@@ -404,7 +404,7 @@ def test_a_camera_that_skips_is_named_and_work_goes_on_when_it_is_back():
 def test_after_a_reset_no_chunk_of_the_old_epoch_begins():
     stage = Stage()
     stage.play_chunks(3)
-    stage.play(lambda: stage.schedule._following is not None)
+    stage.play(lambda: stage.schedule._execution.following is not None)
     stage.requests.ask(
         lambda: stage.schedule.reset(''), first=lambda: stage.slot.stop(new_epoch=True))
     asked = stage.now
