@@ -180,8 +180,8 @@ class _Row:
                 raise DemoFailed(f'{POLICY}/reset_memory fails: {answer.message}')
         seconds = time.monotonic() - began
         done = self._task_done()
-        held = '' if not self._taken_away() else (
-            f'{MUX} went to {ArmMode(listener.mode.mode).name}: {listener.mode.reason}')
+        held = '' if not self._taken_away() else ' '.join((
+            f'{MUX} went to {ArmMode(listener.mode.mode).name}: {listener.mode.reason}').split())
         if not result.done():
             goal.cancel_goal_async()
             operator.wait_until(result.done, END_SECONDS, f'the end of {POLICY}/run_task')
