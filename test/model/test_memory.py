@@ -178,6 +178,75 @@ def test_a_forward_for_one_half_leaves_the_other_half_alone():
     assert memory.keys[0, :, 0, 0, 0].tolist() == [1, 2]
 
 
+def test_a_saved_state_comes_back_at_its_slots_with_its_groups():
+    memory = make_memory(4, 4)
+    for first in (1, 3, 5):
+        write(memory, 2, [first, first + 1])
+    state = memory.save()
+    write(memory, 3, [7, 8, 9])
+    memory.clear()
+    memory.restore(state)
+    assert valid_marks(memory) == [3, 4, 5, 6]
+    assert (memory.start, memory.end) == (2, 6)
+    assert [group.tokens for group in memory.groups] == [2, 2]
+    write(memory, 1, [7])
+    assert valid_marks(memory) == [4, 5, 6, 7]
+
+
+def test_a_state_comes_back_to_a_buffer_of_another_length_at_its_front():
+    memory, other = make_memory(4, 6), make_memory(4, 1)
+    for first in (1, 3, 5, 7):
+        write(memory, 2, [first, first + 1])
+    other.restore(memory.save())
+    assert valid_marks(other) == [5, 6, 7, 8] and other.start == 0
+
+
+def test_a_state_holds_confirmed_tokens_only_or_those_of_a_mark():
+    memory = make_memory(4, 4)
+    write(memory, 4, [1, 2, 3, 4])
+    mark = memory.mark()
+    write(memory, 2, [5, 6], provisional=True)
+    assert memory.save().keys[0, 0, :, 0, 0].tolist() == [3, 4]
+    assert memory.save(mark).keys[0, 0, :, 0, 0].tolist() == [1, 2, 3, 4]
+    assert [group.tokens for group in memory.save(mark).groups] == [4]
+
+
+def test_a_state_does_not_change_with_the_memory_nor_the_memory_with_it():
+    memory = make_memory(4, 4)
+    write(memory, 2, [1, 2])
+    state = memory.save()
+    memory.clear()
+    write(memory, 2, [8, 9])
+    assert state.keys[0, 0, :, 0, 0].tolist() == [1, 2]
+    memory.restore(state)
+    state.keys.zero_()
+    assert valid_marks(memory) == [1, 2]
+
+
+@pytest.mark.parametrize('capacity, rows, named', [
+    (5, 1, '5 tokens'), (4, 2, '2 guidance halves')])
+def test_a_state_of_another_memory_is_refused_and_changes_nothing(capacity, rows, named):
+    memory, other = make_memory(4, 4), make_memory(capacity, 4, rows)
+    write(memory, 2, [1, 2])
+    write(other, 2, [8, 9])
+    with pytest.raises(ValueError, match=named):
+        memory.restore(other.save())
+    assert valid_marks(memory) == [1, 2]
+
+
+def test_room_that_was_made_stays_for_the_writes_that_follow():
+    memory = make_memory(6, 4)
+    for first in (1, 3, 5):
+        write(memory, 2, [first, first + 1])
+    memory.make_room(4)
+    assert valid_marks(memory) == [5, 6]
+    write(memory, 3, [7, 8, 9])
+    write(memory, 1, [10])
+    assert valid_marks(memory) == [5, 6, 7, 8, 9, 10]
+    with pytest.raises(ValueError, match='7 tokens do not fit a memory of 6'):
+        memory.make_room(7)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(4, 12), st.integers(0, 8), st.lists(st.tuples(
     st.sampled_from(['confirm', 'predict', 'forward', 'drop']), st.integers(1, 4)), max_size=40))

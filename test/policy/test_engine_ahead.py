@@ -203,6 +203,17 @@ def test_the_pictures_of_a_chunk_ahead_begin_behind_what_it_was_predicted_from(e
     np.testing.assert_array_equal(engine.imagined_video(ahead), video)
 
 
+@pytest.mark.parametrize('frames, kept', [(2, {4}), (1, set())])
+def test_only_the_forecast_of_the_running_chunk_is_kept(engine, frames, kept):
+    run(engine, 'async', 1)
+    engine.predict()
+    engine.predict_ahead(executed(engine, 2 * N), True)
+    assert set(engine.snapshot().forecasts) == {2, 4}
+    see(engine, frames)
+    engine.commit(executed(engine, frames * N))
+    assert set(engine.snapshot().forecasts) == kept
+
+
 @pytest.mark.parametrize('shape', [(2 * N - 1, USED), (N, USED), (2 * N, USED - 1), (0, USED)])
 def test_a_wrong_number_of_executing_actions_is_refused(engine, shape):
     run(engine, 'async', 1)
