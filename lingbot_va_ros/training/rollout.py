@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence,
 import numpy as np
 
 from lingbot_va_ros.model.config import IMAGES_PER_FRAME
+from lingbot_va_ros.policy.errors import NotExecutable
 from lingbot_va_ros.policy.plan import NANOSECONDS, continued, plan_from_actions
 from lingbot_va_ros.robot.action_map import ActionMap, make_action_map
+from lingbot_va_ros.robot.poses import PoseError
 from lingbot_va_ros.sim.simulation import Simulation
 from lingbot_va_ros.training.seams import SeamFigures, seam_figures
 from lingbot_va_ros.training.task_rules import chunk_limit_of, instruction_of, midway_of
@@ -45,7 +47,7 @@ class EpisodeResult:
     What became of an episode.
 
     :param success: the simulator's judgement, as `done` and `counts`.
-    :param ended_by: 'done', 'time limit' or 'chunk limit'.
+    :param ended_by: 'done', 'time limit', 'chunk limit', or why the arm could not take a chunk.
     :param chunks: those whose motion was begun.
     :param seconds: simulated, from the first image on; `wall_seconds` by the steady clock.
     :param seams: the largest step (rad) and acceleration (rad/s²) where chunks meet; `motion`
@@ -102,7 +104,6 @@ def run_episode(
         caller closes it. None builds one whose cameras have the policy's picture size.
     :raises ValueError: an unknown task, schedule or memory, a negative number, or an action that
         is not finite.
-    :raises NotExecutable: the arm cannot take a chunk.
     """
     _check(schedule, memory, latency_chunks)
     own = simulation is None
@@ -194,6 +195,7 @@ class _Episode:
         self.chunks = 0
         self.starved_ticks = 0
         self.inference_seconds: List[float] = []
+        self._refused = ''
         self._preparing = 0.0  # seconds spent on encoding and writing right before a prediction
         self._last_due: Optional[int] = None  # of the chunk before, where the next one joins it
         self.seams: List[Tuple[int, int]] = []  # spans of time around them, ns
@@ -211,6 +213,8 @@ class _Episode:
 
     @property
     def ended_by(self) -> str:
+        if self._refused:
+            return self._refused
         if self.simulation.task_state.done:
             return 'done'
         return 'time limit' if self._time_is_up() else 'chunk limit'
@@ -234,10 +238,13 @@ class _Episode:
 
     def run(self) -> None:
         """Run the episode; returns where it is over or enough chunks were executed."""
-        if self.schedule == 'sync':
-            self._in_turns()
-        else:
-            self._ahead()
+        try:
+            if self.schedule == 'sync':
+                self._in_turns()
+            else:
+                self._ahead()
+        except NotExecutable as error:
+            self._refused = f'not executable: {error}'
 
     def _in_turns(self) -> None:
         while not self._over() and not self._enough():
@@ -337,7 +344,11 @@ class _Episode:
     def _joints(self, chunk: 'Chunk', start: np.ndarray) -> np.ndarray:
         """Return the joint positions [n, J] of a chunk, clipped as policy_node does."""
         limits = self.simulation.embodiment.limits
-        return np.clip(self.map.to_joints(chunk.actions, start), limits.lower, limits.upper)
+        try:
+            joints = self.map.to_joints(chunk.actions, start)
+        except PoseError as error:
+            raise NotExecutable(str(error)) from None
+        return np.clip(joints, limits.lower, limits.upper)
 
     def _join(self, chunk: 'Chunk', run: _Running) -> _Running:
         """Let the plan go on with a chunk behind `run`, which may have come to its end."""

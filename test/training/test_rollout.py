@@ -8,6 +8,8 @@ import torch
 
 from lingbot_va_ros.policy.engine import load_engine
 from lingbot_va_ros.policy.policy_file import load_policy_file
+from lingbot_va_ros.robot.action_map import JointActionMap
+from lingbot_va_ros.robot.poses import PoseError
 from lingbot_va_ros.sim.simulation import Simulation
 from lingbot_va_ros.training import rollout
 from lingbot_va_ros.training.rollout import run_episode
@@ -15,7 +17,6 @@ from lingbot_va_ros.training.seams import SeamFigures
 
 torch.set_num_threads(1)
 CHUNK = 1.6  # seconds of a chunk of the untrained policy; its first one has half of that
-PERIOD = 0.1  # between two actions, and at least that from rest to the first one
 
 
 @pytest.fixture(scope='module')
@@ -156,6 +157,21 @@ def test_an_episode_can_be_repeated(engine, table, schedule):
     first, again = (episode(
         engine, table, schedule=schedule, latency_chunks=0.3, max_chunks=2) for _ in range(2))
     assert (first.seconds, first.seams) == (again.seconds, again.seams)
+
+
+@pytest.mark.parametrize('schedule', ['sync', 'async'])
+def test_a_chunk_that_the_arm_cannot_take_ends_the_episode(engine, table, monkeypatch, schedule):
+    to_joints, calls = JointActionMap.to_joints, []
+
+    def refuse_the_second(self, actions, start=None):
+        calls.append(actions)
+        if len(calls) == 2:
+            raise PoseError('out of reach')
+        return to_joints(self, actions, start)
+
+    monkeypatch.setattr(JointActionMap, 'to_joints', refuse_the_second)
+    result = episode(engine, table, schedule=schedule)
+    assert (result.chunks, result.ended_by) == (1, 'not executable: out of reach')
 
 
 @pytest.mark.parametrize('options, named', [
