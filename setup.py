@@ -108,6 +108,7 @@ setup(
         'pin>=3',
         'PyYAML>=6',
         'rich>=13',
+        'ruckig>=0.19',
         'safetensors>=0.4.3',
         'tokenizers>=0.21',
         'torch>=2.6',

@@ -1,24 +1,28 @@
-"""The last hop before the controllers: passes on the policy's plan, gated, or holds."""
+"""The last hop before the controllers: policy, teleoperation or hold, gated."""
 
 from array import array
 from collections import deque
 import math
 import os
+from pathlib import Path
 import signal
 import sys
 import threading
 import time
 import traceback
+from typing import Optional
 
 from lingbot_va_ros.msg import ControlMode
-from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, JOINT_STATES, LATCHED
+from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, JOINT_STATES, LATCHED, SENSOR
 from lingbot_va_ros.nodes.run import CannotStart, run_node
 from lingbot_va_ros.nodes.ticks import ticks
 from lingbot_va_ros.robot.acceptance import KINDS
 from lingbot_va_ros.robot.embodiment import EmbodimentError, load_embodiment
 from lingbot_va_ros.robot.gripper_goals import GripperGoals
+from lingbot_va_ros.robot.leader import LeaderJoint
 from lingbot_va_ros.robot.mode import Mode
 from lingbot_va_ros.robot.mux import Mux, MuxSettings, Tick
+from lingbot_va_ros.robot.stop_record import StopRecord
 from lingbot_va_ros.robot.trajectory import TrajectoryMessage
 from lingbot_va_ros.robot.trajectory import TrajectoryPoint as PlainPoint
 from lingbot_va_ros.srv import SetControlMode
@@ -33,7 +37,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -73,12 +77,34 @@ _PARAMETERS = (
      'ordinary scheduler.'),
     ('home_speed', _DEFAULT.home_speed, 0.01, 1.0,
      'Share of the velocity and acceleration limits that go_home uses.'),
+    ('teleop_approach_speed', _DEFAULT.teleop_approach_speed, 0.01, 1.0,
+     'Share of the velocity and acceleration limits with which the arm closes the way to the '
+     'teleoperation source before it tracks it.'),
+    ('takeover_motion', _DEFAULT.takeover_motion, 0.0, 3.0,
+     'A teleoperation source that rested and then moves further than this takes the arm from the '
+     'policy, rad or m; 0: only set_mode does.'),
+    ('takeover_rest', _DEFAULT.takeover_rest, 0.1, 60.0,
+     'How long the teleoperation source must have rested before it takes the arm by moving, s.'),
+    ('deadman_button', _DEFAULT.deadman_button, -1, 255,
+     'Index of the button of joy that must be pressed during TELEOP; -1: none.'),
+    ('stop_folder', '', None, None,
+     'Where a latched stop is kept for a respawned mux; empty: the runtime folder of the user.'),
     ('gripper_goal_rate', 5.0, 0.1, 50.0,
      'At most so many goals per second go to a gripper that is driven by an action, Hz.'),
     ('gripper_threshold', 0.02, 0.0, 0.5,
      'A gripper that is driven by an action gets a new goal when its command has moved further '
      'from the last one, share of the way from open to closed.'),
 )
+# What teleop_joint_map says of each joint: default (of `joint`: the same name), least, greatest,
+# description.
+_MAP_KEYS = {
+    'joint': ('', None, None,
+              'The joint of the leader arm that moves this one; empty: none, it keeps its last '
+              'command.'),
+    'scale': (1.0, -100.0, 100.0, 'What the position of the leader is multiplied by.'),
+    'offset': (0.0, -100.0, 100.0, 'What is then added, rad or m.'),
+    'sign': (1, -1, 1, 'Turns the direction: 1 or -1.'),
+}
 
 
 class CommandMux(Node):
@@ -104,13 +130,18 @@ class CommandMux(Node):
                     f'{name} is {values[name]:g} s; expected at least {_LEAST_PERIODS} command '
                     f'periods ({_LEAST_PERIODS * period_ns / _NS:g} s)')
         self._raise_priority(values.pop('realtime_priority'))
+        self._stop_record = self._find_stop_record(values.pop('stop_folder'))
         self._settings = MuxSettings(**values)
         self._embodiment = embodiment
         self._period_ns = period_ns
         try:
-            self._mux = Mux(embodiment, self._settings, period_ns)
+            self._mux = Mux(
+                embodiment, self._settings, period_ns, self._declare_joint_map(embodiment))
         except ValueError as error:
             raise CannotStart(f"embodiment '{embodiment.name}': {error}") from None
+        stopped = self._read_stop()
+        if stopped is not None:
+            self._mux.machine.begin_stopped(f'stopped before the mux was restarted: {stopped}')
         self._simulated = self.get_parameter('use_sim_time').value
         self._lateness = deque(maxlen=round(10 * _NS / period_ns))
         self._mode_lock = threading.Lock()
@@ -130,25 +161,63 @@ class CommandMux(Node):
     # ---- set-up
 
     def _declare_parameters(self) -> dict:
-        values = {}
-        for name, default, least, greatest, description in _PARAMETERS:
-            # `source_timeout:=1` is an integer on the command line, and meant as 1.0.
-            descriptor = ParameterDescriptor(
-                description=description, read_only=True,
-                dynamic_typing=isinstance(default, float))
-            try:
-                value = self.declare_parameter(name, default, descriptor).value
-            except InvalidParameterTypeException:
-                value = None
-            kinds = (int, float) if isinstance(default, float) else type(default)
-            if isinstance(value, bool) or not isinstance(value, kinds):
-                expected = 'a number' if isinstance(default, (int, float)) else 'text'
-                raise CannotStart(f'parameter {name}: expected {expected}')
-            if least is not None and not least <= value <= greatest:
+        return {name: self._declare(name, *rest) for name, *rest in _PARAMETERS}
+
+    def _declare(self, name: str, default, least, greatest, description: str):
+        # `source_timeout:=1` is an integer on the command line, and meant as 1.0.
+        descriptor = ParameterDescriptor(
+            description=description, read_only=True,
+            dynamic_typing=isinstance(default, float))
+        try:
+            value = self.declare_parameter(name, default, descriptor).value
+        except InvalidParameterTypeException:
+            value = None
+        kinds = (int, float) if isinstance(default, float) else type(default)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            expected = 'a number' if isinstance(default, (int, float)) else 'text'
+            raise CannotStart(f'parameter {name}: expected {expected}')
+        if least is not None and not least <= value <= greatest:
+            raise CannotStart(
+                f'parameter {name} is {value:g}; expected {least:g} … {greatest:g}')
+        return float(value) if isinstance(default, float) else value
+
+    def _declare_joint_map(self, embodiment) -> dict:
+        """Declare teleop_joint_map.<joint>.{joint, scale, offset, sign} for every joint."""
+        prefix = 'teleop_joint_map.'
+        for given in self._parameter_overrides:
+            name, _, key = given.removeprefix(prefix).rpartition('.')
+            if given.startswith(prefix) and (
+                    name not in embodiment.joints or key not in _MAP_KEYS):
                 raise CannotStart(
-                    f'parameter {name} is {value:g}; expected {least:g} … {greatest:g}')
-            values[name] = float(value) if isinstance(default, float) else value
-        return values
+                    f'parameter {given}: expected {prefix}<joint>.<key> with a joint of '
+                    f"embodiment '{embodiment.name}' ({', '.join(embodiment.joints)}) and one of "
+                    f'{", ".join(_MAP_KEYS)}')
+        joint_map = {}
+        for name in embodiment.joints:
+            values = {
+                key: self._declare(f'{prefix}{name}.{key}', name if key == 'joint' else default,
+                                   least, greatest, description)
+                for key, (default, least, greatest, description) in _MAP_KEYS.items()}
+            if values['sign'] == 0:
+                raise CannotStart(f'parameter {prefix}{name}.sign is 0; expected 1 or -1')
+            joint_map[name] = LeaderJoint(**values)
+        return joint_map
+
+    def _find_stop_record(self, folder: str) -> StopRecord:
+        name = f'{os.environ.get("ROS_DOMAIN_ID", "0")}{self.get_fully_qualified_name()}'
+        return StopRecord(Path(folder).expanduser() if folder else None, name)
+
+    def _read_stop(self) -> Optional[str]:
+        try:
+            return self._stop_record.read()
+        except OSError as error:
+            self._no_stop_record(error)
+            return None
+
+    def _no_stop_record(self, error: OSError) -> None:
+        self.get_logger().warning(
+            f'a stop would be forgotten by a respawned mux: {self._stop_record.path}: '
+            f'{error.strerror}', throttle_duration_sec=10.0)
 
     def _raise_priority(self, priority: int) -> None:
         """Let this thread and those that it starts run before others; a busy machine is late."""
@@ -173,6 +242,12 @@ class CommandMux(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', EVENTS)
         self.create_subscription(
             JointTrajectory, 'policy/joint_trajectory', self._on_policy, COMMAND)
+        self.create_subscription(
+            JointTrajectory, 'teleop/joint_trajectory', self._on_teleop, COMMAND)
+        self.create_subscription(
+            JointState, 'teleop/joint_states', self._on_leader, JOINT_STATES)
+        if self._settings.deadman_button >= 0:
+            self.create_subscription(Joy, 'joy', self._on_joy, SENSOR)
         self.create_subscription(JointState, 'joint_states', self._on_joint_state, JOINT_STATES)
         self.create_subscription(
             Bool, 'emergency_stop', self._on_emergency_stop, EVENTS,
@@ -217,6 +292,8 @@ class CommandMux(Node):
         self._publish_mode()
         for publisher, _, _ in self._controllers:
             publisher.wait_for_all_acked(Duration(seconds=0.5))
+        if not self.failed:
+            self._record_stop(None)  # ended by somebody, not to be respawned
         return True
 
     # ---- the executor's thread: store what comes in
@@ -229,16 +306,30 @@ class CommandMux(Node):
         return self._now_ns() / _NS if self._simulated else time.monotonic()
 
     def _on_joint_state(self, message: JointState) -> None:
-        stamp_ns = message.header.stamp.sec * _NS + message.header.stamp.nanosec
+        stamp_ns = _nanoseconds(message.header.stamp)
         self._mux.joint_state(
             message.name, message.position, message.velocity, stamp_ns, self._now_s())
 
     def _on_policy(self, message: JointTrajectory) -> None:
-        reason = self._mux.plan_message(
-            _plain_trajectory(message), self._now_ns(), self._now_s())
+        self._say_refused('policy/joint_trajectory', self._mux.plan_message(
+            _plain_trajectory(message), self._now_ns(), self._now_s()))
+
+    def _on_teleop(self, message: JointTrajectory) -> None:
+        self._say_refused('teleop/joint_trajectory', self._mux.teleop_message(
+            _plain_trajectory(message), self._now_ns(), self._now_s()))
+
+    def _on_leader(self, message: JointState) -> None:
+        self._say_refused('teleop/joint_states', self._mux.leader_state(
+            message.name, message.position, _nanoseconds(message.header.stamp), self._now_ns(),
+            self._now_s()))
+
+    def _on_joy(self, message: Joy) -> None:
+        self._mux.joy(message.buttons, _nanoseconds(message.header.stamp), self._now_s())
+        self._publish_mode()
+
+    def _say_refused(self, topic: str, reason: Optional[str]) -> None:
         if reason is not None:
-            self.get_logger().warning(
-                f'policy/joint_trajectory refused: {reason}', throttle_duration_sec=1.0)
+            self.get_logger().warning(f'{topic} refused: {reason}', throttle_duration_sec=1.0)
             self._publish_mode()
 
     def _on_emergency_stop(self, message: Bool) -> None:
@@ -340,8 +431,21 @@ class CommandMux(Node):
             message.header.stamp = self.get_clock().now().to_msg()
             message.mode, message.reason = int(mode), reason
             self._mode.publish(message)
+            was_stopped = self._published_mode is not None and (
+                self._published_mode[0] == Mode.STOPPED)
             self._published_mode = (mode, reason)
+            if (mode == Mode.STOPPED) != was_stopped:
+                self._record_stop(reason if mode == Mode.STOPPED else None)
         self.get_logger().info(f'{mode.name}: {reason}')
+
+    def _record_stop(self, reason: Optional[str]) -> None:
+        try:
+            if reason is None:
+                self._stop_record.clear()
+            else:
+                self._stop_record.write(reason)
+        except OSError as error:
+            self._no_stop_record(error)
 
     def _diagnose(self) -> None:
         """Publish /diagnostics once a second and whenever mode or reason changed."""
@@ -365,11 +469,15 @@ class CommandMux(Node):
             'mode': report.mode.name,
             'reason': report.reason,
             'source_age_s': f'{report.source_age:.3f}',
+            'teleop_age_s': f'{report.teleop_age:.3f}',
             'joint_state_age_s': f'{report.joint_state_age:.3f}',
             'accepted': report.accepted,
             **{f'rejected_{kind}': report.rejected.get(kind, 0) for kind in KINDS},
             'rejected_in_row': report.rejected_in_row,
             'last_rejection': report.last_rejection,
+            'teleop_accepted': report.teleop_accepted,
+            **{f'teleop_rejected_{kind}': report.teleop_rejected.get(kind, 0) for kind in KINDS},
+            'teleop_last_rejection': report.teleop_last_rejection,
             'skipped_ticks': report.skipped_ticks,
             'workspace': f'kept inside: {report.blocked}' if report.blocked else 'inside',
             'workspace_blocked_ticks': report.blocked_ticks,
@@ -386,11 +494,11 @@ class CommandMux(Node):
 
 def _plain_trajectory(message: JointTrajectory) -> TrajectoryMessage:
     return TrajectoryMessage(
-        stamp_ns=message.header.stamp.sec * _NS + message.header.stamp.nanosec,
+        stamp_ns=_nanoseconds(message.header.stamp),
         joints=tuple(message.joint_names),
         points=tuple(
             PlainPoint(
-                point.time_from_start.sec * _NS + point.time_from_start.nanosec,
+                _nanoseconds(point.time_from_start),
                 point.positions, point.velocities, point.accelerations)
             for point in message.points))
 
@@ -401,6 +509,10 @@ def _point(after_ns: int, q: np.ndarray, v: np.ndarray) -> JointTrajectoryPoint:
     point.velocities = array('d', v.tobytes())
     point.time_from_start = DurationMessage(sec=after_ns // _NS, nanosec=after_ns % _NS)
     return point
+
+
+def _nanoseconds(time_or_duration) -> int:
+    return time_or_duration.sec * _NS + time_or_duration.nanosec
 
 
 def _time(ns: int) -> Time:

@@ -1,5 +1,7 @@
 """Which incoming trajectories are taken: a message is taken whole or refused with one reason."""
 
+from typing import Optional
+
 import numpy as np
 
 from lingbot_va_ros.policy.plan import Plan
@@ -26,10 +28,14 @@ KINDS = (
     'not_newer', 'future', 'jump', 'workspace')
 
 
-def read_plan(message: TrajectoryMessage, embodiment: Embodiment) -> Plan:
+def read_plan(
+    message: TrajectoryMessage, embodiment: Embodiment, may_end_moving: bool = False,
+) -> Plan:
     """
     Check everything about a message that needs no clock, and return its plan.
 
+    :param may_end_moving: a last velocity other than 0 is taken (jogging programs send one point
+        at a time); behind its end a plan rests all the same.
     :raises Rejected: kinds empty, joints, lengths, not_finite, times, final_velocity, limits.
     """
     _check_joints(message.joints, embodiment.joints)
@@ -59,7 +65,7 @@ def read_plan(message: TrajectoryMessage, embodiment: Embodiment) -> Plan:
     positions = np.array([point.positions for point in message.points], np.float64)[:, order]
     if with_velocities:
         velocities = np.array([p.velocities for p in message.points], np.float64)[:, order]
-        if np.any(velocities[-1] != 0.0):
+        if not may_end_moving and np.any(velocities[-1] != 0.0):
             joint = embodiment.joints[int(np.argmax(velocities[-1] != 0.0))]
             raise Rejected(
                 'final_velocity',
@@ -118,6 +124,7 @@ def check_times(
 
 def check_jump(
     plan: Plan, now_ns: int, q: np.ndarray, embodiment: Embodiment, max_jump_s: float,
+    exempt: Optional[np.ndarray] = None,
 ) -> None:
     """
     Check that the plan's beginning is near the commanded positions q [J].
@@ -125,12 +132,16 @@ def check_jump(
     Near is what a joint can go at its velocity limit until the first point is due, and
     `max_jump_s` seconds more.
 
+    :param exempt: [J] bool: joints that may begin anywhere. A policy opens and closes a gripper
+        from one action to the next; the gate lets it move as fast as it may.
     :raises Rejected: kind jump.
     """
     first_ns = max(int(plan.times_ns[0]), now_ns)
     start, _ = plan.sample(first_ns)
     allowed = embodiment.limits.velocity * ((first_ns - now_ns) * 1e-9 + max_jump_s)
     excess = np.abs(start - q) - allowed
+    if exempt is not None:
+        excess = np.where(exempt, 0.0, excess)
     if np.any(excess > 0):
         joint = int(np.argmax(excess / embodiment.limits.velocity))
         raise Rejected(

@@ -31,10 +31,16 @@ class ModeMachine:
         # Whether the present mode came about by a fault, not by anybody's wish.
         self.fell = False
         self.entries = 0
+        # Whether the last entry was asked for: then the stop may be a gentle one.
+        self.gentle = False
         self._pressed = False
         self._heard = -math.inf
         if emergency_timeout > 0:
             self._state = (Mode.STOPPED, 'started; the emergency stop was not heard yet')
+
+    def begin_stopped(self, reason: str) -> None:
+        """Begin STOPPED, because the mux before this one was; nothing is to be sent."""
+        self._state = (Mode.STOPPED, reason)
 
     @property
     def state(self) -> tuple[Mode, str]:
@@ -51,7 +57,9 @@ class ModeMachine:
         """What brought the mode about."""
         return self._state[1]
 
-    def choose(self, mode: Mode, missing: list[str]) -> tuple[bool, str]:
+    def choose(
+        self, mode: Mode, missing: list[str], reason: str = 'asked for over set_mode',
+    ) -> tuple[bool, str]:
         """
         Answer a request for a mode: (success, message).
 
@@ -66,7 +74,8 @@ class ModeMachine:
         if missing:
             return False, f'{mode.name} needs ' + '; '.join(missing)
         self.chosen = True
-        self._enter(mode, 'asked for over set_mode')
+        self._enter(mode, reason)
+        self.gentle = True
         return True, f'{mode.name}'
 
     def fall_to_hold(self, reason: str) -> bool:
@@ -122,7 +131,7 @@ class ModeMachine:
         return self.emergency_timeout > 0 and now - self._heard > self.emergency_timeout
 
     def _enter(self, mode: Mode, reason: str) -> None:
-        self.fell = False
+        self.fell = self.gentle = False
         self._state = (mode, reason)  # One assignment: other threads read both together.
         if self.chosen and mode in (Mode.HOLD, Mode.STOPPED):
             self.entries += 1

@@ -1,19 +1,21 @@
 """The command mux without ROS: inputs in, one gated command a tick out, HOLD when in doubt."""
 
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 import math
 import threading
-from typing import Optional
+from typing import Mapping, Optional, Sequence
 
 import numpy as np
 
 from lingbot_va_ros.policy.plan import Plan
 from lingbot_va_ros.robot.acceptance import check_jump, check_times, read_plan, Rejected
 from lingbot_va_ros.robot.embodiment import Embodiment
-from lingbot_va_ros.robot.gate import CommandFilter
+from lingbot_va_ros.robot.leader import LeaderArm, LeaderJoint
 from lingbot_va_ros.robot.mode import Mode, ModeMachine
+from lingbot_va_ros.robot.ramp import Ramp
+from lingbot_va_ros.robot.sources import PlanSource, Refusals
 from lingbot_va_ros.robot.stream import CommandStream
+from lingbot_va_ros.robot.takeover import MotionDetector
 from lingbot_va_ros.robot.trajectory import TrajectoryMessage
 from lingbot_va_ros.robot.workspace import Breach, PLAN_NOISE, WorkspaceWatch
 
@@ -23,8 +25,11 @@ STANDING = 0.05
 GRIP_TOLERANCE = 0.05
 # A gripper has come to rest, at its command or at what it holds, so long after the last command.
 GRIP_SECONDS = 0.5
-# A go-home motion is over when the reference is this close (rad, m) to its end.
-AT_HOME = 1e-9
+# A go-home motion is over when the command is this close (rad, m; per s) to its end.
+AT_HOME = 1e-7
+# A follower this near to its leader (rad, m; share of the velocity limit) tracks it at full
+# speed.
+TRACKING, TRACKING_SPEED = 0.005, 0.1
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,10 @@ class MuxSettings:
 
     `max_jump`: a plan may begin as far away as a joint goes in this time at its velocity limit.
     `home_speed`: share of the velocity and acceleration limits that go_home uses.
+    `teleop_approach_speed`: the same, until the arm has caught up with the teleoperation source.
+    `takeover_motion`: way of the teleoperation source that takes POLICY's arm; 0: none does.
+    `takeover_rest`: how long the source must have rested before.
+    `deadman_button`: index of the button without which TELEOP is not; -1: none.
     """
 
     source_timeout: float = 0.2
@@ -44,6 +53,10 @@ class MuxSettings:
     max_jump: float = 0.2
     emergency_stop_timeout: float = 0.0
     home_speed: float = 0.2
+    teleop_approach_speed: float = 0.25
+    takeover_motion: float = 0.0
+    takeover_rest: float = 0.5
+    deadman_button: int = -1
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,11 @@ class Report:
     rejected: dict[str, int]
     rejected_in_row: int
     last_rejection: str
+    teleop_accepted: int
+    teleop_rejected: dict[str, int]
+    teleop_last_rejection: str
     source_age: float
+    teleop_age: float
     joint_state_age: float
     skipped_ticks: int
     blocked: Optional[Breach]
@@ -85,18 +102,23 @@ class Mux:
     Every method is short; none waits for anything but the others.
 
     :param period_ns: from tick to tick; ticks are whole periods apart.
+    :param leader_map: how a leader arm's joints move the robot's; see robot/leader.py.
     :raises ValueError: the embodiment's workspace cannot be watched.
     """
 
-    def __init__(self, embodiment: Embodiment, settings: MuxSettings, period_ns: int):
+    def __init__(
+        self, embodiment: Embodiment, settings: MuxSettings, period_ns: int,
+        leader_map: Optional[Mapping[str, LeaderJoint]] = None,
+    ):
         self.embodiment = embodiment
         self.settings = settings
         self.period_ns = period_ns
         self.machine = ModeMachine(settings.emergency_stop_timeout)
-        self.accepted = 0
-        self.rejected: Counter[str] = Counter()
-        self.rejected_in_row = 0
-        self.last_rejection = ''
+        self.policy = PlanSource('policy/joint_trajectory')
+        self.teleop = PlanSource('teleop/joint_trajectory')
+        self.leader = LeaderArm(
+            embodiment, leader_map or {}, settings.source_timeout, settings.max_jump)
+        self.leader_refusals = Refusals()
         self.skipped_ticks = 0
         self.blocked_ticks = 0
         self._lock = threading.Lock()
@@ -106,11 +128,12 @@ class Mux:
         self._stream = CommandStream(
             embodiment.limits, period_ns, WorkspaceWatch(embodiment) if walls else None)
         limits = embodiment.limits
-        self._home_filter = CommandFilter(
-            replace(
-                limits, velocity=limits.velocity * settings.home_speed,
-                acceleration=limits.acceleration * settings.home_speed),
-            period_ns * 1e-9)
+        # Onto home, and at the begin of a mode onto what its source asks for.
+        self._ramp = Ramp(limits, period_ns * 1e-9)
+        self._ramping = False
+        # Whether TELEOP is by the leader arm, or else by teleop/joint_trajectory.
+        self._by_leader = False
+        self._kept = np.zeros(len(embodiment.joints))
         grippers = {arm.gripper.joint for arm in embodiment.arms if arm.gripper}
         # A gripper that holds something cannot reach its command: that is no fault.
         self._follows = np.array([name not in grippers for name in embodiment.joints])
@@ -124,13 +147,15 @@ class Mux:
         self._v = np.zeros(count)
         self._heard = np.full(count, -math.inf)
         self._stamps = np.zeros(count, dtype=np.int64)
-        self._plan: Optional[Plan] = None
-        self._plan_is_new = False
-        self._followed: Optional[Plan] = None
-        self._plan_heard = -math.inf
-        self._plan_stamp_ns = -1
+        self._detector = MotionDetector(np.where(
+            self._follows, settings.takeover_motion or math.inf, math.inf),
+            settings.takeover_rest)
+        self._button = False
+        self._button_heard = -math.inf
+        self._joy_stamp_ns = -1
+        self._joy_fault = ''
         self._begin_anew = False
-        self._home: Optional[tuple[np.ndarray, np.ndarray]] = None
+        self._going_home = False
         self._missing_controllers: tuple[str, ...] = ()
         self._entries_sent = 0
         self._last_tick_ns: Optional[int] = None
@@ -162,35 +187,80 @@ class Mux:
     def plan_message(
             self, message: TrajectoryMessage, now_ns: int, now_s: float) -> Optional[str]:
         """Take a plan of the policy; returns None or the reason why it is refused."""
+        return self._take_plan(self.policy, message, now_ns, now_s)
+
+    def teleop_message(
+        self, message: TrajectoryMessage, now_ns: int, now_s: float) -> Optional[str]:
+        """Take a plan of the teleoperation; returns None or the reason why it is refused."""
+        return self._take_plan(self.teleop, message, now_ns, now_s)
+
+    def _take_plan(
+        self, source: PlanSource, message: TrajectoryMessage, now_ns: int, now_s: float,
+    ) -> Optional[str]:
         try:
-            plan = read_plan(message, self.embodiment)
+            plan = read_plan(message, self.embodiment, source is self.teleop)
             worst = self._plan_watch and self._plan_watch.worst(plan.positions)
             with self._lock:
                 check_times(
-                    message.stamp_ns, plan, now_ns, self._plan_stamp_ns,
+                    message.stamp_ns, plan, now_ns, source.stamp_ns,
                     int(self.settings.source_timeout * 1e9))
-                # Before POLICY is chosen a plan may begin anywhere: the choice looks at it.
-                if self.machine.mode == Mode.POLICY:
+                # Before its mode is chosen a plan may begin anywhere: the choice looks at it.
+                if self._plan_source() is source:
                     check_jump(
                         plan, now_ns, self._where(now_ns, now_s), self.embodiment,
-                        self.settings.max_jump)
+                        self.settings.max_jump, ~self._follows)
                 if worst is not None:
                     self._check_workspace(worst, now_ns, now_s)
-                self._plan, self._plan_is_new = plan, True
-                self._plan_stamp_ns, self._plan_heard = message.stamp_ns, now_s
-                self.rejected_in_row = 0
-                self.accepted += 1
+                source.take(plan, message.stamp_ns, now_s)
             return None
         except Rejected as refusal:
             with self._lock:
-                self.rejected[refusal.kind] += 1
-                self.rejected_in_row += 1
-                self.last_rejection = str(refusal)
-                if self.rejected_in_row >= self.settings.max_rejections \
-                        and self.machine.mode == Mode.POLICY:
-                    self.machine.fall_to_hold(
-                        f'{self.rejected_in_row} messages refused in a row, the last: {refusal}')
+                self._refuse(source.refusals, refusal, self._plan_source() is source)
             return str(refusal)
+
+    def leader_state(
+        self, names: Sequence[str], positions: Sequence[float], stamp_ns: int, now_ns: int,
+        now_s: float,
+    ) -> Optional[str]:
+        """Take joint states of a leader arm; returns None or the reason of a refusal."""
+        with self._lock:
+            try:
+                if self.leader.take(names, positions, stamp_ns, now_ns, now_s):
+                    self.leader_refusals.took()
+                return None
+            except Rejected as refusal:
+                self._refuse(
+                    self.leader_refusals, refusal,
+                    self.machine.mode == Mode.TELEOP and self._by_leader)
+                return str(refusal)
+
+    def _refuse(self, refusals: Refusals, refusal: Rejected, is_selected: bool) -> None:
+        refusals.refused(refusal)
+        if is_selected and refusals.in_row >= self.settings.max_rejections:
+            self.machine.fall_to_hold(
+                f'{refusals.in_row} messages refused in a row, the last: {refusal}')
+
+    def joy(self, buttons: Sequence[int], stamp_ns: int, now_s: float) -> None:
+        """Take the buttons of a joystick; a stamp that stands still is no news."""
+        index = self.settings.deadman_button
+        if index < 0:
+            return
+        with self._lock:
+            if stamp_ns and stamp_ns == self._joy_stamp_ns:
+                return
+            self._joy_stamp_ns, self._button_heard = stamp_ns, now_s
+            self._joy_fault = '' if index < len(buttons) else (
+                f'joy has {len(buttons)} buttons, none with the index {index}')
+            self._button = index < len(buttons) and bool(buttons[index])
+            if not self._button and self.machine.mode == Mode.TELEOP:
+                self.machine.fall_to_hold('the dead-man button was released')
+
+    def _plan_source(self) -> Optional[PlanSource]:
+        """Return the source of plans that moves the arm, or None."""
+        if self.machine.mode == Mode.POLICY:
+            return self.policy
+        teleop = self.machine.mode == Mode.TELEOP and not self._by_leader
+        return self.teleop if teleop else None
 
     def _check_workspace(self, worst: np.ndarray, now_ns: int, now_s: float) -> None:
         """Refuse a plan that leads a tool out of the box, or further out than it is."""
@@ -219,7 +289,7 @@ class Mux:
     def fault(self, reason: str) -> None:
         """Hold, because something of the mux itself failed."""
         with self._lock:
-            if not self.machine.fall_to_hold(reason) and self._home is not None:
+            if not self.machine.fall_to_hold(reason) and self._going_home:
                 self.machine.hold_again(reason)
 
     def report(self, now_s: float) -> 'Report':
@@ -227,9 +297,17 @@ class Mux:
         with self._lock:
             return Report(
                 mode=self.machine.mode, reason=self.machine.reason,
-                fell=self.machine.fell, accepted=self.accepted, rejected=dict(self.rejected),
-                rejected_in_row=self.rejected_in_row, last_rejection=self.last_rejection,
-                source_age=now_s - self._plan_heard,
+                fell=self.machine.fell, accepted=self.policy.refusals.accepted,
+                rejected=dict(self.policy.refusals.rejected),
+                rejected_in_row=self.policy.refusals.in_row,
+                last_rejection=self.policy.refusals.last,
+                teleop_accepted=(
+                    self.teleop.refusals.accepted + self.leader_refusals.accepted),
+                teleop_rejected=dict(
+                    self.teleop.refusals.rejected + self.leader_refusals.rejected),
+                teleop_last_rejection=self.leader_refusals.last or self.teleop.refusals.last,
+                source_age=now_s - self.policy.heard,
+                teleop_age=min(now_s - self.teleop.heard, self.leader.age(now_s)),
                 joint_state_age=now_s - float(self._heard.min()),
                 skipped_ticks=self.skipped_ticks, blocked=self._stream.blocked,
                 blocked_ticks=self.blocked_ticks)
@@ -244,24 +322,33 @@ class Mux:
             known = ', '.join(f'{known.value} {known.name}' for known in Mode)
             return False, f'mode {mode} does not exist; there are {known}'
         with self._lock:
-            if mode == Mode.TELEOP:
-                return False, 'TELEOP is not available in this version'
-            if mode == Mode.POLICY and self.machine.mode == Mode.POLICY:
-                return True, 'POLICY already'
-            missing = []
-            if mode == Mode.POLICY:
-                missing = [*self._missing_joints(now_s), *self._missing_source(now_ns, now_s),
-                           *self._missing_controllers]
-            elif mode == Mode.HOLD and not self._stream.started:
-                missing = self._missing_joints(now_s)
-            success, message = self.machine.choose(mode, missing)
-            if success:
-                self._home = None
-                if mode == Mode.POLICY:
-                    self._begin_anew = True
-                    self._plan_is_new = True
-                    self.rejected_in_row = 0
-            return success, message
+            return self._choose(mode, now_ns, now_s)
+
+    def _choose(self, mode: Mode, now_ns: int, now_s: float, **reason) -> tuple[bool, str]:
+        if mode in (Mode.POLICY, Mode.TELEOP) and self.machine.mode == mode:
+            return True, f'{mode.name} already'
+        missing, by_leader = [], False
+        if mode == Mode.POLICY:
+            missing = [*self._missing_joints(now_s),
+                       *self._missing_plan(self.policy, now_ns, now_s),
+                       *self._missing_controllers]
+        elif mode == Mode.TELEOP:
+            by_leader, without = self._missing_teleop(now_ns, now_s)
+            missing = [*self._missing_joints(now_s), *without, *self._missing_button(now_s),
+                       *self._missing_controllers]
+        elif mode == Mode.HOLD and not self._stream.started:
+            missing = self._missing_joints(now_s)
+        success, message = self.machine.choose(mode, missing, **reason)
+        if success:
+            self._going_home = False
+            if mode in (Mode.POLICY, Mode.TELEOP):
+                self._begin_anew = True
+                self._by_leader = by_leader
+                self._detector.reset()
+                for refusals in (
+                        self.policy.refusals, self.teleop.refusals, self.leader_refusals):
+                    refusals.in_row = 0
+        return success, message
 
     def clear_stop(self, now_s: float) -> tuple[bool, str]:
         """Answer clear_stop: (success, message)."""
@@ -281,10 +368,8 @@ class Mux:
             outside = self._plan_watch and self._plan_watch.outside(self.embodiment.home)
             if outside:
                 return False, f'home itself has {outside}'
-            if self._home is None:
-                self._begin_anew = True
-                # Filled at the tick, from where the arm then is.
-                self._home = (np.empty(0), np.empty(0))
+            if not self._going_home:
+                self._begin_anew = self._going_home = True
                 self.machine.remark('going home')
             return True, 'going home; any set_mode breaks it off'
 
@@ -299,18 +384,46 @@ class Mux:
         age = f'{age:.2f} s old' if math.isfinite(age) else 'never received'
         return [f'fresh joint_states of {", ".join(names)} ({age})']
 
-    def _missing_source(self, now_ns: int, now_s: float) -> list[str]:
-        age = now_s - self._plan_heard
-        why = f' (last refused: {self.last_rejection})' if self.rejected_in_row else ''
+    def _missing_teleop(self, now_ns: int, now_s: float) -> tuple[bool, list[str]]:
+        """Return whether the leader arm is the source of TELEOP, and what is missing."""
+        leader = self.leader.missing(now_s, self.settings.source_timeout)
+        plan_is_fresh = now_s - self.teleop.heard <= self.settings.source_timeout
+        if leader is None and plan_is_fresh:
+            return False, ['one source, but both teleop/joint_trajectory and teleop/joint_states '
+                           'are alive']
+        if leader is None:
+            return True, []
+        if math.isinf(self.teleop.heard) and self.leader_refusals.accepted:
+            why = self.leader_refusals
+            return True, [leader + (f' (last refused: {why.last})' if why.in_row else '')]
+        missing = self._missing_plan(self.teleop, now_ns, now_s)
+        if math.isinf(self.teleop.heard) and self.leader_refusals.in_row:
+            missing.append(f'teleop/joint_states (last refused: {self.leader_refusals.last})')
+        return False, missing
+
+    def _missing_button(self, now_s: float) -> list[str]:
+        if self.settings.deadman_button < 0:
+            return []
+        if self._joy_fault:
+            return [self._joy_fault]
+        if now_s - self._button_heard > self.settings.source_timeout:
+            return ['the dead-man button (joy is silent)']
+        return [] if self._button else ['the dead-man button to be pressed']
+
+    def _missing_plan(self, source: PlanSource, now_ns: int, now_s: float) -> list[str]:
+        age = now_s - source.heard
+        refusals = source.refusals
+        why = f' (last refused: {refusals.last})' if refusals.in_row else ''
         if math.isinf(age):
-            return [f'policy/joint_trajectory: no acceptable message received{why}']
+            return [f'{source.topic}: no acceptable message received{why}']
         if age > self.settings.source_timeout:
-            return [f'fresh policy/joint_trajectory: the last good one is {age:.2f} s old{why}']
+            return [f'fresh {source.topic}: the last good one is {age:.2f} s old{why}']
         where = self._where(now_ns, now_s)
         if where is not None:
             try:
                 check_jump(
-                    self._plan, now_ns, where, self.embodiment, self.settings.max_jump)
+                    source.plan, now_ns, where, self.embodiment, self.settings.max_jump,
+                    ~self._follows)
             except Rejected as refusal:
                 return [f'a plan that begins where the arm is: {refusal}']
         return []
@@ -356,7 +469,7 @@ class Mux:
 
     def _where(self, now_ns: int, now_s: float) -> Optional[np.ndarray]:
         if self._stream.moving(now_ns) or (
-                self.machine.mode == Mode.POLICY and self._stream.started
+                self.machine.mode in (Mode.POLICY, Mode.TELEOP) and self._stream.started
                 and not self._begin_anew):
             return self._stream.state(now_ns)[0]
         start = self._start(now_s)
@@ -381,6 +494,7 @@ class Mux:
             self._last_tick_ns = tick_ns
             self.machine.watch(now_s)
             self._watch(tick_ns, now_s)
+            self._take_over(tick_ns, now_s)
             command = self._command(tick_ns, now_s)
             if command is not None:
                 self.blocked_ticks += self._stream.blocked is not None
@@ -393,13 +507,14 @@ class Mux:
     def last_stop(self, time_ns: int) -> Tick:
         """Return the stop to send when the mux ends while the arm is moving, else nothing."""
         with self._lock:
-            moving = self._stream.moving(time_ns) or self.machine.mode == Mode.POLICY
+            moving = self._stream.moving(time_ns) or (
+                self.machine.mode in (Mode.POLICY, Mode.TELEOP))
             if not moving or not self._stream.started:
                 return Tick()
             executed = self._stream.executed(time_ns)
             self.machine.fall_to_hold('the mux ends')
             self._entries_sent = self.machine.entries
-            self._home = None
+            self._going_home = False
             command = self._stream.stop(time_ns)
             return Tick(command, executed + self._stream.executed(command.end_ns))
 
@@ -409,28 +524,30 @@ class Mux:
             # What the controller was to reach by now, on the old clock.
             state = self._stream.state((self._last_tick_ns or 0) + self.period_ns)
             self._stream.begin(tick_ns, *state)
-        self._plan, self._plan_heard, self._plan_stamp_ns = None, -math.inf, -1
+        self.policy.forget()
+        self.teleop.forget()
+        self.leader.forget()
+        self._detector.reset()
+        self._button, self._button_heard, self._joy_stamp_ns = False, -math.inf, -1
         self._heard[:] = -math.inf
         self._stamps[:] = 0
         self.machine.forget_times(now_s)
         if not self.machine.fall_to_hold(how) and moving:
             self.machine.hold_again(how)
-        self._home = None
+        self._going_home = False
 
     def _watch(self, tick_ns: int, now_s: float) -> None:
         """Fall to HOLD when the source, the joint states or the arm itself are lost."""
-        policy = self.machine.mode == Mode.POLICY
-        if not policy and self._home is None:
+        by_source = self.machine.mode in (Mode.POLICY, Mode.TELEOP)
+        if not by_source and not self._going_home:
             return
         # So much earlier that the stop is out within the timeout.
         early = 2e-9 * self.period_ns
         reason = ''
         if self._missing_controllers:
             reason = f'lost {"; ".join(self._missing_controllers)}'
-        elif policy and now_s - self._plan_heard > self.settings.source_timeout - early:
-            reason = f'policy/joint_trajectory silent for {self.settings.source_timeout:g} s'
-            if self.rejected_in_row:
-                reason += f'; last refused: {self.last_rejection}'
+        elif by_source and self._lost_source(now_s, early):
+            reason = self._lost_source(now_s, early)
         elif np.any(now_s - self._heard > self.settings.joint_state_timeout - early):
             old = now_s - self._heard > self.settings.joint_state_timeout - early
             names = [name for name, is_old in zip(self.embodiment.joints, old) if is_old]
@@ -445,34 +562,94 @@ class Mux:
         if reason and not self.machine.fall_to_hold(reason):
             self.machine.hold_again(f'go_home broken off: {reason}')
 
+    def _lost_source(self, now_s: float, early: float) -> str:
+        """Return how the source that moves the arm was lost, or an empty text."""
+        timeout = self.settings.source_timeout
+        source = self._plan_source()
+        if source is None:
+            lost = self.leader.missing(now_s, timeout - early) is not None
+            topic, refusals = 'teleop/joint_states', self.leader_refusals
+        else:
+            lost = now_s - source.heard > timeout - early
+            topic, refusals = source.topic, source.refusals
+        if lost:
+            why = f'; last refused: {refusals.last}' if refusals.in_row else ''
+            return f'{topic} silent for {timeout:g} s{why}'
+        if self.machine.mode == Mode.TELEOP and self.settings.deadman_button >= 0 and (
+                now_s - self._button_heard > timeout - early):
+            return f'joy silent for {timeout:g} s, and with it the dead-man button'
+        return ''
+
+    def _take_over(self, tick_ns: int, now_s: float) -> None:
+        """Give the arm to the teleoperation where that is wanted and its source moves."""
+        if self.settings.takeover_motion <= 0:
+            return
+        timeout = self.settings.source_timeout
+        if self.leader.missing(now_s, timeout) is None:
+            position = self.leader.position
+        elif now_s - self.teleop.heard <= timeout:
+            position = self.teleop.plan.sample(tick_ns)[0]
+        else:
+            self._detector.reset()
+            return
+        if self._detector.moved(position, now_s) and self.machine.mode == Mode.POLICY:
+            # Where something is missing for TELEOP the policy keeps the arm.
+            self._choose(
+                Mode.TELEOP, tick_ns, now_s, reason='the teleoperation source was moved')
+
     def _command(self, tick_ns: int, now_s: float) -> Optional[Plan]:
         self._stopped = self.machine.entries != self._entries_sent
         if self._stopped:
             self._entries_sent = self.machine.entries
-            self._home = None
+            self._going_home = False
+            # An arm that others have set in motion is stopped as hard as it may be.
+            gentle = self.machine.gentle and self._stream.moving(tick_ns)
             self._continue_or_begin(tick_ns, now_s)
             self._begin_anew = False
-            self._followed = None
-            return self._stream.stop(tick_ns) if self._stream.started else None
-        moving = self.machine.mode == Mode.POLICY or self._home is not None
-        if not moving or self.machine.mode == Mode.STOPPED:
+            return self._stream.stop(tick_ns, gentle) if self._stream.started else None
+        if self.machine.mode not in (Mode.POLICY, Mode.TELEOP) and not self._going_home:
             return None
         if self._begin_anew:
-            self._continue_or_begin(tick_ns, now_s)
-            self._begin_anew = False
-            self._followed = None
-            if self._home is not None:
-                self._home = self._stream.state(tick_ns)
-        if self._home is not None:
+            self._begin_motion(tick_ns, now_s)
+        if self._going_home:
             return self._step_home(tick_ns)
-        if self._plan_is_new:
-            # Led from what was asked for, not from where the gate let the arm come: a lead from
-            # there, renewed with every message, would ask for more speed than can be braked.
-            now = self._stream.state(tick_ns) if self._followed is None else (
-                self._followed.sample(tick_ns))
-            self._followed = self._plan.led_to(tick_ns, *now)
-            self._plan_is_new = False
-        return self._stream.follow(tick_ns, *self._followed.sample(tick_ns + self.period_ns))
+        next_ns = tick_ns + self.period_ns
+        source = self._plan_source()
+        if source is not None:
+            goal = source.goal(tick_ns, next_ns)
+        else:
+            goal = (*self.leader.goal(next_ns, self._kept), 0.0)
+        return self._stream.follow(tick_ns, *self._ramped(tick_ns, *goal))
+
+    def _begin_motion(self, tick_ns: int, now_s: float) -> None:
+        self._continue_or_begin(tick_ns, now_s)
+        self._begin_anew = False
+        for source in (self.policy, self.teleop):
+            source.rest()
+        self._kept = self._stream.last_position()
+        self._ramping = True
+        self._ramp.begin(self._stream.acceleration(tick_ns))
+        self._ramp.share = {
+            Mode.POLICY: 1.0, Mode.TELEOP: self.settings.teleop_approach_speed,
+            Mode.HOLD: self.settings.home_speed}[self.machine.mode]
+
+    def _ramped(self, tick_ns: int, q_goal, v_goal, a_goal) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Return the state of the next tick on the ramp that leads to what a source asks for.
+
+        A plan is followed by itself once it is caught. A leader arm stays behind the ramp, which
+        takes the noise out of it, at full speed once it was caught.
+        """
+        if not self._ramping:
+            return q_goal, v_goal
+        q, v = self._stream.state(tick_ns)
+        q_next, v_next = self._ramp.step(q, v, q_goal, v_goal, a_goal)
+        if self._plan_source() is not None:
+            self._ramping = not self._ramp.caught
+        elif np.all(np.abs(q_next - q_goal) <= TRACKING) and np.all(
+                np.abs(v_next - v_goal) <= TRACKING_SPEED * self.embodiment.limits.velocity):
+            self._ramp.share = 1.0
+        return q_next, v_next
 
     def _continue_or_begin(self, tick_ns: int, now_s: float) -> None:
         if self._stream.moving(tick_ns):
@@ -484,12 +661,15 @@ class Mux:
     def _step_home(self, tick_ns: int) -> Plan:
         home = np.clip(
             self.embodiment.home, self.embodiment.limits.lower, self.embodiment.limits.upper)
-        self._home = self._home_filter.step(*self._home, home, np.zeros_like(home))
-        command = self._stream.follow(tick_ns, *self._home)
-        q, v = self._home
+        rest = np.zeros_like(home)
+        goal = (home, rest)
+        if not self._ramp.caught:
+            goal = self._ramp.step(*self._stream.state(tick_ns), home, rest)
+        command = self._stream.follow(tick_ns, *goal)
+        q, v = self._stream.state(tick_ns + self.period_ns)
         if self._stream.blocked is not None:
             self.machine.hold_again(f'go_home broken off: on its way is {self._stream.blocked}')
         elif np.all(np.abs(q - home) < AT_HOME) and np.all(np.abs(v) < AT_HOME):
-            self._home = None
+            self._going_home = False
             self.machine.remark('at home')
         return command

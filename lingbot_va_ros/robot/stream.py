@@ -8,6 +8,7 @@ import numpy as np
 from lingbot_va_ros.policy.plan import Plan, resting_at
 from lingbot_va_ros.robot.embodiment import JointLimits
 from lingbot_va_ros.robot.gate import CommandFilter
+from lingbot_va_ros.robot.ramp import Ramp
 from lingbot_va_ros.robot.workspace import Breach, LARGEST_GAP, WorkspaceWatch
 
 # How often the way between braking and what is asked for is halved at the workspace's wall.
@@ -32,7 +33,9 @@ class CommandStream:
         # How the last command would have left the workspace, had it been followed whole.
         self.blocked: Optional[Breach] = None
         self._watch = watch
+        self._limits = limits
         self._filter = CommandFilter(limits, period_ns * 1e-9)
+        self._ramp = Ramp(limits, period_ns * 1e-9)  # for gentle stops
         self._sent: Optional[Plan] = None
         self._reported_ns = 0
 
@@ -60,6 +63,13 @@ class CommandStream:
         """Return commanded positions and velocities [J] at a time."""
         return self._sent.sample(time_ns)
 
+    def acceleration(self, time_ns: int) -> np.ndarray:
+        """Return the commanded accelerations [J] in the tick that ends at a time."""
+        before_ns = time_ns - self.period_ns
+        if before_ns < self._sent.times_ns[0]:
+            return np.zeros_like(self._sent.positions[0])
+        return (self.state(time_ns)[1] - self.state(before_ns)[1]) / (self.period_ns * 1e-9)
+
     def begin(self, time_ns: int, q: np.ndarray, v: np.ndarray) -> None:
         """Start anew from a state: what was sent before counts no longer."""
         self._sent = resting_at(time_ns, q, v)
@@ -82,11 +92,32 @@ class CommandStream:
             self._keep_inside(time_ns, q, v, *wanted)
         return self._sent
 
-    def stop(self, time_ns: int) -> Plan:
-        """Return the command that stops from the state now."""
+    def stop(self, time_ns: int, gentle: bool = False) -> Plan:
+        """
+        Return the command that stops from the state now.
+
+        :param gentle: inside the jerk limits, where that leads neither out of the position limits
+            nor out of the workspace; else as hard as the acceleration limits allow.
+        """
         self.blocked = None
-        self._sent = self._command(time_ns, *self.state(time_ns))
+        q, v = self.state(time_ns)
+        hard = self._command(time_ns, q, v)
+        self._sent = (self._gentle_stop(time_ns, q, v, hard) if gentle else None) or hard
         return self._sent
+
+    def _gentle_stop(self, time_ns, q, v, hard: Plan) -> Optional[Plan]:
+        if not np.any(v):
+            return None
+        positions, velocities = self._ramp.stop(q, v, self.acceleration(time_ns))
+        low, high = np.minimum(q, self._limits.lower), np.maximum(q, self._limits.upper)
+        if np.any(positions < low) or np.any(positions > high):
+            return None
+        times = time_ns + self.period_ns * np.arange(len(positions) + 1)
+        plan = Plan(times, np.vstack((q, positions)), np.vstack((v, velocities)))
+        if self._watch is not None and self._watch.leaves(
+                positions, self._watch.worst(_dense(hard))):
+            return None
+        return plan
 
     def _keep_inside(self, time_ns, q, v, q_wanted, v_wanted) -> None:
         path = _dense(self._sent)

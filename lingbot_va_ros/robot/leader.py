@@ -1,0 +1,149 @@
+"""A leader arm: its joint states become a goal for the robot's joints, by a joint map."""
+
+from dataclasses import dataclass
+import math
+from typing import Mapping, Optional, Sequence
+
+import numpy as np
+
+from lingbot_va_ros.robot.acceptance import MAX_FUTURE_NS, Rejected
+from lingbot_va_ros.robot.embodiment import Embodiment
+
+# The velocity of a leader is smoothed over this time, s: encoders are coarse.
+SMOOTHING = 0.05
+# Between its messages the goal goes on at that velocity for so long, s.
+LONGEST_LEAD = 0.05
+
+
+@dataclass(frozen=True)
+class LeaderJoint:
+    """
+    Which joint of the leader moves a joint of the robot, and how.
+
+    The robot's position is sign * scale * (the leader's) + offset; rad, or m for prismatic joints.
+    `joint` empty: nothing moves it, it keeps its last command.
+    """
+
+    joint: str
+    scale: float = 1.0
+    offset: float = 0.0
+    sign: int = 1
+
+
+class LeaderArm:
+    """
+    Merge the leader's joint states by name, each joint with an age of its own.
+
+    :param joint_map: {joint of the robot: LeaderJoint}; what it lacks is moved by its own name.
+    :param timeout: s after which a joint's last position counts no longer.
+    :param max_jump: s; between two messages a leader moves no further than the robot's joint at
+        its velocity limit in the time between and this.
+    """
+
+    def __init__(
+        self, embodiment: Embodiment, joint_map: Mapping[str, LeaderJoint], timeout: float,
+        max_jump: float,
+    ):
+        self._limits = embodiment.limits
+        self._timeout = timeout
+        self._max_jump = max_jump
+        joints = [joint_map.get(name, LeaderJoint(name)) for name in embodiment.joints]
+        self._columns: dict[str, list[int]] = {}
+        for column, joint in enumerate(joints):
+            if joint.joint:
+                self._columns.setdefault(joint.joint, []).append(column)
+        self._names = tuple(joint.joint or name for joint, name in zip(joints, embodiment.joints))
+        self.led = np.array([bool(joint.joint) for joint in joints])
+        self._gain = np.array([joint.sign * joint.scale for joint in joints])
+        self._offset = np.array([joint.offset for joint in joints])
+        count = len(joints)
+        self._q, self._v = np.zeros(count), np.zeros(count)
+        self._heard = np.full(count, -math.inf)
+        self._stamps = np.full(count, -1, dtype=np.int64)
+        self._foreign = ''
+
+    def forget(self) -> None:
+        """Forget all that was heard, after a clock jump."""
+        self._heard[:] = -math.inf
+        self._stamps[:] = -1
+
+    def take(
+        self, names: Sequence[str], positions: Sequence[float], stamp_ns: int, now_ns: int,
+        now_s: float,
+    ) -> bool:
+        """
+        Take a joint state of the leader, whole or not at all; returns whether it is news.
+
+        :raises Rejected: kinds lengths, not_finite, future, stale, not_newer, jump.
+        """
+        known = [index for index, name in enumerate(names) if name in self._columns]
+        if not known:  # another publisher's joints, or a joint map that does not fit
+            self._foreign = ', '.join(names)
+            return False
+        if len(positions) != len(names):
+            raise Rejected('lengths', f'{len(names)} names and {len(positions)} positions')
+        if not np.all(np.isfinite([positions[index] for index in known])):
+            wrong = next(i for i in known if not math.isfinite(positions[i]))
+            raise Rejected('not_finite', f"position of '{names[wrong]}' is not a finite number")
+        age = (now_ns - stamp_ns) * 1e-9
+        if stamp_ns - now_ns > MAX_FUTURE_NS:
+            raise Rejected(
+                'future', f'stamped {-age:.3f} s in the future: the clocks are not synchronised')
+        if age > self._timeout:
+            raise Rejected('stale', f'stamped {age:.3f} s ago, more than {self._timeout:g} s')
+        columns = np.array([c for i in known for c in self._columns[names[i]]])
+        values = np.array([positions[i] for i in known for _ in self._columns[names[i]]])
+        goal = self._gain[columns] * values + self._offset[columns]
+        if np.any(stamp_ns <= self._stamps[columns]):
+            raise Rejected('not_newer', 'its stamp is not newer than the last one')
+        heard_before = now_s - self._heard[columns] <= self._timeout
+        seconds = (stamp_ns - self._stamps[columns]) * 1e-9
+        self._check_jump(columns, goal, seconds, heard_before)
+        speed = np.where(heard_before, (goal - self._q[columns]) / seconds, 0.0)
+        weight = np.where(heard_before, 1.0 - np.exp(-seconds / SMOOTHING), 1.0)
+        self._v[columns] += weight * (speed - self._v[columns])
+        self._q[columns] = goal
+        self._stamps[columns] = stamp_ns
+        self._heard[columns] = now_s
+        return True
+
+    def _check_jump(self, columns, goal, seconds, heard_before) -> None:
+        allowed = self._limits.velocity[columns] * (seconds + self._max_jump)
+        excess = np.where(heard_before, np.abs(goal - self._q[columns]) - allowed, 0.0)
+        if np.any(excess > 0):
+            worst = int(np.argmax(excess / self._limits.velocity[columns]))
+            raise Rejected(
+                'jump', f"'{self._names[columns[worst]]}' would lead from "
+                f'{self._q[columns[worst]]:.4g} to {goal[worst]:.4g}; {allowed[worst]:.3g} is '
+                'possible in that time')
+
+    def age(self, now_s: float) -> float:
+        """Return the age of the oldest of the joints that lead, s; inf where one never came."""
+        return now_s - float(np.min(self._heard[self.led])) if np.any(self.led) else math.inf
+
+    def missing(self, now_s: float, timeout: float) -> Optional[str]:
+        """Return in words which of the leader's joints are older than `timeout` s, or None."""
+        old = self.led & (now_s - self._heard > timeout)
+        if not np.any(old) and np.any(self.led):
+            return None
+        if not np.any(np.isfinite(self._heard)):
+            seen = f'; seen were {self._foreign}' if self._foreign else ''
+            return f'teleop/joint_states (no acceptable message received{seen})'
+        names = ', '.join(name for name, is_old in zip(self._names, old) if is_old)
+        return f'fresh teleop/joint_states of {names}'
+
+    def goal(self, time_ns: int, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Return the positions and velocities [J] to be at a time, inside the position limits.
+
+        :param keep: positions [J] of the joints that nothing leads.
+        """
+        lead = np.clip((time_ns - self._stamps) * 1e-9, 0.0, LONGEST_LEAD)
+        q = np.where(self.led, self._q + self._v * lead, keep)
+        inside = np.clip(q, self._limits.lower, self._limits.upper)
+        return inside, np.where(self.led & (q == inside), self._v, 0.0)
+
+    @property
+    def position(self) -> np.ndarray:
+        """The goal's positions [J] as last heard; 0 where nothing leads."""
+        return np.where(self.led, self._q, 0.0)
