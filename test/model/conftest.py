@@ -8,20 +8,21 @@ import pytest
 import torch
 
 from lingbot_va_ros.model.config import TransformerConfig
-from lingbot_va_ros.model.transformer import Transformer
+from lingbot_va_ros.model.mixture import make_network as network_of
+from lingbot_va_ros.model.transformer import Network
 
 torch.set_num_threads(1)
 
 
-@pytest.fixture
-def make_network():
-    """Return a function that makes a network with random weights."""
-    def make(num_layers: int = 2, dtype: torch.dtype = torch.float32, **sizes) -> Transformer:
+@pytest.fixture(params=[None, 20], ids=['shared', 'mixture'])
+def make_network(request):
+    """Return a function that makes a network with random weights, of either variant."""
+    def make(num_layers: int = 2, dtype: torch.dtype = torch.float32, **sizes) -> Network:
         config = TransformerConfig(**{
             'num_layers': num_layers, 'heads': 2, 'head_dim': 24, 'ffn_dim': 64,
             'latent_channels': 8, 'action_channels': 5, 'text_dim': 16, 'time_frequencies': 16,
-            **sizes})
-        network, generator = Transformer(config), torch.Generator().manual_seed(1)
+            'action_hidden_dim': request.param, **sizes})
+        network, generator = network_of(config), torch.Generator().manual_seed(1)
         with torch.no_grad():
             for name, weight in network.named_parameters():
                 noise = torch.randn(weight.shape, generator=generator)

@@ -6,7 +6,8 @@ from typing import List
 import pytest
 import torch
 
-from lingbot_va_ros.model.checkpoint import load_transformer
+from lingbot_va_ros.model.checkpoint import load_transformer, save_transformer
+from lingbot_va_ros.model.untrained import MIXTURE, random_weights
 from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.policy_file import Sampling
 from lingbot_va_ros.policy.session import chunk_noise, ChunkShape, Session
@@ -16,10 +17,14 @@ USED = (14, 15, 28)
 VIDEO, ACTION = Sampling(3, 5.0, 5.0), Sampling(4, 1.0, 1.0)
 
 
-@pytest.fixture(scope='module')
-def network(untrained_checkpoint):
-    return load_transformer(
-        untrained_checkpoint / 'transformer', torch.device('cpu'), torch.float32)
+@pytest.fixture(scope='module', params=['shared', 'mixture'])
+def network(request, untrained_checkpoint, tmp_path_factory):
+    folder = untrained_checkpoint / 'transformer'
+    if request.param == 'mixture':
+        folder = tmp_path_factory.mktemp('mixture')
+        save_transformer(
+            folder, MIXTURE, random_weights(MIXTURE, torch.Generator().manual_seed(0)))
+    return load_transformer(folder, torch.device('cpu'), torch.float32)
 
 
 def make_session(network, video=VIDEO, action=ACTION, memory_chunks=8) -> Session:
