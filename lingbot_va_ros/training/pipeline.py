@@ -26,6 +26,7 @@ import torch
 import yaml
 
 from lingbot_va_ros.model.codec import AutoencoderKLWan, VideoCodec, load_codec
+from lingbot_va_ros.model.config import IMAGES_PER_FRAME
 from lingbot_va_ros.model.text import load_text_encoder
 from lingbot_va_ros.policy.engine import Engine, load_engine
 from lingbot_va_ros.policy.policy_file import PolicyFile, find_policy_file, load_policy_file
@@ -53,7 +54,8 @@ from lingbot_va_ros.training.trainer import FULL, LAST_CHUNK, Trainer
 
 STAGES = ('data', 'encoder', 'latents', 'network', 'decoder')
 CPU = torch.device('cpu')
-QUALITY_EPISODES = 4  # held-out recordings of each task that reconstructions are judged on
+# Held-out recordings of each task that reconstructions are judged on, and latent frames of each.
+QUALITY_EPISODES, QUALITY_FRAMES = 4, 10
 IMAGINED_CHUNKS = 12
 FIRST_CHECK_SEED = 0  # of the scenes that are tried while training; never those trained on
 
@@ -348,7 +350,8 @@ class TrainingRun:
             if not paths:
                 continue
             recordings = [load_recording(path) for path in paths]
-            clip = slice(0, 41)
+            shortest = min(len(each.commands) for each in recordings) // IMAGES_PER_FRAME
+            clip = slice(0, 1 + IMAGES_PER_FRAME * min(QUALITY_FRAMES, shortest))
             images = np.stack([each.images[name][clip] for each in recordings
                                for name in self.cameras])
             marked = np.stack([each.marked[name][clip] for each in recordings

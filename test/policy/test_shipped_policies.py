@@ -76,7 +76,7 @@ def test_every_latent_picture_is_cut_into_whole_patches(name):
 
 @pytest.mark.parametrize('name, embodiment', [
     ('robotwin', 'sim_dual'), ('libero', 'sim_left'), ('franka', 'sim_dual'),
-    ('untrained', 'sim_left')])
+    ('untrained', 'sim_left'), ('tiny', 'sim_left')])
 def test_a_policy_drives_a_robot_with_its_arms(name, embodiment):
     make_action_map(load_embodiment(embodiment), load(name))
 
@@ -112,7 +112,7 @@ def test_the_checkpoints_own_policy_comes_first(tmp_path):
     ('./robotwin.yaml', 'robotwin')])
 def test_where_nothing_fits_the_shipped_names_are_listed(tmp_path, monkeypatch, name, folder):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(PolicyFileError, match='demo, franka, libero, robotwin, untrained'):
+    with pytest.raises(PolicyFileError, match='demo, franka, libero, robotwin, tiny, untrained'):
         find_policy_file(name, checkpoint(tmp_path, folder))
 
 
