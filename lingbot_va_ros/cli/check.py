@@ -167,6 +167,7 @@ def _check_checkpoint(
         found.numbers, found.config, policy, DTYPE_BYTES[arguments.dtype])
     return {
         'policy': policy.name, 'dtype': arguments.dtype, 'guidance_halves': budget.rows,
+        'action_stream': found.config.action_hidden_dim,
         'bytes': {name: budget.parts[name] for name in PARTS}, 'totals': budget.totals,
         'card_bytes': CARD_BYTES, 'left_on_card': budget.left_on_card}
 
@@ -234,10 +235,17 @@ def _errors(where: str, error: Exception) -> List[Finding]:
             for line in str(error).splitlines()]
 
 
+def _network_line(action_stream: Optional[int]) -> str:
+    if action_stream is None:
+        return 'network: one backbone for video and actions'
+    return f'network: mixture of transformers, action stream {action_stream} wide'
+
+
 def _print_budget(budget: Dict[str, Any]) -> None:
     halves = 'both guidance halves' if budget['guidance_halves'] == 2 else 'no guidance'
     print(f'\nmemory on the device, counted from the files: {budget["dtype"]}, policy '
-          f'{budget["policy"]}, {halves}\n  {"":26}{"bytes":>16}{"GB":>9}')
+          f'{budget["policy"]}, {halves}\n{_network_line(budget["action_stream"])}\n'
+          f'  {"":26}{"bytes":>16}{"GB":>9}')
     for name, label in PARTS.items():
         print(f'  {label:26}{budget["bytes"][name]:>16,}{budget["bytes"][name] / GIGABYTE:9.2f}')
     print(f'  {"together":51}  left on a 24 GB card')

@@ -21,6 +21,7 @@ from lingbot_va_ros.model.checkpoint import destinations, unread_shapes
 from lingbot_va_ros.model.codec import AutoencoderKLWan
 from lingbot_va_ros.model.config import TransformerConfig
 from lingbot_va_ros.model.text import load_text_encoder
+from lingbot_va_ros.model.untrained import MIXTURE, write_untrained_checkpoint
 from lingbot_va_ros.policy.engine import load_engine
 from lingbot_va_ros.policy.policy_file import load_policy_file
 from lingbot_va_ros.resources import shared_file
@@ -440,3 +441,13 @@ def test_mistakes_of_a_lerobot_folder_are_listed_with_those_of_its_frozen_parts(
 def test_names_in_the_table_are_those_of_the_budget():
     from lingbot_va_ros.policy.budget import ON_DEMAND, RESIDENT
     assert tuple(check.PARTS) == RESIDENT + ON_DEMAND
+
+
+def test_the_report_says_which_network_a_checkpoint_holds(untrained_checkpoint, tmp_path, capsys):
+    write_untrained_checkpoint(
+        tmp_path, shared_file('config', 'policies', 'untrained.yaml'), config=MIXTURE)
+    for folder, line in (
+            (untrained_checkpoint, 'network: one backbone for video and actions'),
+            (tmp_path, 'network: mixture of transformers, action stream 48 wide')):
+        assert main(['check', '--checkpoint', str(folder)]) == 0
+        assert line in capsys.readouterr().out
