@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from lingbot_va_ros.model.attention import choose_attention
 from lingbot_va_ros.model.checkpoint import load_transformer
 from lingbot_va_ros.model.codec import CodecStream, VideoCodec, load_codec
 from lingbot_va_ros.model.memory import KVMemory
@@ -59,7 +60,9 @@ class GoldenFolder:
 
     def network(self, letter: str) -> Transformer:
         return self._once(f'network {letter}', lambda: load_transformer(
-            self.checkpoint(letter) / 'transformer', CPU, torch.float32))
+            self.checkpoint(letter) / 'transformer', CPU, torch.float32,
+            choose_attention('auto', CPU, torch.float32, self.config(letter).get(
+                'attention_head_dim', 128))[0]))
 
     def codec(self, letter: str) -> VideoCodec:
         return self._once(f'codec {letter}', lambda: load_codec(

@@ -1,4 +1,4 @@
-"""Attention without a mask, by PyTorch or by flash-attn: which one, and why."""
+"""Attention without a mask, by PyTorch, flash-attn or oneDNN: which one, and why."""
 
 import importlib.util
 from typing import Callable, Tuple
@@ -6,6 +6,8 @@ from typing import Callable, Tuple
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from lingbot_va_ros.model.products import has_onednn, product
 
 CHOICES = ('auto', 'flash', 'sdpa')
 # [B, Lq, H, D] over keys and values [B, Lk, H, D] gives [B, Lq, H * D].
@@ -15,6 +17,9 @@ FLASH_DTYPES = (torch.float16, torch.bfloat16)
 FLASH_CAPABILITY = (8, 0)  # Ampere; flash-attn 2 runs on nothing older
 FLASH_HEAD_DIM = 256
 
+LEAST_WORK = 2 ** 20  # multiply-adds of a head, below which PyTorch's kernel is faster
+SCORES = 2 ** 20  # numbers for a thread at a time: 4 MiB, which a cache holds
+
 
 def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attend by PyTorch's scaled_dot_product_attention, which picks a kernel by itself."""
@@ -23,13 +28,40 @@ def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return out.transpose(1, 2).flatten(2)
 
 
+def by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """
+    Attend on a CPU in float32 by two products of oneDNN for each head, the softmax between them.
+
+    Whole rows of scores at a time: PyTorch's kernel rescales by blocks and multiplies with MKL.
+    That one still takes what is small, and what wants a gradient.
+    """
+    (batch, queries, heads, size), keys = query.shape, key.shape[1]
+    if queries * keys * size < LEAST_WORK or (
+            torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)):
+        return sdpa(query, key, value)
+    most = max(16, SCORES * torch.get_num_threads() // keys)
+    rows = -(-queries // -(-queries // most))  # as even as can be
+    query = query.transpose(1, 2) * size ** -0.5  # [B, H, Lq, D]
+    out = query.new_empty((batch, queries, heads, size))
+    for row in range(batch):
+        for head in range(heads):
+            head_key = key[row, :, head].contiguous()
+            head_value = value[row, :, head].contiguous().T
+            for first in range(0, queries, rows):
+                part = slice(first, first + rows)
+                weights = product(query[row, head, part], head_key).softmax(-1)
+                out[row, part, head] = product(weights, head_value)
+    return out.flatten(2)
+
+
 def choose_attention(
     name: str, device: torch.device, dtype: torch.dtype, head_dim: int,
 ) -> Tuple[Attention, str]:
     """
     Return the attention function of a name, and a line that says which it is and why.
 
-    :param name: `auto` takes flash-attn where it is installed and can run, else PyTorch's.
+    :param name: `auto` takes flash-attn where it is installed and can run, oneDNN's products for
+        float32 on a CPU, else PyTorch's kernel.
     :raises ValueError: an unknown name, or flash was asked for and cannot run: never a silent
         other one.
     """
@@ -40,6 +72,8 @@ def choose_attention(
     obstacle = flash_obstacle(device, dtype, head_dim)
     if obstacle and name == 'flash':
         raise ValueError(f'attention is flash, but {obstacle}; expected auto or sdpa')
+    if obstacle and device.type == 'cpu' and dtype == torch.float32 and has_onednn():
+        return by_products, 'attention: products of oneDNN (float32 on a CPU)'
     if obstacle:
         return sdpa, f'attention: sdpa ({obstacle})'
     return _flash(), 'attention: flash-attn'

@@ -86,9 +86,10 @@ class KVMemory:
         self, layers: int, rows: int, capacity: int, spare: int, heads: int, head_dim: int,
         device: torch.device, dtype: torch.dtype,
     ):
-        shape = (layers, rows, capacity + spare, heads, head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)  # [layers, rows, T, H, D]
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        # A head's tokens lie together: attention multiplies by head.
+        shape = (layers, rows, heads, capacity + spare, head_dim)
+        self.keys, self.values = (  # [layers, rows, T, H, D]
+            torch.zeros(shape, device=device, dtype=dtype).transpose(2, 3) for _ in range(2))
         self.capacity = capacity
         self.length = capacity + spare
         self.start = 0

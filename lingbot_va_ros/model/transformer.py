@@ -15,6 +15,7 @@ from lingbot_va_ros.model.attention import Attention, sdpa
 from lingbot_va_ros.model.config import TransformerConfig
 from lingbot_va_ros.model.memory import Place
 from lingbot_va_ros.model.positions import rotate
+from lingbot_va_ros.model.products import Linear
 
 LOG_LONGEST_PERIOD = math.log(10000.0)  # of the time sinusoids
 # Time steps of whole chunks that are kept: those of 25 video and 50 action steps, of chunk 0,
@@ -53,22 +54,22 @@ class Block(nn.Module):
         self.eps = config.eps
         self.reads_text = narrow is None
         self.modulation = nn.Parameter(torch.empty(6, dim))
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.widen = None if narrow is None else nn.Linear(dim, joint, bias=False)
+        self.qkv = Linear(dim, 3 * dim)
+        self.widen = None if narrow is None else Linear(dim, joint, bias=False)
         self.query_norm = nn.Parameter(torch.empty(joint))
         self.key_norm = nn.Parameter(torch.empty(joint))
-        self.out = nn.Linear(joint, dim)
+        self.out = Linear(joint, dim)
         if self.reads_text:
             self.text_norm = (
                 nn.LayerNorm(dim, eps=config.eps) if config.text_norm else None)
-            self.text_query = nn.Linear(dim, dim)
-            self.text_key = nn.Linear(dim, dim)
-            self.text_value = nn.Linear(dim, dim)
+            self.text_query = Linear(dim, dim)
+            self.text_key = Linear(dim, dim)
+            self.text_value = Linear(dim, dim)
             self.text_query_norm = nn.Parameter(torch.empty(dim))
             self.text_key_norm = nn.Parameter(torch.empty(dim))
-            self.text_out = nn.Linear(dim, dim)
-        self.ffn_in = nn.Linear(dim, ffn_dim)
-        self.ffn_out = nn.Linear(ffn_dim, dim)
+            self.text_out = Linear(dim, dim)
+        self.ffn_in = Linear(dim, ffn_dim)
+        self.ffn_out = Linear(ffn_dim, dim)
 
     def text_states(self, text: Tensor) -> tuple:
         """Return keys and values, each [B, T, H, D], of text features [B, T, dim]."""
@@ -147,9 +148,9 @@ class TimeEmbedder(nn.Module):
     def __init__(self, config: TransformerConfig, dim: int):
         super().__init__()
         self.frequencies = config.time_frequencies
-        self.hidden = nn.Linear(config.time_frequencies, dim)
-        self.out = nn.Linear(dim, dim)
-        self.vectors = nn.Linear(dim, 6 * dim)
+        self.hidden = Linear(config.time_frequencies, dim)
+        self.out = Linear(dim, dim)
+        self.vectors = Linear(dim, 6 * dim)
         self._kept: OrderedDict = OrderedDict()  # what `at` returned, by steps, newest last
         self._kept_of: tuple = ()  # the weights that it was computed with
 
@@ -202,9 +203,9 @@ class Modality(nn.Module):
 
     def __init__(self, config: TransformerConfig, features: int, dim: int):
         super().__init__()
-        self.embed = nn.Linear(features, dim)
+        self.embed = Linear(features, dim)
         self.time = TimeEmbedder(config, dim)
-        self.out = nn.Linear(dim, features)
+        self.out = Linear(dim, features)
 
 
 @dataclass(frozen=True)
@@ -266,8 +267,8 @@ class Network(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.video = Modality(config, config.patch_features, config.dim)
-        self.text_hidden = nn.Linear(config.text_dim, config.dim)
-        self.text_out = nn.Linear(config.dim, config.dim)
+        self.text_hidden = Linear(config.text_dim, config.dim)
+        self.text_out = Linear(config.dim, config.dim)
         self.blocks = nn.ModuleList(Block(config, attention) for _ in range(config.num_layers))
         self.final_modulation = nn.Parameter(torch.empty(2, config.dim))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lingbot_va_ros.model import attention
-from lingbot_va_ros.model.attention import choose_attention, sdpa
+from lingbot_va_ros.model.attention import by_products, choose_attention, sdpa
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
 
@@ -68,6 +68,26 @@ def test_where_flash_cannot_run_auto_says_why_and_flash_is_refused(
     with pytest.raises(ValueError, match='attention is flash, but') as refused:
         choose_attention('flash', device, dtype, head_dim)
     assert why in str(refused.value)
+
+
+@pytest.mark.parametrize('queries, keys', [(240, 700), (33, 1000), (3, 4)])
+def test_products_on_a_cpu_attend_as_pytorch_does(queries, keys):
+    query, key = heads(2, queries, 3, 64), heads(2, 3, keys, 64).transpose(1, 2)
+    for values in (key.flip(1), key.flip(1).contiguous()):  # by head, and by token
+        torch.testing.assert_close(
+            by_products(query, key, values), sdpa(query, key, values), rtol=0, atol=1e-5)
+
+
+def test_products_leave_what_wants_a_gradient_to_pytorch():
+    query, key = heads(1, 240, 1, 64).requires_grad_(), heads(1, 700, 1, 64)
+    by_products(query, key, key).sum().backward()
+    assert query.grad.abs().max() > 0
+
+
+def test_products_are_taken_for_float32_on_a_cpu_alone():
+    assert choose_attention('auto', CPU, torch.float32, 128)[0] is by_products
+    assert choose_attention('sdpa', CPU, torch.float32, 128)[0] is sdpa
+    assert choose_attention('auto', CPU, torch.bfloat16, 128)[0] is sdpa
 
 
 def test_without_flash_attn_installed_auto_says_so(flash_machine, monkeypatch):

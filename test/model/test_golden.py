@@ -8,6 +8,7 @@ import runpy
 import shutil
 import sys
 
+from lingbot_va_ros.model import attention, products
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -48,6 +49,28 @@ def test_the_engine_agrees_with_the_public_implementation(golden, name):
                  if re.fullmatch(pattern, name))(golden, name)
     assert worst is not None, f'{name} was not compared'
     assert worst <= (1e-5 if name.startswith(CLOSE) else 1e-4)
+
+
+@pytest.mark.parametrize('name', [
+    'transformer_cache_a.safetensors', 'rollout_b_g5_full_evict.safetensors'])
+def test_the_products_for_large_sizes_agree_as_well(golden, monkeypatch, name):
+    assert products.has_onednn()
+    called = []
+
+    def counted(*arguments):
+        called.append(arguments)
+        return product(*arguments)
+
+    product = products.product
+    for module in (attention, products):
+        monkeypatch.setattr(module, 'product', counted)
+    for module, limit in (
+            (attention, 'LEAST_WORK'), (products, 'LEAST_ROWS'), (products, 'LEAST_WEIGHTS')):
+        monkeypatch.setattr(module, limit, 0)
+    monkeypatch.setattr(attention, 'SCORES', 64)  # more than one part of the queries
+    worst = next(function for pattern, function in replay.REPLAYS.items()
+                 if re.fullmatch(pattern, name))(golden, name)
+    assert called and worst <= 1e-4
 
 
 @pytest.fixture

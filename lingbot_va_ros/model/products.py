@@ -1,0 +1,61 @@
+"""
+Matrix products of float32 on a CPU by oneDNN, where PyTorch would take MKL.
+
+On processors that are not Intel's MKL leaves the widest vector instructions alone: on a Zen 5
+oneDNN is 2.2 times as fast at the same precision. The operator is the one that PyTorch's own
+compiler calls; where it is missing, or needs a gradient, PyTorch's usual path runs.
+"""
+
+import functools
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Smaller products are faster, or as fast, in PyTorch's usual path.
+LEAST_ROWS = 8
+LEAST_WEIGHTS = 2 ** 18
+
+
+@functools.lru_cache(maxsize=None)
+def has_onednn() -> bool:
+    """Return whether the operator is there and multiplies."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    left, right = torch.eye(16), torch.arange(256.0).reshape(16, 16)
+    try:
+        with torch.inference_mode():
+            return torch.equal(product(left, right), right.T)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+
+
+def product(left: Tensor, right: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+    """
+    Return left @ right.T + bias by oneDNN.
+
+    :param left: [M, K] float32 on the CPU; `right` [N, K], contiguous or the transpose of what is
+        (any other order takes a path that is a thousand times slower); `bias` [N].
+    """
+    return torch.ops.mkldnn._linear_pointwise(left, right, bias, 'none', [], '')
+
+
+class Linear(nn.Linear):
+    """nn.Linear, whose float32 products on a CPU are oneDNN's where no gradient is wanted."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features [..., in_features] times the weight, [..., out_features]."""
+        weight = self.weight
+        if (not _plain_float32(features, weight) or weight.numel() < LEAST_WEIGHTS
+                or features.numel() < LEAST_ROWS * self.in_features or not has_onednn()):
+            return functional.linear(features, weight, self.bias)
+        out = product(features.reshape(-1, self.in_features), weight, self.bias)
+        return out.unflatten(0, features.shape[:-1])
+
+
+def _plain_float32(features: Tensor, weight: Tensor) -> bool:
+    return (features.dtype == weight.dtype == torch.float32
+            and features.device.type == weight.device.type == 'cpu' and weight.is_contiguous()
+            and not (torch.is_grad_enabled()
+                     and (features.requires_grad or weight.requires_grad)))
