@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--action-steps', type=number(int, 1), metavar='N', help='instead of the setting\'s')
     parser.add_argument(
         '--repeats', type=number(int, 1), default=3, metavar='N',
-        help='how often a chunk is timed; forwards three times that (default: %(default)s)')
+        help='how often each thing is timed, after one time that does not count '
+             '(default: %(default)s)')
     parser.add_argument(
         '--seed', type=number(int, 0, 10 ** 6), default=0, metavar='N',
         help='seed of weights and noise (default: %(default)s)')

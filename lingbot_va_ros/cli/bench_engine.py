@@ -51,7 +51,7 @@ def measure_setting(
     """
     Return a row of results with the memory empty, and one with it full.
 
-    :param repeats: how often a chunk is timed, behind one that is not; forwards three times that.
+    :param repeats: how often each thing is timed, after one time that does not count.
     :param peer_modules: what `load_server_module` returned.
     """
     peak = PeakMemory(device)
@@ -146,7 +146,7 @@ class _Bench:
         timer = Timer(session.network.device)
         self._begin(full, peer)
         remembered = session.confirmed_tokens
-        for turn in range(1 + 3 * repeats):
+        for turn in range(1 + repeats):
             kept = timer if turn else Timer(timer.device)
             for kind in ('video', 'action'):
                 kept.run(kind, lambda: self.forward(kind))
