@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='latencies that predictions are padded to, in chunk lengths (default: 0)')
     parser.add_argument(
         '--max-chunks', type=number(int, 1), default=0, metavar='N',
-        help='end an episode after so many chunks (default: the task\'s own limit, about twice '
-             'what the scripted expert takes)')
+        help='end an episode after so many chunks (default: the task\'s own limit, at least '
+             'twice what the scripted expert takes)')
     parser.add_argument(
         '--time-limit', type=number(float, 0.1), default=0.0, metavar='S',
         help='end an episode after so many seconds, waiting included (default: no limit)')

@@ -1,21 +1,25 @@
 """A closed-loop episode in virtual time, with random weights on the table."""
 
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lingbot_va_ros.policy.engine import load_engine
+from lingbot_va_ros.policy.engine import Chunk, load_engine
 from lingbot_va_ros.policy.policy_file import load_policy_file
-from lingbot_va_ros.robot.action_map import JointActionMap
+from lingbot_va_ros.robot.action_map import JointActionMap, make_action_map
 from lingbot_va_ros.robot.poses import PoseError
+from lingbot_va_ros.sim.experts import drive, make_expert
 from lingbot_va_ros.sim.simulation import Simulation
 from lingbot_va_ros.training import rollout
 from lingbot_va_ros.training.rollout import run_episode
 from lingbot_va_ros.training.seams import SeamFigures
 
 torch.set_num_threads(1)
+CHECKOUT = Path(__file__).resolve().parents[2]
 CHUNK = 1.6  # seconds of a chunk of the untrained policy; its first one has half of that
 
 
@@ -157,6 +161,58 @@ def test_an_episode_can_be_repeated(engine, table, schedule):
     first, again = (episode(
         engine, table, schedule=schedule, latency_chunks=0.3, max_chunks=2) for _ in range(2))
     assert (first.seconds, first.seams) == (again.seconds, again.seams)
+
+
+class Replay:
+    """Stands for an engine that knows what to do: it predicts what the expert does."""
+
+    def __init__(self, task, seed):
+        self.policy = load_policy_file(CHECKOUT / 'config' / 'policies' / 'tiny.yaml')
+        self.began = False
+        self._done = 0
+        with closing(Simulation(task, 'left', seed, 64, 64)) as simulation:
+            expert = make_expert(simulation, np.random.default_rng(seed))
+            commands = []
+            while not expert.finished:
+                commands.append(np.array(expert.act()))
+                drive(simulation, commands[-1])
+            actions = make_action_map(simulation.embodiment, self.policy)
+        self._actions = actions.from_joints(np.array(commands))
+
+    def set_instruction(self, instruction):
+        assert instruction
+
+    def reset(self):
+        self.began, self._done = False, 0
+
+    def see_first(self, images):
+        assert set(images) == set(self.policy.cameras)
+
+    def see(self, images):
+        assert all(len(four) == 4 for four in images.values())
+
+    def predict(self):
+        count = self.policy.actions_per_frame * (
+            self.policy.frames_per_chunk - (self._done == 0))
+        wanted = np.arange(self._done, self._done + count).clip(max=len(self._actions) - 1)
+        self._done += count
+        return Chunk(self._actions[wanted], None)
+
+    def predict_ahead(self, executing, grounded):
+        assert np.isfinite(executing).all()
+        return self.predict()
+
+    def commit(self, executed):
+        self.began = True
+
+
+@pytest.mark.parametrize('task, schedule, latency', [
+    ('wipe_plate', 'sync', 0.0), ('open_boxes', 'async', 0.6)])
+def test_a_policy_that_does_what_the_expert_does_succeeds(task, schedule, latency):
+    result = run_episode(Replay(task, 5), task, 5, schedule, latency_chunks=latency)
+    assert result.success and result.done, result.detail
+    assert result.ended_by == 'done'
+    assert result.detail
 
 
 @pytest.mark.parametrize('schedule', ['sync', 'async'])
