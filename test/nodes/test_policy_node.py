@@ -574,7 +574,7 @@ def test_an_asynchronous_policy_never_stops_between_chunks(
     world.set(checkpoint=str(untrained_checkpoint), schedule=schedule, instruction='go',
               max_camera_age=5.0, max_camera_skew=1.0)  # however busy this machine is
     assert world.change(Transition.TRANSITION_CONFIGURE)
-    first, before = len(world.plans), len(world.chunks)
+    before = len(world.chunks)
     assert world.change(Transition.TRANSITION_ACTIVATE)
 
     def joined():
@@ -586,18 +586,22 @@ def test_an_asynchronous_policy_never_stops_between_chunks(
         return count
 
     wait_for(lambda: joined() >= 3, 'three chunks without a stop between them', 60.0)
-    newest, plans = world.chunks[-1], world.plans[first:]
+    oldest, newest = world.chunks[-4], world.chunks[-1]
+    # The played arm stands still: a plan that has ended would begin again from there.
+    plans = [plan for plan in world.plans if nanoseconds(oldest.header.stamp) <= nanoseconds(
+        plan.header.stamp) <= nanoseconds(newest.header.stamp)]
+    assert len(plans) > 50
     assert newest.grounded == (schedule == 'async') and world.status.memory_frames > 0
     # It was predicted before the chunk before it was over.
     assert nanoseconds(newest.observation_stamp) < nanoseconds(newest.header.stamp) - NS // 2
-    # A plan that replaces another goes on where and as fast as that one would have.
+    # A plan that replaces another goes on where that one would have.
     for one, next_one in zip(plans, plans[1:]):
         stamp = nanoseconds(next_one.header.stamp)
-        if stamp - nanoseconds(one.header.stamp) > NS // 20:
+        if stamp - nanoseconds(one.header.stamp) > 3 * NS // 100:
             continue  # the machine was busy: nobody would have followed the older one so long
-        (q, v), (q_next, v_next) = (motion_of(m).sample(stamp + NS // 25) for m in (one, next_one))
-        np.testing.assert_allclose(q_next, q, atol=0.05)
-        np.testing.assert_allclose(v_next, v, atol=1.0)
+        due = stamp + next_one.points[0].time_from_start.nanosec
+        before, after = (motion_of(plan).sample(due)[0] for plan in (one, next_one))
+        np.testing.assert_allclose(after, before, atol=0.05)
 
 
 def test_a_prediction_that_is_late_is_counted_and_leaves_no_action_out(
