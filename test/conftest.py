@@ -10,10 +10,19 @@ import os
 from pathlib import Path
 import tempfile
 
+from hypothesis import HealthCheck, settings
 import numpy as np
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+
+# The same examples at every run and no clock that judges them: a suite that fails by chance tells
+# nothing. HYPOTHESIS_PROFILE=searching looks for new ones.
+settings.register_profile(
+    'repeatable', derandomize=True, deadline=None, database=None,
+    suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile('searching', deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'repeatable'))
 
 # Two runs on one machine must not hear each other. Domains up to 101 are legal everywhere: the
 # ports of higher ones reach into those that Linux gives out by itself.

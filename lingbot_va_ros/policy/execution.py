@@ -11,7 +11,7 @@ from lingbot_va_ros.model.config import IMAGES_PER_FRAME
 from lingbot_va_ros.policy.chunk_actions import executed_actions, is_silent
 from lingbot_va_ros.policy.latency import Latency
 from lingbot_va_ros.policy.observation import CameraFault
-from lingbot_va_ros.policy.plan import NANOSECONDS, Plan, PlanSlot, continued, plan_from_actions
+from lingbot_va_ros.policy.plan import NANOSECONDS, Plan, PlanSlot, continued, resumed
 from lingbot_va_ros.policy.running import PublishedChunk, Running, make_running
 from lingbot_va_ros.policy.world import World
 
@@ -84,17 +84,16 @@ class Execution:
         :raises NotExecutable: the arm cannot take it.
         """
         world = self.world
-        plan, now = self._slot.look()
+        plan, _ = self._slot.look()
         if plan is None:
             raise RuntimeError('a chunk without a position to start from')
-        joints = world.to_joints(ready.chunk.actions, plan.sample(now)[0])
+        joints = world.to_joints(ready.chunk.actions, plan.positions[-1])
         plan, now = self._slot.look()  # it took a while
         if plan is None:
             return  # dropped with its epoch; what asked for that is about to be answered
-        plan, first_due = plan_from_actions(
-            plan.sample(now)[0], joints, self.engine.policy.action_period, now,
-            world.max_velocity)
-        run = self._run_of(ready, plan, int(plan.times_ns[0]), first_due)
+        plan, first_due = resumed(
+            plan, joints, self.engine.policy.action_period, now, world.max_velocity)
+        run = self._run_of(ready, plan, int(plan.times_ns[-len(joints) - 1]), first_due)
         if self._slot.put(plan, ready.epoch, lambda: self._tell(run)):
             self.running = run
             self._begun(run)

@@ -200,11 +200,7 @@ def continued(
     """
     seam_ns, heard_ns = plan.end_ns, now_ns + round(reaction * NANOSECONDS)
     if heard_ns > seam_ns - SHORTEST_STOP * NANOSECONDS:
-        start_ns = max(now_ns, seam_ns)
-        kept = plan._since(since_ns, start_ns)
-        later, due_ns = plan_from_actions(
-            plan.positions[-1], actions, period, start_ns, max_velocity)
-        return _joined(kept, later.times_ns[1:], later.positions[1:], later.velocities[1:]), due_ns
+        return resumed(plan, actions, period, now_ns, max_velocity, since_ns)
     kept = plan._since(since_ns, heard_ns)
     rows = _approached(plan.positions[-1], actions, max_velocity * period / CUBIC_PEAK)
     ahead = np.arange(1, len(rows) + 1) * period
@@ -213,6 +209,28 @@ def continued(
     kept.velocities[-1] = velocities[1]
     due_ns = seam_ns + np.round(ahead * NANOSECONDS).astype(np.int64)
     return _joined(kept, due_ns, rows, velocities[2:]), int(due_ns[0])
+
+
+def resumed(
+    plan: Plan, actions: np.ndarray, period: float, now_ns: int, max_velocity: np.ndarray,
+    since_ns: Optional[int] = None,
+) -> Tuple[Plan, int]:
+    """
+    Return a plan that comes to its end and goes on from rest there through a chunk.
+
+    A plan that still moves, a stop above all, is carried out first: a chunk that began from the
+    middle of it would break its speed off.
+
+    :param since_ns: knots before this time are left out; by default those that are past.
+    :returns: see `continued`.
+    """
+    start_ns = max(now_ns, plan.end_ns)
+    if since_ns is None:
+        since_ns = int(plan.times_ns[max(0, np.searchsorted(plan.times_ns, now_ns, 'right') - 1)])
+    kept = plan._since(since_ns, start_ns)
+    later, due_ns = plan_from_actions(
+        plan.positions[-1], actions, period, start_ns, max_velocity)
+    return _joined(kept, later.times_ns[1:], later.positions[1:], later.velocities[1:]), due_ns
 
 
 def _joined(
