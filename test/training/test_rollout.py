@@ -14,7 +14,7 @@ from lingbot_va_ros.robot.action_map import JointActionMap, make_action_map
 from lingbot_va_ros.robot.poses import PoseError
 from lingbot_va_ros.sim.experts import drive, make_expert
 from lingbot_va_ros.sim.simulation import Simulation
-from lingbot_va_ros.training import rollout
+from lingbot_va_ros.training import rollout, task_rules
 from lingbot_va_ros.training.rollout import run_episode
 from lingbot_va_ros.training.seams import SeamFigures
 
@@ -73,8 +73,9 @@ def test_the_arm_rests_for_the_latency_before_every_chunk(engine, table):
     assert with_latency.seconds - without.seconds == pytest.approx(3 * 0.5 * CHUNK, abs=0.07)
 
 
-def test_a_task_has_a_limit_of_its_own(engine, table):
-    assert episode(engine, table, max_chunks=None).chunks == 40 / CHUNK
+def test_a_task_has_a_limit_of_its_own(engine, table, monkeypatch):
+    monkeypatch.setitem(task_rules.MOTION_LIMITS, 'table', 1.5 * CHUNK)
+    assert episode(engine, table, max_chunks=None).chunks == 2
 
 
 def test_the_time_limit_ends_an_episode(engine, table):
