@@ -29,7 +29,7 @@ HAND_OVER_SECONDS = 15.0
 AT_HOME = 0.02  # rad or m
 CHUNK_SECONDS = 30.0  # that a prediction may take on top of the latency that is asked for
 END_SECONDS = 30.0  # for a goal to end that has been cancelled, or whose time is over
-MAX_TRIES = 3  # of an episode that the mux broke off because something came too late
+MAX_TRIES = 6  # of an episode that the mux broke off because something came too late
 LATE = ('silent for', 'too old')  # what the mux says then
 ENDED_BY = {
     RunTask.Result.TIMEOUT: 'time limit', RunTask.Result.CHUNK_LIMIT: 'chunk limit',
