@@ -160,10 +160,21 @@ def _export(training, arguments, world, say) -> None:
     trainer = training.trainer(arguments.half)
     weights = trainer.mean_weights()
     if world.first:
-        command = 'lingbot_va ' + shlex.join(sys.argv[1:])
-        size = training.write_checkpoint(arguments.export, weights, trainer.step, command)
+        size = training.write_checkpoint(
+            arguments.export, weights, trainer.step, _command(arguments, trainer.settings))
         say(f'{arguments.export}: step {trainer.step}, {size / 2 ** 20:.1f} MiB')
     world.wait()
+
+
+def _command(arguments, settings) -> str:
+    """Return what trains the same, on any machine; how it was cut into pieces changes nothing."""
+    words = ['lingbot_va', 'train', '--config', Path(arguments.config).stem, '--out', 'FOLDER',
+             '--steps', str(settings.training.steps), '--device', arguments.device]
+    if arguments.history != 'full':
+        words += ['--history', arguments.history]
+    if arguments.half:
+        words.append('--half')
+    return shlex.join([*words, '--export', 'CHECKPOINT'])
 
 
 def _catch(signals: List[int]) -> Dict[int, Any]:

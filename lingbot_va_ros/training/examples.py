@@ -155,4 +155,4 @@ def _generator(rng: np.random.Generator) -> torch.Generator:
 def frame_counts(examples: Examples) -> Dict[str, int]:
     """Return how many episodes and latent frames there are."""
     return {'episodes': len(examples.episodes),
-            'latent frames': sum(each.latents.shape[1] for each in examples.episodes)}
+            'frames': sum(each.latents.shape[1] for each in examples.episodes)}

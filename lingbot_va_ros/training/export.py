@@ -24,12 +24,14 @@ class Facts:
 
     :param command: what trained it, as it can be typed again.
     :param rows: a title and what there is to say to it.
+    :param settings: all of them, as YAML.
     :param success: per task, schedule or memory, a line of closed-loop figures.
     """
 
     name: str
     command: str
     rows: Mapping[str, str]
+    settings: str
     success: Sequence[str] = field(default_factory=tuple)
 
 
@@ -79,6 +81,7 @@ def model_card(facts: Facts) -> str:
     lines += [f'| {title} | {text} |' for title, text in facts.rows.items()]
     lines += ['', '```', facts.command, '```', '']
     lines += ['## Closed loop', *(facts.success or ['Not measured.']), '']
+    lines += ['## Settings', '```yaml', facts.settings.rstrip(), '```', '']
     return '\n'.join(lines)
 
 

@@ -35,7 +35,8 @@ from lingbot_va_ros.robot.embodiment import load_embodiment
 from lingbot_va_ros.sim.simulation import EMBODIMENTS
 from lingbot_va_ros.training.codec import (
     footage_of, picture_quality, train_decoder, train_encoder)
-from lingbot_va_ros.training.examples import Example, Examples, action_quantiles, make_example
+from lingbot_va_ros.training.examples import (
+    Example, Examples, action_quantiles, frame_counts, make_example)
 from lingbot_va_ros.training.export import Facts, export_checkpoint, read_log
 from lingbot_va_ros.training.instructions import write_text_encoder
 from lingbot_va_ros.training.latents import (
@@ -213,8 +214,10 @@ class TrainingRun:
             raise ValueError(
                 f'policy {policy.name} has chunks of {policy.frames_per_chunk} frames; '
                 'training.draw.chunk_frames never draws them')
+        examples = self.examples()
+        self.report({'stage': 'examples', **frame_counts(examples)})
         return Trainer(
-            self.settings, self.examples(), self.own / 'network.pt', self.world, self.history,
+            self.settings, examples, self.own / 'network.pt', self.world, self.history,
             policy.frames_per_chunk, half)
 
     def examples(self) -> Examples:
@@ -374,12 +377,13 @@ class TrainingRun:
         settings, log = self.settings, read_log(self.log)
         newest = {line['stage']: line for line in read_log(self.folder / 'log.jsonl')}
         data = settings.data
-        counted = {task: len(self._recordings(task)) for task in settings.tasks}
+        trained_on = next(
+            (line for line in reversed(log) if line['stage'] == 'examples'), {})
         trained = [line for line in log if line['stage'] == 'network']
         rows = {
-            'Data': ', '.join(f'{count} episodes of {task}' for task, count in counted.items())
-            + f' by scripted experts, seeds from {data.first_seed} on; the first {data.held_out} '
-            'of each were held out',
+            'Data': f'{trained_on.get("episodes", 0)} episodes ({trained_on.get("frames", 0)} '
+            f'latent frames) of {" and ".join(settings.tasks)} by scripted experts, seeds from '
+            f'{data.first_seed} on; the first {data.held_out} of each were held out',
             'Network': f'mixture of transformers, {settings.network.layers} layers, video '
             f'{settings.network.heads * settings.network.head_dim} wide, actions '
             f'{settings.network.action_dim or "in the same stream"}',
@@ -407,7 +411,7 @@ class TrainingRun:
         checks = [line for line in log if line['stage'] == 'check' and line['step'] == step]
         return Facts(
             settings.name + ('' if self.history == FULL else f' ({LAST_CHUNK})'),
-            command or 'lingbot_va train', rows, tuple(
+            command or 'lingbot_va train', rows, settings_text(settings), tuple(
                 f'- {line["task"]}, in process, schedule sync: {line["successes"]} of '
                 f'{line["episodes"]} (seeds from {FIRST_CHECK_SEED} on; counts: '
                 + '; '.join(f'{count} x {what}' for what, count in line['counts'].items()) + ')'

@@ -133,7 +133,7 @@ def test_a_checkpoint_of_it_loads_and_acts(fresh, make_run):
     actions = engine.predict().actions
     assert actions.shape == (4, 7) and np.isfinite(actions).all()
     card = (folder / 'README.md').read_text()
-    assert 'the command' in card and '4 episodes of table' in card
+    assert 'the command' in card and '3 episodes (' in card and 'warm_up: 2' in card
 
 
 def test_checks_while_training_leave_success_pictures_and_a_plot(fresh, make_run, monkeypatch):
