@@ -362,6 +362,7 @@ class Network(nn.Module, ABC):
         (x, x_embedding, x_time), (y, y_embedding, y_time) = (
             stream.enter(given.tokens.to(self.dtype), given.steps)
             for stream, given in zip(streams, inputs))
+        x, y = x.to(self.dtype), y.to(self.dtype)  # under autocast the residual stream is not half
         for index, (video_block, action_block) in enumerate(zip(*(s.blocks for s in streams))):
             last = index == len(self.blocks) - 1
             seen = attend(

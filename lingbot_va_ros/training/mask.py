@@ -148,11 +148,51 @@ def dense_attention(query: Standing, keys: Sequence[Standing]) -> Masked:
             some_k, some_v = (
                 torch.cat([part[:, ends] for part, ends in zip(parts, ranges)], 1)
                 for parts in (k, v))
-            out.append(functional.scaled_dot_product_attention(
-                q[:, inside].transpose(1, 2), some_k.transpose(1, 2), some_v.transpose(1, 2),
-                attn_mask=bias.to(q.dtype)))
-        return torch.cat(out, 2).transpose(1, 2).flatten(2)
+            out.append(biased_attention(q[:, inside], some_k, some_v, bias))
+        return torch.cat(out, 1)
     return attend
+
+
+def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """
+    Attend with what is added to the scores, bias [B, 1, Lq or 1, Lk] float32.
+
+    On a CPU under autocast PyTorch's kernel is slower in half precision than in full, and
+    matrix products are several times as fast: there it is written out.
+    """
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    if query.device.type == 'cpu' and torch.is_autocast_enabled('cpu'):
+        out = _WrittenOut.apply(query, key, value, bias, torch.get_autocast_dtype('cpu'))
+    else:
+        out = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias.to(query.dtype))
+    return out.transpose(1, 2).flatten(2)
+
+
+class _WrittenOut(torch.autograd.Function):
+    """Attention of [B, H, L, D]: products in half precision, the softmax in float32."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, bias, dtype):
+        query, key, value = (part.to(dtype).contiguous() for part in (query, key, value))
+        scale = query.shape[-1] ** -0.5
+        scores = torch.matmul(query, key.transpose(-1, -2)).float().mul_(scale).add_(bias)
+        weights = scores.softmax(-1).to(dtype)
+        out = torch.matmul(weights, value)
+        ctx.save_for_backward(query, key, value, weights, out)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        query, key, value, weights, out = ctx.saved_tensors
+        grad = grad.to(query.dtype)
+        grad_value = torch.matmul(weights.transpose(-1, -2), grad)
+        scores = torch.matmul(grad, value.transpose(-1, -2)).float()
+        scores.sub_((grad.float() * out.float()).sum(-1, keepdim=True)).mul_(ctx.scale)
+        scores = scores.mul_(weights).to(query.dtype)
+        return (torch.matmul(scores, key), torch.matmul(scores.transpose(-1, -2), query),
+                grad_value, None, None)
 
 
 def block_attention(query: Standing, keys: Sequence[Standing]) -> Masked:

@@ -7,6 +7,7 @@ tokens, positions and time steps are the same (`test/training/test_sequence.py` 
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable, Optional, Sequence, Tuple
 
 import torch
@@ -21,7 +22,7 @@ from lingbot_va_ros.training.draws import NO_FRAME, Drawn, Episodes
 from lingbot_va_ros.training.losses import (
     EventHead, Losses, LossWeights, combined, event_loss, frame_errors, noised, velocity)
 from lingbot_va_ros.training.mask import (
-    Masked, Standing, block_attention, dense_attention, standings)
+    Masked, Standing, biased_attention, block_attention, dense_attention, standings)
 
 # Makes the attention of queries over keys, where each stands; see `mask`.
 MakeAttention = Callable[[Standing, Sequence[Standing]], Masked]
@@ -215,12 +216,7 @@ def read_text(text: Tensor, rows: int) -> Tuple[Tensor, Masked]:
     bias[:, :longest].masked_fill_(~used[:, :longest], -math.inf)
     bias[:, longest] = torch.log((rows - length).float())
 
-    def read(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        out = functional.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2),
-            attn_mask=bias[:, None, None].to(query.dtype))
-        return out.transpose(1, 2).flatten(2)
-    return kept, read
+    return kept, partial(biased_attention, bias=bias[:, None, None])
 
 
 def frames_at(content: Tensor, places: Tensor) -> Tensor:

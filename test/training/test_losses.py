@@ -138,3 +138,20 @@ def test_the_losses_of_a_short_training_fall(network, make_episodes):
         optimizer.step()
     for first, last in zip(before, mean_losses(1000)):
         assert last < 0.8 * first
+
+
+def test_half_precision_on_the_cpu_gives_nearly_the_same_losses_and_gradients(
+        network, make_episodes):
+    episodes, found = make_episodes(9, 3, batch=4), []
+    drawn = drawn_of(episodes, 3)
+    for half in (False, True):
+        network.zero_grad()
+        with torch.autocast('cpu', torch.bfloat16, enabled=half):
+            losses = training_losses(network, episodes, drawn)
+        losses.total.backward()
+        assert losses.total.dtype == torch.float32
+        found.append((losses, torch.cat([
+            weight.grad.flatten() for weight in network.parameters()])))
+    (exact, gradient), (near, near_gradient) = found
+    assert near.total.item() == pytest.approx(exact.total.item(), rel=0.01)
+    assert torch.cosine_similarity(gradient, near_gradient, 0) > 0.999
