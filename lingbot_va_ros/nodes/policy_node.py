@@ -63,8 +63,8 @@ START_TOLERANCE = 0.05
 # clock, or of the time before a simulation was reset: kept, it would hide all that come after it.
 MAX_AHEAD = 1.0  # seconds
 CONTROL_PRIORITY = 40  # below the mux's, which must never wait for this process
-# Seconds from a message to the command that follows it: transport, and a tick of the mux.
-REACTION = 0.02
+# Seconds from a plan's publication to the command that follows it: transport, a tick of the mux.
+REACTION = 0.015
 LATEST_CHUNK = 30.0  # seconds after its end that the chunk before it can still be remembered
 ANSWER_SECONDS = 30.0  # longer than any forward and text encoding; a lost thread must not hang
 GRAPH_PERIOD = 0.1
@@ -392,7 +392,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             max_camera_skew=lambda: self.get_parameter('max_camera_skew').value,
             wants_imagined=lambda: self.get_parameter('publish_predicted_video').value,
             poses=self._map.state, restore_poses=self._map.restore, schedule=values['schedule'],
-            reaction=REACTION + 1.5 / values['control_rate'],
+            reaction=REACTION + 1.0 / values['control_rate'],
             padded_latency=lambda: self.get_parameter('padded_latency').value,
             last_chunk_only=values['memory_ablation'] == 'last_chunk')
 
@@ -551,6 +551,8 @@ class PolicyNode(LifecycleNodeMixin, Node):
             return
         self._camera_faults.pop(camera, None)
         observations.add(camera, stamp, message)
+        if observations.reached(stamp):
+            self._worker.look()
 
     def _on_joint_state(self, message: JointState) -> None:
         if self._measured is not None:

@@ -114,6 +114,10 @@ class Worker:
         """End a task, if it has not ended."""
         return self._requests.ask(lambda: self._schedule.cancel_task(task))
 
+    def look(self) -> None:
+        """Look at the cameras now instead of a little later: all of them have a new image."""
+        self._requests.wake()
+
     def count_tick(self, plan: Plan, now_ns: int) -> None:
         """Count a control tick whose plan had ended although the motion was to go on."""
         if self._schedule.flowing and now_ns > plan.end_ns:
