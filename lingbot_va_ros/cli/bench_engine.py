@@ -21,23 +21,36 @@ NOISY = 500.0  # time step of the forwards that are timed alone
 
 @dataclass
 class Timer:
-    """Milliseconds of work on a device, per name, in the order of measurement."""
+    """
+    Milliseconds of work on a device, per name, in the order of measurement.
+
+    `processor` is the processor time of all threads: what other processes take is not in it, but
+    what threads of this one spend on waiting for each other is.
+    """
 
     device: torch.device
     samples: Dict[str, List[float]] = field(default_factory=dict)
+    processor: Dict[str, List[float]] = field(default_factory=dict)
 
     def run(self, name: str, work: Callable[[], Any]) -> Any:
         """Do the work, wait for the device, keep the time, and return the result."""
         self._wait()
-        since = time.perf_counter()
+        since, processor = time.perf_counter(), time.process_time()
         result = work()
         self._wait()
         self.samples.setdefault(name, []).append((time.perf_counter() - since) * 1e3)
+        self.processor.setdefault(name, []).append((time.process_time() - processor) * 1e3)
         return result
 
     def median(self, name: str) -> Optional[float]:
         """Return the median of a name, None where nothing was measured."""
         return statistics.median(self.samples[name]) if name in self.samples else None
+
+    def processor_median(self, name: str) -> Optional[float]:
+        """Return the median processor time on a CPU; None elsewhere, and without measurements."""
+        if self.device.type != 'cpu' or name not in self.processor:
+            return None
+        return statistics.median(self.processor[name])
 
     def _wait(self) -> None:
         if self.device.type == 'cuda':
@@ -175,6 +188,8 @@ class _Bench:
             'peer_chunk_ms': timer.median('peer chunk') if agrees else None,
             'peer_video_forward_ms': timer.median('peer video') if agrees else None,
             'peer_action_forward_ms': timer.median('peer action') if agrees else None,
+            'chunk_processor_ms': timer.processor_median('chunk'),
+            'peer_chunk_processor_ms': timer.processor_median('peer chunk') if agrees else None,
             'peer_difference': None if peer is None else worst,
             'video_steps': setting.video.steps, 'action_steps': setting.action.steps,
             'guidance': [setting.video.guidance, setting.action.guidance],

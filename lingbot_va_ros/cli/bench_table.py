@@ -71,7 +71,7 @@ def show(results: dict, compared: Optional[List[dict]] = None) -> None:
 def _engine(rows: List[dict]) -> Table:
     table = Table(title='engine, milliseconds (medians)')
     for name in ('setting', 'memory', 'video', 'action', 'chunk', 'floor', 'peer chunk', 'ratio',
-                 'images', 'peak GB'):
+                 '… of cpu time', 'images', 'peak GB'):
         table.add_column(name, justify='left' if name == 'setting' else 'right')
     for row in rows:
         share = row['roofline_share']
@@ -81,7 +81,8 @@ def _engine(rows: List[dict]) -> Table:
             _number(row['action_forward_ms']), _number(row['chunk_ms']),
             '' if share is None else f'{row["floor_ms"]:.1f} = {100 * share:.0f} %',
             _number(row['peer_chunk_ms']),
-            f'{row["peer_chunk_ms"] / row["chunk_ms"]:.2f}' if row['peer_chunk_ms'] else '',
+            _ratio(row['peer_chunk_ms'], row['chunk_ms']),
+            _ratio(row['peer_chunk_processor_ms'], row['chunk_processor_ms']),
             _number(row['encode_ms']), f'{row["peak_bytes"] / 1e9:.2f}')
     return table
 
@@ -113,6 +114,10 @@ def _ratios(rows: List[dict]) -> Table:
             f'{row["setting"]} {row["dtype"]}', str(row['memory_tokens']),
             *(f'{row[name]:.2f}' if name in row else '' for name in COMPARED))
     return table
+
+
+def _ratio(theirs: Optional[float], ours: Optional[float]) -> str:
+    return f'{theirs / ours:.2f}' if theirs and ours else ''
 
 
 def _number(value: Any) -> str:
