@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='what a chunk is predicted from; last_chunk trains the baseline without memory')
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:<number> (cpu)')
     parser.add_argument(
-        '--half', action='store_true', help='matrix products in bfloat16 (CUDA only)')
+        '--half', action='store_true',
+        help='matrix products in bfloat16 (CUDA, and CPUs that compute in it: AVX512-BF16)')
     parser.add_argument(
         '--processes', type=int, default=1, metavar='N', help='that record data (1)')
     parser.add_argument(
@@ -75,8 +76,6 @@ def run(arguments: argparse.Namespace) -> int:
             return _refuse(f'--{name.replace("_", "-")}: {value:g}; expected more than 0')
     if arguments.check_every < 0:
         return _refuse(f'--check-every: {arguments.check_every:g}; expected 0 or more')
-    if arguments.half and not arguments.device.startswith('cuda'):
-        return _refuse(f'--half: not on device {arguments.device}; expected --device cuda')
     if arguments.threads:
         # Before PyTorch is imported, which reads it once.
         os.environ['OMP_NUM_THREADS'] = str(arguments.threads)

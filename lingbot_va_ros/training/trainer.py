@@ -35,7 +35,7 @@ class Trainer:
 
     :param path: of the file with the state; every process may read it, the first one writes it.
     :param history: what a chunk is predicted from: `full`, or the `last_chunk` alone.
-    :param half: whether matrix products are in bfloat16 (autocast, CUDA only).
+    :param half: whether matrix products are in bfloat16 (autocast).
     :raises ValueError: the state is damaged, or of other settings; or the batch cannot be split.
     """
 
