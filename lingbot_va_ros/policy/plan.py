@@ -150,22 +150,23 @@ def resting_at(time_ns: int, q: np.ndarray, v: Optional[np.ndarray] = None) -> P
 
 def plan_from_actions(
     start: np.ndarray, actions: np.ndarray, period: float, now_ns: int, max_velocity: np.ndarray,
+    lead: float = 0.0,
 ) -> Tuple[Plan, int]:
     """
     Return the plan that goes from rest at `start` through a chunk's actions to rest at the last.
 
     Action i is due `i * period` after the first; the way from `start` to the first action takes at
-    least one period, longer where a joint's speed limit asks for it. Velocities are those of a
+    least `lead`, longer where a joint's speed limit asks for it. Velocities are those of a
     monotone cubic (Fritsch and Carlson 1980): positions never leave the range of neighbouring
     actions.
 
     :param start: [J]; `actions` [n, J] joint positions.
     :param period: seconds between actions.
     :param max_velocity: [J], used for the way to the first action only.
+    :param lead: seconds; 0 for one period.
     :returns: the plan, and the ROS time in nanoseconds when the first action is due.
     """
-    far = float(np.max(np.abs(actions[0] - start) / max_velocity, initial=0.0)) * CUBIC_PEAK
-    lead = max(period, far)
+    lead = max(lead or period, _shortest_lead(start, actions[0], max_velocity))
     seconds = np.concatenate(([0.0], lead + period * np.arange(len(actions))))
     times_ns = now_ns + np.round(seconds * NANOSECONDS).astype(np.int64)
     positions = np.concatenate((start[None], actions)).astype(np.float64)
@@ -184,7 +185,8 @@ def continued(
     velocity that a monotone cubic has there, from the neighbours on both sides. Where the motion
     is already coming to rest at the last knot, it is led on from where it will be in `reaction`
     seconds: the less of its way is left, the slower it passes. A chunk that comes after the end
-    begins from rest as in `plan_from_actions`; everything of it is later by the delay.
+    begins from rest: its first action is due when it would have been where at least half a period
+    is left and enough for the way to it, else everything of it is later by the delay (`resumed`).
 
     A chunk that is in time cannot take longer to its first action: a joint that lies further off
     than its speed limit lets it go approaches the actions at that limit until it has reached one,
@@ -200,6 +202,10 @@ def continued(
     """
     seam_ns, heard_ns = plan.end_ns, now_ns + round(reaction * NANOSECONDS)
     if heard_ns > seam_ns - SHORTEST_STOP * NANOSECONDS:
+        start_ns = max(heard_ns, seam_ns)
+        lead = period - (start_ns - seam_ns) / NANOSECONDS
+        if lead >= max(period / 2, _shortest_lead(plan.positions[-1], actions[0], max_velocity)):
+            return resumed(plan, actions, period, start_ns, max_velocity, since_ns, lead)
         return resumed(plan, actions, period, now_ns, max_velocity, since_ns)
     kept = plan._since(since_ns, heard_ns)
     rows = _approached(plan.positions[-1], actions, max_velocity * period / CUBIC_PEAK)
@@ -213,7 +219,7 @@ def continued(
 
 def resumed(
     plan: Plan, actions: np.ndarray, period: float, now_ns: int, max_velocity: np.ndarray,
-    since_ns: Optional[int] = None,
+    since_ns: Optional[int] = None, lead: float = 0.0,
 ) -> Tuple[Plan, int]:
     """
     Return a plan that comes to its end and goes on from rest there through a chunk.
@@ -222,6 +228,7 @@ def resumed(
     middle of it would break its speed off.
 
     :param since_ns: knots before this time are left out; by default those that are past.
+    :param lead: see `plan_from_actions`.
     :returns: see `continued`.
     """
     start_ns = max(now_ns, plan.end_ns)
@@ -229,7 +236,7 @@ def resumed(
         since_ns = int(plan.times_ns[max(0, np.searchsorted(plan.times_ns, now_ns, 'right') - 1)])
     kept = plan._since(since_ns, start_ns)
     later, due_ns = plan_from_actions(
-        plan.positions[-1], actions, period, start_ns, max_velocity)
+        plan.positions[-1], actions, period, start_ns, max_velocity, lead)
     return _joined(kept, later.times_ns[1:], later.positions[1:], later.velocities[1:]), due_ns
 
 
@@ -239,6 +246,11 @@ def _joined(
     return Plan(
         np.concatenate((plan.times_ns, times_ns)), np.concatenate((plan.positions, positions)),
         np.concatenate((plan.velocities, velocities)))
+
+
+def _shortest_lead(start: np.ndarray, action: np.ndarray, max_velocity: np.ndarray) -> float:
+    """Return the seconds that a cubic from rest to rest needs."""
+    return float(np.max(np.abs(action - start) / max_velocity, initial=0.0)) * CUBIC_PEAK
 
 
 def _approached(start: np.ndarray, actions: np.ndarray, most: np.ndarray) -> np.ndarray:

@@ -403,6 +403,8 @@ class Schedule:
         elif self._is_time_to_predict(run):
             self._predict_ahead(run)
         else:
+            if not run.all_picked:  # what is predicted next does not wait for a frame any more
+                execution.seen_since = 0.0
             self._requests.wait(POLL)
 
     def _is_time_to_predict(self, run: Running) -> bool:
@@ -430,7 +432,8 @@ class Schedule:
         epoch = self._requests.unless_waiting(lambda: self.slot.epoch)
         if epoch is None:
             return
-        since, observed = self._steady(), execution.observed_ns
+        # What was encoded and remembered right before belongs to its time, as in `_think`.
+        since, observed = execution.seen_since or self._steady(), execution.observed_ns
         chunk = _finite(self.engine.predict_ahead(
             actions_on_the_way(world, run), world.schedule == 'async', self._between_steps))
         self._pad(since)
@@ -441,6 +444,7 @@ class Schedule:
             self._ahead_refused = True
             return
         seconds = self._steady() - since
+        execution.seen_since = 0.0
         self._latency.add(seconds, ahead=True)
         execution.join(Ready(chunk, epoch, observed, seconds), joints)
 

@@ -222,6 +222,18 @@ def test_a_far_first_action_is_approached_within_the_speed_limits(start, actions
     np.testing.assert_allclose(longer.positions[-1], far, atol=1e-9)
 
 
+@pytest.mark.parametrize('late, in_time', [(0.0, True), (0.04, True), (0.06, False)])
+def test_a_chunk_that_is_a_little_late_still_begins_in_time(late, in_time):
+    ramp = np.outer(np.arange(1, 9), [0.05, -0.02])
+    plan, _ = make_plan(np.zeros(2), ramp)
+    now = plan.end_ns + round((late - REACTION) * NANOSECONDS)
+    longer, first_due = continued(plan, ramp + ramp[-1], PERIOD, now, REACTION, MAX_VELOCITY)
+    assert (first_due == plan.end_ns + round(PERIOD * NANOSECONDS)) == in_time
+    resting = longer.sample(min(now + round(REACTION * NANOSECONDS), first_due))
+    assert in_time is False or np.allclose(resting[0], ramp[-1])
+    np.testing.assert_allclose(longer.sample(first_due)[0], ramp[0] + ramp[-1], atol=1e-9)
+
+
 def test_a_late_chunk_begins_from_rest_and_leaves_no_action_out():
     ramp = np.outer(np.arange(1, 9), [0.05, -0.02])
     plan, _ = make_plan(np.zeros(2), ramp)

@@ -329,6 +329,14 @@ def test_padding_is_measured_as_if_the_model_took_so_long():
     assert chunks[5].first_due_ns == end_of(chunks[4]) + ns(PERIOD)
 
 
+def test_a_latency_of_nine_tenths_of_a_chunk_is_hidden():
+    stage = Stage(padded_latency=lambda: 0.9 * CHUNK * PERIOD, reaction=0.035)
+    chunks = stage.play_chunks(8)
+    for before, after in zip(chunks[2:], chunks[3:]):
+        assert after.first_due_ns == end_of(before) + ns(PERIOD)
+        assert after.inference_seconds > 0.719
+
+
 def test_a_first_action_far_off_is_approached_at_the_speed_limit():
     stage = Stage()
     stage.play_chunks(3)
