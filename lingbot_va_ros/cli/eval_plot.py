@@ -15,6 +15,8 @@ PANELS = (
     ('starved_ticks', 'starved control ticks an episode'),
     ('inference_p95', 'inference p95, s'))
 COLUMNS = 3
+MARKS = (('o', '-'), ('s', '--'), ('^', ':'), ('D', '-.'))  # lines that coincide stay visible
+APART = 0.012  # chunk lengths between intervals of the same latency
 
 
 def write_plot(path: Path, rows: Sequence[Mapping[str, Any]], label: str) -> None:
@@ -28,17 +30,18 @@ def write_plot(path: Path, rows: Sequence[Mapping[str, Any]], label: str) -> Non
         -(-len(PANELS) // COLUMNS), COLUMNS, figsize=(15, 7.5), layout='constrained')
     lines = _lines(rows)
     for panel, (name, title) in zip(axes.flat, PANELS):
-        for words, own in lines.items():
-            _draw(panel, name, words, own)
+        for place, (words, own) in enumerate(lines.items()):
+            _draw(panel, name, words, own, place)
         panel.set_xlabel('latency, chunk lengths')
         panel.set_title(title, fontsize=10, loc='left')
         panel.grid(alpha=0.3)
-        panel.set_ylim((-0.03, 1.03) if name == 'successes' else (0, None))
+        top = 1.03 if name == 'successes' else 1.05 * panel.dataLim.y1
+        panel.set_ylim(-0.03 if name == 'successes' else 0, top if 0 < top < 1e9 else 1)
     handles, names = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, names, loc='outside lower center', ncols=3)
     where = 'in process, simulated time' if rows[0]['in_process'] else 'over ROS, wall-clock time'
     figure.suptitle(
-        f'checkpoint: {label} · {rows[0]["episodes"]} episodes a row · {where}', fontsize=12,
+        f'checkpoint: {label} · episodes a row: {rows[0]["episodes"]} · {where}', fontsize=12,
         x=0.01, horizontalalignment='left')
     figure.savefig(path, dpi=90, format=path.suffix[1:])
     plt.close(figure)
@@ -54,17 +57,24 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> Dict[str, List[Mapping[str, Any
     return lines
 
 
-def _draw(panel, name: str, words: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _draw(
+    panel, name: str, words: str, rows: Sequence[Mapping[str, Any]], place: int,
+) -> None:
+    """Draw one line; `place` is its number among the lines of the panel."""
     places = [row['latency_chunks'] for row in rows]
+    marker, line = MARKS[place % len(MARKS)]
     if name == 'successes':
         shares, errors = _shares(rows)
-        panel.errorbar(places, shares, errors, marker='o', capsize=3, label=words)
+        panel.errorbar(
+            [each + place * APART for each in places], shares, errors, marker=marker,
+            linestyle=line, capsize=3, label=words)
         return
     values = [row[name] for row in rows]
     if name == 'starved_ticks':
         values = [row[name] / max(1, row['episodes']) for row in rows]
-    known = [(place, value) for place, value in zip(places, values) if value is not None]
-    panel.plot([place for place, _ in known], [value for _, value in known], marker='o')
+    known = [(each, value) for each, value in zip(places, values) if value is not None]
+    panel.plot([each for each, _ in known], [value for _, value in known], marker=marker,
+               linestyle=line)
 
 
 def _shares(rows: Sequence[Mapping[str, Any]]) -> Tuple[List[float], List[List[float]]]:
