@@ -45,10 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              '%(default)s)')
     for name, known in (('--schedule', SCHEDULES), ('--memory', MEMORIES)):
         parser.add_argument(
-            name, type=_some_of(known), default=(known[0],), metavar='NAME',
-            help=f'one or several of {", ".join(known)}, with commas (default: {known[0]})')
+            name, type=_some_of(known), action='append', metavar='NAME',
+            help=f'{", ".join(known)}: one, or several with commas; may be given again '
+                 f'(default: {known[0]})')
     parser.add_argument(
-        '--latency-chunks', type=_latency, nargs='+', default=[0.0], metavar='L',
+        '--latency-chunks', type=_latencies, nargs='+', action='extend', metavar='L',
         help='latencies that predictions are padded to, in chunk lengths (default: 0)')
     parser.add_argument(
         '--max-chunks', type=number(int, 1), default=0, metavar='N',
@@ -112,8 +113,9 @@ def _console() -> Console:
 
 def _run(arguments: argparse.Namespace, rows: List[Dict[str, Any]]) -> None:
     conditions = conditions_of(
-        _known_tasks(arguments.task), arguments.schedule, arguments.memory,
-        sorted(set(arguments.latency_chunks)))
+        _known_tasks(arguments.task), _once(arguments.schedule or [SCHEDULES[:1]]),
+        _once(arguments.memory or [MEMORIES[:1]]),
+        sorted(_once(arguments.latency_chunks or [(0.0,)])))
     seeds = _seeds(arguments)
     for path in filter(None, (arguments.json, arguments.plot)):
         _check_place(path.expanduser())
@@ -243,12 +245,17 @@ def _known_tasks(asked) -> List[str]:
     :raises ValueError: names those that there are.
     """
     from lingbot_va_ros.sim.scenes import SCENES  # MuJoCo
-    tasks = list(dict.fromkeys(task for words in asked or [TASKS] for task in words))
+    tasks = _once(asked or [TASKS])
     for task in tasks or ['']:
         if task not in SCENES:
             raise ValueError(
                 f'--task {task!r} is unknown; expected one or several of {", ".join(SCENES)}')
     return tasks
+
+
+def _once(groups: Sequence[Sequence]) -> List:
+    """Return what several options ask for, each thing once, in the order of the first."""
+    return list(dict.fromkeys(thing for group in groups for thing in group))
 
 
 def _words(text: str) -> Tuple[str, ...]:
@@ -257,7 +264,7 @@ def _words(text: str) -> Tuple[str, ...]:
 
 def _some_of(known: Sequence[str]) -> Callable[[str], Tuple[str, ...]]:
     def read(text: str) -> Tuple[str, ...]:
-        words = tuple(dict.fromkeys(_words(text)))
+        words = _words(text)
         unknown = [word for word in words if word not in known]
         if unknown or not words:
             raise argparse.ArgumentTypeError(
@@ -267,14 +274,14 @@ def _some_of(known: Sequence[str]) -> Callable[[str], Tuple[str, ...]]:
     return read
 
 
-def _latency(text: str) -> float:
+def _latencies(text: str) -> Tuple[float, ...]:
     try:
-        value = float(text)
+        values = tuple(map(float, _words(text)))
     except ValueError:
-        value = -1.0
-    if not 0 <= value <= 10:
+        values = ()
+    if not values or not all(0 <= value <= 10 for value in values):
         raise argparse.ArgumentTypeError(f'{text!r} is not a number of 0 to 10')
-    return value
+    return values
 
 
 def _picture(text: str) -> Path:

@@ -21,9 +21,10 @@ def evaluated(untrained_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp('eval')
     code = main([
         'eval', '--in-process', '--checkpoint', str(untrained_checkpoint), '--task', 'table',
-        '--episodes', '2', '--seed', '7', '--max-chunks', '2', '--schedule', 'sync,async',
-        '--latency-chunks', '0', '1.2', '--json', str(folder / 'new' / 'rows.json'), '--plot',
-        str(folder / 'rows.png'), '--output', str(folder / 'output')])
+        '--episodes', '2', '--seed', '7', '--max-chunks', '2', '--schedule', 'sync',
+        '--schedule', 'async,sync', '--latency-chunks', '1.2', '0', '--json',
+        str(folder / 'new' / 'rows.json'), '--plot', str(folder / 'rows.png'), '--output',
+        str(folder / 'output')])
     assert code == 0
     return folder
 
