@@ -25,6 +25,12 @@ STANDING = 0.05
 GRIP_TOLERANCE = 0.05
 # A gripper has come to rest, at its command or at what it holds, so long after the last command.
 GRIP_SECONDS = 0.5
+# A position measured further outside the limits than this share of the joint's range is no
+# measurement: wrong units, or a broken message.
+IMPLAUSIBLE = 0.25
+# A joint is measured no further from where it was than this (rad, m) and so many times its
+# velocity limit allow, unless so many messages in a row say so.
+GLITCH_WAY, GLITCH_SPEED, GLITCH_MESSAGES = 0.05, 4.0, 3
 # A go-home motion is over when the command is this close (rad, m; per s) to its end.
 AT_HOME = 1e-7
 # A follower this near to its leader (rad, m; share of the velocity limit) tracks it at full
@@ -141,6 +147,11 @@ class Mux:
         # Where each joint was measured when it had come to rest after the last command; nan: not
         # yet.
         self._rested = np.full(len(embodiment.joints), np.nan)
+        beyond = IMPLAUSIBLE * (limits.upper - limits.lower)
+        self._lowest, self._highest = limits.lower - beyond, limits.upper + beyond
+        self._glitch = np.full(len(embodiment.joints), np.inf)
+        self._sprung = np.zeros(len(embodiment.joints), dtype=int)
+        self._strange: dict[str, float] = {}  # positions that were not taken, by joint
         self._column = {name: index for index, name in enumerate(embodiment.joints)}
         count = len(embodiment.joints)
         self._q = np.zeros(count)
@@ -159,6 +170,8 @@ class Mux:
         self._missing_controllers: tuple[str, ...] = ()
         self._entries_sent = 0
         self._last_tick_ns: Optional[int] = None
+        self._commanding = False  # whether the last tick's command was a motion's
+        self._retreat = False  # whether the next stop is to go back to where the arm is
         self._stopped = False  # whether the last tick's command was a stop
 
     # ---- inputs
@@ -167,22 +180,46 @@ class Mux:
         """
         Take measured joints, any subset of the robot's, in any order.
 
-        Values that are not finite, and a stamp that stands still, leave a joint as old as it was.
+        A stamp that stands still, and a value that is not finite, far outside the limits, or where
+        the joint cannot have come to, leave a joint as old as it was.
         """
         with self._lock:
             for index, name in enumerate(names):
                 column = self._column.get(name)
                 if column is None or index >= len(positions):
                     continue
-                if not math.isfinite(positions[index]):
+                if not self._lowest[column] <= positions[index] <= self._highest[column]:
+                    self._strange[name] = float(positions[index])  # nan too
                     continue
                 if stamp_ns and stamp_ns == self._stamps[column]:
+                    continue
+                if self._springs(column, positions[index], stamp_ns, now_s):
                     continue
                 velocity = velocities[index] if index < len(velocities) else 0.0
                 self._q[column] = positions[index]
                 self._v[column] = velocity if math.isfinite(velocity) else 0.0
                 self._stamps[column] = stamp_ns
                 self._heard[column] = now_s
+                self._strange.pop(name, None)
+
+    def _springs(self, column: int, position: float, stamp_ns: int, now_s: float) -> bool:
+        """
+        Tell whether a measured position is a glitch, as far as one can know yet.
+
+        It is none where the joint can have come to it, or where so many in a row say the same
+        (somebody has moved the arm while we heard nothing, or set it anew).
+        """
+        seconds = max(now_s - self._heard[column],
+                      (stamp_ns - self._stamps[column]) * 1e-9 if stamp_ns else 0.0)
+        reach = GLITCH_WAY + GLITCH_SPEED * self.embodiment.limits.velocity[column] * seconds
+        if not abs(position - self._q[column]) > reach:  # inf at the first
+            self._sprung[column] = 0
+            return False
+        if abs(position - self._glitch[column]) > GLITCH_WAY:
+            self._sprung[column] = 0
+        self._glitch[column] = position
+        self._sprung[column] += 1
+        return self._sprung[column] < GLITCH_MESSAGES
 
     def plan_message(
             self, message: TrajectoryMessage, now_ns: int, now_s: float) -> Optional[str]:
@@ -378,11 +415,20 @@ class Mux:
         if not np.any(old):
             return []
         names = [name for name, is_old in zip(self.embodiment.joints, old) if is_old]
+        if any(name in self._strange for name in names):
+            return [f'sound joint_states: {self._strangest(names)}']
         if len(names) == len(self.embodiment.joints) and not np.any(np.isfinite(self._heard)):
             return ['joint_states (none received)']
         age = now_s - self._heard[old].min()
         age = f'{age:.2f} s old' if math.isfinite(age) else 'never received'
         return [f'fresh joint_states of {", ".join(names)} ({age})']
+
+    def _strangest(self, names: list[str]) -> str:
+        name = next(name for name in names if name in self._strange)
+        column = self._column[name]
+        limits = self.embodiment.limits
+        return (f"'{name}' is at {self._strange[name]:.4g}, far outside its limits "
+                f'{limits.lower[column]:.4g} … {limits.upper[column]:.4g}')
 
     def _missing_teleop(self, now_ns: int, now_s: float) -> tuple[bool, list[str]]:
         """Return whether the leader arm is the source of TELEOP, and what is missing."""
@@ -502,7 +548,8 @@ class Mux:
             elif self._stream.rested(tick_ns, GRIP_SECONDS) and self._fresh(now_s):
                 self._rested = np.where(np.isnan(self._rested), self._q, self._rested)
             executed += self._stream.executed(tick_ns + self.period_ns)
-            return Tick(command, executed, command is not None and not self._stopped)
+            self._commanding = command is not None and not self._stopped
+            return Tick(command, executed, self._commanding)
 
     def last_stop(self, time_ns: int) -> Tick:
         """Return the stop to send when the mux ends while the arm is moving, else nothing."""
@@ -552,10 +599,13 @@ class Mux:
             old = now_s - self._heard > self.settings.joint_state_timeout - early
             names = [name for name, is_old in zip(self.embodiment.joints, old) if is_old]
             reason = f'joint_states of {", ".join(names)} are too old'
+            if any(name in self._strange for name in names):
+                reason = f'joint_states make no sense: {self._strangest(names)}'
         elif not self._begin_anew:
             error = np.abs(self._q - self._stream.state(tick_ns)[0]) * self._follows
             worst = int(np.argmax(error))
             if error[worst] > self.settings.max_following_error:
+                self._retreat = True
                 reason = (
                     f"following error of '{self.embodiment.joints[worst]}' is {error[worst]:.3f}, "
                     f'more than {self.settings.max_following_error:g}')
@@ -602,10 +652,17 @@ class Mux:
         if self._stopped:
             self._entries_sent = self.machine.entries
             self._going_home = False
+            self._begin_anew = False
+            retreat, self._retreat = self._retreat, False
+            if self._commanding and retreat and self._fresh(now_s):
+                inside = np.clip(
+                    self._q, self.embodiment.limits.lower, self.embodiment.limits.upper)
+                return self._stream.retreat(tick_ns, np.where(
+                    self._follows, inside, self._stream.last_position()))
             # An arm that others have set in motion is stopped as hard as it may be.
             gentle = self.machine.gentle and self._stream.moving(tick_ns)
-            self._continue_or_begin(tick_ns, now_s)
-            self._begin_anew = False
+            if not self._commanding:
+                self._continue_or_begin(tick_ns, now_s)
             return self._stream.stop(tick_ns, gentle) if self._stream.started else None
         if self.machine.mode not in (Mode.POLICY, Mode.TELEOP) and not self._going_home:
             return None

@@ -80,10 +80,14 @@ class Ramp:
         given.min_velocity = -velocity - np.minimum(v_now, v_frame)
         given.max_acceleration = acceleration - a_frame
         given.min_acceleration = -acceleration - a_frame
-        result = self._generator.update(given, self._output)
+        try:
+            result = self._generator.update(given, self._output)
+        except ruckig.RuckigError:
+            result = ruckig.Result.Error
         if result not in (ruckig.Result.Working, ruckig.Result.Finished):
-            # Not to be expected; the gate keeps the limits of velocity and acceleration alone.
+            # Not to be expected; the gate alone keeps the limits of velocity and acceleration.
             self._led_to, self._acceleration = None, np.zeros_like(q)
+            self.caught = False
             return q_goal, v_frame
         v_next = np.array(self._output.new_velocity) + v_frame
         q_next = q + (v + v_next) / 2 * self.period
@@ -100,6 +104,8 @@ class Ramp:
 
         It keeps velocity, acceleration and jerk limits, and is therefore longer than the braking
         tail of robot/gate.py; whether it keeps the position limits is for the caller to see.
+
+        :raises ValueError: ruckig finds none.
         """
         count = len(q)
         given = ruckig.InputParameter(count)
@@ -111,7 +117,12 @@ class Ramp:
         given.target_velocity = given.target_acceleration = np.zeros(count)
         given.max_acceleration, given.max_jerk = self.limits.acceleration, self.limits.jerk
         trajectory = ruckig.Trajectory(count)
-        ruckig.Ruckig(count).calculate(given, trajectory)
+        try:
+            result = ruckig.Ruckig(count).calculate(given, trajectory)
+        except ruckig.RuckigError as error:
+            raise ValueError(str(error)) from None
+        if result not in (ruckig.Result.Working, ruckig.Result.Finished):
+            raise ValueError(f'ruckig: {result}')
         ticks = max(1, int(np.ceil(trajectory.duration / self.period - 1e-9)))
         velocities = np.array([
             trajectory.at_time(tick * self.period)[1] for tick in range(1, ticks + 1)])

@@ -11,6 +11,9 @@ from lingbot_va_ros.robot.gate import CommandFilter
 from lingbot_va_ros.robot.ramp import Ramp
 from lingbot_va_ros.robot.workspace import Breach, LARGEST_GAP, WorkspaceWatch
 
+# An arm that could not follow goes back to where it is in one motion of at most this time, s.
+LONGEST_RETREAT = 3.0
+AT_REST = 1e-7  # rad, m; per s
 # How often the way between braking and what is asked for is halved at the workspace's wall.
 HALVINGS = 6
 
@@ -105,10 +108,40 @@ class CommandStream:
         self._sent = (self._gentle_stop(time_ns, q, v, hard) if gentle else None) or hard
         return self._sent
 
+    def retreat(self, time_ns: int, q_goal: np.ndarray) -> Plan:
+        """
+        Return the command that stops and goes to rest at q_goal [J], inside the limits.
+
+        For an arm that could not follow: it is no longer pressed against what held it up, and the
+        command makes no jump to where it is. Where that way leaves the workspace it is a stop.
+        """
+        q, v = self.state(time_ns)
+        hard = self.stop(time_ns)
+        rest = np.zeros_like(q)
+        rows, speeds = [q], [v]
+        while len(rows) <= LONGEST_RETREAT / (self.period_ns * 1e-9):
+            q_next, v_next = self._filter.step(rows[-1], speeds[-1], q_goal, rest)
+            rows.append(q_next)
+            speeds.append(v_next)
+            if np.all(np.abs(q_next - q_goal) < AT_REST) and np.all(np.abs(v_next) < AT_REST):
+                speeds[-1] = rest
+                break
+        ticks, tail, tail_speeds = self._filter.braking_tail(rows[-1], speeds[-1])
+        times = np.concatenate((np.arange(len(rows)), len(rows) - 1 + ticks)) * self.period_ns
+        plan = Plan(
+            time_ns + times, np.concatenate((rows, tail)), np.concatenate((speeds, tail_speeds)))
+        if self._watch is None or not self._watch.leaves(
+                plan.positions, self._watch.worst(_dense(hard))):
+            self._sent = plan
+        return self._sent
+
     def _gentle_stop(self, time_ns, q, v, hard: Plan) -> Optional[Plan]:
         if not np.any(v):
             return None
-        positions, velocities = self._ramp.stop(q, v, self.acceleration(time_ns))
+        try:
+            positions, velocities = self._ramp.stop(q, v, self.acceleration(time_ns))
+        except ValueError:
+            return None
         low, high = np.minimum(q, self._limits.lower), np.maximum(q, self._limits.upper)
         if np.any(positions < low) or np.any(positions > high):
             return None

@@ -709,7 +709,8 @@ def test_ticks_that_fail_while_moving_leave_a_stop(tmp_path):
     script.write_text(FAILING.replace('WHERE', "'grid'").replace('== 100', '== 500'))
     with running_world() as world:
         process = subprocess.Popen(
-            [sys.executable, str(script)], stderr=subprocess.DEVNULL)
+            [sys.executable, str(script), '--ros-args', '-p', PATIENT[0], '-p', PATIENT[1]],
+            stderr=subprocess.DEVNULL)
         try:
             world.policy_mode()
             world.sweep()

@@ -228,6 +228,41 @@ def test_a_following_error_means_hold_and_names_the_joint():
     assert "following error of 'j1'" in bench.mux.machine.reason
 
 
+def test_an_arm_that_cannot_follow_is_no_longer_pressed_and_its_command_does_not_jump():
+    bench = moving_bench(max_following_error=0.2)
+    bench.follows = False
+    bench.run(60)
+    stuck = bench.measured
+    assert bench.mode == Mode.HOLD and 'following error' in bench.mux.machine.reason
+    bench.run(100)
+    np.testing.assert_allclose(bench.executed[-1][1][:2], stuck[:2], atol=1e-6)
+    assert not np.any(bench.executed[-1][2])
+    assert_executed_inside_limits(bench.executed, START)
+
+
+def test_one_wrong_position_moves_nothing():
+    bench = moving_bench(max_following_error=0.2)
+    measure = bench.mux.joint_state
+    for number in range(6):
+        bench.mux.joint_state = lambda names, q, *rest, n=number: measure(
+            names, (q[0] + (-1) ** n * 0.7, *q[1:]), *rest)
+        bench.run(1)
+        bench.mux.joint_state = measure
+        bench.run(5)
+    assert bench.mode == Mode.POLICY
+    assert_executed_inside_limits(bench.executed, START)
+
+
+def test_a_position_that_stays_is_taken():
+    bench = Bench()
+    bench.run(5)
+    bench.measured = START + [1.0, 0, 0]
+    bench.run(2)
+    assert bench.mux._q[0] == pytest.approx(START[0])
+    bench.run(1)
+    assert bench.mux._q[0] == pytest.approx(START[0] + 1.0)
+
+
 def test_a_gripper_that_holds_something_is_no_following_error():
     bench = Bench(max_following_error=0.005)
     bench.run(5)
@@ -673,3 +708,20 @@ def test_a_stop_moves_nothing_and_a_motion_does():
     bench.run(3)
     assert bench.choose(Mode.POLICY)[0]
     assert bench.mux.tick(bench.now, bench.now_s).moves
+
+
+@pytest.mark.parametrize('value', [1e9, -57.3, np.nan, np.inf])
+def test_positions_that_make_no_sense_are_no_measurement(value):
+    bench = moving_bench()
+    measure = bench.mux.joint_state
+    bench.mux.joint_state = lambda names, q, *rest: measure(names, (q[0], value, q[2]), *rest)
+    bench.run(40)
+    assert bench.mode == Mode.HOLD
+    assert "joint_states make no sense: 'j2' is at" in bench.mux.machine.reason
+    success, message = bench.choose(Mode.POLICY)
+    assert not success and 'sound joint_states' in message
+    bench.mux.joint_state = measure
+    bench.goal = lambda t, q=bench.executed[-1][1]: q
+    bench.run(40)
+    assert bench.choose(Mode.POLICY)[0]
+    assert_executed_inside_limits(bench.executed, START)
