@@ -31,6 +31,9 @@ IMPLAUSIBLE = 0.25
 # A joint is measured no further from where it was than this (rad, m) and so many times its
 # velocity limit allow, unless so many messages in a row say so.
 GLITCH_WAY, GLITCH_SPEED, GLITCH_MESSAGES = 0.05, 4.0, 3
+# An arm that falls behind its command is led back to where it is measured, unless that is more
+# than so many times the greatest following error away.
+RETREAT = 1.5
 # A go-home motion is over when the command is this close (rad, m; per s) to its end.
 AT_HOME = 1e-7
 # A follower this near to its leader (rad, m; share of the velocity limit) tracks it at full
@@ -605,7 +608,8 @@ class Mux:
             error = np.abs(self._q - self._stream.state(tick_ns)[0]) * self._follows
             worst = int(np.argmax(error))
             if error[worst] > self.settings.max_following_error:
-                self._retreat = True
+                # An arm that was held up is about that far behind; further off, who knows where.
+                self._retreat = error[worst] < RETREAT * self.settings.max_following_error
                 reason = (
                     f"following error of '{self.embodiment.joints[worst]}' is {error[worst]:.3f}, "
                     f'more than {self.settings.max_following_error:g}')

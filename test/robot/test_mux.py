@@ -240,6 +240,17 @@ def test_an_arm_that_cannot_follow_is_no_longer_pressed_and_its_command_does_not
     assert_executed_inside_limits(bench.executed, START)
 
 
+def test_a_measurement_far_away_from_the_command_moves_nothing():
+    bench = moving_bench(max_following_error=0.2)
+    bench.follows = False
+    bench.measured = bench.executed[-1][1] + [1.0, 0, 0]
+    bench.run(60)
+    assert bench.mode == Mode.HOLD and 'following error' in bench.mux.machine.reason
+    last = bench.commands[-1][1]
+    assert np.abs(last.positions[-1] - last.positions[0])[0] < 0.1, 'a stop'
+    assert_executed_inside_limits(bench.executed, START)
+
+
 def test_one_wrong_position_moves_nothing():
     bench = moving_bench(max_following_error=0.2)
     measure = bench.mux.joint_state
