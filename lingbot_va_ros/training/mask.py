@@ -29,11 +29,14 @@ CLEAN, NOISY, GIVEN, PADDING = range(4)
 NOWHERE = -1  # the noisy chunk of clean tokens, and of empty places
 FAR = 1 << 30
 
+DENSE_TOKENS = 4096  # of a sequence; in longer ones flex_attention pays for being compiled
 SEGMENT = 96  # queries that the dense attention looks for keys for at once
 
 # Attention of queries [B, Lq, H, D] over parts of keys and of values, each part [B, Lk, H, D]; to
 # [B, Lq, H D].
 Masked = Callable[[Tensor, Sequence[Tensor], Sequence[Tensor]], Tensor]
+# Makes the attention of queries over parts of keys from where each stands.
+MakeAttention = Callable[['Standing', Sequence['Standing']], Masked]
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,12 @@ def _by_frame(parts: Sequence[Standing]) -> Standing:
         for field in fields(Standing)))
 
 
+def attention_for(device: torch.device, tokens: int) -> MakeAttention:
+    """Return the attention that suits a device and the tokens of a sequence."""
+    long = device.type == 'cuda' and tokens > DENSE_TOKENS
+    return block_attention if long else dense_attention
+
+
 def dense_attention(query: Standing, keys: Sequence[Standing]) -> Masked:
     """
     Return PyTorch's attention under masks that are written out, [B, 1, Lq, Lk].
@@ -199,7 +208,8 @@ def block_attention(query: Standing, keys: Sequence[Standing]) -> Masked:
     """
     Return PyTorch's flex_attention, which leaves out blocks of tokens that nobody sees.
 
-    On CUDA it is compiled; elsewhere it runs as written, and `dense_attention` is faster.
+    On CUDA it is compiled, which has not been run yet; compiled for a CPU, which has a forward
+    only, it gave the numbers of `dense_attention`. Elsewhere it runs as written, and slowly.
     """
     every = Standing(*(torch.cat([getattr(key, field.name) for key in keys], 1)
                        for field in fields(Standing)))
@@ -222,4 +232,4 @@ def block_attention(query: Standing, keys: Sequence[Standing]) -> Masked:
 
 @lru_cache(maxsize=1)
 def _compiled_flex() -> Callable:
-    return torch.compile(flex_attention, dynamic=True)
+    return torch.compile(flex_attention)

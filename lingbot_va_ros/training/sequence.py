@@ -8,7 +8,7 @@ tokens, positions and time steps are the same (`test/training/test_sequence.py` 
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable, Optional, Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -22,10 +22,7 @@ from lingbot_va_ros.training.draws import NO_FRAME, Drawn, Episodes
 from lingbot_va_ros.training.losses import (
     EventHead, Losses, LossWeights, combined, event_loss, frame_errors, noised, velocity)
 from lingbot_va_ros.training.mask import (
-    Masked, Standing, biased_attention, block_attention, dense_attention, standings)
-
-# Makes the attention of queries over keys, where each stands; see `mask`.
-MakeAttention = Callable[[Standing, Sequence[Standing]], Masked]
+    MakeAttention, Masked, attention_for, biased_attention, standings)
 
 
 def training_losses(
@@ -39,7 +36,7 @@ def training_losses(
 
     :param episodes: on the network's device, as `drawn`.
     :param event_head: with it the batch needs `events`.
-    :param attention: `dense_attention` (all but CUDA) or `block_attention` (CUDA) by default.
+    :param attention: what `attention_for` returns by default.
     """
     sequence = build_sequence(episodes, drawn)
     video, action, history = run_sequence(network, episodes, drawn, sequence, attention)
@@ -119,7 +116,6 @@ def run_sequence(
         the video tokens before the last block, [B, F + M, T, dim].
     """
     config, device = network.config, sequence.clean_video.device
-    make = attention or (block_attention if device.type == 'cuda' else dense_attention)
     frames, places = sequence.clean_video.shape[2], sequence.noisy_video.shape[2]
     height, width = sequence.clean_video.shape[3:]
     rows, columns = height // config.patch[1], width // config.patch[2]
@@ -150,6 +146,7 @@ def run_sequence(
         rotary(action_table, index, *(1 + given) * (placed,)), places)
     clean, standing = standings(
         drawn, episodes.frames, frames, rows * columns, per_frame, given)
+    make = attention or attention_for(device, clean.chunk.shape[1] + standing.chunk.shape[1])
     text, read = read_text(episodes.text, episodes.text_rows)
     video_out, action_out, history = network(
         video, action, text,

@@ -7,7 +7,7 @@ import torch
 
 from lingbot_va_ros.training.draws import NO_FRAME, DrawSettings, draw
 from lingbot_va_ros.training.mask import (
-    CLEAN, GIVEN, NOISY, block_attention, dense_attention, standings, visible)
+    CLEAN, GIVEN, NOISY, attention_for, block_attention, dense_attention, standings, visible)
 from lingbot_va_ros.training.sequence import build_sequence, run_sequence
 
 # Frames of an episode, frames of a chunk, actions of a frame.
@@ -174,3 +174,9 @@ def test_flex_attention_computes_what_the_dense_mask_does(
     for one, other in zip(dense[:2], flex[:2]):
         torch.testing.assert_close(
             one.movedim(2, 1)[filled], other.movedim(2, 1)[filled], rtol=0, atol=1e-5)
+
+
+def test_long_sequences_on_a_gpu_are_attended_to_in_blocks():
+    cpu, gpu = torch.device('cpu'), torch.device('cuda')
+    assert attention_for(gpu, 10_000) is block_attention
+    assert attention_for(gpu, 1_000) is attention_for(cpu, 10_000) is dense_attention
