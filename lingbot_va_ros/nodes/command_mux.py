@@ -95,6 +95,7 @@ _PARAMETERS = (
      'A gripper that is driven by an action gets a new goal when its command has moved further '
      'from the last one, share of the way from open to closed.'),
 )
+_STOPPED_BEFORE = 'stopped before the mux was restarted: '
 # What teleop_joint_map says of each joint: default (of `joint`: the same name), least, greatest,
 # description.
 _MAP_KEYS = {
@@ -141,7 +142,7 @@ class CommandMux(Node):
             raise CannotStart(f"embodiment '{embodiment.name}': {error}") from None
         stopped = self._read_stop()
         if stopped is not None:
-            self._mux.machine.begin_stopped(f'stopped before the mux was restarted: {stopped}')
+            self._mux.machine.begin_stopped(_STOPPED_BEFORE + stopped)
         self._simulated = self.get_parameter('use_sim_time').value
         self._lateness = deque(maxlen=round(10 * _NS / period_ns))
         self._mode_lock = threading.Lock()
@@ -443,7 +444,7 @@ class CommandMux(Node):
             if reason is None:
                 self._stop_record.clear()
             else:
-                self._stop_record.write(reason)
+                self._stop_record.write(reason.removeprefix(_STOPPED_BEFORE))
         except OSError as error:
             self._no_stop_record(error)
 
