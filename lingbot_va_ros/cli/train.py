@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--steps', type=int, metavar='N', help="of the transformer, instead of the settings' own")
     parser.add_argument(
+        '--initial', type=Path, metavar='CHECKPOINT',
+        help='begin with its codec, text encoder and weights, of the sizes of the settings')
+    parser.add_argument(
         '--history', choices=HISTORIES, default='full',
         help='what a chunk is predicted from; last_chunk trains the baseline without memory')
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:<number> (cpu)')
@@ -118,6 +121,9 @@ def _train(arguments: argparse.Namespace, stages: List[str]) -> int:
 
             training = TrainingRun(
                 arguments.out, settings, world, say, note, stop, arguments.history)
+            if arguments.initial is not None and world.first:
+                training.begin_from(arguments.initial)
+            world.wait()
             done = _run_stages(training, arguments, stages, world, say)
             if arguments.export is not None:
                 _export(training, arguments, world, say)
@@ -171,6 +177,8 @@ def _command(arguments, settings) -> str:
              '--steps', str(settings.training.steps), '--device', arguments.device]
     if arguments.history != 'full':
         words += ['--history', arguments.history]
+    if arguments.initial is not None:
+        words += ['--initial', arguments.initial.name]
     if arguments.half:
         words.append('--half')
     return shlex.join([*words, '--export', 'CHECKPOINT'])

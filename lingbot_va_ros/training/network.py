@@ -1,11 +1,13 @@
 """A network at its beginning, and what surrounds it while it is trained."""
 
 import math
+from pathlib import Path
 from typing import Optional
 
 import torch
 from torch import nn
 
+from lingbot_va_ros.model.checkpoint import load_transformer
 from lingbot_va_ros.model.config import TransformerConfig
 from lingbot_va_ros.model.mixture import (
     MixtureTransformer, interpolate_action_stream, make_network)
@@ -73,10 +75,32 @@ class TrainedNetwork(nn.Module):
         return training_losses(self.network, episodes, drawn, self._weights, self.event_head)
 
 
-def new_trained_network(settings: TrainingSettings) -> TrainedNetwork:
-    """Return an untrained network with an event head, where its loss counts."""
+def trained_already(folder: Path, settings: TrainingSettings) -> Network:
+    """
+    Return the network of a checkpoint's transformer/ folder, to be trained further.
+
+    :raises CheckpointError: it cannot be read.
+    :raises ValueError: it has other sizes than the settings.
+    """
+    network = load_transformer(folder, torch.device('cpu'), torch.float32)
+    if network.config != network_config(settings):
+        raise ValueError(
+            f'{folder} has other sizes than the settings: {network.config}; expected '
+            f'{network_config(settings)}')
+    return network.requires_grad_(True).train()
+
+
+def new_trained_network(
+    settings: TrainingSettings, initial: Optional[Path] = None,
+) -> TrainedNetwork:
+    """
+    Return a network with an event head, where its loss counts.
+
+    :param initial: a transformer/ folder to begin with; None draws the weights.
+    """
     trainer = settings.training
-    network = new_network(network_config(settings), settings.seed)
+    network = (new_network(network_config(settings), settings.seed) if initial is None
+               else trained_already(initial, settings))
     head = None
     if trainer.events > 0:
         with torch.random.fork_rng(devices=[]):

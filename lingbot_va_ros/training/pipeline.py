@@ -7,6 +7,7 @@ All of a training run in one folder, stage after stage; each goes on where it wa
     latents/<codec>/<task>/<seed>.npz recordings as the network sees them
     probe.json                        what a linear map finds in the latents
     policy.yaml                       the policy file with the data's quantiles
+    initial/                          the transformer that it began with, where there was one
     network.pt                        the transformer, its mean weights and its optimiser
     check/                            the newest checkpoint that was tried in closed loop
     log.jsonl loss.png imagined/
@@ -15,6 +16,7 @@ All of a training run in one folder, stage after stage; each goes on where it wa
 import json
 import os
 import platform
+import shutil
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
@@ -37,11 +39,11 @@ from lingbot_va_ros.training.codec import (
     footage_of, picture_quality, train_decoder, train_encoder)
 from lingbot_va_ros.training.examples import (
     Example, Examples, action_quantiles, frame_counts, make_example)
-from lingbot_va_ros.training.export import Facts, export_checkpoint, read_log
+from lingbot_va_ros.training.export import PARTS, Facts, export_checkpoint, read_log
 from lingbot_va_ros.training.instructions import write_text_encoder
 from lingbot_va_ros.training.latents import (
     EncodedEpisode, encode_missing, encoder_identity, load_encoded, normalise_codec)
-from lingbot_va_ros.training.network import network_config
+from lingbot_va_ros.training.network import network_config, trained_already
 from lingbot_va_ros.training.parallel import World
 from lingbot_va_ros.training.pictures import imagined_beside_real, plot_losses, write_png
 from lingbot_va_ros.training.probe import probe_lines, probe_places
@@ -101,6 +103,26 @@ class TrainingRun:
         # A baseline has its own network, log and pictures; it shares everything else.
         self.own = self.folder if history == FULL else self.folder / history
         self.log = self.own / 'log.jsonl'
+
+    def begin_from(self, checkpoint: Path) -> None:
+        """
+        Take codec, text encoder, policy file and weights of a checkpoint to begin with.
+
+        :raises ValueError: the folder has begun otherwise, or the checkpoint lacks a part.
+        """
+        if self.initial.is_dir():
+            return
+        if self.vae.is_dir() or (self.folder / 'policy.yaml').is_file():
+            raise ValueError(f'{self.folder} has begun without {checkpoint}: take another folder')
+        missing = [name for name in (*PARTS, 'policy.yaml') if not (checkpoint / name).exists()]
+        if missing:
+            raise ValueError(f'{checkpoint} has no {", ".join(missing)}')
+        trained_already(checkpoint / 'transformer', self.settings)
+        shutil.copytree(checkpoint / 'vae', self.vae)
+        for part in ('text_encoder', 'tokenizer'):
+            shutil.copytree(checkpoint / part, self.folder / 'text' / part)
+        shutil.copy(checkpoint / 'policy.yaml', self.folder / 'policy.yaml')
+        shutil.copytree(checkpoint / 'transformer', self.initial)
 
     # --- stages
 
@@ -188,6 +210,11 @@ class TrainingRun:
     # --- what stages share
 
     @property
+    def initial(self) -> Path:
+        """The transformer that this run began with, where it is a checkpoint's."""
+        return self.folder / 'initial'
+
+    @property
     def vae(self) -> Path:
         """The codec's folder."""
         return self.folder / 'codec' / 'vae'
@@ -218,7 +245,7 @@ class TrainingRun:
         self.report({'stage': 'examples', **frame_counts(examples)})
         return Trainer(
             self.settings, examples, self.own / 'network.pt', self.world, self.history,
-            policy.frames_per_chunk, half)
+            policy.frames_per_chunk, half, self.initial if self.initial.is_dir() else None)
 
     def examples(self) -> Examples:
         """Return the episodes to train on, as the network sees them."""
@@ -384,6 +411,8 @@ class TrainingRun:
             'Data': f'{trained_on.get("episodes", 0)} episodes ({trained_on.get("frames", 0)} '
             f'latent frames) of {" and ".join(settings.tasks)} by scripted experts, seeds from '
             f'{data.first_seed} on; the first {data.held_out} of each were held out',
+            **({'Began with': 'the weights, codec and text encoder of an earlier checkpoint'}
+               if self.initial.is_dir() else {}),
             'Network': f'mixture of transformers, {settings.network.layers} layers, video '
             f'{settings.network.heads * settings.network.head_dim} wide, actions '
             f'{settings.network.action_dim or "in the same stream"}',

@@ -35,6 +35,7 @@ class Trainer:
 
     :param path: of the file with the state; every process may read it, the first one writes it.
     :param history: what a chunk is predicted from: `full`, or the `last_chunk` alone.
+    :param initial: a transformer/ folder to begin with; None draws the weights.
     :param half: whether matrix products are in bfloat16 (autocast).
     :raises ValueError: the state is damaged, or of other settings; or the batch cannot be split.
     """
@@ -42,6 +43,7 @@ class Trainer:
     def __init__(
         self, settings: TrainingSettings, examples: Examples, path: Path, world: World,
         history: str = FULL, chunk_frames: int = 2, half: bool = False,
+        initial: Optional[Path] = None,
     ):
         if settings.training.batch % world.size:
             raise ValueError(
@@ -50,7 +52,7 @@ class Trainer:
         self.settings, self.examples, self.world = settings, examples, world
         self._path, self._history, self._chunk_frames = path, history, chunk_frames
         self._half = half
-        self.model: TrainedNetwork = new_trained_network(settings).to(world.device)
+        self.model: TrainedNetwork = new_trained_network(settings, initial).to(world.device)
         shard(self.model, world)
         self.mean = RunningMean(self.model, settings.training.ema)
         self.optimiser = torch.optim.AdamW(

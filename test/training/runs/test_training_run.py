@@ -136,6 +136,26 @@ def test_a_checkpoint_of_it_loads_and_acts(fresh, make_run):
     assert 'the command' in card and '3 episodes (' in card and 'warm_up: 2' in card
 
 
+def test_training_goes_on_from_a_checkpoint_in_another_folder(fresh, make_run, tmp_path):
+    training = make_run(fresh, steps=2)
+    assert training.network()
+    weights = training.trainer().mean_weights()
+    training.write_checkpoint(tmp_path / 'made', weights, 2)
+    other = tmp_path / 'other'
+    shutil.copytree(fresh / 'data', other / 'data')
+    further = make_run(other, steps=1)
+    further.begin_from(tmp_path / 'made')
+    assert further.encoder() and further.latents()
+    ours = dict(further.trainer().model.network.named_parameters())
+    assert all(torch.equal(ours[name], weight) for name, weight in weights.items())
+    assert (other / 'policy.yaml').read_text() == (tmp_path / 'made/policy.yaml').read_text()
+    for one, same in zip(training.examples().episodes, further.examples().episodes):
+        assert torch.equal(one.latents, same.latents)
+    assert further.network()
+    with pytest.raises(ValueError, match='has begun without'):
+        training.begin_from(tmp_path / 'made')
+
+
 def test_checks_while_training_leave_success_pictures_and_a_plot(fresh, make_run, monkeypatch):
     from lingbot_va_ros.training import pipeline
     monkeypatch.setattr(
