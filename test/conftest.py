@@ -38,6 +38,9 @@ os.environ['ROS_LOG_DIR'] = _logs.name
 # Nor do tests leave prompt embeddings in the user's cache, or find them there.
 _cache = tempfile.TemporaryDirectory(prefix='lingbot_va_ros_test_cache_')
 os.environ['XDG_CACHE_HOME'] = _cache.name
+# Nor does a mux of one run find the stop that one of another has left.
+_runtime = tempfile.TemporaryDirectory(prefix='lingbot_va_ros_test_runtime_')
+os.environ['XDG_RUNTIME_DIR'] = _runtime.name
 
 
 @pytest.fixture(scope='session')
