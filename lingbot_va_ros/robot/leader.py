@@ -9,8 +9,10 @@ import numpy as np
 from lingbot_va_ros.robot.acceptance import MAX_FUTURE_NS, Rejected
 from lingbot_va_ros.robot.embodiment import Embodiment
 
-# The velocity of a leader is smoothed over this time, s: encoders are coarse.
-SMOOTHING = 0.05
+# A leader's motion is smoothed over this time, s: encoders are coarse, and hands tremble.
+SMOOTHING = 0.06
+# Motions smaller than this share of a joint's range are noise: they lead nowhere.
+PLAY = 0.0005
 # Between its messages the goal goes on at that velocity for so long, s.
 LONGEST_LEAD = 0.05
 
@@ -57,7 +59,10 @@ class LeaderArm:
         self._gain = np.array([joint.sign * joint.scale for joint in joints])
         self._offset = np.array([joint.offset for joint in joints])
         count = len(joints)
+        # As heard, and smoothed with a velocity.
+        self._heard_goal = np.zeros(count)
         self._q, self._v = np.zeros(count), np.zeros(count)
+        self._led_to, self._moving = np.zeros(count), np.zeros(count, dtype=bool)
         self._heard = np.full(count, -math.inf)
         self._stamps = np.full(count, -1, dtype=np.int64)
         self._foreign = ''
@@ -99,22 +104,34 @@ class LeaderArm:
         heard_before = now_s - self._heard[columns] <= self._timeout
         seconds = (stamp_ns - self._stamps[columns]) * 1e-9
         self._check_jump(columns, goal, seconds, heard_before)
-        speed = np.where(heard_before, (goal - self._q[columns]) / seconds, 0.0)
-        weight = np.where(heard_before, 1.0 - np.exp(-seconds / SMOOTHING), 1.0)
-        self._v[columns] += weight * (speed - self._v[columns])
-        self._q[columns] = goal
+        # A g-h filter, critically damped (fading memory): no lag behind an even motion.
+        fading = np.where(heard_before, np.exp(-seconds / SMOOTHING), 0.0)
+        expected = np.where(
+            heard_before, self._q[columns] + self._v[columns] * seconds, goal)
+        miss = goal - expected
+        self._q[columns] = expected + (1.0 - fading ** 2) * miss
+        self._v[columns] = np.where(
+            heard_before, self._v[columns] + (1.0 - fading) ** 2 * miss / seconds, 0.0)
+        # As a gear with play: at rest nothing moves, in motion it is that much behind.
+        play = PLAY * (self._limits.upper - self._limits.lower)[columns]
+        smooth = self._q[columns]
+        self._led_to[columns] = np.where(heard_before, np.clip(
+            self._led_to[columns], smooth - play, smooth + play), goal)
+        self._moving[columns] = np.abs(smooth - self._led_to[columns]) >= 0.99 * play
+        self._heard_goal[columns] = goal
         self._stamps[columns] = stamp_ns
         self._heard[columns] = now_s
         return True
 
     def _check_jump(self, columns, goal, seconds, heard_before) -> None:
         allowed = self._limits.velocity[columns] * (seconds + self._max_jump)
-        excess = np.where(heard_before, np.abs(goal - self._q[columns]) - allowed, 0.0)
+        excess = np.where(heard_before, np.abs(goal - self._heard_goal[columns]) - allowed, 0.0)
         if np.any(excess > 0):
             worst = int(np.argmax(excess / self._limits.velocity[columns]))
+            before = self._heard_goal[columns[worst]]
             raise Rejected(
                 'jump', f"'{self._names[columns[worst]]}' would lead from "
-                f'{self._q[columns[worst]]:.4g} to {goal[worst]:.4g}; {allowed[worst]:.3g} is '
+                f'{before:.4g} to {goal[worst]:.4g}; {allowed[worst]:.3g} is '
                 'possible in that time')
 
     def age(self, now_s: float) -> float:
@@ -139,11 +156,12 @@ class LeaderArm:
         :param keep: positions [J] of the joints that nothing leads.
         """
         lead = np.clip((time_ns - self._stamps) * 1e-9, 0.0, LONGEST_LEAD)
-        q = np.where(self.led, self._q + self._v * lead, keep)
+        v = np.where(self.led & self._moving, self._v, 0.0)
+        q = np.where(self.led, self._led_to + v * lead, keep)
         inside = np.clip(q, self._limits.lower, self._limits.upper)
-        return inside, np.where(self.led & (q == inside), self._v, 0.0)
+        return inside, np.where(q == inside, v, 0.0)
 
     @property
     def position(self) -> np.ndarray:
         """The goal's positions [J] as last heard; 0 where nothing leads."""
-        return np.where(self.led, self._q, 0.0)
+        return np.where(self.led, self._heard_goal, 0.0)

@@ -73,7 +73,7 @@ def test_between_messages_the_goal_goes_on_and_then_waits():
         take(arm, HERE + [0.005 * tick, 0, 0, 0, 0, 0, 0], NS + tick * NS // 100)
     last = NS + 29 * NS // 100
     q, v = arm.goal(last, HERE)
-    assert v[0] == pytest.approx(0.5, rel=0.02)
-    assert arm.goal(last + NS // 100, HERE)[0][0] == pytest.approx(q[0] + 0.005, abs=2e-4)
+    assert v[0] == pytest.approx(0.5, rel=0.1)
+    assert arm.goal(last + NS // 100, HERE)[0][0] == pytest.approx(q[0] + 0.005, abs=5e-4)
     later = arm.goal(last + NS, HERE)[0][0]
     assert later == arm.goal(last + 2 * NS, HERE)[0][0]

@@ -105,7 +105,7 @@ class Stage:
             q, v, a = q_next, v_next, a_next
 
 
-def swing(begin, rate=2.0, width=(0.5, 0.3, 0.01)):
+def swing(begin, rate=2.0, width=(0.5, 0.3, 0.006)):
     def goal(t_ns):
         return START + np.array(width) * (1 - np.cos(rate * max(0.0, (t_ns - begin) * 1e-9)))
     return goal
@@ -147,6 +147,15 @@ def test_a_leader_arm_is_followed():
     stage.assert_bumpless()
     late = max(np.abs(q - stage.leader(due))[:2].max() for due, q, _ in stage.executed[60:])
     assert late < 0.06  # rad; at up to 1 rad/s
+
+
+def test_a_leader_that_trembles_at_rest_moves_nothing():
+    noise = np.random.default_rng(5)
+    stage = teleop_by_leader()
+    stage.leader = lambda t: START + np.round(noise.normal(0, 0.4, 3)) * [1e-3, 5e-4, 1e-5]
+    stage.run(300)
+    assert stage.mode == Mode.TELEOP
+    assert max(np.abs(v).max() for _, _, v in stage.executed[-250:]) < 1e-3
 
 
 def test_a_jogging_program_is_followed():
@@ -339,7 +348,7 @@ def test_a_leader_that_moves_takes_over_from_the_policy():
     assert stage.mode == Mode.TELEOP
     assert stage.mux.machine.reason == 'the teleoperation source was moved'
     stage.run(200)
-    np.testing.assert_allclose(stage.executed[-1][1], START + [0.3, 0, 0], atol=1e-3)
+    np.testing.assert_allclose(stage.executed[-1][1], START + [0.3, 0, 0], atol=3e-3)
     stage.assert_bumpless()
 
 
