@@ -65,9 +65,10 @@ class BenchCameras(Node):
         return response
 
     def _on_once(self, _request, response):
-        """Send one image of each camera; the answer holds their stamp in nanoseconds."""
-        stamp = self._publish_images()
-        response.success, response.message = True, str(nanoseconds_of(stamp))
+        """Send one image of each camera; the answer: their stamp, and when the last was sent."""
+        stamp = nanoseconds_of(self._publish_images())
+        sent = self.get_clock().now().nanoseconds
+        response.success, response.message = True, f'{stamp} {sent}'
         return response
 
     def _tick(self) -> None:

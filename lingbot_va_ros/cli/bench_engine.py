@@ -194,7 +194,7 @@ class _Bench:
             'video_steps': setting.video.steps, 'action_steps': setting.action.steps,
             'guidance': [setting.video.guidance, setting.action.guidance],
             'chunk_tokens': [setting.video_tokens, setting.action_tokens],
-            'samples_ms': timer.samples}
+            'samples_ms': timer.samples, 'processor_samples_ms': timer.processor}
 
     def _begin(self, full: bool, peer: Optional[Peer]) -> None:
         if full:

@@ -93,6 +93,7 @@ class _Measurement:
         self._operator = Operator(node, executor, processes.check)
         self._arrivals: Dict[int, tuple] = {}  # per observation stamp: arrival, engine's seconds
         self._stamps: List[int] = []
+        self._sending: List[float] = []  # milliseconds that a camera driver took for three images
         self._status = None
         processes.start(NAME, [sys.executable, '-m', f'{PACKAGE}.cli.{NAME}'])
         parameters = {
@@ -135,7 +136,9 @@ class _Measurement:
             'image_to_python_ms': to_python, 'image_to_rgb_ms': to_array,
             'camera_to_chunk_extra_ms_p50': percentile(extra, 50),
             'camera_to_chunk_extra_ms_p95': percentile(extra, 95),
-            'camera_to_chunk_trials': len(extra)}
+            'camera_to_chunk_trials': len(extra),
+            'cameras_sending_ms_p50': percentile(self._sending, 50),
+            'cameras_sending_ms_p95': percentile(self._sending, 95)}
 
     def _bring_up(self, control_rate: float) -> None:
         self._say(f'ROS: starting policy_node, publishing at {control_rate:g} Hz')
@@ -180,7 +183,9 @@ class _Measurement:
         self._operator.wait_until(
             lambda: self._status is not None and self._status.mode == PolicyStatus.HOLDING,
             WAIT_SECONDS, 'policy_node to miss its cameras')
-        stamp = int(self._operator.call(Trigger, f'{NAME}/once', Trigger.Request()).message)
+        answer = self._operator.call(Trigger, f'{NAME}/once', Trigger.Request()).message
+        stamp, sent = map(int, answer.split())
+        self._sending.append((sent - stamp) * 1e-6)
         self._operator.wait_until(
             lambda: stamp in self._arrivals, WAIT_SECONDS, 'a chunk from the images just sent')
         arrived, engine_seconds = self._arrivals.pop(stamp)
