@@ -83,8 +83,8 @@ class World:
         self._subscribe(PolicyStatus, 'status', self.statuses, qos.LATCHED)
         self._subscribe(JointTrajectory, 'joint_trajectory', self.plans, RELIABLE)
         self._subscribe(ActionChunk, 'action_chunk', self.chunks, RELIABLE)
-        node.create_timer(0.04, self._show)
         self._picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+        node.create_timer(0.04, self._show)
 
     def _subscribe(self, kind, name, record, profile):
         self.node.create_subscription(kind, f'{self.name}/{name}', record.append, profile)
