@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Sequence
 
 import numpy as np
 import yaml
@@ -38,7 +38,7 @@ from lingbot_va_ros.nodes.policy_messages import nanoseconds_of
 from lingbot_va_ros.resources import PACKAGE, shared_file
 from lingbot_va_ros.srv import ResetMemory, SetInstruction
 
-CONTROL_RATES = (50.0, 100.0)  # Hz; the first is the one that the results are named for
+CONTROL_RATES = (50.0, 100.0)  # Hz
 STREAM_SECONDS = 8.0  # of each measurement that takes a while
 TRIALS = 20
 CAMERA_AGE = 1.0  # s; a silence of this length makes the node hold until there are new images
@@ -49,10 +49,14 @@ WAIT_SECONDS = 30.0
 
 def measure_ros(
     say: Callable[[str], None], stream_seconds: float = STREAM_SECONDS, trials: int = TRIALS,
+    control_rates: Sequence[float] = CONTROL_RATES,
 ) -> dict:
     """
     Return the figures of the ROS path.
 
+    :param stream_seconds: how long each measurement of a stream takes.
+    :param trials: how many chunks are timed, behind one that does not count.
+    :param control_rates: Hz at which the plan is published; the first names the jitter.
     :raises DemoFailed: a process cannot be started, ends, or does not answer.
     """
     with tempfile.TemporaryDirectory(prefix='lingbot_va_bench_') as folder:
@@ -64,7 +68,8 @@ def measure_ros(
             say('ROS: making an untrained checkpoint')
             checkpoint = _write_checkpoint(Path(folder) / 'untrained')
             with NodeProcesses(environment, logs) as processes, ros_node('bench') as ros:
-                return _Measurement(processes, *ros, checkpoint, say).run(stream_seconds, trials)
+                measurement = _Measurement(processes, *ros, checkpoint, say)
+                return measurement.run(stream_seconds, trials, control_rates)
         finally:
             os.environ.clear()
             os.environ.update(before)
@@ -113,21 +118,21 @@ class _Measurement:
         node.create_subscription(
             PolicyStatus, f'{POLICY}/status', self._on_status, qos.LATCHED)
 
-    def run(self, stream_seconds: float, trials: int) -> dict:
+    def run(self, stream_seconds: float, trials: int, control_rates: Sequence[float]) -> dict:
         """Measure everything."""
-        self._bring_up(CONTROL_RATES[0])
+        self._bring_up(control_rates[0])
         self._say('ROS: three cameras at 30 Hz into the node')
         share, rate = self._image_share(stream_seconds)
         self._say('ROS: from a camera\'s stamp to the chunk')
         extra = [1e3 * self._extra_seconds() for _ in range(1 + trials)][1:]
         jitter = {}
-        for index, control_rate in enumerate(CONTROL_RATES):
+        for index, control_rate in enumerate(control_rates):
             self._say(f'ROS: jitter at {control_rate:g} Hz while the engine computes')
             if index:
                 self._put_away()
                 self._bring_up(control_rate)
             jitter[control_rate] = self._jitter(control_rate, stream_seconds)
-        first = jitter[CONTROL_RATES[0]]
+        first = jitter[control_rates[0]]
         to_python, to_array = _conversion_ms()
         return {
             'publish_jitter_ms': first,

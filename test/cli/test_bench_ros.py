@@ -1,0 +1,21 @@
+"""lingbot_va bench: the ROS path is measured on the real policy_node."""
+
+import os
+
+from lingbot_va_ros.cli.bench_ros import measure_ros
+import pytest
+
+
+def test_the_ros_path_is_measured_and_leaves_nothing_behind():
+    lines, before = [], dict(os.environ)
+    ros = measure_ros(lines.append, stream_seconds=0.5, trials=2, control_rates=(50.0,))
+    assert dict(os.environ) == before
+    assert 0 <= ros['publish_jitter_ms']['p50'] <= ros['publish_jitter_ms']['p99']
+    assert ros['publish_jitter_ms']['p99'] <= ros['publish_jitter_ms']['max']
+    assert ros['publish_jitter_ms_by_rate']['50']['messages'] > 5
+    assert ros['image_cpu_share'] < 1 and ros['images_per_second'] == pytest.approx(30, abs=20)
+    assert 0 < ros['cameras_sending_ms_p50'] < ros['camera_to_chunk_extra_ms_p50']
+    assert ros['camera_to_chunk_extra_ms_p50'] <= ros['camera_to_chunk_extra_ms_p95']
+    assert ros['camera_to_chunk_trials'] == 2
+    assert 0 < ros['image_to_rgb_ms'] < ros['image_to_python_ms']
+    assert any('jitter at 50 Hz' in line for line in lines)
