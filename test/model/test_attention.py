@@ -8,6 +8,7 @@ import torch
 
 from lingbot_va_ros.model import attention
 from lingbot_va_ros.model.attention import by_products, choose_attention, sdpa
+from lingbot_va_ros.model.products import has_onednn
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
 
@@ -70,6 +71,10 @@ def test_where_flash_cannot_run_auto_says_why_and_flash_is_refused(
     assert why in str(refused.value)
 
 
+products = pytest.mark.skipif(not has_onednn(), reason='other products run here')
+
+
+@products
 @pytest.mark.parametrize('queries, keys', [(240, 700), (33, 1000), (3, 4)])
 def test_products_on_a_cpu_attend_as_pytorch_does(queries, keys):
     query, key = heads(2, queries, 3, 64), heads(2, 3, keys, 64).transpose(1, 2)
@@ -84,6 +89,7 @@ def test_products_leave_what_wants_a_gradient_to_pytorch():
     assert query.grad.abs().max() > 0
 
 
+@products
 def test_products_are_taken_for_float32_on_a_cpu_alone():
     assert choose_attention('auto', CPU, torch.float32, 128)[0] is by_products
     assert choose_attention('sdpa', CPU, torch.float32, 128)[0] is sdpa
