@@ -175,7 +175,7 @@ class CommandMux(Node):
             value = None
         kinds = (int, float) if isinstance(default, float) else type(default)
         if isinstance(value, bool) or not isinstance(value, kinds):
-            expected = 'a number' if isinstance(default, (int, float)) else 'text'
+            expected = {int: 'a whole number', float: 'a number', str: 'text'}[type(default)]
             raise CannotStart(f'parameter {name}: expected {expected}')
         if least is not None and not least <= value <= greatest:
             raise CannotStart(

@@ -163,7 +163,9 @@ def running(embodiment, kind, *parameters):
 
 def hand_and_mux(node, embodiment, kind, *parameters):
     hand = Hand(node, load_embodiment(str(embodiment)), kind)
-    arguments = [item for parameter in (f'embodiment:={embodiment}', *parameters)
+    # A busy machine may deliver late, which is not what is tested here.
+    patient = ('source_timeout:=1.5', 'joint_state_timeout:=1.5')
+    arguments = [item for parameter in (f'embodiment:={embodiment}', *patient, *parameters)
                  for item in ('-p', parameter)]
     process = subprocess.Popen(
         [sys.executable, '-m', 'lingbot_va_ros.nodes.command_mux', '--ros-args', *arguments])
