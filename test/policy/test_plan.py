@@ -209,7 +209,8 @@ def test_the_later_it_is_the_slower_the_seam_is_passed(left, fastest):
     speeds = np.stack([longer.sample(time)[1] for time in moments(now, plan.end_ns, 200)])
     assert longer.sample(plan.end_ns)[1][0] > 0.05
     assert speeds[-1][0] < fastest
-    assert np.abs(np.diff(speeds, axis=0)).max() * 200 / left < 50  # rad/s^2; the stop itself asks for 20
+    # rad/s^2; the stop itself asks for 20
+    assert np.abs(np.diff(speeds, axis=0)).max() * 200 / left < 50
 
 
 @quick

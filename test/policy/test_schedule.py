@@ -604,6 +604,18 @@ def test_a_cancelled_task_rests_and_remembers_what_was_complete():
     assert stage.engine.named('commit')[-1].frames == 1
 
 
+def test_after_a_task_neither_a_reset_nor_a_load_begins_motion():
+    stage = Stage()
+    stage.schedule.save('here')
+    ended(stage, begin(stage, max_chunks=1))
+    told = len(stage.chunks)
+    stage.schedule.restore('here')
+    stage.requests.ask(lambda: stage.schedule.reset('go on'))
+    until = stage.now + ns(3.0)
+    stage.play(lambda: stage.now > until)
+    assert len(stage.chunks) == told and stage.schedule.progress.mode == Mode.IDLE
+
+
 def test_a_set_instruction_takes_the_place_of_a_task():
     stage = Stage()
     task = begin(stage)

@@ -119,6 +119,27 @@ def test_each_chunk_begins_after_the_one_before_has_ended(stage):
         assert after.first_due_ns > end
 
 
+@pytest.mark.parametrize('schedule', ['async', 'async_ungrounded'])
+def test_chunks_predicted_ahead_by_the_real_engine_join_and_are_remembered(stage, schedule):
+    stage.worker.start(stage.world(schedule=schedule), 'go')
+
+    def joined():
+        chunks, count = list(stage.chunks), 0
+        for before, after in zip(chunks, chunks[1:]):
+            due = before.first_due_ns + round(len(before.positions) * before.period * 1e9)
+            count = count + 1 if abs(after.first_due_ns - due) <= 10 else 0
+        return count
+
+    wait_for(lambda: joined() >= 3 or stage.faults, 'three chunks without a stop between them')
+    assert not stage.faults
+    assert all(chunk.grounded == (schedule == 'async') for chunk in stage.chunks[-3:])
+    frames = stage.worker.progress.memory_frames
+    wait_for(lambda: stage.worker.progress.memory_frames >= frames + 2, 'a chunk more')
+    assert stage.worker.reset().result(DEADLINE) >= frames + 2
+    wait_for(lambda: stage.chunks[-1].epoch == 2, 'a chunk of the new epoch')
+    assert stage.worker.close(DEADLINE)
+
+
 def test_an_obstacle_stops_the_arm_and_keeps_only_complete_frames(stage):
     stage.worker.start(stage.world(), 'go')
     chunk = wait_for(lambda: stage.chunks[1:2], 'the second chunk')[0]
