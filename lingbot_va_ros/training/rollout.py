@@ -102,19 +102,20 @@ def run_episode(
     :param max_chunks: the episode ends when so many are executed; None takes the task's own limit.
     :param simulation: reused and reset to the seed, so that it need not be built anew: the
         caller closes it. None builds one whose cameras have the policy's picture size.
-    :raises ValueError: an unknown task, schedule or memory, a negative number, or an action that
-        is not finite.
+    :raises ValueError: an unknown task, schedule or memory, a negative number, a simulation of
+        another task, or an action that is not finite.
     """
     _check(schedule, memory, latency_chunks)
     own = simulation is None
+    if not own and simulation.task != task:
+        raise ValueError(f"simulation: it is of the task '{simulation.task}', not '{task}'")
     if own:
         simulation = Simulation(task, arms, seed, engine.policy.width, engine.policy.height)
     else:
         simulation.reset(seed)
     try:
         episode = _Episode(
-            engine, simulation, schedule, memory, latency_chunks,
-            time_limit, max_chunks)
+            engine, simulation, schedule, memory, latency_chunks, time_limit, max_chunks)
         wall = time.monotonic()
         engine.set_instruction(instruction or instruction_of(task))
         engine.reset()
