@@ -58,11 +58,11 @@ class Timer:
 
 
 def measure_setting(
-    setting: Setting, device: torch.device, dtype: torch.dtype, rates: Rates, repeats: int,
-    seed: int, peer_modules: Optional[tuple], say: Callable[[str], None],
+    setting: Setting, device: torch.device, dtype: torch.dtype, repeats: int, seed: int,
+    peer_modules: Optional[tuple], say: Callable[[str], None],
 ) -> List[dict]:
     """
-    Return a row of results with the memory empty, and one with it full.
+    Return a row of results with the memory empty and one with it full, without their floor.
 
     :param repeats: how often each thing is timed, after one time that does not count.
     :param peer_modules: what `load_server_module` returned.
@@ -95,10 +95,14 @@ def measure_setting(
     finally:
         if peer is not None:
             peer.close()
-    for row in rows:
-        floor = 1e3 * chunk_seconds(setting, row['memory_tokens'], dtype.itemsize, rates)
-        row['floor_ms'], row['roofline_share'] = floor, floor / row['chunk_ms']
     return rows
+
+
+def add_floor(rows: List[dict], setting: Setting, item_bytes: int, rates: Rates) -> None:
+    """Add to a setting's rows what its chunks cost at least, and the share that this is."""
+    for row in rows:
+        floor = 1e3 * chunk_seconds(setting, row['memory_tokens'], item_bytes, rates)
+        row['floor_ms'], row['roofline_share'] = floor, floor / row['chunk_ms']
 
 
 def _encode_ms(encode: Callable[[], None], device: torch.device, repeats: int) -> float:

@@ -18,7 +18,7 @@ from lingbot_va_ros.model.config import TransformerConfig
 TEXT_TOKENS = 512
 COPY_BYTES = {'cpu': 2 ** 28, 'cuda': 2 ** 31}  # beyond every cache
 MATRIX_SIZE = {'cpu': 1024, 'cuda': 8192}
-REPEATS = 5
+REPEATS = 9
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class Rates:
 
     operations: float
     bytes: float
+
+    def best(self, other: 'Rates') -> 'Rates':
+        """Return the higher of both rates each."""
+        return Rates(max(self.operations, other.operations), max(self.bytes, other.bytes))
 
 
 @dataclass(frozen=True)

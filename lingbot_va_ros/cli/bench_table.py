@@ -7,7 +7,7 @@ from typing import Any, List, Optional
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 120  # where there is no terminal
+WIDTH = 140  # where there is no terminal
 # What of two runs is compared, per row of the engine.
 COMPARED = ('video_forward_ms', 'action_forward_ms', 'chunk_ms', 'encode_ms', 'peer_chunk_ms')
 KEY = ('setting', 'device', 'dtype', 'memory_tokens', 'video_steps', 'action_steps')
@@ -72,14 +72,15 @@ def _engine(rows: List[dict]) -> Table:
     table = Table(title='engine, milliseconds (medians)')
     for name in ('setting', 'memory', 'video', 'action', 'chunk', 'floor', 'peer chunk', 'ratio',
                  '… of cpu time', 'images', 'peak GB'):
-        table.add_column(name, justify='left' if name == 'setting' else 'right')
+        table.add_column(
+            name, justify='left' if name == 'setting' else 'right', no_wrap=name == 'setting')
     for row in rows:
         share = row['roofline_share']
         table.add_row(
             f'{row["setting"]} {row["video_steps"]}/{row["action_steps"]} {row["dtype"]}',
             str(row['memory_tokens']), _number(row['video_forward_ms']),
             _number(row['action_forward_ms']), _number(row['chunk_ms']),
-            '' if share is None else f'{row["floor_ms"]:.1f} = {100 * share:.0f} %',
+            f'{row["floor_ms"]:.1f} ({100 * share:.0f} %)',
             _number(row['peer_chunk_ms']),
             _ratio(row['peer_chunk_ms'], row['chunk_ms']),
             _ratio(row['peer_chunk_processor_ms'], row['chunk_processor_ms']),
