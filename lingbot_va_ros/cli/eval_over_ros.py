@@ -28,6 +28,7 @@ from lingbot_va_ros.training.task_rules import chunk_limit_of, instruction_of, m
 HAND_OVER_SECONDS = 15.0
 AT_HOME = 0.02  # rad or m
 CHUNK_SECONDS = 30.0  # that a prediction may take on top of the latency that is asked for
+READ_SECONDS = 600.0  # for a full-size text encoder from a slow disk
 END_SECONDS = 30.0  # for a goal to end that has been cancelled, or whose time is over
 MAX_TRIES = 6  # of an episode that the mux broke off because something came too late
 LATE = ('silent for', 'too old')  # what the mux says then
@@ -106,6 +107,41 @@ class _Row:
             START_SECONDS, 'sim_robot, command_mux and policy_node')
         self._progress.show(phase='configuring')
         bring_up(self._operator, policy)
+        self._operator.wait_until(
+            self._tasks.server_is_ready, START_SECONDS, f'the action {POLICY}/run_task')
+        self._let_it_read()
+
+    def _let_it_read(self) -> None:
+        """
+        Ask for the task once while the arm is held, and cancel it.
+
+        Encoding new words may load a text encoder, which keeps the policy from publishing in time.
+        """
+        words = instruction_of(self._condition.task)
+        goal = self._ask(0.0, 0)
+        result = goal.get_result_async()
+        self._operator.wait_until(
+            lambda: result.done() or self._listener.status.instruction == words,
+            READ_SECONDS, f'{POLICY} to take the instruction')
+        self._end(goal, result)
+
+    def _ask(self, time_limit: float, chunks: int):
+        """Send a goal and return its handle."""
+        asked = self._tasks.send_goal_async(RunTask.Goal(
+            instruction=instruction_of(self._condition.task), timeout_seconds=time_limit,
+            max_chunks=chunks))
+        self._operator.wait_until(asked.done, START_SECONDS, f'an answer of {POLICY}/run_task')
+        goal = asked.result()
+        if not goal.accepted:
+            raise DemoFailed(
+                f'{POLICY}/run_task rejects the goal: {self._listener.status.reason}')
+        return goal
+
+    def _end(self, goal, result) -> None:
+        """Cancel a goal that has not ended by itself, and wait for its result."""
+        if not result.done():
+            goal.cancel_goal_async()
+            self._operator.wait_until(result.done, END_SECONDS, f'the end of {POLICY}/run_task')
 
     def put_away(self) -> None:
         """Hold the arm and put the policy away."""
@@ -153,17 +189,9 @@ class _Row:
         chunks = max_chunks or chunk_limit_of(condition.task, self._chunk_seconds)
         patience = time_limit or chunks * (
             CHUNK_SECONDS + self._chunk_seconds * (1 + condition.latency_chunks))
-        operator.wait_until(
-            self._tasks.server_is_ready, START_SECONDS, f'the action {POLICY}/run_task')
         listener.forget()
         starved = listener.status.starved_ticks
-        asked = self._tasks.send_goal_async(RunTask.Goal(
-            instruction=instruction_of(condition.task), timeout_seconds=time_limit,
-            max_chunks=chunks))
-        operator.wait_until(asked.done, START_SECONDS, f'an answer of {POLICY}/run_task')
-        goal = asked.result()
-        if not goal.accepted:
-            raise DemoFailed(f'{POLICY}/run_task rejects the goal: {listener.status.reason}')
+        goal = self._ask(time_limit, chunks)
         began = time.monotonic()
         result = goal.get_result_async()
         reset_at = midway_of(condition.task) if condition.memory == 'reset_midway' else None
@@ -182,9 +210,7 @@ class _Row:
         done = self._task_done()
         held = '' if not self._taken_away() else ' '.join((
             f'{MUX} went to {ArmMode(listener.mode.mode).name}: {listener.mode.reason}').split())
-        if not result.done():
-            goal.cancel_goal_async()
-            operator.wait_until(result.done, END_SECONDS, f'the end of {POLICY}/run_task')
+        self._end(goal, result)
         if listener.status.mode == PolicyStatus.FAULT:
             raise DemoFailed(f'policy_node failed: {listener.status.reason}')
         if held and not done and any(words in held for words in LATE) and (
