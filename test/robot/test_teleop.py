@@ -39,6 +39,7 @@ class Stage:
         self.leader_every = 2
         self.jog = None
         self.button = None
+        self.lie = None  # what joint states say instead of the truth
         self.executed, self.commands = [], []
 
     @property
@@ -68,7 +69,9 @@ class Stage:
     def run(self, ticks):
         for _ in range(ticks):
             number = self.now // PERIOD
-            self.mux.joint_state(JOINTS, self.measured, self.speed, self.now, self.now_s)
+            self.mux.joint_state(
+                JOINTS, self.measured if self.lie is None else [self.lie] * 3, self.speed,
+                self.now, self.now_s)
             if self.policy and number % 2 == 0:
                 self.mux.plan_message(self.plan(self.policy, 10), self.now, self.now_s)
             if self.leader and number % self.leader_every == 0:
@@ -440,7 +443,8 @@ def test_limits_and_truth_of_the_mode_hold_whatever_the_sources_do(data):
     stage.run(3)
     for _ in range(data.draw(st.integers(1, 10))):
         action = data.draw(st.sampled_from([
-            'teleop', 'policy', 'hold', 'stop', 'leader', 'wild', 'silence', 'button', 'late']))
+            'teleop', 'policy', 'hold', 'stop', 'leader', 'wild', 'silence', 'button', 'late',
+            'lie']))
         before = stage.mode
         if action in ('teleop', 'policy', 'hold'):
             here = stage.executed[-1][1] if stage.executed else START
@@ -466,6 +470,13 @@ def test_limits_and_truth_of_the_mode_hold_whatever_the_sources_do(data):
             stage.leader = None if data.draw(st.booleans()) else (lambda t: START)
         elif action == 'button':
             stage.button = data.draw(st.sampled_from([0, 1, None]))
+        elif action == 'lie':
+            stage.lie = data.draw(st.sampled_from([np.nan, np.inf, 1e9, -1e300, 57.3]))
+            stage.run(data.draw(st.integers(1, 30)))
+            stage.choose(data.draw(st.sampled_from([Mode.HOLD, Mode.TELEOP])))
+            stage.mux.go_home(stage.now_s)
+            stage.run(data.draw(st.integers(1, 5)))
+            stage.lie = None
         else:
             stage.now += PERIOD * data.draw(st.integers(1, 8))
         stage.run(data.draw(st.integers(0, 40)))
