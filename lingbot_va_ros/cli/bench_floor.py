@@ -16,9 +16,9 @@ from lingbot_va_ros.cli.bench_settings import Setting
 from lingbot_va_ros.model.config import TransformerConfig
 
 TEXT_TOKENS = 512
-COPY_BYTES = {'cpu': 2 ** 28, 'cuda': 2 ** 31}  # beyond every cache
+COPY_BYTES = {'cpu': 2 ** 27, 'cuda': 2 ** 31}  # beyond every cache
 MATRIX_SIZE = {'cpu': 1024, 'cuda': 8192}
-REPEATS = 9
+REPEATS = 5
 
 
 @dataclass(frozen=True)
