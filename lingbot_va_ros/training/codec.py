@@ -121,7 +121,11 @@ class EncoderTraining(nn.Module):
 
 
 class DecoderTraining(nn.Module):
-    """The decoder, behind an encoder that stays as it is."""
+    """
+    The decoder, behind an encoder that stays as it is.
+
+    It decodes all views beside each other, as imagined video is decoded.
+    """
 
     def __init__(self, settings: CodecSettings, vae: AutoencoderKLWan):
         super().__init__()
@@ -136,15 +140,20 @@ class DecoderTraining(nn.Module):
         generator: torch.Generator,
     ) -> Dict[str, Tensor]:
         """Return the loss, `total`; arguments as those of `EncoderTraining`."""
-        flat = images.flatten(0, 1)
         with torch.no_grad():
-            latents = self.vae.encode(flat).latent_dist.mode()
+            latents = self.vae.encode(images.flatten(0, 1)).latent_dist.mode()
+            latents = beside(latents.unflatten(0, images.shape[:2]))
             # What is decoded will have been imagined, and is a little off.
             latents = latents + IMAGINED_NOISE * latents.std() * torch.randn(
                 latents.shape, generator=generator, device=latents.device)
         video = self.vae.decode(latents, return_dict=False)[0]
-        loss = picture_loss(video, flat, marked.flatten(0, 1), self.settings.marked_weight)
+        loss = picture_loss(video, beside(images), beside(marked), self.settings.marked_weight)
         return {'total': loss, 'picture': loss}
+
+
+def beside(views: Tensor) -> Tensor:
+    """Return [B, ..., H, V * W] of views [B, V, ..., H, W]."""
+    return torch.cat(views.unbind(1), -1)
 
 
 def picture_loss(video: Tensor, images: Tensor, marked: Tensor, marked_weight: float) -> Tensor:
@@ -289,12 +298,13 @@ def picture_quality(
     """
     Return the peak signal-to-noise ratio (dB) of reconstructions, of all and of marked pixels.
 
-    :param images: [B, 3, T, H, W] in [-1, 1]; `marked` [B, T, H, W] bool.
+    :param images: [B, V, 3, T, H, W] in [-1, 1] of V views; `marked` [B, V, T, H, W] bool.
     """
     with torch.inference_mode():
-        video = vae.decode(vae.encode(images).latent_dist.mode(), return_dict=False)[0]
-    error = (video.clamp(-1, 1) - images) ** 2 / 4  # of values from 0 to 1
-    inside = marked[:, None].expand_as(error)
+        latents = vae.encode(images.flatten(0, 1)).latent_dist.mode()
+        video = vae.decode(beside(latents.unflatten(0, images.shape[:2])), return_dict=False)[0]
+    error = (video.clamp(-1, 1) - beside(images)) ** 2 / 4  # of values from 0 to 1
+    inside = beside(marked)[:, None].expand_as(error)
 
     def ratio(values: Tensor) -> float:
         return float(-10 * torch.log10(values.mean().clamp_min(1e-10)))

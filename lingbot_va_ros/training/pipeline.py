@@ -382,12 +382,11 @@ class TrainingRun:
             recordings = [load_recording(path) for path in paths]
             shortest = min(len(each.commands) for each in recordings) // IMAGES_PER_FRAME
             clip = slice(0, 1 + IMAGES_PER_FRAME * min(QUALITY_FRAMES, shortest))
-            images = np.stack([each.images[name][clip] for each in recordings
-                               for name in self.cameras])
-            marked = np.stack([each.marked[name][clip] for each in recordings
-                               for name in self.cameras])
+            images, marked = (
+                np.stack([[getattr(each, kind)[name][clip] for name in self.cameras]
+                          for each in recordings]) for kind in ('images', 'marked'))
             found[task] = dict(picture_quality(
-                vae, torch.from_numpy(images).permute(0, 4, 1, 2, 3).float() / 127.5 - 1,
+                vae, torch.from_numpy(images).permute(0, 1, 5, 2, 3, 4).float() / 127.5 - 1,
                 torch.from_numpy(marked)))
         return found
 
