@@ -28,6 +28,7 @@ from lingbot_va_ros.training.task_rules import chunk_limit_of, instruction_of, m
 HAND_OVER_SECONDS = 15.0
 AT_HOME = 0.02  # rad or m
 CHUNK_SECONDS = 30.0  # that a prediction may take on top of the latency that is asked for
+MODE_SECONDS = 3.0  # between a goal that ends because the arm is gone, and the word of the mux
 READ_SECONDS = 600.0  # for a full-size text encoder from a slow disk
 END_SECONDS = 30.0  # for a goal to end that has been cancelled, or whose time is over
 MAX_TRIES = 6  # of an episode that the mux broke off because something came too late
@@ -207,6 +208,11 @@ class _Row:
             if not answer.success:
                 raise DemoFailed(f'{POLICY}/reset_memory fails: {answer.message}')
         seconds = time.monotonic() - began
+        if result.done() and result.result().result.outcome == RunTask.Result.STOPPED:
+            heard_by = time.monotonic() + MODE_SECONDS  # who has the arm may be told later
+            operator.wait_until(
+                lambda: self._taken_away() or time.monotonic() > heard_by, 2 * MODE_SECONDS,
+                f'the mode of {MUX}')
         done = self._task_done()
         held = '' if not self._taken_away() else ' '.join((
             f'{MUX} went to {ArmMode(listener.mode.mode).name}: {listener.mode.reason}').split())
