@@ -73,7 +73,7 @@ def choose_attention(
     if obstacle and name == 'flash':
         raise ValueError(f'attention is flash, but {obstacle}; expected auto or sdpa')
     if obstacle and device.type == 'cpu' and dtype == torch.float32 and has_onednn():
-        return by_products, 'attention: products of oneDNN (float32 on a CPU)'
+        return by_products, f'attention: products of oneDNN ({obstacle})'
     if obstacle:
         return sdpa, f'attention: sdpa ({obstacle})'
     return _flash(), 'attention: flash-attn'
