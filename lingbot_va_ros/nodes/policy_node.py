@@ -62,6 +62,9 @@ START_TOLERANCE = 0.05
 # A stamp may be ahead of a simulated clock that advances in steps. Further ahead it is of another
 # clock, or of the time before a simulation was reset: kept, it would hide all that come after it.
 MAX_AHEAD = 1.0  # seconds
+# How long a thread may keep the interpreter while the control thread waits for it; Python's own
+# 5 ms would be seen in the stream. Measured in docs/timing.md.
+SWITCH_SECONDS = 0.001
 CONTROL_PRIORITY = 40  # below the mux's, which must never wait for this process
 # Seconds from a plan's publication to the command that follows it: transport, a tick of the mux.
 REACTION = 0.015
@@ -752,7 +755,12 @@ def _changed(progress: Progress, mode: Mode, reason: str) -> Progress:
 
 def main(args=None) -> None:
     """Run the node until SIGINT or SIGTERM."""
-    sys.exit(run_node(PolicyNode, args))
+    sys.setswitchinterval(SWITCH_SECONDS)
+    code = run_node(PolicyNode, args)
+    # All is said and closed. To take torch's modules apart would hold the end up for seconds more.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == '__main__':
