@@ -434,7 +434,7 @@ finite = st.floats(-2.5, 2.5)
 anything = st.one_of(finite, st.floats(allow_nan=True, allow_infinity=True))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_limits_and_truth_of_the_mode_hold_whatever_the_sources_do(data):
     """Any leader, any switches, any stops: limits hold, and only set_mode selects POLICY."""

@@ -81,7 +81,7 @@ def drive(stream, goals, start):
     return seen
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(st.tuples(joints, st.integers(1, 40)), min_size=1, max_size=6))
 def test_no_command_and_no_braking_tail_leaves_the_box(goals):
     middle, half = (SIM.limits.upper + SIM.limits.lower) / 2, (
