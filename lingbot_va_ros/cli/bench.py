@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='auto is bfloat16 on cuda and float32 on cpu (default: %(default)s)')
     parser.add_argument(
         '--threads', type=number(int, 1, 1024), metavar='N',
-        help='threads of a model on the CPU, for both sides (default: PyTorch\'s)')
+        help='threads of a model on the CPU, for both sides (default: as in policy_node all cores '
+             'but one)')
     parser.add_argument(
         '--video-steps', type=number(int, 1), metavar='N', help='instead of the setting\'s')
     parser.add_argument(
@@ -128,7 +129,7 @@ def _measure_engine(arguments: argparse.Namespace, machine: dict) -> List[dict]:
     from lingbot_va_ros.cli.bench_engine import add_floor, measure_setting
     from lingbot_va_ros.cli.bench_floor import measure_rates
     from lingbot_va_ros.cli.bench_session import check_memory
-    from lingbot_va_ros.policy.device import choose_device, choose_dtype
+    from lingbot_va_ros.policy.device import choose_device, choose_dtype, leave_a_core
 
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
@@ -138,6 +139,7 @@ def _measure_engine(arguments: argparse.Namespace, machine: dict) -> List[dict]:
     modules, stood_in = (None, []) if code is None else load_server_module(code)
     before = torch.get_num_threads()
     try:
+        leave_a_core()
         if arguments.threads is not None:
             torch.set_num_threads(arguments.threads)
         _say('measuring copies and matrix products')
