@@ -252,7 +252,7 @@ def test_quantiles_beyond_the_limits_of_a_joint_are_a_warning(tmp_path, run):
     (tmp_path / 'policy.yaml').write_text(yaml.safe_dump(policy))
     code, found = run('--policy', tmp_path / 'policy.yaml', '--embodiment', 'sim_left')
     assert code == 0
-    assert any('the quantiles of left_joint_2 reach from -0.08 to 9' in each['message']
+    assert any('the quantiles of left_joint_2 reach from -0.03 to 9' in each['message']
                for each in found['findings'])
 
 
