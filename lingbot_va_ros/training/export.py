@@ -25,6 +25,7 @@ class Facts:
     :param command: what trained it, as it can be typed again.
     :param rows: a title and what there is to say to it.
     :param settings: all of them, as YAML.
+    :param notes: what a person wrote about the run.
     :param success: per task, schedule or memory, a line of closed-loop figures.
     """
 
@@ -33,6 +34,7 @@ class Facts:
     rows: Mapping[str, str]
     settings: str
     success: Sequence[str] = field(default_factory=tuple)
+    notes: str = ''
 
 
 def export_checkpoint(
@@ -81,6 +83,8 @@ def model_card(facts: Facts) -> str:
     lines += [f'| {title} | {text} |' for title, text in facts.rows.items()]
     lines += ['', '```', facts.command, '```', '']
     lines += ['## Closed loop', *(facts.success or ['Not measured.']), '']
+    if facts.notes:
+        lines += ['## Notes', facts.notes.strip(), '']
     lines += ['## Settings', '```yaml', facts.settings.rstrip(), '```', '']
     return '\n'.join(lines)
 

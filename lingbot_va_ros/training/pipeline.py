@@ -11,6 +11,7 @@ All of a training run in one folder, stage after stage; each goes on where it wa
     network.pt                        the transformer, its mean weights and its optimiser
     check/                            the newest checkpoint that was tried in closed loop
     log.jsonl loss.png imagined/
+    notes.md                          what you write there goes into the model card
 """
 
 import json
@@ -436,6 +437,7 @@ class TrainingRun:
             rows['Reconstruction, held-out episodes'] = '; '.join(
                 f'{task}: {found["all"]:.1f} dB, marked pixels {found["marked"]:.1f} dB'
                 for task, found in newest['pictures']['decibel'].items())
+        notes = self.own / 'notes.md'
         checks = [line for line in log if line['stage'] == 'check' and line['step'] == step]
         return Facts(
             settings.name + ('' if self.history == FULL else f' ({LAST_CHUNK})'),
@@ -443,7 +445,8 @@ class TrainingRun:
                 f'- {line["task"]}, in process, schedule sync: {line["successes"]} of '
                 f'{line["episodes"]} (seeds from {FIRST_CHECK_SEED} on; counts: '
                 + '; '.join(f'{count} x {what}' for what, count in line['counts'].items()) + ')'
-                for line in checks))
+                for line in checks),
+            notes.read_text() if notes.is_file() else '')
 
 
 def with_steps(settings: TrainingSettings, steps: Optional[int]) -> TrainingSettings:
