@@ -42,22 +42,23 @@ class Checkpoint:
 
 def choose_checkpoint(
     chosen: Optional[Path], cache: Path, environment: Mapping[str, str],
-    say: Callable[[str], None],
+    say: Callable[[str], None], shipped: bool = True,
 ) -> Checkpoint:
     """
     Return the checkpoint to drive.
 
     :param chosen: what the user asked for; None takes the shipped one, and where that is not
         there an untrained one, which is made once in the folder `cache`.
+    :param shipped: whether the shipped one will do, which knows its own tasks alone.
     :raises DemoFailed: in one line what is missing or wrong.
     """
-    shipped = share_folder().joinpath(*SHIPPED)
+    ready = share_folder().joinpath(*SHIPPED)
     if chosen is not None:
         folder = chosen.expanduser()
         if not folder.is_dir():
             raise DemoFailed(f'checkpoint {folder} is not a folder')
-    elif shipped.is_dir():
-        folder = shipped
+    elif shipped and ready.is_dir():
+        folder = ready
     else:
         folder = _untrained(cache, environment, say)
     folder = folder.resolve()

@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='action chunks to execute (default: %(default)s)')
     parser.add_argument(
         '--checkpoint', type=Path, metavar='FOLDER',
-        help='checkpoint folder in the public layout with a policy.yaml (default: the shipped '
-             'one, else an untrained one)')
+        help='checkpoint folder in the public layout with a policy.yaml (default: an untrained '
+             'one, which is made once)')
     parser.add_argument(
         '--instruction', default=INSTRUCTION, metavar='TEXT',
         help='the task in words (default: "%(default)s")')
@@ -77,7 +77,7 @@ def _run(arguments: argparse.Namespace) -> int:
     shared_domain = bool(os.environ.get('ROS_DOMAIN_ID'))
     environment = ros_environment(logs)
     checkpoint = choose_checkpoint(
-        arguments.checkpoint, output / 'untrained', environment, print)
+        arguments.checkpoint, output / 'untrained', environment, print, shipped=False)
     os.environ.update(environment)  # this process takes part
     title = 'lingbot_va demo' + ('' if checkpoint.trained else ' · UNTRAINED network')
     with Progress(title) as progress:
