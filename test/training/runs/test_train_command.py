@@ -25,7 +25,6 @@ def command(*words):
 @pytest.mark.parametrize('words, line', [
     (['--stages', 'data,sleep'], '--stages: sleep unknown; expected some of data, encoder'),
     (['--minutes', '0'], '--minutes: 0; expected more than 0'),
-    (['--half'], '--half: not on device cpu; expected --device cuda'),
     (['--device', 'tpu'], "device 'tpu'; expected cpu, cuda or cuda:<number>"),
     (['--config', 'huge'], "settings 'huge': expected a path or one of the shipped"),
     (['--stages', 'network'], 'policy.yaml is not there: run the stage latents first'),
@@ -83,8 +82,8 @@ def test_sigterm_saves_and_the_same_command_goes_on(
     reached = max(line['step'] for line in lines if line['stage'] == 'network')
     assert subprocess.run(
         [*words, '--steps', str(reached + 20), '--export', str(tmp_path / 'made')]).returncode == 0
-    newest = json.loads(log.read_text().splitlines()[-1])
-    assert newest['step'] == reached + 20
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert max(line['step'] for line in lines if line['stage'] == 'network') == reached + 20
     assert (tmp_path / 'made' / 'policy.yaml').is_file()
 
 
@@ -103,4 +102,4 @@ def test_two_processes_train_one_network_that_one_goes_on_with(
     assert make_run(folder, noted, steps=10).network()
     lines = [json.loads(line) for line in (folder / 'log.jsonl').read_text().splitlines()]
     assert [line['step'] for line in lines if line['stage'] == 'network'] == [4, 10]
-    assert len(noted) == 1
+    assert [line['stage'] for line in noted].count('network') == 1

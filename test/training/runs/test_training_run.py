@@ -172,6 +172,7 @@ def test_checks_while_training_leave_success_pictures_and_a_plot(fresh, make_run
 def test_the_baseline_of_the_last_chunk_has_a_network_of_its_own(fresh, make_run):
     noted = []
     assert make_run(fresh, noted, steps=30, history='last_chunk').network()
+    noted = [line for line in noted if line['stage'] == 'network']
     assert noted[-1]['total'] < noted[0]['total']
     assert (fresh / 'last_chunk' / 'network.pt').is_file()
     assert not (fresh / 'network.pt').is_file()
