@@ -1,11 +1,13 @@
 """Attention without a mask, by PyTorch, flash-attn or oneDNN: which one, and why."""
 
 import importlib.util
+from contextlib import nullcontext
 from typing import Callable, Tuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lingbot_va_ros.model.products import has_onednn, product
 
@@ -13,6 +15,8 @@ CHOICES = ('auto', 'flash', 'sdpa')
 # [B, Lq, H, D] over keys and values [B, Lk, H, D] gives [B, Lq, H * D].
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
+# Of PyTorch, best first; the flash kernel takes half precision only.
+CUDA_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 FLASH_DTYPES = (torch.float16, torch.bfloat16)
 FLASH_CAPABILITY = (8, 0)  # Ampere; flash-attn 2 runs on nothing older
 FLASH_HEAD_DIM = 256
@@ -22,9 +26,15 @@ SCORES = 2 ** 20  # numbers for a thread at a time: 4 MiB, which a cache holds
 
 
 def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attend by PyTorch's scaled_dot_product_attention, which picks a kernel by itself."""
-    out = functional.scaled_dot_product_attention(
-        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    """
+    Attend by PyTorch's scaled_dot_product_attention, which picks a kernel by itself.
+
+    On CUDA its flash kernel comes first: like flash-attn's own it splits the keys among
+    multiprocessors that few queries would leave idle, which cuDNN's is not known to do.
+    """
+    with sdpa_kernel(CUDA_KERNELS, set_priority=True) if query.is_cuda else nullcontext():
+        out = functional.scaled_dot_product_attention(
+            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
     return out.transpose(1, 2).flatten(2)
 
 

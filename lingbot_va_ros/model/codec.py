@@ -163,9 +163,8 @@ class CodecStream:
             for group, cache in zip(self.groups, self.caches):
                 batch = torch.stack([
                     torch.stack([
-                        _to_pixels(
-                            image[:, ::-1] if self.mirror else image, group.height, group.width,
-                            self.codec.device)
+                        _to_pixels(image, group.height, group.width, self.codec.device,
+                                   self.mirror)
                         for image in images[name][first:first + per_frame]], 1)
                     for name in group.cameras])
                 latents.append(self.codec.normalise(self.codec.encode(batch, cache)))
@@ -174,13 +173,29 @@ class CodecStream:
         return torch.cat(frames, 2)
 
 
-def _to_pixels(image: np.ndarray, height: int, width: int, device: torch.device) -> Tensor:
+def _to_pixels(
+    image: np.ndarray, height: int, width: int, device: torch.device, mirror: bool,
+) -> Tensor:
     """Resize an RGB uint8 image to [3, height, width] in [-1, 1] (bilinear, no antialiasing)."""
-    pixels = torch.from_numpy(image.copy()).to(device).permute(2, 0, 1)[None].float()
+    pixels = _upload(image, device).permute(2, 0, 1)[None].float()
+    if mirror:
+        pixels = pixels.flip(-1)
     if pixels.shape[-2:] != (height, width):
         pixels = functional.interpolate(
             pixels, size=(height, width), mode='bilinear', align_corners=False)
     return pixels[0] / 255 * 2 - 1
+
+
+def _upload(image: np.ndarray, device: torch.device) -> Tensor:
+    """
+    Copy an image to a device as it is, uint8, three times less than as resized floats would be.
+
+    For a GPU through pinned memory, from which it is fetched while the host goes on; PyTorch
+    keeps that memory until the copy has been made, and then for the next image.
+    """
+    staged = torch.empty(image.shape, dtype=torch.uint8, pin_memory=device.type == 'cuda')
+    np.copyto(staged.numpy(), image)
+    return staged.to(device, non_blocking=True)
 
 
 def empty_vae(folder: Path) -> AutoencoderKLWan:

@@ -30,6 +30,12 @@ class TextStates:
     keys: List[Tensor]
     values: List[Tensor]
 
+    def copy_(self, other: 'TextStates') -> None:
+        """Take another instruction's numbers; the tensors stay where they are on the device."""
+        for ours, theirs in ((self.keys, other.keys), (self.values, other.values)):
+            for mine, its in zip(ours, theirs):
+                mine.copy_(its)
+
 
 class Block(nn.Module):
     """
@@ -316,34 +322,57 @@ class Network(nn.Module, ABC):
         :param place: where keys and values go and what is attended to; without one the tokens see
             only each other. Its rows are the guidance halves that the batch stands for.
         """
-        tokens = cut_patches(latents, self.config.patch)
-        out = self._run(self.video_stream, tokens, steps, rotary, text, place)
-        return join_patches(out, latents.shape, self.config.patch)
+        return self.velocity(
+            'video', latents, self.times_at('video', steps), rotary, text, place)
 
     def action_velocity(
         self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
         place: Optional[Place] = None,
     ) -> Tensor:
         """Return the velocity of noisy actions [B, C, F, N, 1]; one token each; as above."""
+        return self.velocity(
+            'action', actions, self.times_at('action', steps), rotary, text, place)
+
+    def velocity(
+        self, kind: str, content: Tensor, times: tuple, rotary: Tensor, text: TextStates,
+        place: Optional[Place] = None,
+    ) -> Tensor:
+        """
+        Return the velocity of noisy latents (`video`) or actions (`action`), as above.
+
+        Does nothing on the host but start kernels, so that a CUDA graph can hold it.
+
+        :param times: what `times_at` returned.
+        """
+        if kind == 'action':
+            out = self._run(
+                self.action_stream, action_tokens(content), times, rotary, text, place)
+            return out.permute(0, 3, 1, 2).unsqueeze(-1)
+        patch = self.config.patch
         out = self._run(
-            self.action_stream, action_tokens(actions), steps, rotary, text, place)
-        return out.permute(0, 3, 1, 2).unsqueeze(-1)
+            self.video_stream, cut_patches(content, patch), times, rotary, text, place)
+        return join_patches(out, content.shape, patch)
+
+    def times_at(self, kind: str, steps: Sequence[float]) -> tuple:
+        """Return embedding [F, dim] and block vectors [F, 6, dim], float32, of time steps [F]."""
+        stream = self.video_stream if kind == 'video' else self.action_stream
+        return stream.modality.time.at(steps)
 
     def write_video(
         self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
         place: Place,
     ) -> None:
         """Write latents into the memory without computing an output."""
-        self._run(self.video_stream, cut_patches(latents, self.config.patch), steps, rotary,
-                  text, place, output=False)
+        self._run(self.video_stream, cut_patches(latents, self.config.patch),
+                  self.times_at('video', steps), rotary, text, place, output=False)
 
     def write_actions(
         self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
         place: Place,
     ) -> None:
         """Write actions into the memory without computing an output."""
-        self._run(self.action_stream, action_tokens(actions), steps, rotary, text, place,
-                  output=False)
+        self._run(self.action_stream, action_tokens(actions), self.times_at('action', steps),
+                  rotary, text, place, output=False)
 
     def forward(
         self, video: StreamTokens, action: StreamTokens, embeddings: Tensor,
@@ -381,11 +410,11 @@ class Network(nn.Module, ABC):
                 streams[1].leave(y, y_embedding, self.config.eps), before)
 
     def _run(
-        self, stream: Stream, tokens: Tensor, steps: Sequence[float], rotary: Tensor,
+        self, stream: Stream, tokens: Tensor, times: tuple, rotary: Tensor,
         text: TextStates, place: Optional[Place], output: bool = True,
     ) -> Optional[Tensor]:
         x = stream.modality.embed(tokens.to(self.dtype))  # [B, F, T, dim]
-        embedding, vectors = stream.modality.time.at(steps)
+        embedding, vectors = times
         rows = slice(None) if place is None else place.rows
         last = len(stream.blocks) - 1
         for index, block in enumerate(stream.blocks):

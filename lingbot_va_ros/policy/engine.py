@@ -12,6 +12,7 @@ from lingbot_va_ros.model.attention import choose_attention
 from lingbot_va_ros.model.codec import CodecStream, VideoCodec, empty_vae, load_codec
 from lingbot_va_ros.model.config import IMAGES_PER_FRAME
 from lingbot_va_ros.model.errors import CheckpointError
+from lingbot_va_ros.model.graphs import step_graphs
 from lingbot_va_ros.model.lerobot import find_parts
 from lingbot_va_ros.model.parts import part_mismatches
 from lingbot_va_ros.model.prompts import Prompts
@@ -73,7 +74,8 @@ class Engine:
             policy.layout, len(policy.cameras), policy.height, policy.width)
         self.shape = ChunkShape(policy.frames_per_chunk, policy.actions_per_frame, rows, columns)
         self.session = Session(
-            network, self.shape, video, action, policy.used_channels, memory_chunks)
+            network, self.shape, video, action, policy.used_channels, memory_chunks,
+            step_graphs(network))
         self.stream = CodecStream(
             codec, policy.layout, policy.cameras, policy.height, policy.width,
             policy.mirror_images)

@@ -2,11 +2,12 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import Callable, List, Optional, Sequence
+from typing import Callable, List, Optional, Sequence, Union
 
 import torch
 from torch import Tensor
 
+from lingbot_va_ros.model.graphs import StepGraphs
 from lingbot_va_ros.model.memory import KVMemory, MemoryState, Place
 from lingbot_va_ros.model.positions import action_positions, rotary_table, video_positions
 from lingbot_va_ros.model.schedule import euler_step, nearest_index, noise_levels, timesteps
@@ -122,13 +123,15 @@ class Session:
     continuation comes.
 
     :param text_rows: what `set_text` must bring: 2 where either guidance is above 1.
+    :param graphs: what runs the denoising steps in the network's place; None lets it run them.
     """
 
     def __init__(
         self, network: Network, shape: ChunkShape, video: Sampling, action: Sampling,
-        used_channels: Sequence[int], memory_chunks: int,
+        used_channels: Sequence[int], memory_chunks: int, graphs: Optional[StepGraphs] = None,
     ):
         self.network = network
+        self._graphs = graphs
         self.shape = shape
         self.video = video
         self.action = action
@@ -153,6 +156,11 @@ class Session:
         self._tables: OrderedDict = OrderedDict()  # rotary tables by kind, first frame and frames
 
     @property
+    def steps(self) -> Union[Network, StepGraphs]:
+        """What runs denoising steps."""
+        return self._graphs or self.network
+
+    @property
     def confirmed_tokens(self) -> int:
         """Number of confirmed tokens, those included that a prediction has displaced for now."""
         start, end, _ = self._confirmed()
@@ -169,7 +177,11 @@ class Session:
         if embeddings.shape[0] != self.text_rows:
             raise ValueError(
                 f'{embeddings.shape[0]} prompt embeddings; expected {self.text_rows}')
-        self.text = self.network.text_states(embeddings)
+        text = self.network.text_states(embeddings)
+        if self.text is None or self.text.keys[0].shape != text.keys[0].shape:
+            self.text = text
+        else:
+            self.text.copy_(text)  # graphs of steps know it by its address
         self._embeddings = embeddings
 
     def reset(self) -> None:
@@ -395,7 +407,7 @@ class Session:
             latents = torch.cat((seen, latents[:, :, count:]), 2)
             between_steps()
             place = self.memory.reserve(self.video_tokens, slice(0, rows))
-            velocity = self.network.video_velocity(
+            velocity = self.steps.video_velocity(
                 self._rows(latents, rows), count * [CLEAN] + unseen * [time], rotary, self.text,
                 place)
             latents = euler_step(
@@ -442,7 +454,7 @@ class Session:
                 break
             width = max(rows, readers) if last else rows
             place = self.memory.reserve(self.video_tokens, slice(0, width))
-            velocity = self.network.video_velocity(
+            velocity = self.steps.video_velocity(
                 self._rows(latents, width), steps, rotary, self.text, place)
             latents = euler_step(
                 latents, _guided(velocity, sampling.guidance), nearest_index(time, levels), levels)
@@ -478,7 +490,7 @@ class Session:
                 break
             between_steps()
             place = self.memory.reserve(self.shape.action_tokens, slice(0, rows))
-            velocity = self.network.action_velocity(
+            velocity = self.steps.action_velocity(
                 self._rows(actions, rows), steps, rotary, self.text, place)
             actions = euler_step(actions, _guided(velocity, sampling.guidance), index, levels)
         place = self.memory.reserve(self.shape.action_tokens)
