@@ -16,7 +16,7 @@ import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -116,7 +116,8 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._observations: Optional[Observations] = None
         self._executed: Optional[ExecutedLog] = None
         self._camera_faults: Dict[str, str] = {}
-        self._control_mode: Optional[int] = None
+        # Who has the arm and since when, ROS time in ns; one object, read by other threads.
+        self._control: Tuple[Optional[int], int] = (None, 0)
         self._executed_publishers = 0
         self._mode_publishers = 0
         self._columns: Dict[str, int] = {}  # of each joint in a row of positions
@@ -303,7 +304,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         from_topic = values['executed_source'] == 'topic'
         # A chunk that is late is remembered when it comes.
         self._executed = ExecutedLog(keep_seconds + LATEST_CHUNK) if from_topic else None
-        self._control_mode = None
+        self._control = (None, 0)
         self._subscribe(policy.cameras, from_topic)
         if not policy.trained:
             self.get_logger().warning(
@@ -397,7 +398,9 @@ class PolicyNode(LifecycleNodeMixin, Node):
             poses=self._map.state, restore_poses=self._map.restore, schedule=values['schedule'],
             reaction=REACTION + 1.0 / values['control_rate'],
             padded_latency=lambda: self.get_parameter('padded_latency').value,
-            last_chunk_only=values['memory_ablation'] == 'last_chunk')
+            last_chunk_only=values['memory_ablation'] == 'last_chunk',
+            person_since=self._person_since, elsewhere_since=lambda: self._control[1],
+            takeover_memory=lambda: self.get_parameter('takeover_memory').value)
 
     # What the inference thread asks and says
 
@@ -430,11 +433,16 @@ class PolicyNode(LifecycleNodeMixin, Node):
         return self._measured.fault(now, self.get_parameter('max_joint_age').value)
 
     def _elsewhere(self) -> Optional[str]:
-        if self._control_mode is None:
+        mode = self._control[0]
+        if mode is None:
             return 'control_mode: no message yet' if self._mode_publishers else None
-        if self._control_mode == ControlMode.POLICY:
+        if mode == ControlMode.POLICY:
             return None
-        return f'control_mode is {MODE_NAMES.get(self._control_mode, self._control_mode)}'
+        return f'control_mode is {MODE_NAMES.get(mode, mode)}'
+
+    def _person_since(self) -> Optional[int]:
+        mode, since = self._control
+        return since if mode == ControlMode.TELEOP else None
 
     def _publish_chunk(self, chunk: PublishedChunk) -> None:
         self._last_chunk_ns = chunk.first_due_ns
@@ -583,7 +591,12 @@ class PolicyNode(LifecycleNodeMixin, Node):
         executed.add(nanoseconds_of(message.header.stamp), row)
 
     def _on_control_mode(self, message: ControlMode) -> None:
-        self._control_mode = message.mode
+        if message.mode == self._control[0]:
+            return  # only its reason is another
+        now, stamp = self._now(), nanoseconds_of(message.header.stamp)
+        # Without a stamp, or with one of another clock, it counts from its arrival.
+        known = 0 < stamp <= now + MAX_AHEAD * NANOSECONDS
+        self._control = (message.mode, stamp if known else now)
 
     def _look_at_graph(self) -> None:
         self._executed_publishers = self.count_publishers('executed')
@@ -676,7 +689,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     def _not_on_hold(self) -> str:
         """Return why the arm may not be taken for held, or nothing."""
-        mode = self._control_mode
+        mode = self._control[0]
         if mode == ControlMode.HOLD or (mode is None and self._phase == 'inactive'):
             return ''
         known = 'not known' if mode is None else MODE_NAMES.get(mode, mode)

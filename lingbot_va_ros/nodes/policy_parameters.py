@@ -16,6 +16,7 @@ ENCODER_PLACES = ('release', 'cpu', 'device')
 SCHEDULES = ('sync', 'async', 'async_ungrounded')
 EXECUTED_SOURCES = ('topic', 'plan')
 TRANSPORTS = ('raw', 'compressed')
+TAKEOVER_MEMORIES = ('keep', 'forget')
 ABLATIONS = ('none', 'last_chunk')
 
 # name: (default, description, lowest, highest); no range where both are None
@@ -74,6 +75,9 @@ _TEXTS: Dict[str, tuple] = {
     'executed_source': (
         'topic', 'Where executed commands come from; plan: the plan stands for them.',
         EXECUTED_SOURCES),
+    'takeover_memory': (
+        'keep', 'What a person does in TELEOP is remembered (keep), or a takeover begins a new '
+        'epoch (forget); read when a person takes the arm.', TAKEOVER_MEMORIES),
 }
 _SWITCHES: Dict[str, tuple] = {
     'publish_predicted_video': (False, 'Publish the imagined frames.'),
@@ -81,7 +85,7 @@ _SWITCHES: Dict[str, tuple] = {
 CHANGEABLE = frozenset((
     'instruction', 'video_steps', 'video_exec_steps', 'action_steps', 'imagine_steps',
     'guidance_scale', 'action_guidance_scale', 'max_camera_age', 'max_camera_skew',
-    'max_joint_age', 'padded_latency', 'publish_predicted_video'))
+    'max_joint_age', 'padded_latency', 'publish_predicted_video', 'takeover_memory'))
 SAMPLING = frozenset((
     'video_steps', 'video_exec_steps', 'action_steps', 'imagine_steps', 'guidance_scale',
     'action_guidance_scale'))

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from typing import Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -54,6 +54,16 @@ class ExecutedLog:
         """Return the last command [J], or None."""
         with self._lock:
             return self._entries[-1][1] if self._entries else None
+
+    def after(self, stamp_ns: int) -> List[Tuple[int, np.ndarray]]:
+        """Return the commands later than a stamp, (stamp, positions [J]), oldest first."""
+        later = []
+        with self._lock:
+            for entry in reversed(self._entries):
+                if entry[0] <= stamp_ns:
+                    break
+                later.append(entry)
+        return later[::-1]
 
     def at(self, times_ns: Sequence[int]) -> np.ndarray:
         """

@@ -172,28 +172,33 @@ class Execution:
 
     def encode(self, run: Running) -> None:
         """Let the engine see the latent frames whose images are all here."""
-        while len(run.picked) >= IMAGES_PER_FRAME:
-            images = run.picked[:IMAGES_PER_FRAME]
-            since = self._steady()
-            try:
-                converted = {
-                    name: [self.world.to_rgb(name, entry[name].image) for entry in images]
-                    for name in images[0]}
-            except CameraFault as fault:
-                run.fault = str(fault)
-                return
-            self.engine.see(converted)
-            self.seen_since = since
-            self._latency.add_encoding(self._steady() - since)
-            self.observed_ns = max(entry.stamp_ns for entry in images[-1].values())
-            del run.picked[:IMAGES_PER_FRAME]
-            run.frames += 1
+        while len(run.picked) >= IMAGES_PER_FRAME and self.encode_frame(run):
+            pass
+
+    def encode_frame(self, run: Running) -> bool:
+        """Let the engine see one latent frame, whose images are here; False where it cannot."""
+        images = run.picked[:IMAGES_PER_FRAME]
+        since = self._steady()
+        try:
+            converted = {
+                name: [self.world.to_rgb(name, entry[name].image) for entry in images]
+                for name in images[0]}
+        except CameraFault as fault:
+            run.fault = str(fault)
+            return False
+        self.engine.see(converted)
+        self.seen_since = since
+        self._latency.add_encoding(self._steady() - since)
+        self.observed_ns = max(entry.stamp_ns for entry in images[-1].values())
+        del run.picked[:IMAGES_PER_FRAME]
+        run.frames += 1
+        return True
 
     # Remembered.
 
     def remember(self) -> None:
         """Write the running chunk, which has been executed to its end; go on with the next."""
-        written = self._commit(self.running)
+        written = self.commit(self.running)
         self.running, self.following = self.following, None
         if self.running is None:
             return
@@ -209,8 +214,10 @@ class Execution:
         self.drop()
         self._slot.stop()
         for run in runs:
+            if run.by_person:  # seen as far as there was motion
+                run.picked.clear()
             self.encode(run)
-            if not self._commit(run) or run.picked or not run.all_picked:
+            if not self.commit(run) or run.picked or not run.all_picked:
                 return
 
     def drop(self) -> None:
@@ -230,7 +237,7 @@ class Execution:
         return executed_actions(
             self.world, run, run.frames * self.engine.policy.actions_per_frame)
 
-    def _commit(self, run: Running) -> bool:
+    def commit(self, run: Running) -> bool:
         """
         Write the complete frames of a chunk and what was executed during them.
 

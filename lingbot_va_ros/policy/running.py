@@ -1,11 +1,12 @@
-"""The chunk that is being executed, and how much of it has been seen."""
+"""The chunk that is being executed or watched, and how much of it has been seen."""
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Deque, Dict, List, Tuple
+from typing import Any, Deque, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from lingbot_va_ros.model.config import IMAGES_PER_FRAME
 from lingbot_va_ros.policy.observation import Observations, StampedImage
 from lingbot_va_ros.policy.plan import NANOSECONDS, Plan
 
@@ -36,18 +37,20 @@ class Running:
     """
     A chunk on its way: when its actions and images are due, and what has come of them.
 
-    :param chunk: as the engine predicted it.
+    :param chunk: as the engine predicted it; None, as the next two, for a person's motion.
     :param published: as it is told, with a `chunk_id` that counts only once it has begun.
     :param plan: one that holds all of its actions.
     :param start_ns: ROS time of where it started from, the knot before its first action.
     :param picked: images of latent frames that are not encoded yet, one dictionary an image time.
     :param frames: latent frames that the engine has seen.
     :param imagined: (ROS time, picture) of what it foretold and is still to come.
+    :param by_person: whether a person moves the arm by now.
+    :param cut_short: whether it ends before its grid would.
     """
 
     chunk: Any
-    published: PublishedChunk
-    plan: Plan
+    published: Optional[PublishedChunk]
+    plan: Optional[Plan]
     start_ns: int
     action_times: List[int]
     image_times: List[int]
@@ -57,6 +60,8 @@ class Running:
     frames: int = 0
     fault: str = ''
     imagined: Deque[Tuple[int, np.ndarray]] = field(default_factory=deque)
+    by_person: bool = False
+    cut_short: bool = False
 
     @property
     def end_ns(self) -> int:
@@ -67,6 +72,24 @@ class Running:
     def all_picked(self) -> bool:
         """Whether every image that it needs is here."""
         return self.next_image == len(self.image_times)
+
+    def frame_times(self, actions_per_frame: int) -> Tuple[int, int]:
+        """Return when the next latent frame to be seen begins and ends, ROS time in ns."""
+        first = self.frames * actions_per_frame
+        begin_ns = self.action_times[first - 1] if first else self.start_ns
+        return begin_ns, self.action_times[first + actions_per_frame - 1]
+
+    def end_at(self, time_ns: int, actions_per_frame: int) -> None:
+        """Leave out the latent frames that end later than a time and were not seen yet."""
+        ends = self.action_times[actions_per_frame - 1::actions_per_frame]
+        frames = max(self.frames, sum(end <= time_ns for end in ends))
+        if frames == len(ends):
+            return
+        self.cut_short = True
+        self.action_times = self.action_times[:frames * actions_per_frame]
+        self.image_times = self.image_times[:frames * IMAGES_PER_FRAME]
+        self.next_image = min(self.next_image, len(self.image_times))
+        del self.picked[(frames - self.frames) * IMAGES_PER_FRAME:]
 
     def pick(self, observations: Observations, max_skew: float) -> None:
         """
@@ -92,3 +115,17 @@ def make_running(
     due = [published.first_due_ns + round(i * step) for i in range(len(published.positions))]
     return Running(
         chunk, published, plan, start_ns, due, due[images_every - 1::images_every])
+
+
+def watched(start_ns: int, actions: int, period: float, images_every: int) -> Running:
+    """
+    Return a chunk of what a person does from a time on, on the grid of a predicted one.
+
+    :param actions: how many action periods it takes.
+    :param period: seconds.
+    :param images_every: see `make_running`.
+    """
+    times = [start_ns + round(i * period * NANOSECONDS) for i in range(1, actions + 1)]
+    return Running(
+        None, None, None, start_ns, times, times[images_every - 1::images_every], begun=True,
+        by_person=True)

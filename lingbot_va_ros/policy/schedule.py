@@ -17,6 +17,7 @@ from lingbot_va_ros.policy.progress import Mode, Progress
 from lingbot_va_ros.policy.requests import Requests
 from lingbot_va_ros.policy.running import PublishedChunk, Running
 from lingbot_va_ros.policy.saved import Saved, SavedEpisodes
+from lingbot_va_ros.policy.takeover import Takeover
 from lingbot_va_ros.policy.task import Outcome, Task
 from lingbot_va_ros.policy.world import World
 
@@ -60,6 +61,10 @@ class Schedule:
         self._execution = Execution(
             slot, self._latency, on_chunk, on_imagined, lambda: self._report(Mode.RUNNING),
             self._refresh, steady)
+        self._takeover = Takeover(self._execution, slot)
+        self._person_since: Optional[int] = None  # who has the arm, as it was looked at last
+        self._keeps = True  # whether what that person does is remembered
+        self._unwatched_until = 0
         self._instruction = ''
         self._task: Optional[Task] = None
         self._finished = ''  # how the last task ended, until there is another
@@ -97,12 +102,14 @@ class Schedule:
         self.saved = SavedEpisodes(0)
         self.active = False
         self._drop()
+        self._takeover.since_ns = None
         self._report(Mode.IDLE, 'unconfigured')
 
     def start(self, world: World, instruction: str) -> None:
         """Begin to work; with an empty instruction it waits for one."""
         self._execution.world, self.active = world, True
         self._finished = ''
+        self._person_since, self._unwatched_until = None, world.clock()
         self.set_instruction(instruction)
 
     def stop(self, reason: str) -> None:
@@ -111,12 +118,14 @@ class Schedule:
             self._end_task(Outcome.STOPPED, reason)
             self._cut_off()
         self.active = False
+        self._takeover.since_ns = None
         self._report(Mode.IDLE, reason)
 
     def fail(self, reason: str) -> None:
         """Stop working after an exception; nothing more is asked of the engine."""
         self.active = False
         self._drop()
+        self._takeover.since_ns = None
         self._end_task(Outcome.FAULT, reason)
 
     def reset(self, instruction: str) -> int:
@@ -235,13 +244,22 @@ class Schedule:
         """
         world = self._world
         obstacle, elsewhere = world.obstacle(), world.elsewhere()
+        watched = self._look_for_a_person()
         if self._task is not None:
-            end = self._task.look(world.clock(), elsewhere)
+            end = self._task.look(world.clock(), elsewhere, watched)
             if end is not None:
                 self._finish(*end)
                 return
-        if self._execution.running is not None:
-            if obstacle or elsewhere:
+        if watched and not obstacle:
+            self._watch(elsewhere)
+            return
+        if watched:
+            self._takeover.start_over()
+        run = self._execution.running
+        if run is not None:
+            if run.by_person and not obstacle:
+                self._watch(elsewhere)
+            elif obstacle or elsewhere:
                 self._cut_off()
                 self._report(Mode.HOLDING, obstacle or elsewhere)
             else:
@@ -276,6 +294,44 @@ class Schedule:
             self._hold(elsewhere)
         else:
             self._begin()
+
+    def _look_for_a_person(self) -> bool:
+        """
+        Notice who has taken or given back the arm; returns whether a person is to be watched.
+
+        Where takeovers are not kept, one that begins ends the episode.
+        """
+        world, takeover, since = self._world, self._takeover, self._world.person_since()
+        if since is not None and since != self._person_since:
+            self._keeps = world.takeover_memory() == 'keep'
+            if not self._keeps and (self.engine.began or self._execution.running is not None):
+                self.slot.stop(new_epoch=True)
+                self.reset('')
+        self._person_since = since
+        watched = since is not None and self._keeps and world.executed is not None and bool(
+            self._instruction) and not self._finished
+        if watched and takeover.since_ns is None:
+            takeover.begin(max(since, self._unwatched_until))
+        elif not watched:
+            if takeover.since_ns is not None:
+                takeover.end(world.elsewhere_since() if since is None else world.clock())
+            if since is not None:
+                self._unwatched_until = world.clock()
+        return watched
+
+    def _watch(self, elsewhere: Optional[str]) -> None:
+        """See and remember what a person does, and the last of it when the arm was given back."""
+        self._ready = self._refused = None
+        reason = f'{elsewhere}; what the person does is remembered' if (
+            self._takeover.since_ns is not None) else elsewhere or 'the arm was given back'
+        try:
+            worked = self._takeover.step()
+        except CameraFault as fault:
+            worked, reason = False, str(fault)
+        self._stay_where_the_arm_is()
+        self._report(Mode.HOLDING, reason)
+        if not worked:
+            self._requests.wait(POLL)
 
     def forgive(self) -> None:
         """Let a refused chunk be predicted again: what was asked for may change it."""
@@ -368,6 +424,9 @@ class Schedule:
         if self._requests.waiting:
             raise PredictionAborted
         world, run = self._world, self._execution.running
+        since = world.person_since()
+        if since is not None and since != self._person_since:  # a person has just taken the arm
+            raise PredictionAborted
         if run is not None:  # the arm moves meanwhile
             self._execution.attend()
             if run.fault or world.obstacle() or world.elsewhere():
@@ -451,11 +510,13 @@ class Schedule:
     def _cut_off(self) -> None:
         self._ready, self._ahead_refused = None, False
         self._execution.cut_off()
+        self._takeover.start_over()
 
     def _drop(self) -> None:
         """Forget what is on the way."""
         self._ready, self._ahead_refused = None, False
         self._execution.drop()
+        self._takeover.start_over()
 
     # Tasks and instructions.
 

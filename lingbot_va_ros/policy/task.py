@@ -40,18 +40,21 @@ class Task:
     had_arm: bool = False
     looked_ns: Optional[int] = None
 
-    def look(self, now_ns: int, elsewhere: Optional[str]) -> Optional[Tuple[Outcome, str]]:
+    def look(
+        self, now_ns: int, elsewhere: Optional[str], watched: bool = False,
+    ) -> Optional[Tuple[Outcome, str]]:
         """
         Return how the task has ended, or None.
 
         It may wait for the arm (`elsewhere` says who has it); once it had it, losing it ends it.
+        What a person does who is watched belongs to the task.
         """
         if self.looked_ns is not None:
             self.seconds += max(0, now_ns - self.looked_ns) / NANOSECONDS
         self.looked_ns = now_ns
         if elsewhere is None:
             self.had_arm = True
-        elif self.had_arm:
+        elif self.had_arm and not watched:
             return Outcome.STOPPED, elsewhere
         if self.max_chunks and self.chunks >= self.max_chunks:
             return Outcome.CHUNK_LIMIT, f'executed {self.chunks} chunks'

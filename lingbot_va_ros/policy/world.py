@@ -23,6 +23,9 @@ class World:
     :param begin: told the joint positions [J] where an episode begins.
     :param obstacle: why the policy cannot work now (one line), or None.
     :param elsewhere: who else has the arm (one line), or None where the policy's plan moves it.
+    :param person_since: ROS time in nanoseconds since when a person has the arm, or None.
+    :param elsewhere_since: ROS time since when it is with whom `elsewhere` says.
+    :param takeover_memory: `keep` what a person does, or `forget` everything when one takes over.
     :param measured: joint positions [J], or None before they are all known.
     :param start_tolerance: how far, [J], the arm may be from the plan before it counts as moved.
     :param poses: what the action map keeps of the episode; `restore_poses` puts it back.
@@ -52,3 +55,6 @@ class World:
     reaction: float = 0.05
     padded_latency: Callable[[], float] = lambda: 0.0
     last_chunk_only: bool = False
+    person_since: Callable[[], Optional[int]] = lambda: None
+    elsewhere_since: Callable[[], int] = lambda: 0
+    takeover_memory: Callable[[], str] = lambda: 'keep'
