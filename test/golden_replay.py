@@ -13,7 +13,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, Iterator, List, Optional
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from lingbot_va_ros.model.checkpoint import load_transformer
 from lingbot_va_ros.model.codec import CodecStream, VideoCodec, load_codec
 from lingbot_va_ros.model.memory import KVMemory
 from lingbot_va_ros.model.positions import action_positions, rotary_table, video_positions
+from lingbot_va_ros.model.quantised import FULL, quantise_blocks
 from lingbot_va_ros.model.schedule import euler_step, nearest_index, noise_levels
 from lingbot_va_ros.model.text import load_text_encoder
 from lingbot_va_ros.model.transformer import Transformer, join_patches
@@ -39,10 +40,11 @@ LOWEST_SLOT = '.lowest_slot_ties'  # the same rollout, had the public sort been 
 
 
 class GoldenFolder:
-    """A folder of golden data; loads each checkpoint once."""
+    """A folder of golden data; loads each checkpoint once, in a precision."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32, weights: str = FULL):
         self.folder = Path(folder)
+        self.dtype, self.weights = dtype, weights
         self.manifest = json.loads((self.folder / 'manifest.json').read_text())
         self._loaded: Dict[str, object] = {}
 
@@ -59,10 +61,15 @@ class GoldenFolder:
         return self.folder / self.config(letter).get('checkpoint', f'ckpt_{letter}')
 
     def network(self, letter: str) -> Transformer:
-        return self._once(f'network {letter}', lambda: load_transformer(
-            self.checkpoint(letter) / 'transformer', CPU, torch.float32,
-            choose_attention('auto', CPU, torch.float32, self.config(letter).get(
-                'attention_head_dim', 128))[0]))
+        return self._once(f'network {letter}', lambda: self._load_network(letter))
+
+    def _load_network(self, letter: str) -> Transformer:
+        network = load_transformer(
+            self.checkpoint(letter) / 'transformer', CPU, self.dtype,
+            choose_attention('auto', CPU, self.dtype, self.config(letter).get(
+                'attention_head_dim', 128))[0])
+        quantise_blocks(network, self.weights)
+        return network
 
     def codec(self, letter: str) -> VideoCodec:
         return self._once(f'codec {letter}', lambda: load_codec(
@@ -282,6 +289,21 @@ def replay_rollout(golden: GoldenFolder, name: str) -> Optional[float]:
          if entry['file'] == name.replace(LOWEST_SLOT, '')), None)
     if settings is None:
         return None
+    worst = 0.0
+    for pairs, as_many in rollout(golden, name, settings):
+        worst = max(worst, *(error(*pair) for pair in pairs))
+        if not as_many:
+            return float('inf')
+    return worst
+
+
+def rollout(golden: GoldenFolder, name: str, settings: dict) -> Iterator[tuple]:
+    """
+    Predict and commit chunk after chunk as a recorded rollout did.
+
+    Yields per chunk pairs of ours and theirs (latents, normalised actions, actions), and whether
+    the memory holds as many tokens as theirs.
+    """
     letter = letter_of(name)
     config, network = golden.config(letter), golden.network(letter)
     inputs, data = golden.tensors(settings['inputs']), golden.tensors(name)
@@ -299,17 +321,18 @@ def replay_rollout(golden: GoldenFolder, name: str) -> Optional[float]:
                  settings['action_guidance_scale']),
         used, settings['attn_window'] // 2)
     session.set_text(embeddings(golden, letter, session.text_rows))
-    stream, worst = codec_stream(golden, letter), 0.0
+    stream = codec_stream(golden, letter)
     with torch.inference_mode():
         first = stream.encode(images(golden, letter, inputs, (0, 1)))
     for chunk in range(settings['num_infer_calls']):
         prediction = session.predict(
             inputs[f'chunk{chunk}.noise_latents'], inputs[f'chunk{chunk}.noise_actions'], first)
-        worst = max(
-            worst, error(prediction.latents, data[f'chunk{chunk}.latents']),
-            error(prediction.actions, data[f'chunk{chunk}.actions_norm']),
-            error(denormalise(prediction.actions, *layout), data[f'chunk{chunk}.actions']))
+        pairs = (
+            (prediction.latents, data[f'chunk{chunk}.latents']),
+            (prediction.actions, data[f'chunk{chunk}.actions_norm']),
+            (denormalise(prediction.actions, *layout), data[f'chunk{chunk}.actions']))
         if settings['open_loop']:
+            yield pairs, True
             continue
         with torch.inference_mode():
             latents = stream.encode(
@@ -317,9 +340,7 @@ def replay_rollout(golden: GoldenFolder, name: str) -> Optional[float]:
         if session.frame == 0:
             latents = torch.cat((first, latents), 2)
         session.commit(latents, normalise(data[f'chunk{chunk}.state'].numpy(), *layout))
-        if session.memory.valid != int(data[f'chunk{chunk}.cache_valid_after']):
-            return float('inf')
-    return worst
+        yield pairs, session.memory.valid == int(data[f'chunk{chunk}.cache_valid_after'])
 
 
 def replay_trace(golden: GoldenFolder, name: str) -> float:

@@ -48,11 +48,17 @@ class Linear(nn.Linear):
     def forward(self, features: Tensor) -> Tensor:
         """Return features [..., in_features] times the weight, [..., out_features]."""
         weight = self.weight
-        if (not _plain_float32(features, weight) or weight.numel() < LEAST_WEIGHTS
-                or features.numel() < LEAST_ROWS * self.in_features or not has_onednn()):
+        if not multiplies_by_onednn(features, weight):
             return functional.linear(features, weight, self.bias)
         out = product(features.reshape(-1, self.in_features), weight, self.bias)
         return out.unflatten(0, features.shape[:-1])
+
+
+def multiplies_by_onednn(features: Tensor, weight: Tensor) -> bool:
+    """Return whether features [..., K] times a weight [N, K] are large enough, and oneDNN's."""
+    return (weight.numel() >= LEAST_WEIGHTS
+            and features.numel() >= LEAST_ROWS * weight.shape[1]
+            and _plain_float32(features, weight) and has_onednn())
 
 
 def _plain_float32(features: Tensor, weight: Tensor) -> bool:

@@ -16,6 +16,7 @@ from lingbot_va_ros.model.graphs import step_graphs
 from lingbot_va_ros.model.lerobot import find_parts
 from lingbot_va_ros.model.parts import part_mismatches
 from lingbot_va_ros.model.prompts import Prompts
+from lingbot_va_ros.model.quantised import FULL, check_kind, quantise_blocks
 from lingbot_va_ros.model.transformer import Network
 from lingbot_va_ros.model.views import latent_size
 from lingbot_va_ros.policy.actions import denormalise, normalise
@@ -383,6 +384,7 @@ def load_engine(
     seed: int, device: torch.device, dtype: torch.dtype, progress: Callable[[str], None],
     attention: str = 'auto', text_encoder: str = 'release', instructions: Sequence[str] = (),
     wan_pretrained_path: str = '', adapter_base: str = '', warm_up: bool = True,
+    weights: str = FULL,
 ) -> Engine:
     """
     Load a checkpoint folder, in the public layout or LeRobot's, and warm it up.
@@ -396,10 +398,12 @@ def load_engine(
     :param instructions: those to be encoded while loading, so that they can begin at once.
     :param wan_pretrained_path: see `find_parts`, as `adapter_base`.
     :param warm_up: run a chunk of everything first, so that none is late afterwards.
+    :param weights: `full` for those of `dtype`, or a kind of `quantised`.
     :raises CheckpointError: names the file, key or shape at fault.
-    :raises ValueError: `attention` or `text_encoder` cannot be had, or the policy file does not
-        fit the network; every mistake is named.
+    :raises ValueError: `attention`, `text_encoder` or `weights` cannot be had, or the policy file
+        does not fit the network; every mistake is named.
     """
+    check_kind(weights, device, dtype)
     checkpoint = Path(checkpoint)
     progress(f'checking {checkpoint}')
     parts = find_parts(checkpoint, wan_pretrained_path, adapter_base)
@@ -423,6 +427,10 @@ def load_engine(
         prompts.prepare(unknown)
     progress(f'loading the transformer of {checkpoint}')
     network = parts.load_transformer(device, dtype, attend)
+    if weights != FULL:
+        sizes = quantise_blocks(network, weights)
+        progress('weights: {}, {:.2f} GB in place of {:.2f}'.format(
+            weights, sizes['after'] / 1e9, sizes['before'] / 1e9))
     progress('loading the video codec')
     codec = load_codec(parts.frozen / 'vae', device, dtype)
     engine = Engine(network, codec, prompts, policy, video, action, memory_chunks, seed)
