@@ -12,6 +12,7 @@ from lingbot_va_ros.resources import share_folder
 if TYPE_CHECKING:  # torch takes seconds to import, and mistakes are to be told before
     from lingbot_va_ros.policy.engine import Engine
 
+WEIGHTS = ('full', 'int8', 'int8_dynamic', 'float8')
 _WITHOUT = (
     'no checkpoint: none comes with this installation, so give --checkpoint FOLDER; for an '
     'untrained one: python -m lingbot_va_ros.model.untrained FOLDER')
@@ -39,6 +40,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser, checkpoint_required: b
     parser.add_argument(
         '--dtype', choices=('auto', 'float32', 'bfloat16', 'float16'), default='auto',
         help='auto is bfloat16 on cuda and float32 on cpu (default: %(default)s)')
+    add_weights_argument(parser)
     parser.add_argument(
         '--attention', choices=('auto', 'flash', 'sdpa'), default='auto',
         help='kernel; auto is flash-attn where it is installed and can run (default: %(default)s)')
@@ -49,6 +51,14 @@ def add_engine_arguments(parser: argparse.ArgumentParser, checkpoint_required: b
         '--seed', type=number(int, 0, 2 ** 31 - 1), default=0, metavar='N',
         help='seed of the starting noise (default: %(default)s)')
     add_sampling_arguments(parser)
+
+
+def add_weights_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare how the network's weights are stored."""
+    parser.add_argument(
+        '--weights', choices=WEIGHTS, default=WEIGHTS[0],
+        help='of the network: full is those of --dtype, the others take 8 bits; see '
+             'docs/performance.md (default: %(default)s)')
 
 
 def chosen_checkpoint(arguments: argparse.Namespace) -> Path:
@@ -104,4 +114,4 @@ def load_chosen_engine(
         device, choose_dtype(arguments.dtype, device), progress, attention=arguments.attention,
         text_encoder=arguments.text_encoder, instructions=instructions,
         wan_pretrained_path=arguments.wan_pretrained_path, adapter_base=arguments.adapter_base,
-        warm_up=warm_up)
+        warm_up=warm_up, weights=arguments.weights)

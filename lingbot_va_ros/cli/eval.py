@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 from rich.console import Console
 
 from lingbot_va_ros.cli.checkpoint import Checkpoint, choose_checkpoint
+from lingbot_va_ros.cli.engine_options import add_weights_argument
 from lingbot_va_ros.cli.eval_rows import Condition, Outcome, conditions_of, row_of, table_of
 from lingbot_va_ros.cli.interrupts import INTERRUPTED, signals_interrupt
 from lingbot_va_ros.cli.processes import DemoFailed, ros_environment
@@ -67,6 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--device', choices=('auto', 'cuda', 'cpu'), default='auto',
         help='where the model runs (default: %(default)s)')
+    parser.add_argument(
+        '--dtype', choices=('auto', 'float32', 'bfloat16', 'float16'), default='auto',
+        help='auto is bfloat16 on cuda and float32 on cpu (default: %(default)s)')
+    add_weights_argument(parser)
     parser.add_argument(
         '--noise-seed', type=number(int, 0, LARGEST_SEED), default=0, metavar='N',
         help='seed of the starting noise of predictions (default: %(default)s)')
@@ -189,7 +194,8 @@ def _runner(
         for line in eval_over_ros.run_row(
                 environment, logs, checkpoint, condition, seeds, arguments.max_chunks,
                 arguments.time_limit,
-                {'device': arguments.device, 'seed': arguments.noise_seed}, progress, each):
+                {'device': arguments.device, 'dtype': arguments.dtype,
+                 'weights': arguments.weights, 'seed': arguments.noise_seed}, progress, each):
             progress.say(f'warning: {line}')
     return run_row, eval_over_ros.chunk_seconds_of(checkpoint)
 
@@ -200,7 +206,8 @@ def _in_process(
     from lingbot_va_ros.cli import eval_in_process  # torch: only where it is needed
     engine = eval_in_process.load(
         checkpoint, arguments.device, arguments.noise_seed,
-        lambda line: (progress.show(phase=line), progress.refresh(now=True)))
+        lambda line: (progress.show(phase=line), progress.refresh(now=True)), arguments.dtype,
+        arguments.weights)
 
     def run_row(condition: Condition, seeds: Sequence[int], each) -> None:
         eval_in_process.run_row(

@@ -12,6 +12,7 @@ from lingbot_va_ros.training.rollout import EpisodeResult, run_episode
 
 def load(
     checkpoint: Checkpoint, device: str, noise_seed: int, progress: Callable[[str], None],
+    dtype: str = 'auto', weights: str = 'full',
 ) -> Engine:
     """
     Load a checkpoint as its policy file says.
@@ -22,7 +23,7 @@ def load(
     policy, chosen = checkpoint.policy, choose_device(device)
     return load_engine(
         checkpoint.folder, policy, policy.video, policy.action, policy.memory_chunks, noise_seed,
-        chosen, choose_dtype('auto', chosen), progress, warm_up=False)
+        chosen, choose_dtype(dtype, chosen), progress, warm_up=False, weights=weights)
 
 
 def run_row(

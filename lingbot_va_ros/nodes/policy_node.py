@@ -326,7 +326,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
                 attention=values['attention'], text_encoder=values['text_encoder'],
                 instructions=[values['instruction']] if values['instruction'] else [],
                 wan_pretrained_path=values['wan_pretrained_path'],
-                adapter_base=values['adapter_base'])
+                adapter_base=values['adapter_base'], weights=values['weights'])
             engine.imagine_steps = values['imagine_steps']
             return engine
 

@@ -11,6 +11,7 @@ from lingbot_va_ros.policy.policy_file import PolicyFile, Sampling
 
 DEVICES = ('auto', 'cuda', 'cpu')
 DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
+WEIGHTS = ('full', 'int8', 'int8_dynamic', 'float8')
 ATTENTIONS = ('auto', 'flash', 'sdpa')
 ENCODER_PLACES = ('release', 'cpu', 'device')
 SCHEDULES = ('sync', 'async', 'async_ungrounded')
@@ -61,6 +62,9 @@ _TEXTS: Dict[str, tuple] = {
     'instruction': ('', 'The task in words; empty waits for one.', None),
     'device': ('auto', 'Where the model runs.', DEVICES),
     'dtype': ('auto', 'auto is bfloat16 on cuda and float32 on cpu.', DTYPES),
+    'weights': (
+        'full', 'Weights of the network: full is those of dtype; the others take 8 bits.',
+        WEIGHTS),
     'attention': (
         'auto', 'Attention kernel; auto is flash-attn where it is installed and can run.',
         ATTENTIONS),

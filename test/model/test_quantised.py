@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from lingbot_va_ros.cli import engine_options
 from lingbot_va_ros.model import quantised
 from lingbot_va_ros.model.products import Linear
 from lingbot_va_ros.model.quantised import (
     CHOICES, FULL, KINDS, QuantisedLinear, check_kind, quantise, quantise_blocks, weight_bytes)
+from lingbot_va_ros.nodes import policy_parameters
 
 CPU = torch.device('cpu')
 # Relative error of one product of normal numbers: two bits of rounding noise, or e4m3's.
@@ -97,6 +99,10 @@ def test_layers_of_odd_sizes_stay_whole():
 @pytest.mark.parametrize('kind', CHOICES)
 def test_this_processor_can_do_all_kinds(kind):
     check_kind(kind, CPU, torch.float32)
+
+
+def test_what_users_may_name_is_what_there_is():
+    assert policy_parameters.WEIGHTS == engine_options.WEIGHTS == CHOICES
 
 
 def test_an_unknown_kind_is_refused_by_one_line():
