@@ -117,7 +117,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._executed: Optional[ExecutedLog] = None
         self._camera_faults: Dict[str, str] = {}
         # Who has the arm and since when, ROS time in ns; one object, read by other threads.
-        self._control: Tuple[Optional[int], int] = (None, 0)
+        self._arm_is_with: Tuple[Optional[int], int] = (None, 0)
         self._executed_publishers = 0
         self._mode_publishers = 0
         self._columns: Dict[str, int] = {}  # of each joint in a row of positions
@@ -304,7 +304,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         from_topic = values['executed_source'] == 'topic'
         # A chunk that is late is remembered when it comes.
         self._executed = ExecutedLog(keep_seconds + LATEST_CHUNK) if from_topic else None
-        self._control = (None, 0)
+        self._arm_is_with = (None, 0)
         self._subscribe(policy.cameras, from_topic)
         if not policy.trained:
             self.get_logger().warning(
@@ -399,7 +399,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             reaction=REACTION + 1.0 / values['control_rate'],
             padded_latency=lambda: self.get_parameter('padded_latency').value,
             last_chunk_only=values['memory_ablation'] == 'last_chunk',
-            person_since=self._person_since, elsewhere_since=lambda: self._control[1],
+            person_since=self._person_since, elsewhere_since=lambda: self._arm_is_with[1],
             takeover_memory=lambda: self.get_parameter('takeover_memory').value)
 
     # What the inference thread asks and says
@@ -433,7 +433,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         return self._measured.fault(now, self.get_parameter('max_joint_age').value)
 
     def _elsewhere(self) -> Optional[str]:
-        mode = self._control[0]
+        mode = self._arm_is_with[0]
         if mode is None:
             return 'control_mode: no message yet' if self._mode_publishers else None
         if mode == ControlMode.POLICY:
@@ -441,7 +441,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         return f'control_mode is {MODE_NAMES.get(mode, mode)}'
 
     def _person_since(self) -> Optional[int]:
-        mode, since = self._control
+        mode, since = self._arm_is_with
         return since if mode == ControlMode.TELEOP else None
 
     def _publish_chunk(self, chunk: PublishedChunk) -> None:
@@ -591,12 +591,12 @@ class PolicyNode(LifecycleNodeMixin, Node):
         executed.add(nanoseconds_of(message.header.stamp), row)
 
     def _on_control_mode(self, message: ControlMode) -> None:
-        if message.mode == self._control[0]:
+        if message.mode == self._arm_is_with[0]:
             return  # only its reason is another
         now, stamp = self._now(), nanoseconds_of(message.header.stamp)
         # Without a stamp, or with one of another clock, it counts from its arrival.
         known = 0 < stamp <= now + MAX_AHEAD * NANOSECONDS
-        self._control = (message.mode, stamp if known else now)
+        self._arm_is_with = (message.mode, stamp if known else now)
 
     def _look_at_graph(self) -> None:
         self._executed_publishers = self.count_publishers('executed')
@@ -689,7 +689,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     def _not_on_hold(self) -> str:
         """Return why the arm may not be taken for held, or nothing."""
-        mode = self._control[0]
+        mode = self._arm_is_with[0]
         if mode == ControlMode.HOLD or (mode is None and self._phase == 'inactive'):
             return ''
         known = 'not known' if mode is None else MODE_NAMES.get(mode, mode)
