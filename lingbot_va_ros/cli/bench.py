@@ -8,6 +8,7 @@ must agree before a ratio is given.
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -17,11 +18,13 @@ from typing import List, Optional
 
 from lingbot_va_ros.cli.bench_settings import DESCRIPTIONS, NAMES, Setting, load_setting
 from lingbot_va_ros.cli.bench_table import compare, read_results, show
+from lingbot_va_ros.cli.engine_options import add_weights_argument
 from lingbot_va_ros.cli.interrupts import INTERRUPTED, signals_interrupt
 from lingbot_va_ros.cli.processes import DemoFailed
 from lingbot_va_ros.cli.sampling_options import number
 from lingbot_va_ros.cli.whole_files import whole_files
 
+FULL = 'full'  # --weights: none of 8 bits
 DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
 
 
@@ -38,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--dtype', choices=DTYPES, default='auto',
         help='auto is bfloat16 on cuda and float32 on cpu (default: %(default)s)')
+    add_weights_argument(parser)
+    parser.add_argument(
+        '--no-graphs', action='store_true',
+        help='on cuda: run denoising steps as they are, not as CUDA graphs')
     parser.add_argument(
         '--threads', type=number(int, 1, 1024), metavar='N',
         help='threads of a model on the CPU, for both sides (default: as in policy_node all cores '
@@ -87,6 +94,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ValueError('--no-engine and --no-ros leave nothing to measure')
     if arguments.no_engine and arguments.peer is not None:
         raise ValueError('--peer is measured beside the engine; leave --no-engine out')
+    if arguments.peer is not None and arguments.weights != FULL:
+        raise ValueError(f'--peer runs the same weights; leave --weights {arguments.weights} out')
     earlier = None if arguments.compare is None else read_results(arguments.compare)
     with whole_files([] if arguments.json is None else [arguments.json]) as files:
         results = _measure(arguments)
@@ -127,12 +136,14 @@ def _measure_engine(arguments: argparse.Namespace, machine: dict) -> List[dict]:
     import torch  # takes seconds, and mistakes are to be told before
 
     from lingbot_va_ros.cli.bench_engine import add_floor, measure_setting
-    from lingbot_va_ros.cli.bench_floor import measure_rates
+    from lingbot_va_ros.cli.bench_floor import ItemBytes, Rates, measure_rates
     from lingbot_va_ros.cli.bench_session import check_memory
+    from lingbot_va_ros.model.quantised import check_kind
     from lingbot_va_ros.policy.device import choose_device, choose_dtype, leave_a_core
 
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
+    check_kind(arguments.weights, device, dtype)
     settings = _settings(arguments, device.type)
     for setting in settings:
         check_memory(setting, device, dtype.itemsize, 1 if code is None else 2)
@@ -143,7 +154,13 @@ def _measure_engine(arguments: argparse.Namespace, machine: dict) -> List[dict]:
         if arguments.threads is not None:
             torch.set_num_threads(arguments.threads)
         _say('measuring copies and matrix products')
-        rates = measure_rates(device, dtype)
+        measured = [measure_rates(device, dtype, arguments.weights)]
+
+        def rate():
+            # What else the machine does must not pass for a slow machine: as often as it goes.
+            measured.append(measure_rates(device, dtype, arguments.weights))
+            return measured[-1]
+
         machine.update({
             'threads': torch.get_num_threads(), 'torch': torch.__version__,
             'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'})
@@ -153,14 +170,17 @@ def _measure_engine(arguments: argparse.Namespace, machine: dict) -> List[dict]:
         for setting in settings:
             found.append(measure_setting(
                 setting, device, dtype, arguments.repeats, arguments.seed, modules,
-                lambda line: _say(f'{setting.name}: {line}')))
-            # What else the machine does must not pass for a slow machine.
-            rates = rates.best(measure_rates(device, dtype))
+                lambda line: _say(f'{setting.name}: {line}'), rate, arguments.weights,
+                not arguments.no_graphs))
+        rates = functools.reduce(Rates.best, measured)
         machine.update({
             'matrix_operations_per_second': rates.operations,
             'copy_bytes_per_second': rates.bytes})
         for setting, rows in zip(settings, found):
-            add_floor(rows, setting, dtype.itemsize, rates)
+            add_floor(
+                rows, setting,
+                ItemBytes(dtype.itemsize if arguments.weights == FULL else 1, dtype.itemsize),
+                rates, torch.get_num_threads())
         return [row for rows in found for row in rows]
     finally:
         torch.set_num_threads(before)

@@ -8,12 +8,14 @@ from typing import Any, Callable, Dict, List, Optional
 import torch
 from torch import Tensor
 
-from lingbot_va_ros.cli.bench_floor import Rates, chunk_seconds
+from lingbot_va_ros.cli.bench_attention import attention_ms
+from lingbot_va_ros.cli.bench_floor import ItemBytes, Rates, chunk_seconds
 from lingbot_va_ros.cli.bench_peer import AGREEMENT, Peer, drawn_noise
 from lingbot_va_ros.cli.bench_session import (
     PeakMemory, encode_chunk, fill_memory, make_network, make_session, make_stream, part_bytes)
 from lingbot_va_ros.cli.bench_settings import Setting
 from lingbot_va_ros.model.positions import action_positions, rotary_table, video_positions
+from lingbot_va_ros.model.quantised import FULL
 from lingbot_va_ros.policy.session import Session
 
 NOISY = 500.0  # time step of the forwards that are timed alone
@@ -59,18 +61,22 @@ class Timer:
 
 def measure_setting(
     setting: Setting, device: torch.device, dtype: torch.dtype, repeats: int, seed: int,
-    peer_modules: Optional[tuple], say: Callable[[str], None],
+    peer_modules: Optional[tuple], say: Callable[[str], None], rate: Callable[[], Rates],
+    weights: str = FULL, graphs: bool = True,
 ) -> List[dict]:
     """
     Return a row of results with the memory empty and one with it full, without their floor.
 
     :param repeats: how often each thing is timed, after one time that does not count.
+    :param rate: measures the machine's rates; called after every chunk, its results are `rates`
+        of a row.
+    :param weights: see `quantised`; `graphs`: whether steps are recorded on CUDA.
     :param peer_modules: what `load_server_module` returned.
     """
     peak = PeakMemory(device)
-    network, attention = make_network(setting, device, dtype, seed)
+    network, attention = make_network(setting, device, dtype, seed, weights)
     say(attention)
-    session, text = make_session(network, setting, seed)
+    session, text = make_session(network, setting, seed, graphs)
     bench = _Bench(setting, session, seed)
     fill_memory(session, seed)
     bench.chunk(0)
@@ -81,6 +87,8 @@ def measure_setting(
         say('encoding images')
         encode_ms = _encode_ms(encode_chunk(stream, setting), device, repeats)
     parts = part_bytes(session, stream)
+    say('attention')
+    attention = attention_ms(session, setting, repeats)
     peer = None
     if peer_modules is not None:
         say('making the peer')
@@ -90,19 +98,35 @@ def measure_setting(
         for full in (False, True):
             say(f'memory {"full" if full else "empty"}')
             rows.append({
-                **bench.row(full, peer, repeats, say), 'encode_ms': encode_ms,
-                'peak_bytes': peak_bytes, 'part_bytes': parts})
+                **bench.row(full, peer, repeats, say, rate), 'encode_ms': encode_ms,
+                'weights': weights, 'graphs': session.steps is not network,
+                'attention_ms': attention, 'peak_bytes': peak_bytes, 'part_bytes': parts})
     finally:
         if peer is not None:
             peer.close()
     return rows
 
 
-def add_floor(rows: List[dict], setting: Setting, item_bytes: int, rates: Rates) -> None:
-    """Add to a setting's rows what its chunks cost at least, and the share that this is."""
+def add_floor(
+    rows: List[dict], setting: Setting, item_bytes: ItemBytes, rates: Rates, threads: int,
+) -> None:
+    """
+    Add to a setting's rows what its chunks cost at least, and the share that this is.
+
+    Of both the best of the run counts, so that what others do on the machine is in neither: for
+    the chunk its fastest sample (with one thread on a CPU its processor time, in which waiting
+    for a core is not), for the floor `rates`. The range is that of single samples, each with the
+    rates measured right behind it.
+    """
     for row in rows:
-        floor = 1e3 * chunk_seconds(setting, row['memory_tokens'], item_bytes, rates)
-        row['floor_ms'], row['roofline_share'] = floor, floor / row['chunk_ms']
+        alone = row['device'] == 'cpu' and threads == 1
+        samples = row['processor_samples_ms' if alone else 'samples_ms']['chunk']
+        floor, *floors = (
+            1e3 * chunk_seconds(setting, row['memory_tokens'], item_bytes, each)
+            for each in (rates, *row.pop('rates')))
+        shares = [one / sample for one, sample in zip(floors, samples)]
+        row['floor_ms'], row['roofline_share'] = floor, floor / min(samples)
+        row['roofline_share_range'] = [min(shares), max(shares)]
 
 
 def _encode_ms(encode: Callable[[], None], device: torch.device, repeats: int) -> float:
@@ -145,19 +169,23 @@ class _Bench:
     def forward(self, kind: str) -> None:
         """Run a denoising forward as the loops of a prediction do, and leave no trace of it."""
         session, rows = self._session, self._rows(kind)
-        memory, network = session.memory, session.network
+        memory = session.memory
         mark = memory.mark()
         tokens = session.video_tokens if kind == 'video' else session.shape.action_tokens
         place = memory.reserve(tokens, slice(0, rows))
         content = self._content(kind)
         content = content.expand(rows, *content.shape[1:])
-        velocity = network.video_velocity if kind == 'video' else network.action_velocity
+        steps = session.steps
+        velocity = steps.video_velocity if kind == 'video' else steps.action_velocity
         with torch.inference_mode():
             velocity(content, session.shape.frames * [NOISY], self._rotary(kind), session.text,
                      place)
         memory.rewind(mark)
 
-    def row(self, full: bool, peer: Optional[Peer], repeats: int, say: Callable) -> dict:
+    def row(
+        self, full: bool, peer: Optional[Peer], repeats: int, say: Callable,
+        rate: Callable[[], Rates],
+    ) -> dict:
         """Return the measured part of a row of results."""
         session, setting = self._session, self._setting
         timer = Timer(session.network.device)
@@ -170,12 +198,14 @@ class _Bench:
                 if peer is not None:
                     kept.run(f'peer {kind}', lambda: peer.forward(
                         kind, self._content(kind), NOISY))
-        worst = 0.0
+        worst, rates = 0.0, []
         for turn in range(1 + repeats):
             kept = timer if turn else Timer(timer.device)
             if not full:
                 self._begin(full, peer)
             latents, actions = kept.run('chunk', lambda: self.chunk(turn))
+            if turn:
+                rates.append(rate())
             if peer is not None:
                 theirs = kept.run('peer chunk', lambda: self.peer_chunk(peer, turn, actions))
                 used = list(setting.policy.used_channels)
@@ -198,7 +228,8 @@ class _Bench:
             'video_steps': setting.video.steps, 'action_steps': setting.action.steps,
             'guidance': [setting.video.guidance, setting.action.guidance],
             'chunk_tokens': [setting.video_tokens, setting.action_tokens],
-            'samples_ms': timer.samples, 'processor_samples_ms': timer.processor}
+            'samples_ms': timer.samples, 'processor_samples_ms': timer.processor,
+            'rates': rates}
 
     def _begin(self, full: bool, peer: Optional[Peer]) -> None:
         if full:

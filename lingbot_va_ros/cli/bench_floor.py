@@ -14,6 +14,8 @@ import torch
 
 from lingbot_va_ros.cli.bench_settings import Setting
 from lingbot_va_ros.model.config import TransformerConfig
+from lingbot_va_ros.model.products import Linear
+from lingbot_va_ros.model.quantised import FULL, QuantisedLinear
 
 TEXT_TOKENS = 512
 COPY_BYTES = {'cpu': 2 ** 27, 'cuda': 2 ** 31}  # beyond every cache
@@ -49,8 +51,20 @@ class Forward:
     writes: bool = False
 
 
-def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
-    """Return the best of a few copies and matrix products on the device."""
+@dataclass(frozen=True)
+class ItemBytes:
+    """The bytes of a number: of the weights, and of keys and values."""
+
+    weights: int
+    memory: int
+
+
+def measure_rates(device: torch.device, dtype: torch.dtype, weights: str = FULL) -> Rates:
+    """
+    Return the best of a few copies and matrix products on the device.
+
+    :param weights: where they take 8 bits, their product is one of those.
+    """
     kind = device.type
     size = MATRIX_SIZE[kind]
     left = torch.randn(size, size, device=device).to(dtype)
@@ -60,6 +74,11 @@ def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
         # Two libraries multiply on a CPU; which one is faster depends on its maker.
         products.append(
             lambda: torch.ops.mkldnn._linear_pointwise(left, right, None, 'none', [], ''))
+    if weights != FULL:
+        layer = Linear(size, size, False, device=device, dtype=dtype)
+        with torch.inference_mode():
+            quantised = QuantisedLinear(layer, weights)
+            products.append(lambda: quantised(left))
     seconds = min(_fastest(product, device) for product in products)
     source = torch.empty(COPY_BYTES[kind] // 4, device=device)
     target = torch.ones_like(source)
@@ -67,6 +86,7 @@ def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
     return Rates(2 * size ** 3 / seconds, 2 * COPY_BYTES[kind] / copy)
 
 
+@torch.inference_mode()
 def _fastest(work: Callable, device: torch.device) -> float:
     best = float('inf')
     for _ in range(REPEATS + 1):
@@ -79,7 +99,7 @@ def _fastest(work: Callable, device: torch.device) -> float:
 
 
 def forward_seconds(
-    config: TransformerConfig, forward: Forward, item_bytes: int, rates: Rates,
+    config: TransformerConfig, forward: Forward, item_bytes: ItemBytes, rates: Rates,
 ) -> float:
     """Return the least time of a forward: the larger of its operations' and its bytes'."""
     dim, layers = config.dim, config.num_layers
@@ -92,8 +112,9 @@ def forward_seconds(
     tokens = forward.rows * forward.tokens
     operations = 2 * tokens * (blocks + ends) + 4 * tokens * seen * dim * attending
     time_embedder = config.time_frequencies * dim + 7 * dim ** 2
-    numbers = blocks + ends + time_embedder + 2 * forward.rows * seen * dim * attending
-    return max(operations / rates.operations, numbers * item_bytes / rates.bytes)
+    needed = (blocks + ends + time_embedder) * item_bytes.weights + (
+        2 * forward.rows * seen * dim * attending * item_bytes.memory)
+    return max(operations / rates.operations, needed / rates.bytes)
 
 
 def chunk_forwards(setting: Setting, remembered: int) -> List[Forward]:
@@ -116,7 +137,9 @@ def chunk_forwards(setting: Setting, remembered: int) -> List[Forward]:
         forward('action', setting.rows, behind_video, True)]
 
 
-def chunk_seconds(setting: Setting, remembered: int, item_bytes: int, rates: Rates) -> float:
+def chunk_seconds(
+    setting: Setting, remembered: int, item_bytes: ItemBytes, rates: Rates,
+) -> float:
     """
     Return the least time to predict and commit a chunk.
 

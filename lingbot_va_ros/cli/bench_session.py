@@ -6,13 +6,15 @@ from typing import Callable, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lingbot_va_ros.cli.bench_floor import TEXT_TOKENS
 from lingbot_va_ros.cli.bench_settings import Setting
 from lingbot_va_ros.model.attention import choose_attention
 from lingbot_va_ros.model.codec import AutoencoderKLWan, CodecStream, VideoCodec
 from lingbot_va_ros.model.config import IMAGES_PER_FRAME
+from lingbot_va_ros.model.graphs import step_graphs
+from lingbot_va_ros.model.quantised import FULL, quantise_blocks, weight_bytes
 from lingbot_va_ros.model.transformer import Transformer
 from lingbot_va_ros.policy.session import SPARE_CHUNKS, ChunkShape, Session
 
@@ -63,7 +65,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def make_network(
-    setting: Setting, device: torch.device, dtype: torch.dtype, seed: int,
+    setting: Setting, device: torch.device, dtype: torch.dtype, seed: int, weights: str = FULL,
 ) -> Tuple[Transformer, str]:
     """
     Return a network of random weights, and a line that says which attention it runs.
@@ -82,16 +84,24 @@ def make_network(
             weight.normal_(0.0, 0.02, generator=generator)
         else:
             weight.normal_(0.0, weight.shape[-1] ** -0.5, generator=generator)
+    quantise_blocks(network, weights)
     return network, reason
 
 
-def make_session(network: Transformer, setting: Setting, seed: int) -> Tuple[Session, Tensor]:
-    """Return a session with an instruction of random features, and these features."""
+def make_session(
+    network: Transformer, setting: Setting, seed: int, graphs: bool = True,
+) -> Tuple[Session, Tensor]:
+    """
+    Return a session with an instruction of random features, and these features.
+
+    :param graphs: whether steps are recorded where the device can.
+    """
     policy = setting.policy
     session = Session(
         network, ChunkShape(policy.frames_per_chunk, policy.actions_per_frame,
                             *setting.latent_picture),
-        setting.video, setting.action, policy.used_channels, policy.memory_chunks)
+        setting.video, setting.action, policy.used_channels, policy.memory_chunks,
+        step_graphs(network) if graphs else None)
     generator = torch.Generator().manual_seed(seed + 1)
     text = torch.randn(
         (setting.rows, TEXT_TOKENS, setting.network.text_dim), generator=generator)
@@ -173,16 +183,12 @@ def part_bytes(session: Session, stream: Optional[CodecStream]) -> dict:
     """Return the bytes of each part that lives on the device while chunks are predicted."""
     config = session.network.config
     return {
-        'weights': _module_bytes(session.network),
+        'weights': weight_bytes(session.network),
         'memory': _bytes(session.memory.keys) + _bytes(session.memory.values),
         'text': (2 * config.num_layers * session.text_rows * TEXT_TOKENS * config.dim
                  * session.network.dtype.itemsize),
         'codec': 0 if stream is None else sum(
-            map(_module_bytes, (stream.codec.vae.encoder, stream.codec.vae.quant_conv)))}
-
-
-def _module_bytes(module: nn.Module) -> int:
-    return sum(map(_bytes, module.parameters()))
+            map(weight_bytes, (stream.codec.vae.encoder, stream.codec.vae.quant_conv)))}
 
 
 def _bytes(tensor: Tensor) -> int:

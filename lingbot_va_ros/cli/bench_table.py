@@ -10,7 +10,8 @@ from rich.table import Table
 WIDTH = 140  # where there is no terminal
 # What of two runs is compared, per row of the engine.
 COMPARED = ('video_forward_ms', 'action_forward_ms', 'chunk_ms', 'encode_ms', 'peer_chunk_ms')
-KEY = ('setting', 'device', 'dtype', 'memory_tokens', 'video_steps', 'action_steps')
+KEY = ('setting', 'device', 'dtype', 'memory_tokens', 'video_steps', 'action_steps', 'weights')
+BEFORE = {'weights': 'full'}  # what older files do not say
 
 
 def read_results(path: Path) -> dict:
@@ -41,7 +42,8 @@ def compare(results: dict, earlier: dict) -> List[dict]:
     rows = []
     for row in results['engine']:
         for old in earlier['engine']:
-            if all(old.get(name, row.get(name)) == row.get(name) for name in KEY):
+            if all(old.get(name, BEFORE.get(name, row.get(name))) == row.get(name)
+                   for name in KEY):
                 rows.append({
                     **{name: row.get(name) for name in KEY},
                     **{name: old[name] / row[name] for name in COMPARED
@@ -62,6 +64,7 @@ def show(results: dict, compared: Optional[List[dict]] = None) -> None:
         f'{machine["load_average_after"][0]:.1f} after; {machine["device"]}')
     if results['engine']:
         console.print(_engine(results['engine']))
+        console.print(_attention(results['engine']))
     if results['ros'] is not None:
         console.print(_ros(results['ros']))
     if compared is not None:
@@ -77,15 +80,32 @@ def _engine(rows: List[dict]) -> Table:
     for row in rows:
         share = row['roofline_share']
         table.add_row(
-            f'{row["setting"]} {row["video_steps"]}/{row["action_steps"]} {row["dtype"]}',
+            f'{row["setting"]} {row["video_steps"]}/{row["action_steps"]} {_precision(row)}',
             str(row['memory_tokens']), _number(row['video_forward_ms']),
             _number(row['action_forward_ms']), _number(row['chunk_ms']),
-            f'{row["floor_ms"]:.1f} ({100 * share:.0f} %)',
+            '{:.1f} ({:.0f} %, {:.0f}–{:.0f})'.format(
+                row['floor_ms'], *(100 * each for each in (share, *row['roofline_share_range']))),
             _number(row['peer_chunk_ms']),
             _ratio(row['peer_chunk_ms'], row['chunk_ms']),
             _ratio(row['peer_chunk_processor_ms'], row['chunk_processor_ms']),
             _number(row['encode_ms']), f'{row["peak_bytes"] / 1e9:.2f}')
     return table
+
+
+def _attention(rows: List[dict]) -> Table:
+    table = Table(title='attention of one layer to a full memory, milliseconds (medians)')
+    for name in ('setting', 'kernel', 'video', 'action'):
+        table.add_column(name, justify='left' if name in ('setting', 'kernel') else 'right')
+    for row in rows[::2]:  # the same for an empty and a full memory
+        for kernel, times in row['attention_ms'].items():
+            table.add_row(f'{row["setting"]} {row["dtype"]}', kernel,
+                          *('' if times[kind] is None else f'{times[kind]:.3f}'
+                            for kind in ('video', 'action')))
+    return table
+
+
+def _precision(row: dict) -> str:
+    return row['dtype'] if row['weights'] == 'full' else f'{row["dtype"]} {row["weights"]}'
 
 
 def _ros(ros: dict) -> Table:
@@ -112,7 +132,7 @@ def _ratios(rows: List[dict]) -> Table:
         table.add_column(name, justify='left' if name == 'setting' else 'right')
     for row in rows:
         table.add_row(
-            f'{row["setting"]} {row["dtype"]}', str(row['memory_tokens']),
+            f'{row["setting"]} {_precision(row)}', str(row['memory_tokens']),
             *(f'{row[name]:.2f}' if name in row else '' for name in COMPARED))
     return table
 

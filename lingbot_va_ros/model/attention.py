@@ -2,7 +2,7 @@
 
 import importlib.util
 from contextlib import nullcontext
-from typing import Callable, Tuple
+from typing import Callable, Dict, Tuple
 
 import torch
 from torch import Tensor
@@ -38,6 +38,13 @@ def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return out.transpose(1, 2).flatten(2)
 
 
+def _by_cudnn(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        out = functional.scaled_dot_product_attention(
+            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    return out.transpose(1, 2).flatten(2)
+
+
 def by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     Attend on a CPU in float32 by two products of oneDNN for each head, the softmax between them.
@@ -62,6 +69,20 @@ def by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
                 weights = product(query[row, head, part], head_key).softmax(-1)
                 out[row, part, head] = product(weights, head_value)
     return out.flatten(2)
+
+
+def candidates(
+    device: torch.device, dtype: torch.dtype, head_dim: int,
+) -> Dict[str, Attention]:
+    """Return every attention that may run on a device, by name, to be measured."""
+    found: Dict[str, Attention] = {'sdpa': sdpa}
+    if device.type == 'cuda':
+        found['sdpa cudnn'] = _by_cudnn
+    if device.type == 'cpu' and dtype == torch.float32 and has_onednn():
+        found['products'] = by_products
+    if not flash_obstacle(device, dtype, head_dim):
+        found['flash-attn'] = _flash()
+    return found
 
 
 def choose_attention(

@@ -2,8 +2,9 @@
 
 import json
 
+from lingbot_va_ros.cli.bench_engine import add_floor
 from lingbot_va_ros.cli.bench_floor import (
-    Forward, Rates, chunk_forwards, chunk_seconds, forward_seconds)
+    Forward, ItemBytes, Rates, chunk_forwards, chunk_seconds, forward_seconds)
 from lingbot_va_ros.cli.bench_session import DoesNotFit, check_memory
 from lingbot_va_ros.cli.bench_settings import NAMES, load_setting
 from lingbot_va_ros.cli.bench_stand_ins import rearrange
@@ -11,6 +12,7 @@ from lingbot_va_ros.cli.main import main
 import pytest
 import torch
 
+HALF = ItemBytes(2, 2)
 NAMES_OF_A_ROW = {
     'setting', 'device', 'dtype', 'memory_tokens', 'video_forward_ms', 'action_forward_ms',
     'chunk_ms', 'peer_chunk_ms', 'roofline_share', 'peak_bytes'}
@@ -37,7 +39,11 @@ def test_the_names_that_scripts_rely_on_are_there(results):
         assert min(row[name] for name in (
             'video_forward_ms', 'action_forward_ms', 'chunk_ms', 'encode_ms')) > 0
         assert row['peer_chunk_ms'] is None
-        assert 0 < row['roofline_share'] < 1
+        lowest, highest = row['roofline_share_range']
+        assert 0 < lowest <= highest < 1 and 0 < row['roofline_share'] < 1
+        assert row['weights'] == 'full' and not row['graphs']
+        assert row['attention_ms']['sdpa'].keys() == {'video', 'action'}
+        assert min(row['attention_ms']['sdpa'].values()) > 0
         assert row['part_bytes']['memory'] > 0 and row['peak_bytes'] > 0
         # a chunk is a forward of each kind, the video written, and both committed
         assert row['chunk_ms'] > row['video_forward_ms'] + row['action_forward_ms']
@@ -104,6 +110,7 @@ def test_a_peer_that_cannot_be_imported_gets_its_reason(tmp_path, capsys):
 @pytest.mark.parametrize('words, part', [
     (['--no-engine', '--no-ros'], 'leave nothing to measure'),
     (['--no-engine', '--peer', '.'], 'leave --no-engine out'),
+    (['--peer', '.', '--weights', 'int8'], 'leave --weights int8 out'),
 ])
 def test_options_that_exclude_each_other_get_one_line(words, part, capsys):
     assert main(['bench', *words]) == 1
@@ -120,6 +127,35 @@ def test_a_file_that_holds_no_results_gets_one_line(tmp_path, content, part, cap
     assert main([*QUICK, '--compare', str(path)]) == 1
     error = capsys.readouterr().err
     assert part in error and str(path) in error and error.count('\n') == 1
+
+
+def test_weights_of_8_bits_are_measured_and_take_less(results, tmp_path, capsys):
+    path = tmp_path / 'int8.json'
+    assert main([*QUICK, '--weights', 'int8', '--json', str(path), '--compare',
+                 str(results)]) == 0
+    row, whole = (json.loads(file.read_text())['engine'][1] for file in (path, results))
+    assert row['weights'] == 'int8' and 'float32 int8' in capsys.readouterr().out
+    assert row['part_bytes']['weights'] < 0.7 * whole['part_bytes']['weights']
+    assert json.loads(path.read_text())['compared']['engine'] == []  # not the same thing
+
+
+def test_the_share_is_that_of_the_best_and_its_range_that_of_single_samples():
+    setting, slow, fast = load_setting('mid-cpu'), Rates(1e11, 1e10), Rates(2e11, 2e10)
+    single = ItemBytes(4, 4)
+    floors = [1e3 * chunk_seconds(setting, 0, single, rates) for rates in (slow, fast)]
+
+    def row(**times):
+        return {'memory_tokens': 0, 'device': 'cpu', 'rates': [slow, fast],
+                'samples_ms': {'chunk': [10 * floors[0], 4 * floors[1]]},
+                'processor_samples_ms': {'chunk': [2 * floors[1], 3 * floors[1]]}}
+
+    for threads, share, lowest in ((2, 1 / 4, 1 / 10), (1, 1 / 2, 1 / 3)):
+        measured = row()
+        add_floor([measured], setting, single, fast, threads)
+        assert measured['floor_ms'] == pytest.approx(floors[1])
+        assert measured['roofline_share'] == pytest.approx(share)
+        assert measured['roofline_share_range'][0] == pytest.approx(lowest)
+        assert 'rates' not in measured
 
 
 def test_a_setting_that_does_not_fit_is_told_before_anything_is_made(monkeypatch):
@@ -145,11 +181,11 @@ def test_the_floor_is_that_of_the_public_sizes():
     """790 TFLOP/s and 4.3 TB/s, bfloat16: the figures of the design."""
     rates = Rates(790e12, 4.3e12)
     setting = load_setting('robotwin')
-    video = forward_seconds(setting.network, Forward(2, 240, 9792, 192), 2, rates)
-    action = forward_seconds(setting.network, Forward(1, 32, 9792, 30), 2, rates)
+    video = forward_seconds(setting.network, Forward(2, 240, 9792, 192), HALF, rates)
+    action = forward_seconds(setting.network, Forward(1, 32, 9792, 30), HALF, rates)
     assert video == pytest.approx(7.6e-3, rel=0.1)
     assert action == pytest.approx(2.9e-3, rel=0.1)
-    assert chunk_seconds(setting, 9792, 2, rates) == pytest.approx(0.354, rel=0.1)
+    assert chunk_seconds(setting, 9792, HALF, rates) == pytest.approx(0.354, rel=0.1)
     rows = [forward.rows for forward in chunk_forwards(setting, 9792)]
     assert sum(rows) == 105
 
