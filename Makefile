@@ -1,6 +1,6 @@
 # From a bare machine (python3, pip, make, a C compiler) to a running demo or test suite.
 #
-#   make demo                     the simulated robot, driven over ROS 2; leaves demo_output/
+#   make demo                     two tasks on the simulated robot, over ROS 2; leaves demo_output/
 #   make test [DISTRO=kilted]     the test suite, on Jazzy (the default) or Kilted
 #   make install [DISTRO=kilted]  only the set-up: the virtual environment with the package in it
 #   make clean                    remove what was built; `make clean-all` the environments too

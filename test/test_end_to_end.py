@@ -1,4 +1,8 @@
-"""The demo as a user starts it: three processes over real DDS, and what it leaves behind."""
+"""
+The demo as a user starts it: three processes over real DDS, and what it leaves behind.
+
+Once with the untrained checkpoint, once with the shipped one on the two tasks; both are short.
+"""
 
 import json
 import os
@@ -12,6 +16,8 @@ import numpy as np
 import pytest
 
 CHUNKS = 3
+TASK_CHUNKS = 2
+STILL = 2.0  # s of video behind each episode
 TRACKING = 0.1  # rad; a limp arm is off by more than that
 
 
@@ -59,7 +65,11 @@ def output(tmp_path_factory):
 @pytest.fixture(scope='module')
 def finished(output):
     """Run a whole demo and return (exit code, what it printed)."""
-    demo = start_demo(output, '--chunks', str(CHUNKS))
+    return run_demo(output, '--task', 'table', '--chunks', str(CHUNKS))
+
+
+def run_demo(output, *words):
+    demo = start_demo(output, *words)
     try:
         printed, _ = demo.communicate(timeout=150)
     finally:
@@ -123,17 +133,45 @@ def test_the_video_shows_the_episode(summary, output):
         pictures = [frame.to_ndarray(format='rgb24') for frame in container.decode(stream)]
         assert stream.codec_context.pix_fmt == 'yuv420p'
         assert len(pictures) / stream.average_rate == pytest.approx(
-            summary['episodes'][0]['seconds'], abs=0.3)
+            summary['episodes'][0]['seconds'] + STILL, abs=0.3)
     first, last = pictures[0].astype(int), pictures[-1].astype(int)
     tile = first.shape[0] // 2
     change = np.abs(first - last)[-tile:]
-    assert change[:, :tile].max() > 50  # the arm in the head view
+    assert change[:, :tile].max() > 50  # the arm in the overview
     assert change[:, -tile:].max() > 50  # what was imagined
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """Begin each task with the shipped checkpoint; return (summary, what was printed)."""
+    output = tmp_path_factory.mktemp('trained')
+    code, printed = run_demo(output, '--chunks', str(TASK_CHUNKS), '--seed', '3')
+    assert code == 0, printed
+    return json.loads((output / 'summary.json').read_text()), printed
+
+
+@pytest.mark.timeout(180)
+def test_the_shipped_checkpoint_is_given_an_episode_of_each_task(trained):
+    summary, printed = trained
+    assert [episode['task'] for episode in summary['episodes']] == ['wipe_plate', 'open_boxes']
+    assert summary['trained'] is True
+    assert summary['checkpoint'].endswith('lingbot-va-tiny')
+    assert 'UNTRAINED' not in printed
+
+
+def test_each_episode_ends_with_its_chunks_and_says_what_was_counted(trained):
+    summary, printed = trained
+    for episode, counts in zip(summary['episodes'], ('strokes: 0', 'opened_a: 0')):
+        assert episode['chunks'] >= TASK_CHUNKS
+        assert (episode['seed'], episode['chunk_limit']) == (3, TASK_CHUNKS)
+        assert (episode['success'], episode['done']) == (False, False)
+        assert episode['detail'].startswith(counts)
+        assert f'{episode["task"]}: no success ({counts}' in printed
 
 
 @pytest.mark.timeout(180)
 def test_ctrl_c_ends_every_process(summary, output):
-    demo = start_demo(output, '--chunks', '30')
+    demo = start_demo(output, '--task', 'table', '--chunks', '30')
     try:
         read_until(demo, 'chunk 1/30')
         assert len(processes_of(output)) == 4
@@ -148,7 +186,7 @@ def test_ctrl_c_ends_every_process(summary, output):
 
 @pytest.mark.timeout(120)
 def test_a_process_that_dies_ends_the_demo(output, summary):
-    demo = start_demo(output, '--chunks', '30')
+    demo = start_demo(output, '--task', 'table', '--chunks', '30')
     try:
         read_until(demo, 'phase configuring')
         victim, = [pid for pid in processes_of(output)

@@ -1,4 +1,4 @@
-"""Which checkpoint the demo drives: the user's, the shipped one, or an untrained one."""
+"""Which checkpoint is driven: the user's, the shipped one, or an untrained one."""
 
 import hashlib
 import os
@@ -33,6 +33,12 @@ class Checkpoint:
     def trained(self) -> bool:
         """Whether its weights have learned anything."""
         return self.policy.trained
+
+    @property
+    def chunk_seconds(self) -> float:
+        """How long a chunk lasts, in s."""
+        policy = self.policy
+        return policy.frames_per_chunk * policy.actions_per_frame * policy.action_period
 
     @property
     def label(self) -> str:

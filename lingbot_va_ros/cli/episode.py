@@ -1,9 +1,13 @@
-"""What one run of the demo left behind, and the figures that are read from it; no ROS here."""
+"""What the episodes of the demo left behind, and the figures that are read from them; no ROS."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
+
+from lingbot_va_ros.robot.mode import Mode
+
+OVERVIEW = 'overview'  # the camera for people, which is no camera of the robot
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,10 @@ class Episode:
     :param task_state: what the simulator said last about the task.
     :param holds: why the arm was held in between, once for each time.
     :param stopped_by: why the episode ended early, or empty.
+    :param seed: of the scene; None where nobody chose one.
+    :param chunk_limit: the number of chunks after which it ends, done or not; 0: unknown.
+    :param counted: what the simulator had counted of the task, from each time on.
+    :param modes: who moved the arm, from each time on.
     """
 
     joints: Tuple[str, ...]
@@ -59,6 +67,39 @@ class Episode:
     task_state: Mapping[str, Any]
     holds: Tuple[str, ...] = ()
     stopped_by: str = ''
+    seed: Optional[int] = None
+    chunk_limit: int = 0
+    counted: Tuple[Tuple[float, Mapping[str, int]], ...] = ()
+    modes: Tuple[Tuple[float, Mode], ...] = ()
+
+    @property
+    def task(self) -> str:
+        """Return the name of the scene, as the simulator says it."""
+        return self.task_state.get('task', '')
+
+
+def newest(events: Sequence[Tuple[float, Any]], time: float, before: Any) -> Any:
+    """Return what (time, value) pairs in order say at a time; `before` the first one."""
+    return next((value for since, value in reversed(events) if since <= time), before)
+
+
+def by_a_person(episode: Episode) -> Tuple[Tuple[float, float], ...]:
+    """Return the spans of time (s) during which a person moved the arm."""
+    ends = [since for since, _ in episode.modes[1:]] + [episode.end]
+    return tuple((since, until) for (since, mode), until in zip(episode.modes, ends)
+                 if mode == Mode.TELEOP)
+
+
+def counted_by_person(episode: Episode) -> Dict[str, int]:
+    """Return how much of each count came while a person moved the arm."""
+    sums, before = {}, {}
+    for time, counts in episode.counted:
+        theirs = newest(episode.modes, time, None) == Mode.TELEOP
+        for name, count in counts.items():
+            more = count - before.get(name, 0)
+            sums[name] = sums.get(name, 0) + (more if theirs else 0)
+        before = counts
+    return sums
 
 
 def jitter_ms(stamps: np.ndarray, period: float) -> np.ndarray:
@@ -113,32 +154,56 @@ def outcome(episode: Episode) -> Tuple[bool, str]:
     elif not state.get('counts'):
         detail = f'the scene {state.get("task")} has no goal: there is nothing to succeed at'
     else:
-        detail = ', '.join(f'{name}: {count}' for name, count in state['counts'].items())
+        detail = words_of(state['counts'])
+        if state.get('detail'):
+            detail += f'; {state["detail"]}'
     if episode.stopped_by:
         detail = f'ended early: {episode.stopped_by}; {detail}'
     return success, detail
 
 
-def summarise(episode: Episode, checkpoint: str, trained: bool) -> Dict[str, Any]:
-    """Return what summary.json holds; seconds, jitter in milliseconds, null where unknown."""
+def words_of(counts: Mapping[str, int]) -> str:
+    """Return counts as people read them."""
+    return ', '.join(f'{name}: {count}' for name, count in counts.items())
+
+
+def _figures(episode: Episode) -> Dict[str, Any]:
+    """Return what summary.json holds of one episode."""
     success, detail = outcome(episode)
-    latencies = [chunk.inference_seconds for chunk in episode.chunks]
-    jitter = publish_jitter_ms(episode)
-    error = tracking_error(episode)
+    figures = {
+        'task': episode.task, 'success': success, 'detail': detail,
+        'chunks': len(episode.chunks), 'seconds': round(episode.end - episode.start, 3),
+        'seed': episode.seed, 'done': bool(episode.task_state.get('done', False)),
+        'counts': dict(episode.task_state.get('counts', {})),
+        'chunk_limit': episode.chunk_limit}
+    spans = by_a_person(episode)
+    if spans:
+        theirs = counted_by_person(episode)
+        figures['counts_by_person'] = theirs
+        figures['counts_by_policy'] = {
+            name: count - theirs.get(name, 0) for name, count in figures['counts'].items()}
+        figures['seconds_by_person'] = round(sum(end - begin for begin, end in spans), 3)
+    return figures
+
+
+def summarise(episodes: Sequence[Episode], checkpoint: str, trained: bool) -> Dict[str, Any]:
+    """Return what summary.json holds; seconds, jitter in milliseconds, null where unknown."""
+    latencies = [chunk.inference_seconds for episode in episodes for chunk in episode.chunks]
+    jitter = np.concatenate([publish_jitter_ms(episode) for episode in episodes])
+    errors = [float(error.max()) for error in map(tracking_error, episodes) if error.size]
+    ranges = [value for value in map(_largest_range, episodes) if value is not None]
     return {
-        'episodes': [{
-            'task': episode.task_state.get('task', ''), 'success': success, 'detail': detail,
-            'chunks': len(episode.chunks), 'seconds': round(episode.end - episode.start, 3)}],
+        'episodes': [_figures(episode) for episode in episodes],
         'inference_p50': percentile(latencies, 50),
         'inference_p95': percentile(latencies, 95),
         'publish_jitter_ms': {'p50': percentile(jitter, 50), 'p99': percentile(jitter, 99)},
         'publish_jitter_is': 'distance of the interval between two header stamps of the '
                              "policy's joint_trajectory from the control period",
-        'control_period': episode.control_period,
-        'starved_ticks': episode.starved_ticks,
-        'holds': list(episode.holds),
-        'commanded_range': _largest_range(episode),
-        'max_tracking_error': float(error.max()) if error.size else None,
+        'control_period': episodes[0].control_period,
+        'starved_ticks': sum(episode.starved_ticks for episode in episodes),
+        'holds': [reason for episode in episodes for reason in episode.holds],
+        'commanded_range': max(ranges, default=None),
+        'max_tracking_error': max(errors, default=None),
         'checkpoint': checkpoint,
         'trained': trained,
     }

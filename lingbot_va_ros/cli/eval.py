@@ -197,7 +197,7 @@ def _runner(
                 {'device': arguments.device, 'dtype': arguments.dtype,
                  'weights': arguments.weights, 'seed': arguments.noise_seed}, progress, each):
             progress.say(f'warning: {line}')
-    return run_row, eval_over_ros.chunk_seconds_of(checkpoint)
+    return run_row, checkpoint.chunk_seconds
 
 
 def _in_process(
@@ -212,8 +212,7 @@ def _in_process(
     def run_row(condition: Condition, seeds: Sequence[int], each) -> None:
         eval_in_process.run_row(
             engine, condition, seeds, arguments.max_chunks, arguments.time_limit, each)
-    policy = checkpoint.policy
-    return run_row, policy.frames_per_chunk * policy.actions_per_frame * policy.action_period
+    return run_row, checkpoint.chunk_seconds
 
 
 def _write(

@@ -69,14 +69,6 @@ class Listener:
         """Forget chunks and executed commands: another episode begins."""
         self.chunks, self._executed = [], []
 
-    def away_from_home(self) -> float:
-        """Return how far the joint is from its home that is furthest, rad or m."""
-        home = dict(zip(self._embodiment.joints, self._embodiment.home))
-        return max(
-            (abs(position - home[name])
-             for name, position in zip(self.joints.name, self.joints.position) if name in home),
-            default=np.inf)
-
     def chunks_executed(self) -> int:
         """Return how many chunks have come to their last action by now."""
         now = self._node.get_clock().now().nanoseconds

@@ -4,12 +4,9 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence
 
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.executors import Executor
 from rclpy.node import Node
-from std_srvs.srv import Trigger
 
 from lingbot_va_ros.action import RunTask
 from lingbot_va_ros.cli.checkpoint import Checkpoint
@@ -18,21 +15,19 @@ from lingbot_va_ros.cli.eval_rows import Condition, Outcome
 from lingbot_va_ros.cli.processes import DemoFailed, NodeProcesses
 from lingbot_va_ros.cli.progress import Progress
 from lingbot_va_ros.cli.simulated_robot import (
-    MUX, POLICY, ROBOT, bring_up, ros_node, start_processes)
+    AT_HOME, HAND_OVER_SECONDS, LATE, MUX, POLICY, away_from_home, bring_up, hand_over, lay_out,
+    ros_node, start_processes)
 from lingbot_va_ros.cli.steering import START_SECONDS, Operator
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.robot.mode import Mode as ArmMode
 from lingbot_va_ros.srv import ResetMemory
 from lingbot_va_ros.training.task_rules import chunk_limit_of, instruction_of, midway_of
 
-HAND_OVER_SECONDS = 15.0
-AT_HOME = 0.02  # rad or m
 CHUNK_SECONDS = 30.0  # that a prediction may take on top of the latency that is asked for
 MODE_SECONDS = 3.0  # between a goal that ends because the arm is gone, and the word of the mux
 READ_SECONDS = 600.0  # for a full-size text encoder from a slow disk
 END_SECONDS = 30.0  # for a goal to end that has been cancelled, or whose time is over
 MAX_TRIES = 6  # of an episode that the mux broke off because something came too late
-LATE = ('silent for', 'too old')  # what the mux says then
 ENDED_BY = {
     RunTask.Result.TIMEOUT: 'time limit', RunTask.Result.CHUNK_LIMIT: 'chunk limit',
     RunTask.Result.CANCELED: 'cancelled'}
@@ -59,7 +54,7 @@ def run_row(
         node_of_policy = start_processes(
             processes, checkpoint,
             {**policy, 'schedule': condition.schedule,
-             'padded_latency': condition.latency_chunks * chunk_seconds_of(checkpoint),
+             'padded_latency': condition.latency_chunks * checkpoint.chunk_seconds,
              'memory_ablation': 'last_chunk' if condition.memory == 'last_chunk' else 'none'},
             {'task': condition.task, 'seed': seeds[0], **sizes})
         with ros_node('lingbot_va_eval') as (node, executor):
@@ -69,12 +64,6 @@ def run_row(
                 each(run.episode(seed, max_chunks, time_limit))
             run.put_away()
         return processes.end()
-
-
-def chunk_seconds_of(checkpoint: Checkpoint) -> float:
-    """Return how long a chunk of the checkpoint lasts, in s."""
-    policy = checkpoint.policy
-    return policy.frames_per_chunk * policy.actions_per_frame * policy.action_period
 
 
 class _BrokenOff(Exception):
@@ -91,7 +80,7 @@ class _Row:
         self._condition = condition
         self._progress = progress
         self._processes = processes
-        self._chunk_seconds = chunk_seconds_of(checkpoint)
+        self._chunk_seconds = checkpoint.chunk_seconds
         self._listener = Listener(node, checkpoint.policy.action_period)
         self._operator = Operator(node, executor, self._watch)
         self._tasks = ActionClient(node, RunTask, f'{POLICY}/run_task')
@@ -164,24 +153,14 @@ class _Row:
         """Reset the scene to a seed, the arm home, and give the arm to the policy."""
         operator, listener = self._operator, self._listener
         operator.choose_mode(MUX, ControlMode.HOLD, HAND_OVER_SECONDS)
-        value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=seed)
-        answer = operator.call(
-            SetParameters, f'{ROBOT}/set_parameters',
-            SetParameters.Request(parameters=[Parameter(name='seed', value=value)])).results[0]
-        if not answer.successful:
-            raise DemoFailed(f'{ROBOT} refuses the seed {seed}: {answer.reason}')
-        answer = operator.call(Trigger, f'{ROBOT}/reset', Trigger.Request())
-        if not answer.success:
-            raise DemoFailed(f'{ROBOT} cannot be reset: {answer.message}')
+        lay_out(operator, seed=seed)
         # The first message may have been on its way before the reset.
         heard = listener.task_states
         operator.wait_until(
-            lambda: listener.task_states > heard + 1 and listener.away_from_home() < AT_HOME,
+            lambda: listener.task_states > heard + 1 and (
+                away_from_home(listener.joints) < AT_HOME),
             START_SECONDS, 'the arm to be at home after a reset')
-        operator.choose_mode(MUX, ControlMode.POLICY, HAND_OVER_SECONDS)
-        operator.wait_until(
-            lambda: listener.mode.mode == ControlMode.POLICY, START_SECONDS,
-            f'{MUX} to report the mode that it is in')
+        hand_over(operator, lambda: listener.mode)
 
     def _run(
         self, seed: int, max_chunks: int, time_limit: float, holds: List[str],

@@ -1,6 +1,7 @@
-"""Draw report.png: commanded against measured joints, inference latency, control-rate jitter."""
+"""Draw report.png: counts, commanded against measured joints, inference latency, jitter."""
 
 from pathlib import Path
+from typing import Sequence
 
 import matplotlib
 matplotlib.use('Agg')  # before pyplot: there may be no screen
@@ -8,53 +9,98 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
 from lingbot_va_ros.cli.episode import (  # noqa: E402
-    Episode, percentile, publish_jitter_ms, tracking_error)
+    Episode, by_a_person, outcome, percentile, publish_jitter_ms, tracking_error)
 
-COLUMNS = 2
+ROW, COUNTS_ROW, LAST_ROW = 1.9, 1.5, 2.9  # heights in inches
 
 
-def write_report(path: Path, episode: Episode, label: str) -> None:
+def write_report(path: Path, episodes: Sequence[Episode], label: str) -> None:
     """
-    Write the picture.
+    Write the picture: a column for each episode, or the joints of a single one in two columns.
 
     :param label: the checkpoint's name, with UNTRAINED where it is.
     """
-    count = len(episode.joints)
-    rows = -(-count // COLUMNS)
-    figure = plt.figure(figsize=(15, 2.1 * rows + 4.2), layout='constrained')
-    grid = figure.add_gridspec(
-        rows + 1, COLUMNS, height_ratios=[1.0] * rows + [1.5])
-    first = None
-    for index, joint in enumerate(episode.joints):
-        axes = figure.add_subplot(grid[index // COLUMNS, index % COLUMNS], sharex=first)
-        first = first or axes
-        _draw_joint(axes, episode, index)
-        axes.set_title(joint, fontsize=10, loc='left')
-        if index >= count - COLUMNS:
-            axes.set_xlabel('seconds since the policy got the arm')
-        else:
-            axes.tick_params(labelbottom=False)
-    figure.legend(*first.get_legend_handles_labels(), loc='outside upper right', ncols=3)
-    latencies = [chunk.inference_seconds * 1e3 for chunk in episode.chunks]
+    columns = max(2, len(episodes))
+    side_by_side = len(episodes) > 1
+    with_counts = any(counts for episode in episodes for _, counts in episode.counted)
+    joints = max(len(episode.joints) for episode in episodes)
+    heights = [COUNTS_ROW] * with_counts + [ROW] * (
+        joints if side_by_side else -(-joints // columns)) + [LAST_ROW]
+    figure = plt.figure(figsize=(7.5 * columns, sum(heights) + 1.2), layout='constrained')
+    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+    legend = {}
+    for place, episode in enumerate(episodes):
+        if with_counts:
+            _draw_counts(figure.add_subplot(grid[0, place if side_by_side else slice(None)]),
+                         episode, f'{episode.task}: ' if side_by_side else '')
+        for index, joint in enumerate(episode.joints):
+            row, column = (index, place) if side_by_side else divmod(index, columns)
+            axes = figure.add_subplot(grid[row + with_counts, column])
+            _draw_joint(axes, episode, index)
+            axes.set_title(joint, fontsize=10, loc='left')
+            lowest = index == joints - 1 if side_by_side else index >= joints - columns
+            axes.tick_params(labelbottom=lowest)
+            if lowest:
+                axes.set_xlabel('seconds since the policy got the arm')
+            handles, names = axes.get_legend_handles_labels()
+            legend.update(zip(names, handles))
+    figure.legend(legend.values(), legend.keys(), loc='outside lower center', ncols=4)
+    latencies = [chunk.inference_seconds * 1e3
+                 for episode in episodes for chunk in episode.chunks]
+    half = columns // 2
     _draw_histogram(
-        figure.add_subplot(grid[rows, 0]), latencies, 'inference latency of a chunk, ms',
+        figure.add_subplot(grid[-1, :half]), latencies, 'inference latency of a chunk, ms',
         'chunks')
     _draw_histogram(
-        figure.add_subplot(grid[rows, 1]), publish_jitter_ms(episode),
+        figure.add_subplot(grid[-1, half:]),
+        np.concatenate([publish_jitter_ms(episode) for episode in episodes]),
         'jitter: publication interval (header stamps) off '
-        f'{episode.control_period * 1e3:g} ms, ms', 'messages (logarithmic)', logarithmic=True)
-    error = tracking_error(episode)
-    furthest = f'{error.max():.3f}' if error.size else 'unknown'
-    task = episode.task_state.get('task', 'unknown')
+        f'{episodes[0].control_period * 1e3:g} ms, ms', 'messages (logarithmic)',
+        logarithmic=True)
     figure.suptitle(
-        f'checkpoint: {label} · task: {task} · {len(episode.chunks)} chunks in '
-        f'{episode.end - episode.start:.1f} s\n'
-        f'starved ticks: {episode.starved_ticks} · holds: {len(episode.holds)} · '
-        f'largest distance from the command: {furthest} (rad or m)'
-        + (f'\nended early: {episode.stopped_by}' if episode.stopped_by else ''),
-        fontsize=12, x=0.01, horizontalalignment='left')
+        '\n'.join([f'checkpoint: {label}', *map(_line, episodes)]), fontsize=12, x=0.01,
+        horizontalalignment='left')
     figure.savefig(path, dpi=90)
     plt.close(figure)
+
+
+def _line(episode: Episode) -> str:
+    """Return what an episode was and came to, in two lines."""
+    error = tracking_error(episode)
+    furthest = f'{error.max():.3f}' if error.size else 'unknown'
+    seed = '' if episode.seed is None else f', seed {episode.seed}'
+    success, detail = outcome(episode)
+    return (f'{episode.task or "unknown task"}{seed}: {"success" if success else "no success"} '
+            f'({detail})\n'
+            f'    {len(episode.chunks)} chunks in {episode.end - episode.start:.1f} s · starved '
+            f'ticks: {episode.starved_ticks} · holds: {len(episode.holds)} · largest distance '
+            f'from the command: {furthest} (rad or m)')
+
+
+def _draw_counts(axes, episode: Episode, title: str) -> None:
+    """Draw what the simulator had counted over time."""
+    times = np.array([0.0] + [max(0.0, time - episode.start) for time, _ in episode.counted]
+                     + [episode.end - episode.start])
+    for place, name in enumerate(dict.fromkeys(
+            name for _, counts in episode.counted for name in counts)):
+        values = [counts.get(name, 0) for _, counts in episode.counted]
+        # Lines that would lie on each other are drawn a little apart.
+        axes.plot(times, np.array([values[0], *values, values[-1]]) + 0.03 * place,
+                  drawstyle='steps-post', label=name)
+    _shade(axes, episode)
+    axes.set_title(f'{title}counted by the simulator', fontsize=10, loc='left')
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.margins(x=0.01)
+    axes.grid(axis='y', alpha=0.3)
+    if axes.lines:
+        axes.legend(loc='upper left', fontsize=8)
+
+
+def _shade(axes, episode: Episode) -> None:
+    """Mark when a person moved the arm."""
+    for number, (begin, end) in enumerate(by_a_person(episode)):
+        axes.axvspan(begin - episode.start, end - episode.start, color='tab:green', alpha=0.15,
+                     zorder=0, label=None if number else 'a person has the arm')
 
 
 def _draw_joint(axes, episode: Episode, index: int) -> None:
@@ -68,6 +114,7 @@ def _draw_joint(axes, episode: Episode, index: int) -> None:
         times = motion.times - episode.start
         shown = (times >= -0.5) & (motion.times <= episode.end + 0.5)
         axes.plot(times[shown], motion.positions[shown, index], **style)
+    _shade(axes, episode)
     axes.set_ylabel('rad or m' if 'gripper' in episode.joints[index] else 'rad', fontsize=9)
     axes.margins(x=0.01)
     axes.grid(axis='y', alpha=0.3)

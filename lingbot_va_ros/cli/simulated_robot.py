@@ -4,24 +4,35 @@ import json
 import os
 import time
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Mapping, Tuple
+from functools import lru_cache
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import rclpy
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
+from rclpy.time import Time
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
 
 from lingbot_va_ros.cli.checkpoint import Checkpoint
 from lingbot_va_ros.cli.processes import (
     DemoFailed, NodeProcess, NodeProcesses, last_match, node_command)
 from lingbot_va_ros.cli.progress import Progress
 from lingbot_va_ros.cli.steering import Operator
+from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.robot.embodiment import load_embodiment
 
 EMBODIMENT = 'sim_left'
 CONTROL_RATE = 50.0  # Hz
 POLICY, MUX, ROBOT = 'lingbot_va_policy', 'command_mux', 'sim_robot'
 DISCOVERY_SECONDS = 2.5  # after which processes know each other
+HAND_OVER_SECONDS = 15.0
+MODE_SECONDS = 30.0  # for the mux to report the mode that it was told to be in
+AT_HOME = 0.02  # rad or m
+LATE = ('silent for', 'too old')  # what the mux says where a message came too late
 
 
 def start_processes(
@@ -65,6 +76,60 @@ def bring_up(operator: Operator, policy: NodeProcess) -> None:
             f'policy_node cannot be configured: {reason or "see its log"}', policy.log)
     if not operator.activate(POLICY):
         raise DemoFailed('policy_node cannot be activated', policy.log)
+
+
+def lay_out(operator: Operator, **values: Any) -> None:
+    """
+    Set parameters of sim_robot (`task`, `seed`) and reset it: a new scene, the arm at home.
+
+    The mux must hold the arm.
+
+    :raises DemoFailed: a parameter is refused, or the reset fails.
+    """
+    parameters = [Parameter(name, value=value) for name, value in values.items()]
+    answers = operator.call(
+        SetParameters, f'{ROBOT}/set_parameters', SetParameters.Request(
+            parameters=[parameter.to_parameter_msg() for parameter in parameters])).results
+    for (name, value), answer in zip(values.items(), answers):
+        if not answer.successful:
+            raise DemoFailed(f'{ROBOT} refuses the {name} {value}: {answer.reason}')
+    answer = operator.call(Trigger, f'{ROBOT}/reset', Trigger.Request())
+    if not answer.success:
+        raise DemoFailed(f'{ROBOT} cannot be reset: {answer.message}')
+
+
+def away_from_home(joints: JointState) -> float:
+    """Return how far the joint is from its home that is furthest, rad or m."""
+    home = _home()
+    return max((abs(position - home[name])
+                for name, position in zip(joints.name, joints.position) if name in home),
+               default=float('inf'))
+
+
+@lru_cache
+def _home() -> Dict[str, float]:
+    embodiment = load_embodiment(EMBODIMENT)
+    return dict(zip(embodiment.joints, embodiment.home))
+
+
+def hand_over(operator: Operator, newest_mode: Callable[[], Optional[ControlMode]]) -> None:
+    """
+    Give the arm to the policy, and wait until the mux says so.
+
+    Where the mux takes it away again at once, its word of that may be all that is heard.
+
+    :param newest_mode: returns what the mux said last.
+    :raises DemoFailed: it refuses.
+    """
+    asked_ns = operator.now_ns()
+    operator.choose_mode(MUX, ControlMode.POLICY, HAND_OVER_SECONDS)
+
+    def told() -> bool:
+        newest = newest_mode()
+        return newest is not None and (
+            newest.mode == ControlMode.POLICY
+            or Time.from_msg(newest.header.stamp).nanoseconds > asked_ns)
+    operator.wait_until(told, MODE_SECONDS, f'{MUX} to report the mode that it is in')
 
 
 @contextmanager

@@ -28,6 +28,10 @@ class Operator:
         self._executor = executor
         self._watch = watch
 
+    def now_ns(self) -> int:
+        """Return ROS time in nanoseconds."""
+        return self._node.get_clock().now().nanoseconds
+
     def wait_until(self, condition: Callable[[], Any], seconds: float, what: str) -> None:
         """
         Spin until the condition holds.

@@ -42,10 +42,13 @@ _PARAMETERS = (
     ('camera_rate', 30.0, False, 'Pictures per simulated second and camera, 0.1 to 100.'),
     ('camera_width', 128, False, 'Width of the pictures in pixels, 16 to 1920.'),
     ('camera_height', 128, False, 'Height of the pictures in pixels, 16 to 1080.'),
+    ('overview_rate', 0.0, False,
+     'Pictures per simulated second of a camera for people, on camera/overview/image_raw; 0 to '
+     '30, 0: none.'),
 )
 _RANGES = {
     'seed': (0, 2**31 - 1), 'realtime_factor': (0.01, 100.0), 'camera_rate': (0.1, 100.0),
-    'camera_width': (16, 1920), 'camera_height': (16, 1080)}
+    'camera_width': (16, 1920), 'camera_height': (16, 1080), 'overview_rate': (0.0, 30.0)}
 
 
 class CannotStart(Exception):
@@ -135,6 +138,10 @@ class SimRobot(Node):
                 self.create_publisher(Image, f'camera/{camera}/image_raw', COMMAND),
                 self.create_publisher(CameraInfo, f'camera/{camera}/camera_info', COMMAND),
                 _camera_info(camera, self._simulation.lens(camera)))
+        self._overview = None
+        if self.get_parameter('overview_rate').value:
+            self._overview = self.create_publisher(
+                Image, 'camera/overview/image_raw', COMMAND)
         self._joint_states = self.create_publisher(
             JointState, 'joint_states', EVENTS)
         self._task_state = self.create_publisher(String, '~/task_state', LATCHED)
@@ -190,7 +197,9 @@ class SimRobot(Node):
     def _run(self) -> None:
         tick_ns = _NS // STATE_RATE
         image_period_ns = _NS / self.get_parameter('camera_rate').value
-        pictures = ticks = 0
+        # Ticks from one picture for people to the next.
+        overview_ticks = round(STATE_RATE / (self.get_parameter('overview_rate').value or 1.0))
+        pictures = ticks = overview_due = 0
         self._start_ns = self._simulation.time_ns
         while not self._stopping.is_set():
             if self._factor != self._pacing.factor:
@@ -215,6 +224,10 @@ class SimRobot(Node):
             if self._simulation.time_ns - self._start_ns >= pictures * image_period_ns:
                 pictures += 1
                 self._publish_images(stamp)
+            if self._overview is not None and ticks >= overview_due:
+                overview_due = ticks + overview_ticks
+                self._overview.publish(_image_message(
+                    self._simulation.render_overview(), stamp, 'overview_camera_optical_frame'))
             if ticks % (STATE_RATE // TASK_STATE_RATE) == 0:
                 self._publish_task_state()
             ticks += 1
@@ -294,15 +307,8 @@ class SimRobot(Node):
 
     def _publish_images(self, stamp: Time) -> None:
         for camera, (images, infos, info) in self._images.items():
-            picture = self._simulation.render(camera)
-            message = Image()
-            message.header.stamp = stamp
-            message.header.frame_id = info.header.frame_id
-            message.height, message.width = picture.shape[:2]
-            message.encoding = 'rgb8'
-            message.step = 3 * message.width
-            # Into the empty array: assigning an ndarray or bytes is far slower.
-            message.data.frombytes(memoryview(np.ascontiguousarray(picture)).cast('B'))
+            message = _image_message(
+                self._simulation.render(camera), stamp, info.header.frame_id)
             info.header.stamp = stamp
             images.publish(message)
             infos.publish(info)
@@ -342,6 +348,18 @@ def _fault(name: str, value) -> str:
 
 def _nanoseconds(time_or_duration) -> int:
     return time_or_duration.sec * _NS + time_or_duration.nanosec
+
+
+def _image_message(picture: np.ndarray, stamp: Time, frame_id: str) -> Image:
+    message = Image()
+    message.header.stamp = stamp
+    message.header.frame_id = frame_id
+    message.height, message.width = picture.shape[:2]
+    message.encoding = 'rgb8'
+    message.step = 3 * message.width
+    # Into the empty array: assigning an ndarray or bytes is far slower.
+    message.data.frombytes(memoryview(np.ascontiguousarray(picture)).cast('B'))
+    return message
 
 
 def _camera_info(camera: str, lens) -> CameraInfo:

@@ -21,6 +21,11 @@ import numpy as np
 EMBODIMENTS = {'left': 'sim_left', 'right': 'sim_right', 'both': 'sim_dual'}
 # Shapes that are seen: the robot's visuals (group 1, as MuJoCo's URDF reader has it) and the rest.
 _SEEN = 2
+# A camera for people, which is no part of the robot: its name, place, what it looks at (m), its
+# vertical field of view (degrees) and the height and width of its pictures.
+OVERVIEW = 'overview'
+_OVERVIEW_FROM, _OVERVIEW_AT, _OVERVIEW_FIELD = (0.95, 0.62, 0.62), (0.20, 0.02, 0.12), 42.0
+OVERVIEW_SIZE = (300, 400)
 
 
 class Simulation:
@@ -50,14 +55,14 @@ class Simulation:
         self._size = (camera_width, camera_height)
         self.model = self._compile()
         self.data = mujoco.MjData(self.model)
-        self.cameras = tuple(
-            self.model.camera(index).name for index in range(self.model.ncam))
+        names = (self.model.camera(index).name for index in range(self.model.ncam))
+        self.cameras = tuple(name for name in names if name != OVERVIEW)
         self._step_ns = round(self.model.opt.timestep * 1e9)
         rows = [self.model.joint(name) for name in self.joints]
         self._qpos = np.array([row.qposadr[0] for row in rows])
         self._qvel = np.array([row.dofadr[0] for row in rows])
         self._servos = np.array([self.model.actuator(name).id for name in self.joints])
-        self._drawing = None
+        self._drawing = self._overview = None
         self.reset(seed)
 
     def _compile(self) -> mujoco.MjModel:
@@ -134,6 +139,13 @@ class Simulation:
         """Return what a camera (see `cameras`) sees now: uint8 [H, W, 3], rgb."""
         return self._cameras().draw(self.data, camera)
 
+    def render_overview(self) -> np.ndarray:
+        """Return robot and table as somebody in front sees them: uint8 [300, 400, 3], rgb."""
+        if self._overview is None:
+            height, width = OVERVIEW_SIZE
+            self._overview = Cameras(self.model, width, height)
+        return self._overview.draw(self.data, OVERVIEW)
+
     def render_geoms(self, camera: str) -> np.ndarray:
         """Return the id of the geom that each pixel shows: int32 [H, W], -1 where none is."""
         return self._cameras().draw_geoms(self.data, camera)
@@ -144,14 +156,14 @@ class Simulation:
         return self._drawing
 
     def close(self) -> None:
-        """Free the drawing context, in the thread that drew."""
-        if self._drawing is not None:
-            self._drawing.close()
-            self._drawing = None
+        """Free what drawing took, in the thread that drew."""
+        for drawing in filter(None, (self._drawing, self._overview)):
+            drawing.close()
+        self._drawing = self._overview = None
 
 
 def _add_surroundings(spec: mujoco.MjSpec) -> None:
-    """Add table, floor and light; the table's top is the plane z = 0."""
+    """Add table, floor, light and the camera for people; the table's top is the plane z = 0."""
     # Drawn without multisampling and shadows: ten times as fast.
     spec.visual.quality.offsamples = 0
     spec.visual.quality.shadowsize = 0
@@ -171,6 +183,13 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     world.add_light(name='lamp', type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
                     pos=(0.3, 0.0, 2.0), dir=(0.0, 0.0, -1.0), castshadow=False,
                     diffuse=(0.6, 0.6, 0.6), specular=(0.1, 0.1, 0.1))
+    backwards = np.subtract(_OVERVIEW_FROM, _OVERVIEW_AT)
+    backwards /= np.linalg.norm(backwards)
+    right = np.cross((0.0, 0.0, 1.0), backwards)
+    right /= np.linalg.norm(right)
+    turn = np.zeros(4)
+    mujoco.mju_mat2Quat(turn, np.stack((right, np.cross(backwards, right), backwards), 1).ravel())
+    world.add_camera(name=OVERVIEW, pos=_OVERVIEW_FROM, quat=turn, fovy=_OVERVIEW_FIELD)
 
 
 def _vary_light(model: mujoco.MjModel, rng: np.random.Generator) -> None:

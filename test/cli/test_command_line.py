@@ -11,6 +11,7 @@ import pytest
     (['--fast'], '--fast'),
     (['demo', '--chunks', '0'], "--chunks: '0' is not a whole number from 1"),
     (['demo', '--chunks', 'many'], "--chunks: 'many' is not a whole number from 1"),
+    (['demo', '--task', 'wipe_plate,fold'], "--task: 'fold': expected one or several of table"),
     (['demo', '--fast'], '--fast'),
 ])
 def test_a_mistake_is_named_in_one_line(words, part, capsys):

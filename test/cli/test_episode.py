@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from lingbot_va_ros.cli.episode import (
-    ChunkFigures, Episode, Motion, jitter_ms, percentile, summarise, tracking_error)
+    ChunkFigures, Episode, Motion, by_a_person, counted_by_person, jitter_ms, percentile,
+    summarise, tracking_error)
+from lingbot_va_ros.robot.mode import Mode
 
 import numpy as np
 import pytest
@@ -39,7 +41,7 @@ def test_percentile_of_nothing_is_none():
 
 
 def test_summary_holds_the_fields_that_scripts_read():
-    summary = summarise(EPISODE, '/some/checkpoint', False)
+    summary = summarise([EPISODE], '/some/checkpoint', False)
     episode, = summary['episodes']
     assert (episode['task'], episode['success'], episode['chunks']) == ('table', False, 2)
     assert episode['seconds'] == pytest.approx(1.0)
@@ -54,14 +56,51 @@ def test_summary_holds_the_fields_that_scripts_read():
 
 def test_success_is_what_the_simulator_says():
     state = {'task': 'stack', 'counts': {'stacked': 2}, 'success': True}
-    episode, = summarise(replace(EPISODE, task_state=state), '', True)['episodes']
+    episode, = summarise([replace(EPISODE, task_state=state)], '', True)['episodes']
     assert episode['success'] is True
     assert episode['detail'] == 'stacked: 2'
 
 
 def test_an_episode_that_ended_early_says_why():
-    episode, = summarise(replace(EPISODE, stopped_by='the arm fell off'), '', True)['episodes']
+    episode, = summarise([replace(EPISODE, stopped_by='the arm fell off')], '', True)['episodes']
     assert episode['detail'].startswith('ended early: the arm fell off')
+
+
+def test_what_the_simulator_says_follows_the_counts():
+    state = {'task': 'wipe_plate', 'counts': {'strokes': 5}, 'done': True, 'success': False,
+             'detail': 'home after 5 strokes, expected 6'}
+    episode, = summarise([replace(EPISODE, task_state=state, seed=3)], '', True)['episodes']
+    assert episode['detail'] == 'strokes: 5; home after 5 strokes, expected 6'
+    assert (episode['success'], episode['done'], episode['seed']) == (False, True, 3)
+    assert episode['counts'] == {'strokes': 5}
+
+
+def test_figures_of_several_episodes_are_pooled():
+    later = replace(EPISODE, chunks=(ChunkFigures(0, 1.1, 1.5, 0.5),), holds=('late',))
+    summary = summarise([EPISODE, later], '', True)
+    assert [episode['chunks'] for episode in summary['episodes']] == [2, 1]
+    assert summary['inference_p50'] == pytest.approx(0.3)
+    assert summary['starved_ticks'] == 6
+    assert summary['holds'] == ['late']
+
+
+def test_what_is_counted_while_a_person_has_the_arm_is_the_persons():
+    state = {'task': 'wipe_plate', 'counts': {'strokes': 3}, 'success': False}
+    episode = replace(
+        EPISODE, task_state=state,
+        counted=((0.9, {'strokes': 0}), (1.2, {'strokes': 1}), (1.5, {'strokes': 2}),
+                 (1.9, {'strokes': 3})),
+        modes=((0.95, Mode.POLICY), (1.3, Mode.TELEOP), (1.6, Mode.HOLD), (1.7, Mode.POLICY)))
+    assert counted_by_person(episode) == {'strokes': 1}
+    assert by_a_person(episode) == ((1.3, 1.6),)
+    figures, = summarise([episode], '', True)['episodes']
+    assert figures['counts_by_policy'] == {'strokes': 2}
+    assert figures['seconds_by_person'] == pytest.approx(0.3)
+
+
+def test_nobody_is_told_of_a_person_who_was_not_there():
+    figures, = summarise([EPISODE], '', True)['episodes']
+    assert 'counts_by_person' not in figures
 
 
 def test_tracking_error_compares_each_measurement_with_the_command_due_then():

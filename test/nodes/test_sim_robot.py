@@ -345,11 +345,12 @@ def test_does_not_start_with_a_bad_parameter(ros, tmp_path, parameters, reason):
 
 def test_clock_both_arms_and_faster_than_real_time(ros, tmp_path):
     robot = Robot(tmp_path / 'log', 'fast', publish_clock=True, realtime_factor=3, arms='both',
-                  camera_width=64, camera_height=48)
+                  camera_width=64, camera_height=48, overview_rate=1)
     try:
         robot.listen(Clock, '/clock', EVENTS)
         robot.listen(JointState, 'joint_states', EVENTS)
         robot.listen(Image, 'camera/right_wrist/image_raw')
+        robot.listen(Image, 'camera/overview/image_raw')
         robot.spin_until(lambda: all(robot.heard.values()))
         robot.spin_for(2.0)
         clocks = np.array([(arrived, seconds(message.clock))
@@ -362,6 +363,8 @@ def test_clock_both_arms_and_faster_than_real_time(ros, tmp_path):
         assert abs(stamped - seconds(robot.next('/clock').clock)) < 0.3
         picture = robot.newest('camera/right_wrist/image_raw')
         assert (picture.width, picture.height) == (64, 48)
+        overview = robot.newest('camera/overview/image_raw')
+        assert (overview.width, overview.height) == (400, 300)
         assert len(robot.newest('joint_states').name) == 14
         # A stamp on the simulated clock is understood on it.
         goal = np.array(robot.newest('joint_states').position)

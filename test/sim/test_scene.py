@@ -207,6 +207,20 @@ def test_pictures_show_joints_gripper_and_objects(simulation):
     assert changed.sum() > 300
 
 
+def test_the_overview_is_no_camera_of_the_robot_and_shows_what_it_does(simulation):
+    simulation.step(0.1)
+    assert 'overview' not in simulation.cameras
+    before = simulation.render_overview()
+    assert before.shape == (300, 400, 3) and before.dtype == np.uint8
+    head = simulation.render(simulation.cameras[0])
+    moved = simulation.positions.copy()
+    moved[simulation.joints.index('left_joint_1')] -= 0.3
+    go_to(simulation, moved, 0.5)
+    changed = np.abs(simulation.render_overview() - before.astype(int)).max(axis=2) > 20
+    assert changed.sum() > 1000
+    assert simulation.render(simulation.cameras[0]).shape == head.shape
+
+
 @pytest.mark.parametrize('width, height', [(128, 128), (320, 240)])
 def test_lens_says_where_an_object_is_in_the_picture(width, height):
     simulation = Simulation(seed=2, camera_width=width, camera_height=height)
