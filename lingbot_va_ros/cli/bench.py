@@ -64,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--peer', type=Path, metavar='PATH',
         help='a checkout of the public implementation, measured in the same run')
     parser.add_argument('--no-engine', action='store_true', help='measure the ROS path alone')
+    parser.add_argument(
+        '--images', action='store_true',
+        help='also measure what images cost by transport, executor and Fast DDS settings')
     parser.add_argument('--no-ros', action='store_true', help='leave the ROS path out')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the results there')
     parser.add_argument(
@@ -90,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.no_engine and arguments.no_ros:
+    if arguments.no_engine and arguments.no_ros and not arguments.images:
         raise ValueError('--no-engine and --no-ros leave nothing to measure')
     if arguments.no_engine and arguments.peer is not None:
         raise ValueError('--peer is measured beside the engine; leave --no-engine out')
@@ -123,10 +126,15 @@ def _measure(arguments: argparse.Namespace) -> dict:
         from lingbot_va_ros.cli.bench_ros import measure_ros
 
         ros = measure_ros(_say)
+    images = None
+    if arguments.images:
+        from lingbot_va_ros.cli.bench_images import measure_images
+
+        images = measure_images(_say)
     machine.setdefault('threads', os.cpu_count())
     machine.setdefault('device', 'cpu')
     machine['load_average_after'] = os.getloadavg()
-    return {'machine': machine, 'engine': engine, 'ros': ros}
+    return {'machine': machine, 'engine': engine, 'ros': ros, 'images': images}
 
 
 def _measure_engine(arguments: argparse.Namespace, machine: dict) -> List[dict]:

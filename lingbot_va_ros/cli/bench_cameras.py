@@ -1,14 +1,18 @@
 """
 Three cameras and two arms for the benchmark: images at a rate or once, joints where told to be.
 
+Images are raw, or JPEG where the parameter `transport` is `compressed`; they are encoded once.
+
 A process of its own, as a robot's drivers are: `python -m lingbot_va_ros.cli.bench_cameras`.
 """
 
 import sys
+from typing import Union
 
+import cv2
 import numpy as np
 from rclpy.node import Node
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -30,11 +34,16 @@ class BenchCameras(Node):
     def __init__(self):
         super().__init__(NAME)
         embodiment = load_embodiment(EMBODIMENT)
-        picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
-        self._image: Image = from_rgb(picture)
+        picture = _picture()
+        self._image: Union[Image, CompressedImage] = from_rgb(picture)
+        topics = [source.topic for source in embodiment.cameras.values()]
+        if self.declare_parameter('transport', 'raw').value == 'compressed':
+            self._image = CompressedImage(format='jpeg')
+            self._image.data.frombytes(
+                cv2.imencode('.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+            topics = [f'{topic}/compressed' for topic in topics]
         self._cameras = [
-            self.create_publisher(Image, source.topic, qos.SENSOR)
-            for source in embodiment.cameras.values()]
+            self.create_publisher(type(self._image), topic, qos.SENSOR) for topic in topics]
         self._joints = JointState(
             name=list(embodiment.joints), position=[float(value) for value in embodiment.home])
         self._joints_out = self.create_publisher(JointState, 'joint_states', qos.SENSOR)
@@ -86,6 +95,12 @@ class BenchCameras(Node):
     def _publish_joints(self) -> None:
         self._joints.header.stamp = self.get_clock().now().to_msg()
         self._joints_out.publish(self._joints)
+
+
+def _picture() -> np.ndarray:
+    """Return an image, uint8 [H, W, 3], with about as much detail as a photograph's."""
+    noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
 
 
 def main(args=None) -> None:

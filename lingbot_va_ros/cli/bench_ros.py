@@ -28,7 +28,7 @@ from trajectory_msgs.msg import JointTrajectory
 from lingbot_va_ros.cli.bench_cameras import EMBODIMENT, NAME, POLICY, SIZE
 from lingbot_va_ros.cli.episode import jitter_ms, percentile
 from lingbot_va_ros.cli.processes import (
-    DemoFailed, NodeProcesses, last_match, node_command, ros_environment)
+    DemoFailed, NodeProcesses, last_match, node_command, processor_seconds, ros_environment)
 from lingbot_va_ros.cli.simulated_robot import ros_node
 from lingbot_va_ros.cli.steering import Operator
 from lingbot_va_ros.msg import ActionChunk, PolicyStatus
@@ -175,9 +175,9 @@ class _Measurement:
 
     def _processor_share(self, seconds: float) -> float:
         """Return the processor time that policy_node takes, as a share of one core."""
-        begin, since = _processor_seconds(self._policy.process.pid), time.monotonic()
+        begin, since = processor_seconds(self._policy.process.pid), time.monotonic()
         self._pause(seconds)
-        return (_processor_seconds(self._policy.process.pid) - begin) / (
+        return (processor_seconds(self._policy.process.pid) - begin) / (
             time.monotonic() - since)
 
     def _extra_seconds(self) -> float:
@@ -207,10 +207,10 @@ class _Measurement:
         self._instruct('bench')
         self._pause(0.5)
         self._stamps.clear()
-        begin = _processor_seconds(self._policy.process.pid)
+        begin = processor_seconds(self._policy.process.pid)
         self._pause(seconds)
         stamps = np.array(self._stamps) * 1e-9
-        busy = (_processor_seconds(self._policy.process.pid) - begin) / seconds
+        busy = (processor_seconds(self._policy.process.pid) - begin) / seconds
         self._instruct('')
         self._stream(False)
         for name in ('video_steps', 'action_steps'):
@@ -248,12 +248,6 @@ class _Measurement:
 
     def _on_status(self, message: PolicyStatus) -> None:
         self._status = message
-
-
-def _processor_seconds(pid: int) -> float:
-    """Return the processor time that a process has taken, user and system."""
-    fields = Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 def _conversion_ms() -> tuple:

@@ -67,6 +67,8 @@ def show(results: dict, compared: Optional[List[dict]] = None) -> None:
         console.print(_attention(results['engine']))
     if results['ros'] is not None:
         console.print(_ros(results['ros']))
+    if results['images'] is not None:
+        console.print(_images(results['images']))
     if compared is not None:
         console.print(_ratios(compared))
 
@@ -123,6 +125,21 @@ def _ros(ros: dict) -> Table:
             ('jitter of the plan while the engine computes, p50, ms', jitter['p50']),
             ('… p99, ms', jitter['p99']), ('… largest, ms', jitter['max'])):
         table.add_row(name, 'unknown' if figure is None else f'{figure:.3f}')
+    return table
+
+
+def _images(rows: List[dict]) -> Table:
+    table = Table(title='three cameras of 640 x 480 at 30 Hz into a process')
+    for name in ('images', 'executor', 'Fast DDS', 'share of a core', 'of the cameras',
+                 'images/s', 'age p50, ms', 'p99'):
+        table.add_column(
+            name, justify='left' if name in ('images', 'executor', 'Fast DDS') else 'right')
+    for row in rows:
+        table.add_row(
+            f'{row["transport"]}, {row["handling"]}', row['executor'],
+            'profile' if row['profile'] else 'as it is', f'{row["cpu_share"]:.3f}',
+            f'{row["cameras_cpu_share"]:.3f}', f'{row["images_per_second"]:.1f}',
+            _number(row['age_ms_p50']), _number(row['age_ms_p99']))
     return table
 
 

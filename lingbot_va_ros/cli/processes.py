@@ -173,6 +173,12 @@ class NodeProcesses:
         return lines
 
 
+def processor_seconds(pid: int) -> float:
+    """Return the processor time that a process has taken, user and system."""
+    fields = Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
 def last_lines(log: Path, count: int = 10) -> List[str]:
     """Return the last lines of a log that are not empty."""
     text = log.read_text(errors='replace') if log.is_file() else ''

@@ -2,7 +2,10 @@
 
 import os
 
+from lingbot_va_ros.cli.bench_images import Way, measure_images
+from lingbot_va_ros.cli.bench_listener import HANDLINGS
 from lingbot_va_ros.cli.bench_ros import measure_ros
+from lingbot_va_ros.cli.processes import DemoFailed
 import pytest
 
 
@@ -19,3 +22,20 @@ def test_the_ros_path_is_measured_and_leaves_nothing_behind():
     assert ros['camera_to_chunk_trials'] == 2
     assert 0 < ros['image_to_rgb_ms'] < ros['image_to_python_ms']
     assert any('jitter at 50 Hz' in line for line in lines)
+
+
+def test_images_are_measured_one_way_and_leave_nothing_behind():
+    before = dict(os.environ)
+    row, = measure_images(
+        lambda _line: None, 0.5, [Way(transport='compressed', handling='decoded')])
+    assert dict(os.environ) == before
+    assert (row['transport'], row['handling'], row['executor'], row['profile']) == (
+        'compressed', 'decoded', 'single', True)
+    assert row['images_per_second'] > 3 and 0 < row['age_ms_p50'] <= row['age_ms_p99']
+    assert 0 <= row['cpu_share'] < 2
+
+
+def test_a_way_that_is_none_gets_one_line():
+    assert ('raw', 'decoded') not in HANDLINGS
+    with pytest.raises(DemoFailed, match='cannot start: raw images cannot be decoded'):
+        measure_images(lambda _line: None, 0.5, [Way(handling='decoded')])
