@@ -26,6 +26,7 @@ from lingbot_va_ros.training.task_rules import INSTRUCTIONS, chunk_limit_of, ins
 
 TASKS = ('wipe_plate', 'open_boxes')  # of a trained checkpoint, where none is asked for
 NO_GOAL = 'table'
+TAKEOVER = 'wipe_plate'  # where a person can add something
 CHUNKS_WITHOUT_GOAL = 12
 LARGEST_SEED = 2 ** 31 - 1
 
@@ -36,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--task', type=_tasks, metavar='TASK',
         help=f'{", ".join(INSTRUCTIONS)}: one, or several with commas, an episode each (default: '
              f'{",".join(TASKS)}; of an untrained checkpoint {NO_GOAL}, which has no goal)')
+    parser.add_argument(
+        '--takeover', action='store_true',
+        help=f'{TAKEOVER} alone; a person by script interrupts it, adds a stroke and gives the '
+             'arm back')
     parser.add_argument(
         '--seed', type=number(int, 0, LARGEST_SEED), default=0, metavar='N',
         help='lays out the scenes (default: %(default)s)')
@@ -72,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.takeover and arguments.task not in (None, (TAKEOVER,)):
+        raise DemoFailed(f'--takeover is of {TAKEOVER}, not of {", ".join(arguments.task)}')
     output, logs = arguments.output, arguments.output / 'logs'
     try:
         logs.mkdir(parents=True, exist_ok=True)
@@ -106,11 +113,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _plans(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Tuple[EpisodePlan, ...]:
     tasks = arguments.task or (TASKS if checkpoint.trained else (NO_GOAL,))
+    if arguments.takeover:
+        tasks = (TAKEOVER,)
     return tuple(
         EpisodePlan(
             task, arguments.seed, arguments.instruction or instruction_of(task),
             arguments.chunks or (CHUNKS_WITHOUT_GOAL if task == NO_GOAL else chunk_limit_of(
-                task, checkpoint.chunk_seconds)))
+                task, checkpoint.chunk_seconds)), arguments.takeover)
         for task in tasks)
 
 
@@ -147,12 +156,27 @@ def _closing_lines(output: Path, summary: dict, checkpoint: Checkpoint) -> List[
         *(f'{episode["task"]}: {"SUCCESS" if episode["success"] else "no success"} '
           f'({episode["detail"]}), {episode["chunks"]} chunks in {episode["seconds"]:.1f} s'
           for episode in summary['episodes']),
+        *(line for episode in summary['episodes'] for line in _who_did_what(episode)),
         f'inference  p50 {figure(summary["inference_p50"], "s", 3)}, '
         f'p95 {figure(summary["inference_p95"], "s", 3)}; starved ticks '
         f'{summary["starved_ticks"]}',
         f'jitter     p50 {figure(jitter["p50"], "ms", 2)}, p99 {figure(jitter["p99"], "ms", 2)} '
         f'at {CONTROL_RATE:g} Hz; the arm was held {len(summary["holds"])} times in between',
         f'wrote      {output}/: {files}, logs/']
+
+
+def _who_did_what(episode: dict) -> List[str]:
+    """Return the line about a person who took over, or none."""
+    if not episode['takeover']:
+        return []
+    if 'counts_by_person' not in episode:
+        return ['takeover   the person never had the arm']
+    theirs = episode['counts_by_person']
+    words = ', '.join(
+        f'{name}: {count} by the policy, {theirs[name]} by the person, '
+        f'{episode["counts"][name]} in all'
+        for name, count in episode['counts_by_policy'].items())
+    return [f'takeover   {words}; the person had the arm for {episode["seconds_by_person"]:.1f} s']
 
 
 def _count(text: str) -> int:

@@ -1,7 +1,10 @@
 """Run the episodes of the demo over ROS, one after the other, by one set of processes."""
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from rclpy.node import Node
 
 from lingbot_va_ros.cli.checkpoint import Checkpoint
 from lingbot_va_ros.cli.episode import OVERVIEW, Episode, words_of
@@ -14,11 +17,13 @@ from lingbot_va_ros.cli.simulated_robot import (
 from lingbot_va_ros.cli.steering import START_SECONDS, Operator
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.policy.progress import Mode as PolicyMode
+from lingbot_va_ros.resources import PACKAGE
 from lingbot_va_ros.robot.embodiment import load_embodiment
 from lingbot_va_ros.robot.mode import Mode as ArmMode
 from lingbot_va_ros.srv import ResetMemory
 
 CHUNK_SECONDS = 60.0  # without a new chunk for so long, the policy counts as stuck
+PERSONS_TOPIC = 'teleop/joint_trajectory'
 READ_SECONDS = 600.0  # for a full-size text encoder from a slow disk
 MAX_HOLDS = 20  # of the mux in one episode that are forgiven
 OVERVIEW_RATE = 10.0  # Hz, as the video
@@ -31,12 +36,14 @@ class EpisodePlan:
 
     :param task: the scene; `seed` lays it out; `instruction` is what the policy is told.
     :param chunks: after so many it ends, done or not.
+    :param takeover: a person by script interrupts it.
     """
 
     task: str
     seed: int
     instruction: str
     chunks: int
+    takeover: bool = False
 
 
 def run_episodes(
@@ -74,6 +81,9 @@ def run_episodes(
         progress.show(phase='configuring')
         operator.wait_until(lambda: recorder.status, START_SECONDS, 'the status of policy_node')
         bring_up(operator, policy)
+        for plan in plans:
+            if plan.takeover:
+                _invite_a_person(plan, processes, operator, node)
         for number, plan in enumerate(plans, 1):
             progress.show(
                 episode=f'{number}/{len(plans)} {plan.task}, seed {plan.seed}: '
@@ -88,6 +98,16 @@ def run_episodes(
         if operator.put_away(POLICY):
             return episodes, []
     return episodes, ['policy_node refused to be deactivated and cleaned up']
+
+
+def _invite_a_person(
+    plan: EpisodePlan, processes: NodeProcesses, operator: Operator, node: Node,
+) -> None:
+    """Start the person's process, and wait until it is ready."""
+    processes.start('person', [
+        sys.executable, '-m', f'{PACKAGE}.cli.person', '--seed', str(plan.seed)])
+    operator.wait_until(
+        lambda: node.count_publishers(PERSONS_TOPIC), START_SECONDS, 'the person to be ready')
 
 
 def _lay_out(
@@ -122,8 +142,9 @@ def _run(
     if not stopped_by:
         operator.choose_mode(MUX, ControlMode.HOLD)
         progress.show(counts=f'{_words(state)}{state.get("detail", "")}')
-    return recorder.episode(
-        start, end, 1.0 / CONTROL_RATE, holds, stopped_by, plan.seed, plan.chunks)
+    return replace(
+        recorder.episode(start, end, 1.0 / CONTROL_RATE, holds, stopped_by),
+        seed=plan.seed, chunk_limit=plan.chunks, takeover=plan.takeover)
 
 
 def _execute(
@@ -147,7 +168,8 @@ def _execute(
             and recorder.now() > recorder.chunk_end(plan.chunks - 1))
 
     def taken_away() -> bool:
-        return recorder.mode.mode != ControlMode.POLICY
+        return recorder.mode.mode != ControlMode.POLICY and not (
+            plan.takeover and recorder.mode.mode == ControlMode.TELEOP)
 
     def stuck() -> str:
         nonlocal newest

@@ -7,6 +7,9 @@ import numpy as np
 
 from lingbot_va_ros.robot.mode import Mode
 
+# s: the simulator tells five times a second what it has counted. Nobody who has just got the arm
+# can have done anything that counts so soon.
+TOLD_LATE = 0.25
 OVERVIEW = 'overview'  # the camera for people, which is no camera of the robot
 
 
@@ -51,6 +54,7 @@ class Episode:
     :param chunk_limit: the number of chunks after which it ends, done or not; 0: unknown.
     :param counted: what the simulator had counted of the task, from each time on.
     :param modes: who moved the arm, from each time on.
+    :param takeover: a person was to interrupt it.
     """
 
     joints: Tuple[str, ...]
@@ -71,6 +75,7 @@ class Episode:
     chunk_limit: int = 0
     counted: Tuple[Tuple[float, Mapping[str, int]], ...] = ()
     modes: Tuple[Tuple[float, Mode], ...] = ()
+    takeover: bool = False
 
     @property
     def task(self) -> str:
@@ -94,7 +99,7 @@ def counted_by_person(episode: Episode) -> Dict[str, int]:
     """Return how much of each count came while a person moved the arm."""
     sums, before = {}, {}
     for time, counts in episode.counted:
-        theirs = newest(episode.modes, time, None) == Mode.TELEOP
+        theirs = newest(episode.modes, time - TOLD_LATE, None) == Mode.TELEOP
         for name, count in counts.items():
             more = count - before.get(name, 0)
             sums[name] = sums.get(name, 0) + (more if theirs else 0)
@@ -175,10 +180,10 @@ def _figures(episode: Episode) -> Dict[str, Any]:
         'chunks': len(episode.chunks), 'seconds': round(episode.end - episode.start, 3),
         'seed': episode.seed, 'done': bool(episode.task_state.get('done', False)),
         'counts': dict(episode.task_state.get('counts', {})),
-        'chunk_limit': episode.chunk_limit}
+        'chunk_limit': episode.chunk_limit, 'takeover': episode.takeover}
     spans = by_a_person(episode)
     if spans:
-        theirs = counted_by_person(episode)
+        theirs = {name: 0 for name in figures['counts']} | counted_by_person(episode)
         figures['counts_by_person'] = theirs
         figures['counts_by_policy'] = {
             name: count - theirs.get(name, 0) for name, count in figures['counts'].items()}

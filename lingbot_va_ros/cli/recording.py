@@ -147,7 +147,7 @@ class Recorder:
 
     def episode(
         self, start: float, end: float, control_period: float, holds: Sequence[str] = (),
-        stopped_by: str = '', seed: Optional[int] = None, chunk_limit: int = 0,
+        stopped_by: str = '',
     ) -> Episode:
         """Return what was recorded between two times (see `now`); the video may begin earlier."""
         joints = tuple(self._executed[0].joint_names if self._executed
@@ -166,8 +166,8 @@ class Recorder:
             published=np.array([(ns - self._began_ns) / _NS for ns in self._published_ns]),
             control_period=control_period,
             starved_ticks=self._starved_ticks(),
-            task_state=self.task_state, holds=tuple(holds), stopped_by=stopped_by, seed=seed,
-            chunk_limit=chunk_limit, counted=tuple(self._counted), modes=tuple(self._modes))
+            task_state=self.task_state, holds=tuple(holds), stopped_by=stopped_by,
+            counted=tuple(self._counted), modes=tuple(self._modes))
 
 
 def _nanoseconds(time) -> int:

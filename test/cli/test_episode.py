@@ -88,9 +88,10 @@ def test_what_is_counted_while_a_person_has_the_arm_is_the_persons():
     state = {'task': 'wipe_plate', 'counts': {'strokes': 3}, 'success': False}
     episode = replace(
         EPISODE, task_state=state,
-        counted=((0.9, {'strokes': 0}), (1.2, {'strokes': 1}), (1.5, {'strokes': 2}),
-                 (1.9, {'strokes': 3})),
-        modes=((0.95, Mode.POLICY), (1.3, Mode.TELEOP), (1.6, Mode.HOLD), (1.7, Mode.POLICY)))
+        # The first was made before the person got the arm, the second before they gave it back.
+        counted=((0.9, {'strokes': 0}), (1.4, {'strokes': 1}), (1.7, {'strokes': 2}),
+                 (1.95, {'strokes': 3})),
+        modes=((0.95, Mode.POLICY), (1.3, Mode.TELEOP), (1.6, Mode.HOLD), (1.65, Mode.POLICY)))
     assert counted_by_person(episode) == {'strokes': 1}
     assert by_a_person(episode) == ((1.3, 1.6),)
     figures, = summarise([episode], '', True)['episodes']

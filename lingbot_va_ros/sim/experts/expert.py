@@ -1,6 +1,7 @@
 """An expert plays the way that its task's module has laid through the scene."""
 
 from functools import lru_cache
+from typing import Optional
 
 from lingbot_va_ros.robot.embodiment import Arm, load_embodiment
 from lingbot_va_ros.sim.experts.open_boxes import open_one_after_the_other
@@ -69,18 +70,28 @@ def path_from_home(simulation: Simulation) -> ToolPath:
     return ToolPath(np.append(reach.home, opening))
 
 
-def commands_along(simulation: Simulation, path: ToolPath) -> np.ndarray:
+def path_from(simulation: Simulation, joints: np.ndarray) -> ToolPath:
+    """Return an empty path for that tool from where it is at joint positions [J]."""
+    arm, reach = _arm(simulation)
+    place = reach.place(joints[[simulation.joints.index(joint) for joint in arm.joints]])
+    return ToolPath(np.append(place, joints[simulation.joints.index(arm.gripper.joint)]))
+
+
+def commands_along(
+        simulation: Simulation, path: ToolPath, start: Optional[np.ndarray] = None) -> np.ndarray:
     """
-    Return joint commands [n, J] that lead the tool along a path which begins at home.
+    Return joint commands [n, J] that lead the tool along a path.
 
     Joints of another arm stay at home. All is slowed down alike where a joint would otherwise
     come near its velocity or acceleration limit.
 
+    :param start: joint positions [J] at rest, where the path begins; home where there are none.
     :raises OutOfReach: the path leads where the arm cannot go.
     """
     slowness = 1.0
+    start = simulation.embodiment.home if start is None else start
     commands = _commands(simulation, path, slowness)
-    while (effort := _effort(simulation, commands)) > _EFFORT:
+    while (effort := _effort(simulation, commands, start)) > _EFFORT:
         slowness *= _SLOWER * effort / _EFFORT
         commands = _commands(simulation, path, slowness)
     return commands
@@ -96,11 +107,11 @@ def _commands(simulation: Simulation, path: ToolPath, slowness: float) -> np.nda
     return commands
 
 
-def _effort(simulation: Simulation, commands: np.ndarray) -> float:
-    """Return the share of the limits that a motion from rest at home to rest takes, as a speed."""
+def _effort(simulation: Simulation, commands: np.ndarray, start: np.ndarray) -> float:
+    """Return the share of the limits that a motion from rest to rest takes, as a speed."""
     limits = simulation.embodiment.limits
-    home = np.tile(simulation.embodiment.home, (2, 1))
-    steps = np.diff(np.concatenate([home, commands, commands[-1:]]), axis=0) / PERIOD
+    rest = np.tile(start, (2, 1))
+    steps = np.diff(np.concatenate([rest, commands, commands[-1:]]), axis=0) / PERIOD
     velocity = np.abs(steps / limits.velocity).max()
     acceleration = np.abs(np.diff(steps, axis=0) / PERIOD / limits.acceleration).max()
     return float(max(velocity, np.sqrt(acceleration)))

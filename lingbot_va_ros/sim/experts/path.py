@@ -74,6 +74,10 @@ class Reach:
         """The tool's place at home, [3]."""
         return self._base + self._pose[:3, 3]
 
+    def place(self, joints: np.ndarray) -> np.ndarray:
+        """Return where the tool is, [3], at positions of the arm's joints."""
+        return self._base + self._kinematics.forward(joints)[:3, 3]
+
     def joints(self, points: np.ndarray) -> np.ndarray:
         """
         Return joint positions [n, joints of the arm] for points [n, 3], beginning near home.

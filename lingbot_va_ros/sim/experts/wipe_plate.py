@@ -16,6 +16,7 @@ _PRESS = 0.016  # m that the relaxed sponge would reach into the plate
 _HOVER = (0.022, 0.034)  # m from the sponge to the plate between strokes
 _SWERVE = 0.015  # m
 _SWERVES = 3  # at most, an episode
+_CALM = 1.15  # the tempo of a stroke where nothing draws one
 
 
 def wipe(scene: WipePlateScene, path: ToolPath, rng: np.random.Generator, perturb: bool,
@@ -23,7 +24,6 @@ def wipe(scene: WipePlateScene, path: ToolPath, rng: np.random.Generator, pertur
     """Append `strokes` strokes and the way home to a path that begins at home."""
     tempo = rng.uniform(*_EPISODE_TEMPO)
     longest_pause = rng.uniform(*_PAUSE)
-    down = PLATE_TOP + SPONGE_REACH - _PRESS
     path.wait(rng.uniform(*_FIRST_PAUSE))
     away = path.time
     for number in range(strokes):
@@ -38,13 +38,30 @@ def wipe(scene: WipePlateScene, path: ToolPath, rng: np.random.Generator, pertur
         else:
             path.to(0.55 * pace, middle[0], middle[1] + first, overlap=0.22 * pace)
         path.wait(rng.uniform(0.0, longest_pause))
-        path.to(0.36 * pace, z=down, overlap=0.12 * pace)
-        path.to(0.60 * pace, y=middle[1] - first, overlap=0.06 * pace)
-        path.to(0.34 * pace, z=hover, overlap=0.06 * pace)
+        _press_and_wipe(path, pace, middle[1] - first, hover)
     ended = path.time
     path.to(1.0 * tempo, *path.start, overlap=0.10 * tempo)
     if perturb:
         _leave_the_way(path, rng, away, begun, ended)
+
+
+def wipe_once(scene: WipePlateScene, path: ToolPath) -> None:
+    """
+    Append one stroke like the expert's, to a path that begins where the tool hovers.
+
+    It ends where the expert's strokes end, hovering above the other rim.
+    """
+    length, hover = np.mean(_LENGTH), PLATE_TOP + SPONGE_REACH + np.mean(_HOVER)
+    first = scene.mirror * length / 2
+    path.to(0.55 * _CALM, scene.plate[0], scene.plate[1] + first, hover)
+    _press_and_wipe(path, _CALM, scene.plate[1] - first, hover)
+
+
+def _press_and_wipe(path: ToolPath, pace: float, y: float, hover: float) -> None:
+    """Append: down onto the plate, across it to `y`, up to `hover`, in one flowing motion."""
+    path.to(0.36 * pace, z=PLATE_TOP + SPONGE_REACH - _PRESS, overlap=0.12 * pace)
+    path.to(0.60 * pace, y=y, overlap=0.06 * pace)
+    path.to(0.34 * pace, z=hover, overlap=0.06 * pace)
 
 
 def _leave_the_way(path: ToolPath, rng: np.random.Generator, away: float, begun: float,

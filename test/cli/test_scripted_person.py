@@ -1,0 +1,124 @@
+"""The scripted person against the real mux and the simulated robot, in virtual time."""
+
+from lingbot_va_ros.cli.scripted_person import LIFTED, Doing, ScriptedPerson
+from lingbot_va_ros.policy.plan import Plan, plan_from_actions, resting_at
+from lingbot_va_ros.robot.mode import Mode
+from lingbot_va_ros.robot.mux import Mux, MuxSettings
+from lingbot_va_ros.robot.trajectory import TrajectoryMessage, TrajectoryPoint
+from lingbot_va_ros.sim.experts import PERIOD, make_expert
+from lingbot_va_ros.sim.simulation import Simulation
+from lingbot_va_ros.sim import trajectory_controller as controller
+
+import numpy as np
+import pytest
+
+TICK_NS = 10_000_000
+AFTER = 2
+BEGIN_NS = 1_000_000_000
+
+
+class Workbench:
+    """A robot that an expert wipes with, through the mux, and a person who watches."""
+
+    def __init__(self, seed):
+        self.simulation = Simulation(task='wipe_plate', seed=seed)
+        self.simulation.time_ns = BEGIN_NS
+        self.mux = Mux(self.simulation.embodiment, MuxSettings(), TICK_NS)
+        self.person = ScriptedPerson(Simulation(task='wipe_plate', seed=seed), AFTER)
+        commands = make_expert(self.simulation, np.random.default_rng(seed)).commands
+        limits = self.simulation.embodiment.limits
+        self.policy, _ = plan_from_actions(
+            self.simulation.positions, commands, PERIOD, BEGIN_NS, limits.velocity)
+        self.modes = [Mode.HOLD]
+
+    @property
+    def strokes(self):
+        return self.simulation.task_state.counts['strokes']
+
+    def tick(self):
+        simulation, mux = self.simulation, self.mux
+        simulation.step(TICK_NS * 1e-9)
+        now_ns = simulation.time_ns
+        now_s = now_ns * 1e-9
+        mux.joint_state(simulation.joints, simulation.positions, simulation.velocities, now_ns,
+                        now_s)
+        mode = mux.report(now_s).mode
+        if mode != self.modes[-1]:
+            self.modes.append(mode)
+        if now_ns // TICK_NS % 2 == 0:  # 50 Hz
+            if mode == Mode.TELEOP:
+                self.policy = resting_at(now_ns, simulation.positions)
+            self.refused = mux.plan_message(self.message(self.policy), now_ns, now_s)
+            assert self.refused is None
+            self.person.strokes, self.person.mode = self.strokes, mode
+            self.person.measured(simulation.positions, simulation.velocities)
+            plan, wish = self.person.step(now_ns)
+            if plan is not None:
+                assert mux.teleop_message(self.message(plan), now_ns, now_s) is None
+            if wish is not None:
+                mux.choose(wish, now_ns, now_s)
+        command = mux.tick(now_ns, now_s).command
+        if command is not None:
+            simulation.controller.accept(controller.Trajectory(now_ns, simulation.joints, tuple(
+                controller.TrajectoryPoint(int(time_ns) - now_ns, q, v)
+                for time_ns, q, v in zip(
+                    command.times_ns, command.positions, command.velocities)
+                if time_ns > now_ns)), now_ns)
+
+    def message(self, plan: Plan):
+        now_ns = self.simulation.time_ns
+        times, positions, velocities = plan.remainder(now_ns, 0.02)
+        return TrajectoryMessage(now_ns, self.simulation.joints, tuple(
+            TrajectoryPoint(round(time * 1e9), tuple(q), tuple(v))
+            for time, q, v in zip(times, positions, velocities)))
+
+    def run_until(self, condition, seconds=15.0):
+        end_ns = self.simulation.time_ns + round(seconds * 1e9)
+        while not condition():
+            assert self.simulation.time_ns < end_ns, (self.person.doing, self.modes, self.strokes)
+            self.tick()
+
+    def start(self):
+        self.run_until(lambda: self.mux.choose(
+            Mode.POLICY, self.simulation.time_ns, self.simulation.time_ns * 1e-9)[0], 1.0)
+
+
+@pytest.mark.parametrize('seed', [0, 1, 2])
+def test_adds_one_stroke_and_gives_back_and_nothing_is_refused(seed):
+    bench = Workbench(seed)
+    bench.start()
+    bench.run_until(lambda: bench.person.doing == Doing.DONE)
+    assert bench.strokes == AFTER + 1
+    assert bench.modes[-3:] == [Mode.POLICY, Mode.TELEOP, Mode.POLICY]
+    # Where the policy's own strokes end: above the plate, at rest.
+    assert bench.person.lifted() > LIFTED
+    bench.run_until(lambda: np.abs(bench.simulation.velocities).max() < 0.05, 2.0)
+    assert bench.strokes == AFTER + 1
+
+
+def test_takes_over_only_between_strokes():
+    bench = Workbench(3)
+    bench.start()
+    bench.run_until(lambda: bench.strokes == AFTER)
+    assert bench.person.lifted() < LIFTED
+    assert bench.person.doing == Doing.WATCHING
+    bench.run_until(lambda: bench.person.doing == Doing.TAKING)
+    assert bench.person.lifted() > LIFTED
+
+
+def test_begins_anew_where_the_arm_was_taken_away():
+    bench = Workbench(0)
+    bench.start()
+    bench.run_until(lambda: bench.person.doing == Doing.WIPING)
+    now_ns = bench.simulation.time_ns
+    assert bench.mux.choose(Mode.HOLD, now_ns, now_ns * 1e-9)[0]
+    bench.run_until(lambda: bench.person.doing == Doing.WATCHING)
+    bench.policy = resting_at(now_ns, bench.simulation.positions)
+    bench.start()
+    bench.run_until(lambda: bench.person.doing == Doing.DONE)
+    assert bench.strokes == AFTER + 1
+
+
+def test_does_nothing_before_anything_is_known():
+    person = ScriptedPerson(Simulation(task='wipe_plate'), 0)
+    assert person.step(BEGIN_NS) == (None, None)
