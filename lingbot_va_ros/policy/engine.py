@@ -24,6 +24,7 @@ from lingbot_va_ros.policy.compatibility import policy_mismatches
 from lingbot_va_ros.policy.policy_file import PolicyFile, Sampling
 from lingbot_va_ros.policy.session import (
     ChunkShape, Prediction, Session, chunk_noise, host_copy, imagining_noise)
+from lingbot_va_ros.policy.shown import Shown, encode_anew
 from lingbot_va_ros.policy.snapshot import Snapshot, identity_of
 
 IMAGINE_STEPS = 3  # the video steps of the paper's real robot
@@ -85,6 +86,7 @@ class Engine:
         self._first: Optional[Tensor] = None
         self._last: Optional[Tensor] = None  # newest confirmed latent frame
         self._seen: List[Tensor] = []
+        self._shown = Shown()
         self._forecasts: Dict[int, Prediction] = {}  # by first frame: the running chunk, the next
 
     @property
@@ -135,6 +137,7 @@ class Engine:
         self.session.reset()
         self.stream.clear()
         self._first, self._last, self._seen = None, None, []
+        self._shown = Shown()
         self._forecasts = {}
         return forgotten
 
@@ -148,12 +151,14 @@ class Engine:
         self.session.discard()
         self.stream.clear()
         self._first = self.stream.encode({name: [image] for name, image in images.items()})
+        self._shown = self._shown.first(images)
         self._seen, self._forecasts = [], {}
 
     @torch.inference_mode()
     def see(self, images: Mapping[str, Sequence[np.ndarray]]) -> None:
         """Take the four images of each camera that make the next latent frame."""
         self._seen.append(self.stream.encode(images))
+        self._shown = self._shown.more(images)
 
     def predict(self, between_steps: Callable[[], None] = lambda: None) -> Chunk:
         """
@@ -253,7 +258,7 @@ class Engine:
             latents.insert(0, self._first)
         self.session.commit(torch.cat(latents, 2), actions)
         self._last = latents[-1]
-        self._seen = []
+        self._seen, self._shown = [], self._shown.committed()
         # A chunk that was predicted ahead runs now, unless the one before it was cut off.
         running = self._forecasts.get(self.session.frame)
         self._forecasts = {self.session.frame: running} if running else {}
@@ -277,16 +282,25 @@ class Engine:
 
     def drop_seen(self) -> None:
         """Forget frames that were seen and will not be committed (their interval was cut off)."""
-        self._seen = []
+        self._seen, self._shown = [], self._shown.dropped()
 
+    @torch.inference_mode()
     def keep_last_chunk(self) -> None:
         """
         Forget all but the chunk that was committed last, which is written anew at its positions.
 
-        The frame counter goes on. What is predicted then knows nothing older: the ablation of the
-        memory.
+        Its images are encoded anew as well, in a stream that begins with the image before them:
+        the encoder's causal caches remember some seconds. The frame counter goes on. What is
+        predicted then knows nothing older: the ablation of the memory.
         """
-        self.session.keep_last_chunk()
+        if not self._shown.chunk:
+            return self.session.keep_last_chunk()
+        latents, self._seen = encode_anew(self.stream, self._shown)
+        frames = (len(self._shown.chunk) - 1) // IMAGES_PER_FRAME
+        if self.session.frame > frames + 1:  # else the first image is the episode's own
+            latents = latents[:, :, 1:]
+        self._last = latents[:, :, -1:]
+        self.session.keep_last_chunk(latents)
 
     def snapshot(self) -> Snapshot:
         """
@@ -300,7 +314,8 @@ class Engine:
             identity_of(session.network, self.codec, self.policy), self.policy.name,
             self.memory_frames, session.save(), self.stream.save(), self.instruction,
             host_copy(self._first), host_copy(self._last), [host_copy(one) for one in self._seen],
-            {first: _moved(one, torch.device('cpu')) for first, one in self._forecasts.items()})
+            {first: _moved(one, torch.device('cpu')) for first, one in self._forecasts.items()},
+            self._shown)
 
     def restore(self, snapshot: Snapshot) -> None:
         """
@@ -332,6 +347,7 @@ class Engine:
 
         self._first, self._last = here(snapshot.first), here(snapshot.last)
         self._seen = [here(latent) for latent in snapshot.seen]
+        self._shown = snapshot.shown
         self._forecasts = {
             first: _moved(one, session.network.device)
             for first, one in snapshot.forecasts.items()}

@@ -315,15 +315,20 @@ class Session:
         self.memory.make_ready(AHEAD_CHUNKS * self.chunk_tokens)
 
     @torch.inference_mode()
-    def keep_last_chunk(self) -> None:
+    def keep_last_chunk(self, latents: Optional[Tensor] = None) -> None:
         """
         Rebuild the memory from the chunk that was committed last, alone, at its own positions.
 
         Its tokens are computed anew, so that nothing of what they have seen is left in them.
+
+        :param latents: [1, C, F', h, w], take the place of those that were committed.
         """
         self.discard()
         self.memory.clear()
         if self._last_chunk is not None:
+            if latents is not None:
+                self._last_chunk = replace(
+                    self._last_chunk, latents=latents.to(self.network.device, copy=True))
             frames = self._last_chunk.latents.shape[2]
             self._write_chunk(self._last_chunk, frames * [CLEAN], self.text_rows, False)
 

@@ -11,6 +11,7 @@ from lingbot_va_ros.model.codec import StreamState, VideoCodec
 from lingbot_va_ros.model.transformer import Network
 from lingbot_va_ros.policy.policy_file import PolicyFile
 from lingbot_va_ros.policy.session import Prediction, SessionState
+from lingbot_va_ros.policy.shown import Shown
 
 SAMPLES = 64  # numbers of each weight tensor that tell it from another
 
@@ -22,7 +23,7 @@ class Snapshot:
 
     `frames` are the confirmed latent frames in the memory, `policy` the policy file's name, `seen`
     the latent frames that were seen since the last commit, `forecasts` the predicted chunks that
-    are running or come next, by first frame.
+    are running or come next, by first frame; `shown` what the engine's `Shown` has kept.
     """
 
     identity: str
@@ -35,6 +36,7 @@ class Snapshot:
     last: Optional[Tensor]
     seen: List[Tensor]
     forecasts: Dict[int, Prediction]
+    shown: Shown
 
 
 def identity_of(network: Network, codec: VideoCodec, policy: PolicyFile) -> str:

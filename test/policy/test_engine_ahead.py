@@ -263,3 +263,31 @@ def test_the_last_chunk_alone_is_kept_in_any_schedule(engine, schedule):
     engine.keep_last_chunk()
     assert engine.memory_frames == 2 and engine.session.frame == 8
     assert engine.predict().actions.shape == (2 * N, USED)
+
+
+def test_nothing_seen_before_the_last_chunk_leaves_a_trace(make_engine):
+    one, other = make_engine(), make_engine()
+    for number, engine in enumerate((one, other)):
+        run(engine, 'sync', 1)
+        actions = executed(engine, 2 * N)
+        for frame in range(2):  # another past, up to the image before the chunk that is kept
+            images = pictures(engine.policy, 4, 1000 * (number + 1) + frame)
+            for name, last in pictures(engine.policy, 1, 77).items():
+                images[name][-1] = last[0]
+            engine.see(images)
+        engine.commit(actions)
+        see(engine, 2)
+        engine.commit(executed(engine, 2 * N))
+        engine.keep_last_chunk()
+        see(engine, 1)
+    assert_same_memory(one, other)
+    assert torch.equal(one._seen[0], other._seen[0])
+    assert_same(one.predict(), other.predict())
+
+
+def test_the_first_chunk_is_kept_with_the_image_that_began_the_episode(make_engine):
+    kept, whole = make_engine(), make_engine()
+    for engine in (kept, whole):
+        run(engine, 'sync', 1)
+    kept.keep_last_chunk()
+    assert_same_memory(kept, whole)
