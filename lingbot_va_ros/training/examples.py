@@ -1,7 +1,7 @@
 """Encoded episodes as batches for the network: normalised, padded, with their instructions."""
 
 from dataclasses import dataclass, replace
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -28,12 +28,15 @@ class Example:
 
     :param latents: [C, F, h, w] float32; `actions` [Ca, F, N, 1] float32; `events` [F] int64.
     :param instructions: the numbers of the texts that stand for its task.
+    :param pairs: [chunks - 1, C, 2 L, h, w] float32, neighbouring chunks of L frames without
+        their past, for the baseline; None elsewhere.
     """
 
     latents: Tensor
     actions: Tensor
     events: Tensor
     instructions: Tuple[int, ...]
+    pairs: Optional[Tensor] = None
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,12 @@ def action_quantiles(
 
 def make_example(
     episode: EncodedEpisode, codec: VideoCodec, policy: PolicyFile, actions: ActionMap,
-    instructions: Sequence[int],
+    instructions: Sequence[int], pairs: Optional[np.ndarray] = None,
 ) -> Example:
     """
     Return an episode as the network sees it.
 
+    :param pairs: see `latents.encode_pairs`.
     :raises ValueError: the policy file has another number of actions for a latent frame.
     """
     if policy.actions_per_frame != IMAGES_PER_FRAME:
@@ -99,7 +103,8 @@ def make_example(
     nothing = torch.zeros(CHANNELS, 1, policy.actions_per_frame, 1)
     return Example(
         normalised(episode.latents, codec), torch.cat((nothing, channels), 1),
-        torch.from_numpy(episode.events), tuple(instructions))
+        torch.from_numpy(episode.events), tuple(instructions),
+        None if pairs is None else torch.stack([normalised(pair, codec) for pair in pairs]))
 
 
 def draw_step(
@@ -123,17 +128,18 @@ def draw_last_chunk_step(
     """
     Draw a training step in which a chunk is predicted from the one before it alone.
 
-    An episode here is two neighbouring chunks of a recording, at their own frame positions.
+    An episode here is two neighbouring chunks of a recording, at their own frame positions, with
+    the latents of a stream that has seen nothing before them (`Example.pairs`).
     """
     rng = np.random.default_rng(list(seed))
     pieces, first_frames = [], []
     for index in rng.integers(len(examples.episodes), size=count):
         each = examples.episodes[index]
-        frames = each.latents.shape[1]
-        first = int(rng.integers(max(1, frames // chunk_frames - 1))) * chunk_frames
+        pair = int(rng.integers(len(each.pairs)))
+        first = pair * chunk_frames
         span = slice(first, first + 2 * chunk_frames)
         pieces.append(replace(
-            each, latents=each.latents[:, span], actions=each.actions[:, span],
+            each, latents=each.pairs[pair], actions=each.actions[:, span],
             events=each.events[span]))
         first_frames.append(first)
     episodes = Examples(pieces, examples.texts, examples.channels).batch(range(count), rng)

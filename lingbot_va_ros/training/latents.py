@@ -45,11 +45,13 @@ class EncodedEpisode:
     bodies: List[str]
 
 
-@torch.inference_mode()
-def encode(codec: VideoCodec, recording: Recording, cameras: Sequence[str]) -> EncodedEpisode:
-    """Encode a recording as a stream, the way an episode is when it is acted."""
-    frames = 1 + len(recording.commands) // IMAGES_PER_FRAME
-    images = np.stack([recording.images[name] for name in cameras])  # [V, T + 1, H, W, 3]
+def _stream(codec: VideoCodec, images: np.ndarray, frames: int) -> np.ndarray:
+    """
+    Encode one image of each view, then four for each further frame, as a stream of its own.
+
+    :param images: uint8 [V, 1 + 4 (frames - 1), H, W, 3] or more.
+    :returns: [C, frames, h, w] float32, views beside each other, not normalised.
+    """
     cache: list = [None] * codec.caches
     latents = []
     for frame in range(frames):
@@ -57,10 +59,45 @@ def encode(codec: VideoCodec, recording: Recording, cameras: Sequence[str]) -> E
         pixels = torch.from_numpy(images[:, span]).permute(0, 4, 1, 2, 3).float() / 255 * 2 - 1
         encoded = codec.encode(pixels, cache).float().chunk(2, 1)[0]
         latents.append(join_latents(SIDE_BY_SIDE, [encoded]))
+    return torch.cat(latents, 2)[0].numpy()
+
+
+def _frames_of(recording: Recording) -> int:
+    return 1 + len(recording.commands) // IMAGES_PER_FRAME
+
+
+@torch.inference_mode()
+def encode_pairs(
+    codec: VideoCodec, recording: Recording, cameras: Sequence[str], chunk_frames: int,
+) -> np.ndarray:
+    """
+    Encode each two neighbouring chunks of L frames as if they were all that was ever seen.
+
+    Each pair is a stream that begins with the image before it, the first one with the episode. So
+    nothing older is in its latents, which the causal caches of a longer stream would carry there.
+
+    :returns: [chunks - 1, C, 2 L, h, w] float32, as the encoder gives them, not normalised.
+    """
+    images = np.stack([recording.images[name] for name in cameras])  # [V, T + 1, H, W, 3]
+    pairs, length = [], 2 * chunk_frames
+    for first in range(0, _frames_of(recording) - length + 1, chunk_frames):
+        before = max(0, first - 1)
+        latents = _stream(
+            codec, images[:, IMAGES_PER_FRAME * before:], length + first - before)
+        pairs.append(latents[:, first - before:])
+    return np.stack(pairs)
+
+
+@torch.inference_mode()
+def encode(codec: VideoCodec, recording: Recording, cameras: Sequence[str]) -> EncodedEpisode:
+    """Encode a recording as a stream, the way an episode is when it is acted."""
+    frames = _frames_of(recording)
+    images = np.stack([recording.images[name] for name in cameras])  # [V, T + 1, H, W, 3]
+    latents = _stream(codec, images, frames)
     bodies = sorted(recording.places)
     last = np.arange(frames) * IMAGES_PER_FRAME
     return EncodedEpisode(
-        recording.task, recording.seed, torch.cat(latents, 2)[0].numpy(),
+        recording.task, recording.seed, latents,
         recording.commands[:(frames - 1) * IMAGES_PER_FRAME],
         recording.events[last].astype(np.int64),
         np.stack([recording.places[name][last] for name in bodies], 1), bodies)
@@ -94,6 +131,33 @@ def encode_missing(
                 np.savez(file, latents=episode.latents, commands=episode.commands,
                          events=episode.events, places=episode.places,
                          about=np.frombuffer(json.dumps(about).encode(), np.uint8))
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        yield path
+
+
+def pairs_path(folder: Path, recording: Path, chunk_frames: int) -> Path:
+    """Return where the latents of a recording's pairs of chunks are kept."""
+    name = f'{recording.stem}.pairs_{chunk_frames}.npy'
+    return folder / recording.parent.name / name
+
+
+def encode_missing_pairs(
+    codec: VideoCodec, recordings: Iterable[Path], folder: Path, cameras: Sequence[str],
+    chunk_frames: int,
+) -> Iterator[Path]:
+    """Encode the pairs of recordings that have no file yet; yield each file as it is done."""
+    for source in recordings:
+        path = pairs_path(folder, source, chunk_frames)
+        if path.is_file():
+            continue
+        pairs = encode_pairs(codec, load_recording(source), cameras, chunk_frames)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
+        try:
+            with open(unfinished, 'wb') as file:
+                np.save(file, pairs)
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)

@@ -4,7 +4,8 @@ All of a training run in one folder, stage after stage; each goes on where it wa
     data/<task>/<seed>.npz            recordings of the experts
     codec/vae/                        the video codec; encoder.pt and decoder.pt are its states
     text/text_encoder/ tokenizer/
-    latents/<codec>/<task>/<seed>.npz recordings as the network sees them
+    latents/<codec>/<task>/<seed>.npz recordings as the network sees them; …pairs_L.npy for the
+                                      baseline
     probe.json                        what a linear map finds in the latents
     policy.yaml                       the policy file with the data's quantiles
     initial/                          the transformer that it began with, where there was one
@@ -43,7 +44,8 @@ from lingbot_va_ros.training.examples import (
 from lingbot_va_ros.training.export import PARTS, Facts, export_checkpoint, read_log
 from lingbot_va_ros.training.instructions import write_text_encoder
 from lingbot_va_ros.training.latents import (
-    EncodedEpisode, encode_missing, encoder_identity, load_encoded, normalise_codec)
+    EncodedEpisode, encode_missing, encode_missing_pairs, encoder_identity, load_encoded,
+    normalise_codec, pairs_path)
 from lingbot_va_ros.training.network import network_config, trained_already
 from lingbot_va_ros.training.parallel import World
 from lingbot_va_ros.training.pictures import imagined_beside_real, plot_losses, write_png
@@ -182,6 +184,8 @@ class TrainingRun:
 
     def network(self, watching: Watching = Watching(), half: bool = False) -> bool:
         """Train the transformer; return whether it is done."""
+        if self.history == LAST_CHUNK and not self._pairs():
+            return False
         trainer = self.trainer(half)
         looked = time.monotonic()
         while not trainer.done and not self.world.any(self.stop()):
@@ -259,13 +263,27 @@ class TrainingRun:
         numbers = {task: [texts.index(text) for text in words]
                    for task, words in self.settings.tasks.items()}
         episodes: List[Example] = [
-            make_example(each, codec, policy, actions, numbers[each.task]) for each in training]
+            make_example(each, codec, policy, actions, numbers[each.task], self._pairs_of(each))
+            for each in training]
         encoder = load_text_encoder(self.folder / 'text', CPU, torch.float32)
         embeddings = []
         for text in texts:
             rows = encoder.encode(text)[0]
             embeddings.append(rows[:int(rows.ne(0).any(-1).sum())].clone())
         return Examples(episodes, embeddings, policy.used_channels)
+
+    def _pairs(self) -> bool:
+        """Encode the chunks of the baseline without their past; return whether all are there."""
+        if self.world.first:
+            codec = self._codec(self.world.device)
+            for number, _ in enumerate(encode_missing_pairs(
+                    codec, self._all_recordings(), self._latents_folder(), self.cameras,
+                    self.policy.frames_per_chunk)):
+                self.report({'stage': 'pairs', 'step': number + 1})
+                if self.stop():
+                    break
+        self.world.wait()
+        return not self.world.any(self.stop())
 
     def check(self, trainer: Trainer, episodes: int) -> None:
         """Try the mean weights in closed loop, and let them imagine; all processes must call."""
@@ -353,6 +371,13 @@ class TrainingRun:
         wanted = set(self._seeds())
         return [load_encoded(path) for task in self.settings.tasks
                 for path in sorted((folder / task).glob('*.npz')) if int(path.stem) in wanted]
+
+    def _pairs_of(self, episode: EncodedEpisode) -> Optional[np.ndarray]:
+        if self.history == FULL:
+            return None
+        return np.load(pairs_path(
+            self._latents_folder(), recording_path(
+                self.folder / 'data', episode.task, episode.seed), self.policy.frames_per_chunk))
 
     def _split(
         self, episodes: Sequence[EncodedEpisode],
