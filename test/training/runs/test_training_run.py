@@ -11,7 +11,7 @@ import torch
 from lingbot_va_ros.model.codec import CodecStream, load_codec
 from lingbot_va_ros.policy.engine import load_engine
 from lingbot_va_ros.policy.policy_file import load_policy_file
-from lingbot_va_ros.training.latents import load_encoded, normalised
+from lingbot_va_ros.training.latents import encode_pairs, load_encoded, normalised
 from lingbot_va_ros.training.pipeline import MissingStage, Watching
 from lingbot_va_ros.training.recordings import load_recording
 
@@ -82,6 +82,22 @@ def test_latents_of_a_recording_are_those_of_a_stream(encoded, make_run):
         name: images[1:1 + 4 * (frames - 1)] for name, images in recording.images.items()})
     torch.testing.assert_close(
         ours, torch.cat((first, rest), 2)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_a_pair_of_chunks_has_no_trace_of_what_came_before(encoded):
+    codec = load_codec(encoded / 'codec' / 'vae', CPU, torch.float32)
+    path = next((encoded / 'data' / 'table').glob('*.npz'))
+    recording = load_recording(path)
+    cameras = ('head', 'left_wrist')
+    pairs = encode_pairs(codec, recording, cameras, 1)
+    whole = load_encoded(next((encoded / 'latents').rglob(path.name))).latents
+    np.testing.assert_allclose(pairs[0], whole[:, :2], atol=1e-4)
+    assert np.abs(pairs[3] - whole[:, 3:5]).max() > 1e-3  # the stream of an episode remembers
+    for images in recording.images.values():
+        images[:8] = 255 - images[:8]  # frame 3 follows image 8
+    other = encode_pairs(codec, recording, cameras, 1)
+    np.testing.assert_array_equal(other[3:], pairs[3:])
+    assert np.abs(other[0] - pairs[0]).max() > 1e-3
 
 
 def test_normalised_latents_have_mean_0_and_deviation_1(encoded, make_run):
