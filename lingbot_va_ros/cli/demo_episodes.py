@@ -26,6 +26,9 @@ CHUNK_SECONDS = 60.0  # without a new chunk for so long, the policy counts as st
 PERSONS_TOPIC = 'teleop/joint_trajectory'
 READ_SECONDS = 600.0  # for a full-size text encoder from a slow disk
 MAX_HOLDS = 20  # of the mux in one episode that are forgiven
+# s that a message may be late before the arm is held: longer than on a real arm, for a simulated
+# one hurts nobody, and other work may keep this machine from answering for a while.
+PATIENCE = 1.0
 OVERVIEW_RATE = 10.0  # Hz, as the video
 
 
@@ -63,8 +66,9 @@ def run_episodes(
     progress.show(phase='starting sim_robot, command_mux and policy_node')
     progress.refresh(now=True)
     policy = start_processes(
-        processes, checkpoint, {'publish_predicted_video': True},
-        {'task': plans[0].task, 'seed': plans[0].seed, 'overview_rate': OVERVIEW_RATE, **robot})
+        processes, checkpoint, {'publish_predicted_video': True, 'max_camera_age': PATIENCE},
+        {'task': plans[0].task, 'seed': plans[0].seed, 'overview_rate': OVERVIEW_RATE, **robot},
+        {'source_timeout': PATIENCE, 'joint_state_timeout': PATIENCE})
     episodes: List[Episode] = []
     with ros_node('lingbot_va_demo') as (node, executor):
         recorder = Recorder(node, cameras)

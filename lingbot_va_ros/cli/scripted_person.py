@@ -14,6 +14,7 @@ from lingbot_va_ros.sim.simulation import Simulation
 
 LIFTED = 0.016  # m from the plate to the relaxed sponge: the stroke is over
 STILL = 0.05  # rad/s or m/s
+TOLD_LATE_NS = 300_000_000  # the simulator tells five times a second what it has counted
 
 
 class Doing(Enum):
@@ -49,6 +50,7 @@ class ScriptedPerson:
         self._v: Optional[np.ndarray] = None
         self._plan: Optional[Plan] = None
         self._strokes_before = 0
+        self._interrupted_ns: Optional[int] = None
 
     def measured(self, positions: np.ndarray, velocities: np.ndarray) -> None:
         """Take where the joints are, both [J], rad (m for grippers) and per second."""
@@ -64,10 +66,17 @@ class ScriptedPerson:
             return None, None
         if self.doing in (Doing.RESTING, Doing.WIPING) and self.mode != Mode.TELEOP:
             self.doing, self._plan = Doing.WATCHING, None  # somebody else has taken it away
+            self._interrupted_ns = now_ns
         return getattr(self, f'_{self.doing.name.lower()}')(now_ns)
 
     def _watching(self, now_ns: int):
-        if (self.mode == Mode.POLICY and self.strokes >= self._after
+        if self._interrupted_ns is not None:
+            # The stroke may have counted before.
+            if self.strokes > self._strokes_before:
+                self.doing = Doing.DONE
+            elif now_ns > self._interrupted_ns + TOLD_LATE_NS:
+                self._interrupted_ns = None
+        elif (self.mode == Mode.POLICY and self.strokes >= self._after
                 and self.lifted() > LIFTED):
             self.doing = Doing.TAKING
         return None, None

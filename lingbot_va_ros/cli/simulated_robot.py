@@ -37,17 +37,17 @@ LATE = ('silent for', 'too old')  # what the mux says where a message came too l
 
 def start_processes(
     processes: NodeProcesses, checkpoint: Checkpoint, policy: Mapping[str, Any] = {},
-    robot: Mapping[str, Any] = {},
+    robot: Mapping[str, Any] = {}, mux: Mapping[str, Any] = {},
 ) -> NodeProcess:
     """
     Start sim_robot, command_mux and policy_node, and return the last, which is not configured.
 
     :param policy: parameters of policy_node beside checkpoint, embodiment and control rate;
-        `robot` those of sim_robot.
+        `robot` those of sim_robot, `mux` those of command_mux beside the embodiment.
     """
     processes.start(ROBOT, [*node_command(ROBOT), '--ros-args', *_parameters(robot)])
     processes.start(MUX, [
-        *node_command(MUX), '--ros-args', *_parameters({'embodiment': EMBODIMENT}),
+        *node_command(MUX), '--ros-args', *_parameters({'embodiment': EMBODIMENT, **mux}),
         '-r', f'policy/joint_trajectory:={POLICY}/joint_trajectory'])
     return processes.start('policy_node', [
         *node_command('policy_node'), '--ros-args', '-r', f'control_mode:={MUX}/mode',

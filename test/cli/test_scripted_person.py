@@ -48,8 +48,7 @@ class Workbench:
         if now_ns // TICK_NS % 2 == 0:  # 50 Hz
             if mode == Mode.TELEOP:
                 self.policy = resting_at(now_ns, simulation.positions)
-            self.refused = mux.plan_message(self.message(self.policy), now_ns, now_s)
-            assert self.refused is None
+            assert mux.plan_message(self.message(self.policy), now_ns, now_s) is None
             self.person.strokes, self.person.mode = self.strokes, mode
             self.person.measured(simulation.positions, simulation.velocities)
             plan, wish = self.person.step(now_ns)
@@ -117,6 +116,16 @@ def test_begins_anew_where_the_arm_was_taken_away():
     bench.start()
     bench.run_until(lambda: bench.person.doing == Doing.DONE)
     assert bench.strokes == AFTER + 1
+
+
+def test_a_stroke_that_counted_before_the_arm_was_taken_away_is_enough():
+    bench = Workbench(0)
+    bench.start()
+    bench.run_until(lambda: bench.strokes == AFTER + 1)
+    assert bench.person.doing == Doing.WIPING
+    now_ns = bench.simulation.time_ns
+    assert bench.mux.choose(Mode.HOLD, now_ns, now_ns * 1e-9)[0]
+    bench.run_until(lambda: bench.person.doing == Doing.DONE, 1.0)
 
 
 def test_does_nothing_before_anything_is_known():
