@@ -47,6 +47,14 @@ def test_a_checkpoint_that_is_no_folder_is_named(tmp_path, capsys):
     assert capsys.readouterr().err == f'demo failed: checkpoint {missing} is not a folder\n'
 
 
+def test_a_takeover_of_a_task_where_there_is_none_is_refused(tmp_path, capsys):
+    assert main([
+        'demo', '--output', str(tmp_path / 'out'), '--takeover', '--task', 'open_boxes']) == 1
+    error = capsys.readouterr().err
+    assert error == 'demo failed: --takeover is of wipe_plate, not of open_boxes\n'
+    assert not (tmp_path / 'out').exists()
+
+
 def test_an_output_folder_that_cannot_be_made_is_named(tmp_path, capsys):
     (tmp_path / 'file').touch()
     assert main(['demo', '--output', str(tmp_path / 'file')]) == 1
