@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Optional, Tuple
 
 import numpy as np
 
@@ -34,9 +34,10 @@ class Takeover:
         self.since_ns: Optional[int] = None  # ROS time; None while no person is watched
         self._execution = execution
         self._slot = slot
-        self._opening: Optional[int] = None  # when the chunk begins that is to be opened next
+        # Stamp and positions [J] from which the chunk begins that is to be opened next.
+        self._opening: Optional[Tuple[int, np.ndarray]] = None
         self._looked_ns = 0  # stamp of the newest command that was looked at for motion
-        self._at: Optional[np.ndarray] = None  # [J], where the arm rests
+        self._newest = self._at = None  # [J]: that command, and the one at which the arm rests
         self._let_go_ns = 0
 
     def begin(self, since_ns: int) -> None:
@@ -106,9 +107,9 @@ class Takeover:
             return False
         if self._opening is None:
             self._opening = self._motion_begins()
-        if self._opening is None or not world.observations.reached(self._opening):
+        if self._opening is None or not world.observations.reached(self._opening[0]):
             return False
-        start_ns, self._opening = self._opening, None
+        (start_ns, start), self._opening = self._opening, None
         if not engine.began:
             try:
                 images = world.observations.pick(start_ns, world.max_camera_skew())
@@ -117,7 +118,7 @@ class Takeover:
             except CameraFault:
                 self.start_over()
                 raise
-            world.begin(world.executed.at([start_ns])[0])
+            world.begin(start)
             execution.observed_ns = max(entry.stamp_ns for entry in images.values())
         execution.running = self._chunk_from(start_ns)
         return True
@@ -184,14 +185,14 @@ class Takeover:
         """Look for the next motion from a time on."""
         self._looked_ns, self._at, self._opening = from_ns, None, None
 
-    def _motion_begins(self) -> Optional[int]:
-        """Return the stamp of the last command before a motion, or None: the arm rests."""
+    def _motion_begins(self) -> Optional[Tuple[int, np.ndarray]]:
+        """Return the last command before a motion, (stamp, [J]), or None: the arm rests."""
         for stamp_ns, q in self._execution.world.executed.after(self._looked_ns):
             if self._at is None or stamp_ns - self._looked_ns > _ns(SILENCE):
                 self._at = q
             elif np.abs(q - self._at).max() > STILL:
-                return self._looked_ns
-            self._looked_ns = stamp_ns
+                return self._looked_ns, self._newest
+            self._looked_ns, self._newest = stamp_ns, q
         return None
 
     def _without_motion(self, begin_ns: int, end_ns: int) -> Optional[int]:

@@ -1,6 +1,7 @@
 """A person takes the arm and gives it back: what the memory holds, on the real engine."""
 
 import dataclasses
+import os
 
 from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.executed import ExecutedLog
@@ -105,7 +106,7 @@ class Stage:
         engine.see_first, engine.see, engine.commit = record_first, record_see, record_commit
 
     def picture(self, camera, stamp):
-        seed = (stamp - START) // 1000 + len(camera)
+        seed = abs(stamp - START) // 1000 + len(camera)
         return np.random.default_rng(seed).integers(0, 255, (64, 64, 3), np.uint8)
 
     def pass_time(self, seconds):
@@ -527,6 +528,63 @@ def test_a_task_ends_where_takeovers_are_forgotten(make_stage):
     under_way(stage)
     stage.take(1.0)
     assert task.result.result() == (Outcome.STOPPED, 'control_mode is TELEOP')
+
+
+@pytest.mark.parametrize('seed', range(int(os.environ.get('LINGBOT_VA_TAKEOVER_SEEDS', '3'))))
+def test_whatever_happens_the_memory_is_whole_and_work_goes_on(make_stage, seed):
+    rng = np.random.default_rng(seed)
+    stage = make_stage(str(rng.choice(['sync', 'async', 'async_ungrounded'])))
+    add, names = stage.executed.add, []
+
+    def still():
+        stage.hand = lambda time_ns, at=stage.arm: at
+
+    def save():
+        names.append(stage.schedule.save('here'))
+
+    def restore():
+        if names:
+            stage.switch('HOLD')
+            stage.schedule.restore('here')
+
+    def clock_back():  # what the node does then
+        stage.now -= ns(rng.uniform(2.0, 60.0)) // SHOW * SHOW
+        stage.observations.clear()
+        stage.executed.clear()
+        stage.slot.clear()
+        reset()
+
+    def reset():
+        stage.requests.ask(
+            lambda: stage.schedule.reset(''), first=lambda: stage.slot.stop(new_epoch=True))
+
+    happenings = (
+        *3 * [lambda: stage.switch('TELEOP')], *2 * [lambda: stage.switch('POLICY')],
+        lambda: stage.switch('HOLD'), lambda: stage.switch('STOPPED'),
+        *3 * [lambda: setattr(stage, 'hand', swing(stage.now, stage.arm))], still,
+        lambda: setattr(stage, 'cameras', not stage.cameras),
+        lambda: setattr(stage, 'camera_delay', int(rng.integers(0, 6)) * TICK),
+        lambda: setattr(stage, 'obstacle', rng.choice(['', 'a wall']) or None),
+        lambda: setattr(stage, 'memory', str(rng.choice(['keep', 'keep', 'forget']))),
+        lambda: setattr(stage.executed, 'add', lambda stamp, row: None),
+        lambda: setattr(stage.executed, 'add', add),
+        lambda: stage.schedule.set_instruction(str(rng.choice(['', 'go', 'stay']))),
+        lambda: stage.schedule.begin_task(Task('wipe', keep_memory=True, max_chunks=2)),
+        save, restore, reset, clock_back)
+    for _ in range(60):
+        happenings[rng.integers(len(happenings))]()
+        stage.play_for(rng.uniform(0.02, 1.5))
+        engine = stage.engine
+        assert engine.memory_frames <= engine.memory_capacity
+        assert engine.memory_frames <= engine.session.frame or not engine.began
+        run = stage.schedule._execution.running
+        assert len(engine._seen) == (run.frames if run else 0)
+    stage.cameras, stage.obstacle, stage.executed.add = True, None, add
+    stage.schedule.set_instruction('go on')
+    stage.switch('POLICY')
+    told = len(stage.chunks)
+    stage.play(lambda: len(stage.chunks) >= told + 2)
+    assert all(np.isfinite(executed).all() for _, _, executed in stage.commits)
 
 
 def test_relative_poses_begin_where_the_person_began(make_stage, make_short_engine):
