@@ -189,22 +189,24 @@ class _Bench:
         """Return the measured part of a row of results."""
         session, setting = self._session, self._setting
         timer = Timer(session.network.device)
+        # Graphs are recorded when a step comes again, and a full window slides through two places.
+        warm = 1 if session.steps is session.network else 2
         self._begin(full, peer)
         remembered = session.confirmed_tokens
-        for turn in range(1 + repeats):
-            kept = timer if turn else Timer(timer.device)
+        for turn in range(warm + repeats):
+            kept = timer if turn >= warm else Timer(timer.device)
             for kind in ('video', 'action'):
                 kept.run(kind, lambda: self.forward(kind))
                 if peer is not None:
                     kept.run(f'peer {kind}', lambda: peer.forward(
                         kind, self._content(kind), NOISY))
         worst, rates = 0.0, []
-        for turn in range(1 + repeats):
-            kept = timer if turn else Timer(timer.device)
+        for turn in range(warm + repeats):
+            kept = timer if turn >= warm else Timer(timer.device)
             if not full:
                 self._begin(full, peer)
             latents, actions = kept.run('chunk', lambda: self.chunk(turn))
-            if turn:
+            if kept is timer:
                 rates.append(rate())
             if peer is not None:
                 theirs = kept.run('peer chunk', lambda: self.peer_chunk(peer, turn, actions))
