@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lingbot_va_ros.cli.bench_attention import attention_ms
-from lingbot_va_ros.cli.bench_floor import ItemBytes, Rates, chunk_seconds
+from lingbot_va_ros.cli.bench_floor import (
+    ItemBytes, Rates, by_processor_time, chunk_seconds)
 from lingbot_va_ros.cli.bench_peer import AGREEMENT, Peer, drawn_noise
 from lingbot_va_ros.cli.bench_session import (
     PeakMemory, encode_chunk, fill_memory, make_network, make_session, make_stream, part_bytes)
@@ -113,13 +114,12 @@ def add_floor(
     """
     Add to a setting's rows what its chunks cost at least, and the share that this is.
 
-    Of both the best of the run counts, so that what others do on the machine is in neither: for
-    the chunk its fastest sample (with one thread on a CPU its processor time, in which waiting
-    for a core is not), for the floor `rates`. The range is that of single samples, each with the
-    rates measured right behind it.
+    Of both the best of the run counts: for the chunk its fastest sample (see `by_processor_time`),
+    for the floor `rates`. The range is that of single samples, each with the rates measured right
+    behind it.
     """
     for row in rows:
-        alone = row['device'] == 'cpu' and threads == 1
+        alone = by_processor_time(torch.device(row['device']), threads)
         samples = row['processor_samples_ms' if alone else 'samples_ms']['chunk']
         floor, *floors = (
             1e3 * chunk_seconds(setting, row['memory_tokens'], item_bytes, each)
