@@ -13,7 +13,9 @@ from lingbot_va_ros.sim.scenes.wipe_plate import PLATE_TOP, SPONGE_REACH
 from lingbot_va_ros.sim.simulation import Simulation
 
 LIFTED = 0.016  # m from the plate to the relaxed sponge: the stroke is over
-STILL = 0.05  # rad/s or m/s
+# rad/s or m/s: the arm is taken over when it is as slow as that, for it has to be brought to rest,
+# and is wiped with from rest.
+SLOW, STILL = 0.3, 0.05
 TOLD_LATE_NS = 300_000_000  # the simulator tells five times a second what it has counted
 
 
@@ -30,7 +32,7 @@ class Doing(Enum):
 
 class ScriptedPerson:
     """
-    Watches until so many strokes have counted and the sponge is lifted, then takes over.
+    Watches until so many strokes have counted and the sponge is lifted and slow, then takes over.
 
     Whoever has the arm meanwhile has it: where the mux takes it away from the person, the person
     watches again, until one stroke of theirs has counted. Tell `strokes`, `mode` and `measured`;
@@ -77,7 +79,7 @@ class ScriptedPerson:
             elif now_ns > self._interrupted_ns + TOLD_LATE_NS:
                 self._interrupted_ns = None
         elif (self.mode == Mode.POLICY and self.strokes >= self._after
-                and self.lifted() > LIFTED):
+                and self.lifted() > LIFTED and np.abs(self._v).max() < SLOW):
             self.doing = Doing.TAKING
         return None, None
 
