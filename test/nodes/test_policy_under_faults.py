@@ -119,11 +119,17 @@ class FaultyWorld:
             plan = self.plans[-1][2]
             if nanoseconds(plan.header.stamp) <= now:
                 self.arm = position_at(plan, now)
-                point = JointTrajectoryPoint(positions=self.arm.tolist())
-                self._executed.publish(stamped(
-                    JointTrajectory(joint_names=list(ROBOT.joints), points=[point]), now))
+                self._execute(now)
+        elif self.mode == ControlMode.TELEOP:  # a person swings the first joint
+            self.arm = self.arm + np.eye(len(self.arm))[0] * 0.3 * STEP * np.cos(now / NS)
+            self._execute(now)
         self._joints.publish(stamped(
             JointState(name=list(ROBOT.joints), position=self.arm.tolist()), now))
+
+    def _execute(self, now):
+        point = JointTrajectoryPoint(positions=self.arm.tolist())
+        self._executed.publish(stamped(
+            JointTrajectory(joint_names=list(ROBOT.joints), points=[point]), now))
 
     def _show(self):
         now = self.now()
@@ -315,7 +321,8 @@ def test_no_plan_jumps(recorded):
             continue  # the clock jumped
         due = nanoseconds(after.header.stamp) + seconds(after.points[0].time_from_start) * NS
         off = np.abs(position_at(before, due) - np.array(after.points[0].positions))
-        assert (off <= ROBOT.limits.velocity * 2 * STEP + 0.01).all(), (off, due)
+        between = max(2 * STEP, gap / NS)  # a busy machine publishes late
+        assert (off <= ROBOT.limits.velocity * between + 0.01).all(), (off, due)
 
 
 def test_every_reset_is_answered_and_keeps_its_promise(recorded):
