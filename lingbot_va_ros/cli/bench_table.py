@@ -65,6 +65,7 @@ def show(results: dict, compared: Optional[List[dict]] = None) -> None:
     if results['engine']:
         console.print(_engine(results['engine']))
         console.print(_attention(results['engine']))
+        console.print(_parts(results['engine']))
     if results['ros'] is not None:
         console.print(_ros(results['ros']))
     if results['images'] is not None:
@@ -103,6 +104,16 @@ def _attention(rows: List[dict]) -> Table:
             table.add_row(f'{row["setting"]} {row["dtype"]}', kernel,
                           *('' if times[kind] is None else f'{times[kind]:.3f}'
                             for kind in ('video', 'action')))
+    return table
+
+
+def _parts(rows: List[dict]) -> Table:
+    table = Table(title='memory of each part, GB, and the peak')
+    for name in ('setting', *rows[0]['part_bytes'], 'peak'):
+        table.add_column(name, justify='left' if name == 'setting' else 'right')
+    for row in rows[::2]:
+        table.add_row(f'{row["setting"]} {_precision(row)}', *(
+            f'{size / 1e9:.2f}' for size in (*row['part_bytes'].values(), row['peak_bytes'])))
     return table
 
 
