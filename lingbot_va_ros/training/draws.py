@@ -39,6 +39,8 @@ class Episodes:
     :param channels: used action channels; the others take no part in the losses.
     :param events: [B, F] int64, how many events there had been at each frame's end, for the
         auxiliary loss; None where it is not wanted.
+    :param places: [B, F, bodies, 3] float, m, of bodies at each frame's end, NaN where a scene has
+        no such body, for the auxiliary loss; None where it is not wanted.
     :param text_rows: of how many rows the network's text has; zero rows are added up to it.
     """
 
@@ -48,6 +50,7 @@ class Episodes:
     text: Tensor
     channels: Tuple[int, ...]
     events: Optional[Tensor] = None
+    places: Optional[Tensor] = None
     text_rows: int = 512
 
     def to(self, device: torch.device) -> 'Episodes':

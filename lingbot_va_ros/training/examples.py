@@ -28,6 +28,7 @@ class Example:
 
     :param latents: [C, F, h, w] float32; `actions` [Ca, F, N, 1] float32; `events` [F] int64.
     :param instructions: the numbers of the texts that stand for its task.
+    :param places: [F, bodies, 3] float32 m, NaN where the scene has no such body.
     :param pairs: [chunks - 1, C, 2 L, h, w] float32, neighbouring chunks of L frames without
         their past, for the baseline; None elsewhere.
     """
@@ -36,6 +37,7 @@ class Example:
     actions: Tensor
     events: Tensor
     instructions: Tuple[int, ...]
+    places: Tensor
     pairs: Optional[Tensor] = None
 
 
@@ -50,6 +52,11 @@ class Examples:
     episodes: List[Example]
     texts: List[Tensor]
     channels: Tuple[int, ...]
+
+    @property
+    def bodies(self) -> int:
+        """How many bodies have places."""
+        return self.episodes[0].places.shape[1]
 
     def batch(self, indices: Sequence[int], rng: np.random.Generator) -> Episodes:
         """Return some episodes, filled up to the longest, each with one of its instructions."""
@@ -69,7 +76,8 @@ class Examples:
             text=torch.stack([
                 functional.pad(text, (0, 0, 0, rows - len(text))) for text in texts]),
             channels=self.channels,
-            events=torch.stack([filled(each.events, 0) for each in chosen]))
+            events=torch.stack([filled(each.events, 0) for each in chosen]),
+            places=torch.stack([filled(each.places, 0) for each in chosen]))
 
 
 def action_quantiles(
@@ -84,11 +92,13 @@ def action_quantiles(
 
 def make_example(
     episode: EncodedEpisode, codec: VideoCodec, policy: PolicyFile, actions: ActionMap,
-    instructions: Sequence[int], pairs: Optional[np.ndarray] = None,
+    instructions: Sequence[int], bodies: Sequence[str],
+    pairs: Optional[np.ndarray] = None,
 ) -> Example:
     """
     Return an episode as the network sees it.
 
+    :param bodies: names of all bodies that have places, of whatever scene.
     :param pairs: see `latents.encode_pairs`.
     :raises ValueError: the policy file has another number of actions for a latent frame.
     """
@@ -101,9 +111,12 @@ def make_example(
         len(policy.used_channels), frames - 1, policy.actions_per_frame)
     channels = normalise(rows, policy.used_channels, policy.q01, policy.q99)[0]
     nothing = torch.zeros(CHANNELS, 1, policy.actions_per_frame, 1)
+    places = torch.full((frames, len(bodies), 3), torch.nan)
+    columns = [bodies.index(name) for name in episode.bodies]
+    places[:, columns] = torch.from_numpy(episode.places).float()
     return Example(
         normalised(episode.latents, codec), torch.cat((nothing, channels), 1),
-        torch.from_numpy(episode.events), tuple(instructions),
+        torch.from_numpy(episode.events), tuple(instructions), places,
         None if pairs is None else torch.stack([normalised(pair, codec) for pair in pairs]))
 
 
@@ -140,7 +153,7 @@ def draw_last_chunk_step(
         span = slice(first, first + 2 * chunk_frames)
         pieces.append(replace(
             each, latents=each.pairs[pair], actions=each.actions[:, span],
-            events=each.events[span]))
+            events=each.events[span], places=each.places[span]))
         first_frames.append(first)
     episodes = Examples(pieces, examples.texts, examples.channels).batch(range(count), rng)
     drawn = draw(episodes, replace(

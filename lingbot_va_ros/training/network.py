@@ -13,7 +13,7 @@ from lingbot_va_ros.model.mixture import (
     MixtureTransformer, interpolate_action_stream, make_network)
 from lingbot_va_ros.model.transformer import Network
 from lingbot_va_ros.training.draws import Drawn, Episodes
-from lingbot_va_ros.training.losses import EventHead, Losses, LossWeights
+from lingbot_va_ros.training.losses import EventHead, Losses, LossWeights, PlaceHead
 from lingbot_va_ros.training.sequence import training_losses
 from lingbot_va_ros.training.settings import TrainingSettings
 
@@ -64,15 +64,21 @@ def _initialise(network: Network, generator: torch.Generator) -> None:
 class TrainedNetwork(nn.Module):
     """A network with its losses as one forward, so that it can be wrapped as a whole."""
 
-    def __init__(self, network: Network, weights: LossWeights, event_head: Optional[EventHead]):
+    def __init__(
+        self, network: Network, weights: LossWeights, event_head: Optional[EventHead],
+        place_head: Optional[PlaceHead] = None,
+    ):
         super().__init__()
         self.network = network
         self.event_head = event_head
+        self.place_head = place_head
         self._weights = weights
 
     def forward(self, episodes: Episodes, drawn: Drawn) -> Losses:
         """Return the losses of a batch; see `sequence.training_losses`."""
-        return training_losses(self.network, episodes, drawn, self._weights, self.event_head)
+        return training_losses(
+            self.network, episodes, drawn, self._weights, self.event_head,
+            place_head=self.place_head)
 
 
 def trained_already(folder: Path, settings: TrainingSettings) -> Network:
@@ -91,20 +97,23 @@ def trained_already(folder: Path, settings: TrainingSettings) -> Network:
 
 
 def new_trained_network(
-    settings: TrainingSettings, initial: Optional[Path] = None,
+    settings: TrainingSettings, initial: Optional[Path] = None, bodies: int = 0,
 ) -> TrainedNetwork:
     """
-    Return a network with an event head, where its loss counts.
+    Return a network with an event head and a place head, where their losses count.
 
+    :param bodies: whose places are known.
     :param initial: a transformer/ folder to begin with; None draws the weights.
     """
     trainer = settings.training
     network = (new_network(network_config(settings), settings.seed) if initial is None
                else trained_already(initial, settings))
-    head = None
-    if trainer.events > 0:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            head = EventHead(network.config.dim, trainer.most_events)
+    events = places = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        if trainer.events > 0:
+            events = EventHead(network.config.dim, trainer.most_events)
+        if trainer.places > 0 and bodies:
+            places = PlaceHead(network.config.dim, bodies)
     return TrainedNetwork(
-        network, LossWeights(inverse=trainer.inverse, events=trainer.events), head)
+        network, LossWeights(trainer.inverse, trainer.events, trainer.places), events, places)

@@ -11,7 +11,7 @@ from lingbot_va_ros.policy.engine import Engine
 from lingbot_va_ros.robot.action_map import ActionMap
 from lingbot_va_ros.training.recordings import Recording
 
-LOSSES = ('total', 'dynamics', 'forward_dynamics', 'inverse', 'events')
+LOSSES = ('total', 'dynamics', 'forward_dynamics', 'inverse', 'events', 'places')
 SMOOTH = 20  # lines of the log in a running mean
 ENLARGED = 2
 

@@ -262,8 +262,10 @@ class TrainingRun:
         texts = self._instructions()
         numbers = {task: [texts.index(text) for text in words]
                    for task, words in self.settings.tasks.items()}
+        bodies = sorted({name for each in training for name in each.bodies})
         episodes: List[Example] = [
-            make_example(each, codec, policy, actions, numbers[each.task], self._pairs_of(each))
+            make_example(
+                each, codec, policy, actions, numbers[each.task], bodies, self._pairs_of(each))
             for each in training]
         encoder = load_text_encoder(self.folder / 'text', CPU, torch.float32)
         embeddings = []
@@ -445,9 +447,7 @@ class TrainingRun:
             f'weights (decay {settings.training.ema:g})',
             'Memory in training': 'the whole episode' if self.history == FULL
             else 'the last chunk alone (a baseline)',
-            'Auxiliary loss': f'the number of events so far, weight {settings.training.events:g}; '
-            'its head takes no part in inference and is not in the files'
-            if settings.training.events else 'none',
+            'Auxiliary losses': _auxiliary_losses(settings),
             'Hardware': f'{self.world.size} x {_hardware(self.world.device)}',
             'Weights': 'transformer and text encoder float32, codec bfloat16',
         }
@@ -486,6 +486,15 @@ def settings_text(settings: TrainingSettings) -> str:
     return yaml.safe_dump(json.loads(json.dumps(asdict(settings))), sort_keys=False)
 
 
+def _auxiliary_losses(settings: TrainingSettings) -> str:
+    there = [f'{what}, weight {weight:g}' for what, weight in (
+        ('the number of events so far', settings.training.events),
+        ('where the bodies are', settings.training.places)) if weight]
+    if not there:
+        return 'none'
+    return f'{" and ".join(there)}; their heads take no part in inference and are not in the files'
+
+
 def _training_seconds(log: Sequence[Dict[str, Any]]) -> float:
     lines = [line for line in log if line['stage'] == 'network' and 'seconds_per_step' in line]
     total, before = 0.0, 0
@@ -497,7 +506,7 @@ def _training_seconds(log: Sequence[Dict[str, Any]]) -> float:
 
 def _last_losses(lines: Sequence[Dict[str, Any]]) -> str:
     found = []
-    for name in ('dynamics', 'forward_dynamics', 'inverse', 'events'):
+    for name in ('dynamics', 'forward_dynamics', 'inverse', 'events', 'places'):
         values = [line[name] for line in lines[-20:] if name in line]
         if values:
             found.append(f'{name.replace("_", " ")} {np.mean(values):.4f}')

@@ -20,7 +20,8 @@ from lingbot_va_ros.model.transformer import (
     JointAttention, Network, StreamTokens, action_tokens, cut_patches, join_patches)
 from lingbot_va_ros.training.draws import NO_FRAME, Drawn, Episodes
 from lingbot_va_ros.training.losses import (
-    EventHead, Losses, LossWeights, combined, event_loss, frame_errors, noised, velocity)
+    EventHead, Losses, LossWeights, PlaceHead, combined, event_loss, frame_errors, noised,
+    place_loss, velocity)
 from lingbot_va_ros.training.mask import (
     MakeAttention, Masked, attention_for, biased_attention, standings)
 
@@ -28,6 +29,7 @@ from lingbot_va_ros.training.mask import (
 def training_losses(
     network: Network, episodes: Episodes, drawn: Drawn, weights: LossWeights = LossWeights(),
     event_head: Optional[EventHead] = None, attention: Optional[MakeAttention] = None,
+    place_head: Optional[PlaceHead] = None,
 ) -> Losses:
     """
     Return the losses of a batch, in one forward.
@@ -35,7 +37,7 @@ def training_losses(
     The network is called as a module, so that it may be wrapped or sharded.
 
     :param episodes: on the network's device, as `drawn`.
-    :param event_head: with it the batch needs `events`.
+    :param event_head: with it the batch needs `events`, with a `place_head` `places`.
     :param attention: what `attention_for` returns by default.
     """
     sequence = build_sequence(episodes, drawn)
@@ -52,9 +54,19 @@ def training_losses(
             raise ValueError('an event head needs episodes with events')
         events = event_loss(
             event_head(history[:, :episodes.latents.shape[2]]), episodes.events, episodes.frames)
+    found = None
+    if place_head is not None:
+        if episodes.places is None:
+            raise ValueError('a place head needs episodes with places')
+        batch = torch.arange(len(places), device=places.device)[:, None]
+        there = torch.arange(episodes.places.shape[1], device=places.device)
+        found = place_loss(
+            place_head(history),
+            torch.cat((episodes.places, episodes.places[batch, places.clamp(min=0)]), 1),
+            torch.cat((there < episodes.frames[:, None], places != NO_FRAME), 1))
     return combined(
         video_errors, (places != NO_FRAME) & ~drawn.clamped, drawn.forward_dynamics,
-        action_errors, places > 0, events, weights)
+        action_errors, places > 0, events, weights, found)
 
 
 @dataclass(frozen=True)

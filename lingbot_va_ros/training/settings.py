@@ -102,6 +102,7 @@ class TrainerSettings:
     :param inverse: weight of the action loss (the paper's lambda).
     :param events: weight of the auxiliary loss that tells the number of events so far.
     :param most_events: that it tells apart.
+    :param places: weight of the auxiliary loss that tells where bodies are.
     :param draw: see `draws.DrawSettings`.
     """
 
@@ -116,6 +117,7 @@ class TrainerSettings:
     events: float
     most_events: int
     draw: DrawSettings
+    places: float = 0.0
 
 
 @dataclass(frozen=True)

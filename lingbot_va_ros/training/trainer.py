@@ -52,7 +52,8 @@ class Trainer:
         self.settings, self.examples, self.world = settings, examples, world
         self._path, self._history, self._chunk_frames = path, history, chunk_frames
         self._half = half
-        self.model: TrainedNetwork = new_trained_network(settings, initial).to(world.device)
+        self.model: TrainedNetwork = new_trained_network(
+            settings, initial, examples.bodies).to(world.device)
         shard(self.model, world)
         self.mean = RunningMean(self.model, settings.training.ema)
         self.optimiser = torch.optim.AdamW(
@@ -133,8 +134,9 @@ class Trainer:
         found = {'total': losses.total.detach(), 'dynamics': losses.dynamics,
                  'forward_dynamics': losses.forward_dynamics, 'inverse': losses.inverse,
                  'gradient': norm.detach()}
-        if losses.events is not None:
-            found['events'] = losses.events
+        for name in ('events', 'places'):
+            if getattr(losses, name) is not None:
+                found[name] = getattr(losses, name)
         return found
 
     def mean_weights(self) -> Dict[str, torch.Tensor]:

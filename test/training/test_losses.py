@@ -7,7 +7,8 @@ import torch
 
 from lingbot_va_ros.model.schedule import euler_step, noise_levels
 from lingbot_va_ros.training.draws import DrawSettings, draw
-from lingbot_va_ros.training.losses import EventHead, LossWeights, noised, velocity
+from lingbot_va_ros.training.losses import (
+    EventHead, LossWeights, PlaceHead, noised, place_loss, velocity)
 from lingbot_va_ros.training.sequence import build_sequence, training_losses
 
 SIZES = [(6, 2, 4), (9, 3, 2)]  # frames of an episode, frames of a chunk, actions of a frame
@@ -101,6 +102,37 @@ def test_events_are_told_without_the_network_that_acts(network, make_episodes):
     assert all(weight.grad is not None for weight in head.parameters())
     assert not {id(weight) for weight in head.parameters()} & {
         id(weight) for weight in network.parameters()}
+
+
+def test_places_are_told_without_the_network_that_acts(network, make_episodes):
+    places = torch.rand(2, 6, 3, 3)
+    places[:, :, 1] = torch.nan  # a body of another scene
+    episodes = replace(make_episodes(6, 4, batch=2), places=places)
+    drawn, head = drawn_of(episodes, 2), PlaceHead(network.config.dim, 3)
+    without = training_losses(network, episodes, drawn)
+    losses = training_losses(
+        network, episodes, drawn, LossWeights(places=0.3), place_head=head)
+    torch.testing.assert_close(losses.total, without.total + 0.3 * losses.places)
+    losses.total.backward()
+    assert network.video.embed.weight.grad.isfinite().all()
+
+
+def test_places_of_frames_and_bodies_that_are_not_there_do_not_count():
+    places = torch.zeros(1, 3, 2, 3)
+    places[0, 0, 1] = torch.nan
+    found = places.nan_to_num().clone()
+    found[0, 0, 1] = found[0, 2] = 9.0
+    there = torch.tensor([[True, True, False]])
+    assert place_loss(found, places, there) == 0
+    found[0, 1, 0, 0] = 0.1  # two units: 2 - 0.1, over nine known numbers
+    torch.testing.assert_close(place_loss(found, places, there), torch.tensor(1.9 / 9))
+
+
+def test_a_head_without_places_is_refused(network, make_episodes):
+    episodes = make_episodes(6, 4)
+    with pytest.raises(ValueError, match='a place head needs episodes with places'):
+        training_losses(network, episodes, drawn_of(episodes, 2),
+                        place_head=PlaceHead(network.config.dim, 1))
 
 
 def test_a_head_without_events_is_refused(network, make_episodes):

@@ -55,6 +55,7 @@ def small_settings():
         training=TrainerSettings(
             steps=12, batch=2, learning_rate=5e-3, warm_up=2, weight_decay=0.01,
             gradient_norm=1.0, ema=0.9, inverse=1.0, events=0.3, most_events=4,
+            places=0.3,
             draw=DrawSettings(
                 chunk_frames=(1, 2), window_chunks=(4, 8), noisy_frames=4)))
 

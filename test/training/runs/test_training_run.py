@@ -41,6 +41,7 @@ def test_losses_fall(fresh, make_run):
     losses = [line for line in noted if line['stage'] == 'network']
     assert losses[-1]['total'] < 0.8 * losses[0]['total']
     assert losses[-1]['events'] < losses[0]['events']
+    assert losses[-1]['places'] < losses[0]['places']
 
 
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(fresh, make_run, tmp_path):
