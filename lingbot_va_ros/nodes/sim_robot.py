@@ -7,8 +7,9 @@ import sys
 import threading
 import time
 import traceback
+from typing import Tuple
 
-from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, LATCHED
+from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, LATCHED
 from lingbot_va_ros.nodes.run import run_node
 from lingbot_va_ros.sim.gl import no_renderer
 from lingbot_va_ros.sim.pacing import Pacing, SteadyOffset
@@ -79,7 +80,7 @@ class SimRobot(Node):
             self.get_logger().warning(
                 f'realtime_factor is {self._factor:g} without publish_clock: the robot moves at '
                 'that share of the speed that its commands and stamps say')
-        self._incoming: deque[JointTrajectory] = deque()
+        self._incoming: deque[Tuple[int, JointTrajectory]] = deque()  # with steady time, ns
         self._requests: deque[Future] = deque()
         self._last_rejection = (-1e9, 0)
         self._ros_offset = SteadyOffset(lambda: self.get_clock().now().nanoseconds)
@@ -150,11 +151,11 @@ class SimRobot(Node):
             self._clock_publisher = self.create_publisher(Clock, '/clock', COMMAND)
         self.create_subscription(
             JointTrajectory, 'joint_trajectory_controller/joint_trajectory',
-            self._on_trajectory, EVENTS)
+            self._on_trajectory, EXECUTED)
         self.create_service(Trigger, '~/reset', self._on_reset)
 
     def _on_trajectory(self, message: JointTrajectory) -> None:
-        self._incoming.append(message)
+        self._incoming.append((time.monotonic_ns(), message))
 
     def _on_reset(self, _request, response):
         request = Future()
@@ -211,8 +212,8 @@ class SimRobot(Node):
                     f'the simulation is {dropped_ns / _NS:.2f} s behind and drops that time: this '
                     f'machine is too slow for realtime_factor {self._factor:g}',
                     throttle_duration_sec=5.0)
-            while self._incoming:
-                self._accept(self._incoming.popleft())
+            while self._incoming and self._has_come(*self._incoming[0], tick_ns):
+                self._accept(self._incoming.popleft()[1])
             while self._requests:
                 self._reset(self._requests.popleft())
                 pictures = 0
@@ -247,6 +248,19 @@ class SimRobot(Node):
         if self._stamp_with_clock or stamp_ns == 0:
             return stamp_ns
         return self._pacing.simulated(stamp_ns - self._ros_offset.ns) or 1
+
+    def _has_come(self, arrived_ns: int, message: JointTrajectory, tick_ns: int) -> bool:
+        """
+        Tell whether a message came by the end of the tick that is simulated next.
+
+        Where the simulation is behind it has not: then it comes when it came, in simulated time,
+        or when it was stamped, for this process may not have been let take it any sooner.
+        """
+        if self._stamp_with_clock:
+            return True
+        came_ns = self._pacing.simulated(arrived_ns)
+        stamp_ns = self._simulated(message.header.stamp)
+        return min(came_ns, stamp_ns or came_ns) <= self._simulation.time_ns + tick_ns
 
     def _accept(self, message: JointTrajectory) -> None:
         controller = self._simulation.controller

@@ -5,7 +5,7 @@ import time
 from typing import Callable
 
 # A simulation this far behind (ns) gives up catching up, so that it does not run in bursts.
-MAX_BACKLOG_NS = 100_000_000
+MAX_BACKLOG_NS = 500_000_000
 
 
 class Pacing:

@@ -36,11 +36,11 @@ def test_a_short_backlog_is_caught_up_without_waiting(clock):
     pace = Pacing()
     pace.wait_for(0, clock)
     start = clock.ns
-    clock.ns += 50 * MS
+    clock.ns += 400 * MS
     assert pace.wait_for(10 * MS, clock) == 0
-    assert clock.ns == start + 50 * MS
-    pace.wait_for(60 * MS, clock)
-    assert clock.ns == start + 60 * MS
+    assert clock.ns == start + 400 * MS
+    pace.wait_for(410 * MS, clock)
+    assert clock.ns == start + 410 * MS
 
 
 def test_a_long_backlog_is_dropped_and_said(clock):
