@@ -5,7 +5,7 @@ A monitor stands where the controller is and judges every command. Runs for some
 LINGBOT_VA_FAULT_SECONDS for longer.
 """
 
-from collections import deque
+from collections import Counter, deque
 import contextlib
 import os
 import signal
@@ -74,6 +74,7 @@ class Monitor:
         self.node, self.namespace = node, namespace
         self.arm = resting_at(0, START)
         self.told = deque(maxlen=50)  # positions by joint, as measured in the last second
+        self.by_mode = Counter()
         self.commands, self.wrong, self.modes, self.answers = 0, [], [], []
         self.anew = True  # whether the next command may begin at what was measured
         self.rng = np.random.default_rng(SEED)
@@ -127,6 +128,7 @@ class Monitor:
 
     def _on_command(self, message):
         self.commands += 1
+        self.by_mode[self.mode] += 1
         wrong = self._judged(message)
         if wrong:
             self.wrong.append(f'command {self.commands}: {wrong}')
@@ -252,8 +254,8 @@ class Fire:
     def shoot(self):
         """Send one message, sound or not, somewhere; now and then ask for something."""
         rng = self.rng
-        for publisher in self.plans.values():
-            if rng.random() < 0.9:
+        for name, publisher in self.plans.items():
+            if rng.random() < 0.9 and (name.startswith('policy') or self.person != 'leader'):
                 message = self.plan()
                 publisher.publish(
                     self.spoiled(message) if rng.random() < self.share else message)
@@ -269,10 +271,10 @@ class Fire:
                 stamped(message, now + rng.normal() * NS)
             else:
                 message.name = NAMES[::-1]
-        if self.leads:
+        if self.person != 'jogs':
             self.leader.publish(message)
-        self.joy.publish(stamped(Joy(buttons=[int(rng.random() < 0.95)] * int(rng.integers(3))),
-                                 now))
+        buttons = [int(rng.random() < 0.95)] * int(rng.integers(3))
+        self.joy.publish(stamped(Joy(buttons=[1] if rng.random() > self.share else buttons), now))
         chance = rng.random()
         if chance < 0.08:
             self.monitor.choose(int(rng.choice([0, 1, 1, 2, 2, 2, 3, 7, 255])))
@@ -283,7 +285,7 @@ class Fire:
         elif chance < 0.15:
             self.stop.publish(Bool(data=bool(rng.random() < 0.3)))
 
-    leads = False
+    person = 'jogs'
 
     def begin_where_the_arm_is(self):
         self.begin, self.begun = time.time_ns(), self.monitor.arm.positions[-1]
@@ -293,7 +295,7 @@ class Fire:
         while time.monotonic() < end:
             # Sources that differ, that fall silent, and that are sound for once.
             self.share = float(self.rng.choice([0.0, 0.05, 0.3, 0.9]))
-            self.leads = bool(self.rng.random() < 0.4)
+            self.person = str(self.rng.choice(['jogs', 'leader', 'leader', 'both']))
             self.begin_where_the_arm_is()
             for _ in range(self.rng.integers(10, 80)):
                 self.shoot()
@@ -360,7 +362,7 @@ def test_no_command_breaks_a_limit_whatever_comes_in(tmp_path):
             assert mux.poll() is None, log.read_text()[-2000:]
             assert 'Traceback' not in log.read_text()
             monitor.assert_nothing_wrong()
-            print(f'{monitor.commands} commands, {len(monitor.modes)} modes, '
+            print(f'{dict(monitor.by_mode)} commands by mode, {len(monitor.modes)} modes, '
                   f'{sorted({reason for _, _, reason in monitor.modes})}')
             chosen = sum(mode == ControlMode.POLICY for mode, done in monitor.answers if done)
             became = sum(mode == ControlMode.POLICY for _, mode, _ in monitor.modes)
