@@ -45,7 +45,7 @@ class PersonNode(Node):
         self._commands = self.create_publisher(JointTrajectory, TOPIC, qos.COMMAND)
         self.create_timer(1.0 / RATE, self._step)
 
-    def close(self) -> bool:
+    def close(self, _asked_by: Optional[int] = None) -> bool:
         """Say that nothing is left running; the mux holds where a person falls silent."""
         return True
 
