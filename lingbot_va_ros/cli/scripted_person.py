@@ -15,7 +15,7 @@ from lingbot_va_ros.sim.simulation import Simulation
 LIFTED = 0.016  # m from the plate to the relaxed sponge: the stroke is over
 # rad/s or m/s: the arm is taken over when it is as slow as that, for it has to be brought to rest,
 # and is wiped with from rest.
-SLOW, STILL = 0.3, 0.05
+SLOW, STILL = 0.7, 0.05
 TOLD_LATE_NS = 300_000_000  # the simulator tells five times a second what it has counted
 
 
@@ -32,7 +32,8 @@ class Doing(Enum):
 
 class ScriptedPerson:
     """
-    Watches until so many strokes have counted and the sponge is lifted and slow, then takes over.
+    Watches until so many strokes have counted and the sponge hovers where they end, slowly; then
+    takes over.
 
     Whoever has the arm meanwhile has it: where the mux takes it away from the person, the person
     watches again, until one stroke of theirs has counted. Tell `strokes`, `mode` and `measured`;
@@ -79,7 +80,7 @@ class ScriptedPerson:
             elif now_ns > self._interrupted_ns + TOLD_LATE_NS:
                 self._interrupted_ns = None
         elif (self.mode == Mode.POLICY and self.strokes >= self._after
-                and self.lifted() > LIFTED and np.abs(self._v).max() < SLOW):
+                and self.stroke_is_over() and np.abs(self._v).max() < SLOW):
             self.doing = Doing.TAKING
         return None, None
 
@@ -124,6 +125,15 @@ class ScriptedPerson:
     def _done(self, now_ns: int):
         return None, None
 
+    def stroke_is_over(self) -> bool:
+        """Tell whether the sponge hovers, and not where a stroke begins: the next is not begun."""
+        scene = self._simulation.scene
+        begins = scene.mirror * (self._place()[1] - scene.plate[1])  # positive where it does
+        return self.lifted() > LIFTED and (begins < 0 or self.strokes == 0)
+
     def lifted(self) -> float:
         """Return how far the sponge, were it relaxed, is above the plate, m."""
-        return path_from(self._simulation, self._q).start[2] - PLATE_TOP - SPONGE_REACH
+        return self._place()[2] - PLATE_TOP - SPONGE_REACH
+
+    def _place(self) -> np.ndarray:
+        return path_from(self._simulation, self._q).start[:3]
