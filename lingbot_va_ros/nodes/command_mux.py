@@ -296,8 +296,13 @@ class CommandMux(Node):
             0.02, self._send_goals, clock=Clock(clock_type=ClockType.STEADY_TIME))
         return grippers
 
-    def close(self) -> bool:
-        """End the ticks and send a last stop where the arm is moving; True when all has ended."""
+    def close(self, asked_by: Optional[int]) -> bool:
+        """
+        End the ticks and send a last stop where the arm is moving; True when all has ended.
+
+        :param asked_by: the signal; SIGINT is somebody who ends all of it, and a latched stop with
+            it. After any other the mux may be respawned.
+        """
         self._ending.set()
         self._thread.join(timeout=2.0)
         if self._thread.is_alive():
@@ -306,8 +311,8 @@ class CommandMux(Node):
         self._publish_mode()
         for publisher, _, _ in self._controllers:
             publisher.wait_for_all_acked(Duration(seconds=0.5))
-        if not self.failed:
-            self._record_stop(None)  # ended by somebody, not to be respawned
+        if asked_by == signal.SIGINT:
+            self._record_stop(None)
         return True
 
     # ---- the executor's thread: store what comes in

@@ -242,7 +242,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._forget_configuration()
         return TransitionCallbackReturn.SUCCESS
 
-    def close(self) -> bool:
+    def close(self, _asked_by: Optional[int]) -> bool:
         """Publish a last stop and end all threads; True when they have ended."""
         self._closing = True
         self._stop_streaming()

@@ -24,9 +24,10 @@ def run_node(
     Make a node, spin it until SIGINT or SIGTERM, close it, and return the exit code.
 
     rclpy's own handlers would shut the context down at once, and a node could no longer publish
-    its stop; here the signal only ends the loop. `node.close()` then has the live context. It
-    returns whether every thread of the node has ended; where one has not (a checkpoint that is
-    still loading), the process leaves without waiting for it.
+    its stop; here the signal only ends the loop. `node.close(number)` then has the live context,
+    and the signal's number, or None where others have shut the context down. It returns whether
+    every thread of the node has ended; where one has not (a checkpoint that is still loading), the
+    process leaves without waiting for it.
 
     Where the node raises CannotStart, its message is printed and the exit code is 1.
 
@@ -57,7 +58,7 @@ def run_node(
             break
         except Exception:
             node.get_logger().error(f'exception in a callback:\n{traceback.format_exc()}')
-    all_ended = node.close()
+    all_ended = node.close(asked_to_stop[0] if asked_to_stop else None)
     executor.shutdown(timeout_sec=1.0)
     node.destroy_node()  # so that the graph forgets it at once
     rclpy.try_shutdown()

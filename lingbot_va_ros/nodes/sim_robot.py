@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Tuple
+from typing import Optional, Tuple
 
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, LATCHED
 from lingbot_va_ros.nodes.run import run_node
@@ -168,7 +168,7 @@ class SimRobot(Node):
             response.message = f'{type(error).__name__}: {error}'.rstrip(': ')
         return response
 
-    def close(self) -> bool:
+    def close(self, _asked_by: Optional[int]) -> bool:
         """End the simulation; True when its thread has ended."""
         self._stopping.set()
         self._thread.join(timeout=3.0)

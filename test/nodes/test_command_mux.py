@@ -637,7 +637,8 @@ while True:
 """
 
 
-def test_a_respawned_mux_does_not_forget_a_stop(tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
+def test_a_respawned_mux_does_not_forget_a_stop(tmp_path, number):
     folder = f'stop_folder:={tmp_path}'
     with running_world() as world:
         with running_mux(folder) as process:
@@ -647,7 +648,7 @@ def test_a_respawned_mux_does_not_forget_a_stop(tmp_path):
             stop.publish(Bool(data=True))
             world.wait_for_mode(ControlMode.STOPPED)
             wait_for(lambda: list(tmp_path.glob('*.json')), 'the record')
-            process.kill()
+            process.send_signal(number)
             process.wait()
         world.modes.clear()
         with running_mux(folder) as process:
