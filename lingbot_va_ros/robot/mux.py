@@ -199,11 +199,31 @@ class Mux:
                 if self._springs(column, positions[index], stamp_ns, now_s):
                     continue
                 velocity = velocities[index] if index < len(velocities) else 0.0
+                most = self._fastest(column, positions[index], stamp_ns, now_s)
                 self._q[column] = positions[index]
-                self._v[column] = velocity if math.isfinite(velocity) else 0.0
+                self._v[column] = (
+                    min(max(velocity, -most), most) if math.isfinite(velocity) else 0.0)
                 self._stamps[column] = stamp_ns
                 self._heard[column] = now_s
                 self._strange.pop(name, None)
+
+    def _fastest(self, column: int, position: float, stamp_ns: int, now_s: float) -> float:
+        """
+        Return the highest speed that a joint can have, as its last two positions tell.
+
+        Twice its mean speed, which a joint has that has set off between the two, and what it can
+        gain meanwhile: a velocity beyond that is none, and a stop from it would move the arm.
+        """
+        seconds = self._seconds_since(column, stamp_ns, now_s)
+        if not math.isfinite(seconds):  # the first
+            return math.inf
+        return 2 * abs(position - self._q[column]) / max(seconds, 1e-3) + (
+            self.embodiment.limits.acceleration[column] * seconds)
+
+    def _seconds_since(self, column: int, stamp_ns: int, now_s: float) -> float:
+        """Return how long ago a joint was measured last, by arrival or by stamp."""
+        return max(now_s - self._heard[column],
+                   (stamp_ns - self._stamps[column]) * 1e-9 if stamp_ns else 0.0)
 
     def _springs(self, column: int, position: float, stamp_ns: int, now_s: float) -> bool:
         """
@@ -212,8 +232,7 @@ class Mux:
         It is none where the joint can have come to it, or where so many in a row say the same
         (somebody has moved the arm while we heard nothing, or set it anew).
         """
-        seconds = max(now_s - self._heard[column],
-                      (stamp_ns - self._stamps[column]) * 1e-9 if stamp_ns else 0.0)
+        seconds = self._seconds_since(column, stamp_ns, now_s)
         reach = GLITCH_WAY + GLITCH_SPEED * self.embodiment.limits.velocity[column] * seconds
         if not abs(position - self._q[column]) > reach:  # inf at the first
             self._sprung[column] = 0

@@ -79,6 +79,9 @@ class Bench:
                 self.measured, self.speed = tick.executed[-1][1:]
             self.now += PERIOD
 
+    def moved_by_others(self):
+        self.measured = self.measured + self.speed * PERIOD * 1e-9
+
     def choose(self, mode):
         return self.mux.choose(mode, self.now, self.now_s)
 
@@ -471,13 +474,28 @@ def test_a_start_measured_just_outside_a_limit_is_commanded_at_the_limit():
 def test_an_arm_that_others_move_is_stopped_from_its_measured_motion():
     bench = Bench()
     bench.speed = np.array([1.0, 0.0, 0.0])
-    bench.run(2)
+    bench.run(2, bench.moved_by_others)
     bench.choose(Mode.HOLD)
     bench.follows = False
+    begin = bench.measured.copy()
     bench.run(30)
     q, v = bench.executed[0][1:]
-    assert v[0] == pytest.approx(0.9) and q[0] == pytest.approx(0.1 + 0.0095)
+    assert v[0] == pytest.approx(0.9) and q[0] == pytest.approx(begin[0] + 0.0095)
     assert not np.any(bench.executed[-1][2])
+
+
+@pytest.mark.parametrize('speed', [2.0, -7.0, 1e300])
+def test_a_velocity_that_the_positions_do_not_show_moves_nothing(speed):
+    bench = Bench()
+    bench.run(2)
+    bench.choose(Mode.HOLD)
+    bench.run(20)
+    bench.follows = False
+    bench.speed = np.array([speed, 0.0, 0.0])
+    bench.choose(Mode.HOLD)
+    bench.run(30)
+    way = np.abs(bench.commands[-1][1].positions - START).max()
+    assert way <= 0.5 * LIMITS.acceleration[0] * (PERIOD * 1e-9) ** 2 + 1e-6
 
 
 def test_a_second_hold_after_a_rest_is_one_more_command_of_now():
@@ -499,7 +517,7 @@ def test_a_second_hold_stops_an_arm_that_others_set_in_motion():
     bench.run(20)
     bench.follows = False
     bench.speed = np.array([0.5, 0.0, 0.0])
-    bench.run(1)
+    bench.run(2, bench.moved_by_others)
     bench.choose(Mode.HOLD)
     bench.run(30)
     assert bench.commands[-1][1].velocities[0][0] == pytest.approx(0.5)
