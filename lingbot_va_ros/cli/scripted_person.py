@@ -100,6 +100,9 @@ class ScriptedPerson:
         if np.abs(self._v).max() < STILL:
             self._plan = self._stroke(now_ns)
             self.doing = Doing.WIPING
+        else:
+            # Wherever it comes to rest: a way back to where it was taken looks like a stroke.
+            self._plan = resting_at(now_ns, self._q)
         return self._plan, None
 
     def _stroke(self, now_ns: int) -> Plan:

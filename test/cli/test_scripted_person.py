@@ -5,7 +5,8 @@ from lingbot_va_ros.policy.plan import Plan, plan_from_actions, resting_at
 from lingbot_va_ros.robot.mode import Mode
 from lingbot_va_ros.robot.mux import Mux, MuxSettings
 from lingbot_va_ros.robot.trajectory import TrajectoryMessage, TrajectoryPoint
-from lingbot_va_ros.sim.experts import PERIOD, make_expert
+from lingbot_va_ros.sim.experts import PERIOD, commands_along, make_expert, path_from
+from lingbot_va_ros.sim.experts.wipe_plate import wipe_once
 from lingbot_va_ros.sim.simulation import Simulation
 from lingbot_va_ros.sim import trajectory_controller as controller
 
@@ -15,6 +16,7 @@ import pytest
 TICK_NS = 10_000_000
 AFTER = 2
 BEGIN_NS = 1_000_000_000
+SEED_TURNED = 2
 
 
 class Workbench:
@@ -126,6 +128,16 @@ def test_a_stroke_that_counted_before_the_arm_was_taken_away_is_enough():
     now_ns = bench.simulation.time_ns
     assert bench.mux.choose(Mode.HOLD, now_ns, now_ns * 1e-9)[0]
     bench.run_until(lambda: bench.person.doing == Doing.DONE, 1.0)
+
+
+def test_a_stroke_begins_where_the_arm_is_however_the_hand_is_turned():
+    simulation = Simulation(task='wipe_plate', seed=SEED_TURNED)
+    start = simulation.positions + [0.0, 0.0, 0.0, 0.04, 0.05, -0.06, 0.0]
+    path = path_from(simulation, start)
+    wipe_once(simulation.scene, path)
+    commands = commands_along(simulation, path, start)
+    assert np.abs(commands[0] - start).max() < 0.05
+    assert np.abs(np.diff(commands, axis=0)).max() < 0.2
 
 
 def test_does_nothing_before_anything_is_known():

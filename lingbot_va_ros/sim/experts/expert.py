@@ -89,20 +89,26 @@ def commands_along(
     :raises OutOfReach: the path leads where the arm cannot go.
     """
     slowness = 1.0
-    start = simulation.embodiment.home if start is None else start
-    commands = _commands(simulation, path, slowness)
-    while (effort := _effort(simulation, commands, start)) > _EFFORT:
+    commands = _commands(simulation, path, slowness, start)
+    begin = simulation.embodiment.home if start is None else start
+    while (effort := _effort(simulation, commands, begin)) > _EFFORT:
         slowness *= _SLOWER * effort / _EFFORT
-        commands = _commands(simulation, path, slowness)
+        commands = _commands(simulation, path, slowness, start)
     return commands
 
 
-def _commands(simulation: Simulation, path: ToolPath, slowness: float) -> np.ndarray:
+def _commands(simulation: Simulation, path: ToolPath, slowness: float,
+              start: Optional[np.ndarray]) -> np.ndarray:
     arm, reach = _arm(simulation)
     points = path.sample(PERIOD / slowness)  # [n, 4]
     commands = np.tile(simulation.embodiment.home, (len(points), 1))
-    commands[:, [simulation.joints.index(joint) for joint in arm.joints]] = \
-        reach.joints(points[:, :3])
+    columns = [simulation.joints.index(joint) for joint in arm.joints]
+    commands[:, columns] = reach.joints(points[:, :3])
+    if start is not None:
+        # The hand may be turned a little there: it turns as it should be along the way.
+        off = start[columns] - reach.joints(path.start[None, :3])[0]
+        share = np.arange(1, len(points) + 1)[:, None] / len(points)
+        commands[:, columns] += (1 - share**3 * (10 - 15 * share + 6 * share**2)) * off
     commands[:, simulation.joints.index(arm.gripper.joint)] = points[:, 3]
     return commands
 
