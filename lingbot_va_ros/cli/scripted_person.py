@@ -9,13 +9,12 @@ from lingbot_va_ros.policy.plan import Plan, plan_from_actions, resting_at
 from lingbot_va_ros.robot.mode import Mode
 from lingbot_va_ros.sim.experts import PERIOD, commands_along, path_from
 from lingbot_va_ros.sim.experts.wipe_plate import wipe_once
-from lingbot_va_ros.sim.scenes.wipe_plate import PLATE_TOP, SPONGE_REACH
 from lingbot_va_ros.sim.simulation import Simulation
 
-LIFTED = 0.016  # m from the plate to the relaxed sponge: the stroke is over
-# rad/s or m/s: the arm is taken over when it is as slow as that, for it has to be brought to rest,
-# and is wiped with from rest.
-SLOW, STILL = 0.7, 0.05
+FAR_SIDE = 0.03  # m from the middle of the plate: the stroke has counted
+# rad/s or m/s: the arm is taken over when it is as slow as that, and wiped with from rest. What it
+# takes to brake a fast one leads it to and fro above the plate, which looks like a stroke.
+SLOW, STILL = 0.3, 0.05
 TOLD_LATE_NS = 300_000_000  # the simulator tells five times a second what it has counted
 
 
@@ -32,7 +31,7 @@ class Doing(Enum):
 
 class ScriptedPerson:
     """
-    Watches until so many strokes have counted and the sponge hovers where they end, slowly; then
+    Watches until so many strokes have counted and the sponge comes to rest where they end; then
     takes over.
 
     Whoever has the arm meanwhile has it: where the mux takes it away from the person, the person
@@ -86,7 +85,6 @@ class ScriptedPerson:
 
     def _taking(self, now_ns: int):
         if self.mode == Mode.TELEOP:
-            self._strokes_before = self.strokes
             self.doing = Doing.RESTING
             return self._plan, None
         if self.mode != Mode.POLICY:
@@ -98,11 +96,9 @@ class ScriptedPerson:
 
     def _resting(self, now_ns: int):
         if np.abs(self._v).max() < STILL:
+            self._strokes_before = self.strokes
             self._plan = self._stroke(now_ns)
             self.doing = Doing.WIPING
-        else:
-            # Wherever it comes to rest: a way back to where it was taken looks like a stroke.
-            self._plan = resting_at(now_ns, self._q)
         return self._plan, None
 
     def _stroke(self, now_ns: int) -> Plan:
@@ -129,14 +125,10 @@ class ScriptedPerson:
         return None, None
 
     def stroke_is_over(self) -> bool:
-        """Tell whether the sponge hovers, and not where a stroke begins: the next is not begun."""
+        """Tell whether the sponge is where strokes end, down still or lifted, or all is before."""
         scene = self._simulation.scene
-        begins = scene.mirror * (self._place()[1] - scene.plate[1])  # positive where it does
-        return self.lifted() > LIFTED and (begins < 0 or self.strokes == 0)
-
-    def lifted(self) -> float:
-        """Return how far the sponge, were it relaxed, is above the plate, m."""
-        return self._place()[2] - PLATE_TOP - SPONGE_REACH
+        way = -scene.mirror * (self._place()[1] - scene.plate[1])  # from the middle of the plate
+        return way > FAR_SIDE or self.strokes == 0
 
     def _place(self) -> np.ndarray:
         return path_from(self._simulation, self._q).start[:3]

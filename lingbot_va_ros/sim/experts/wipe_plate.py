@@ -47,13 +47,17 @@ def wipe(scene: WipePlateScene, path: ToolPath, rng: np.random.Generator, pertur
 
 def wipe_once(scene: WipePlateScene, path: ToolPath) -> None:
     """
-    Append one stroke like the expert's, to a path that begins where the tool hovers.
+    Append one stroke like the expert's, to a path that begins anywhere; it lifts the sponge first.
 
     It ends where the expert's strokes end, hovering above the other rim.
     """
     length, hover = np.mean(_LENGTH), PLATE_TOP + SPONGE_REACH + np.mean(_HOVER)
     first = scene.mirror * length / 2
-    path.to(0.55 * _CALM, scene.plate[0], scene.plate[1] + first, hover)
+    if path.start[2] < hover:
+        path.to(0.34 * _CALM, z=hover)
+        path.to(0.55 * _CALM, scene.plate[0], scene.plate[1] + first, overlap=0.10 * _CALM)
+    else:
+        path.to(0.55 * _CALM, scene.plate[0], scene.plate[1] + first, hover)
     _press_and_wipe(path, _CALM, scene.plate[1] - first, hover)
 
 
