@@ -28,7 +28,7 @@ from sensor_msgs.msg import Image, JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 NS = 1_000_000_000
-SECONDS = float(os.environ.get('LINGBOT_VA_FAULT_SECONDS', '8'))
+SECONDS = float(os.environ.get('LINGBOT_VA_FAULT_SECONDS', '5'))
 SEED = int(os.environ.get('LINGBOT_VA_FAULT_SEED', '1'))
 DEADLINE = 40.0
 POLICY = 'lingbot_va_policy'
