@@ -12,8 +12,8 @@ from lingbot_va_ros.cli.processes import DemoFailed, NodeProcesses
 from lingbot_va_ros.cli.progress import Progress
 from lingbot_va_ros.cli.recording import Recorder
 from lingbot_va_ros.cli.simulated_robot import (
-    AT_HOME, CONTROL_RATE, EMBODIMENT, HAND_OVER_SECONDS, LATE, MUX, POLICY, away_from_home,
-    bring_up, hand_over, lay_out, ros_node, start_processes)
+    CONTROL_RATE, EMBODIMENT, HAND_OVER_SECONDS, LATE, MUX, POLICY, bring_up, hand_over, lay_out,
+    ros_node, start_processes)
 from lingbot_va_ros.cli.steering import START_SECONDS, Operator
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.policy.progress import Mode as PolicyMode
@@ -123,12 +123,8 @@ def _lay_out(
     """Lay out the scene, the arm home, and tell the policy what it is about, its memory empty."""
     progress.show(phase='laying out the scene')
     operator.choose_mode(MUX, ControlMode.HOLD, HAND_OVER_SECONDS)
-    lay_out(operator, task=plan.task, seed=plan.seed)
-    # The first message may have been on its way before the reset.
-    heard = recorder.task_states
-    operator.wait_until(
-        lambda: recorder.task_states > heard + 1 and away_from_home(recorder.joints) < AT_HOME,
-        START_SECONDS, 'the arm to be at home after a reset')
+    lay_out(operator, lambda: (recorder.task_states, recorder.joints), task=plan.task,
+            seed=plan.seed)
     answer = operator.call(
         ResetMemory, f'{POLICY}/reset_memory', ResetMemory.Request(instruction=plan.instruction),
         READ_SECONDS)

@@ -15,8 +15,7 @@ from lingbot_va_ros.cli.eval_rows import Condition, Outcome
 from lingbot_va_ros.cli.processes import DemoFailed, NodeProcesses
 from lingbot_va_ros.cli.progress import Progress
 from lingbot_va_ros.cli.simulated_robot import (
-    AT_HOME, HAND_OVER_SECONDS, LATE, MUX, POLICY, away_from_home, bring_up, hand_over, lay_out,
-    ros_node, start_processes)
+    HAND_OVER_SECONDS, LATE, MUX, POLICY, bring_up, hand_over, lay_out, ros_node, start_processes)
 from lingbot_va_ros.cli.steering import START_SECONDS, Operator
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.robot.mode import Mode as ArmMode
@@ -153,13 +152,7 @@ class _Row:
         """Reset the scene to a seed, the arm home, and give the arm to the policy."""
         operator, listener = self._operator, self._listener
         operator.choose_mode(MUX, ControlMode.HOLD, HAND_OVER_SECONDS)
-        lay_out(operator, seed=seed)
-        # The first message may have been on its way before the reset.
-        heard = listener.task_states
-        operator.wait_until(
-            lambda: listener.task_states > heard + 1 and (
-                away_from_home(listener.joints) < AT_HOME),
-            START_SECONDS, 'the arm to be at home after a reset')
+        lay_out(operator, lambda: (listener.task_states, listener.joints), seed=seed)
         hand_over(operator, lambda: listener.mode)
 
     def _run(

@@ -28,6 +28,7 @@ from lingbot_va_ros.robot.embodiment import load_embodiment
 EMBODIMENT = 'sim_left'
 CONTROL_RATE = 50.0  # Hz
 POLICY, MUX, ROBOT = 'lingbot_va_policy', 'command_mux', 'sim_robot'
+RESETS, RESET_SECONDS = 4, 7.5  # until the arm is at home, and how long each may take
 DISCOVERY_SECONDS = 2.5  # after which processes know each other
 HAND_OVER_SECONDS = 15.0
 MODE_SECONDS = 30.0  # for the mux to report the mode that it was told to be in
@@ -78,13 +79,17 @@ def bring_up(operator: Operator, policy: NodeProcess) -> None:
         raise DemoFailed('policy_node cannot be activated', policy.log)
 
 
-def lay_out(operator: Operator, **values: Any) -> None:
+def lay_out(
+    operator: Operator, newest: Callable[[], Tuple[int, JointState]], **values: Any,
+) -> None:
     """
     Set parameters of sim_robot (`task`, `seed`) and reset it: a new scene, the arm at home.
 
-    The mux must hold the arm.
+    The mux must hold the arm. Where its stop came later than the reset, and led the arm away from
+    home again, the reset is repeated.
 
-    :raises DemoFailed: a parameter is refused, or the reset fails.
+    :param newest: returns how many states of the task were heard, and the newest joint states.
+    :raises DemoFailed: a parameter is refused, the reset fails, or the arm does not stay at home.
     """
     parameters = [Parameter(name, value=value) for name, value in values.items()]
     answers = operator.call(
@@ -93,9 +98,21 @@ def lay_out(operator: Operator, **values: Any) -> None:
     for (name, value), answer in zip(values.items(), answers):
         if not answer.successful:
             raise DemoFailed(f'{ROBOT} refuses the {name} {value}: {answer.reason}')
-    answer = operator.call(Trigger, f'{ROBOT}/reset', Trigger.Request())
-    if not answer.success:
-        raise DemoFailed(f'{ROBOT} cannot be reset: {answer.message}')
+    for _ in range(RESETS):
+        answer = operator.call(Trigger, f'{ROBOT}/reset', Trigger.Request())
+        if not answer.success:
+            raise DemoFailed(f'{ROBOT} cannot be reset: {answer.message}')
+        heard, until = newest()[0], time.monotonic() + RESET_SECONDS
+
+        def at_home() -> bool:
+            # The first message may have been on its way before the reset.
+            return newest()[0] > heard + 1 and away_from_home(newest()[1]) < AT_HOME
+
+        operator.wait_until(
+            lambda: at_home() or time.monotonic() > until, 2 * RESET_SECONDS, f'{ROBOT}')
+        if at_home():
+            return
+    raise DemoFailed(f'the arm is not at home after {RESETS} resets')
 
 
 def away_from_home(joints: JointState) -> float:
