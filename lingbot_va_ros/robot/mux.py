@@ -170,6 +170,8 @@ class Mux:
         self._joy_fault = ''
         self._begin_anew = False
         self._going_home = False
+        # The stops (`machine.entries`) that came before the newest request for a motion.
+        self._stops_before_motion = 0
         self._missing_controllers: tuple[str, ...] = ()
         self._entries_sent = 0
         self._last_tick_ns: Optional[int] = None
@@ -402,6 +404,7 @@ class Mux:
             self._going_home = False
             if mode in (Mode.POLICY, Mode.TELEOP):
                 self._begin_anew = True
+                self._stops_before_motion = self.machine.entries
                 self._by_leader = by_leader
                 self._detector.reset()
                 for refusals in (
@@ -429,6 +432,7 @@ class Mux:
                 return False, f'home itself has {outside}'
             if not self._going_home:
                 self._begin_anew = self._going_home = True
+                self._stops_before_motion = self.machine.entries
                 self.machine.remark('going home')
             return True, 'going home; any set_mode breaks it off'
 
@@ -674,8 +678,10 @@ class Mux:
         self._stopped = self.machine.entries != self._entries_sent
         if self._stopped:
             self._entries_sent = self.machine.entries
-            self._going_home = False
-            self._begin_anew = False
+            # What was asked for after the stop, between two ticks, begins at the next one.
+            if self._stops_before_motion != self.machine.entries:
+                self._going_home = False
+                self._begin_anew = False
             retreat, self._retreat = self._retreat, False
             if self._commanding and retreat and self._fresh(now_s):
                 inside = np.clip(

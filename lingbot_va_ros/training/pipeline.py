@@ -248,9 +248,11 @@ class TrainingRun:
                 'training.draw.chunk_frames never draws them')
         examples = self.examples()
         self.report({'stage': 'examples', **frame_counts(examples)})
+        # Weights that have learned with a memory would make no baseline without one.
+        further = self.history == FULL and self.initial.is_dir()
         return Trainer(
             self.settings, examples, self.own / 'network.pt', self.world, self.history,
-            policy.frames_per_chunk, half, self.initial if self.initial.is_dir() else None)
+            policy.frames_per_chunk, half, self.initial if further else None)
 
     def examples(self) -> Examples:
         """Return the episodes to train on, as the network sees them."""

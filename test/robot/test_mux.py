@@ -399,6 +399,43 @@ def test_go_home_moves_gently_to_home_in_hold():
     assert len(bench.commands) == count and bench.mode == Mode.HOLD
 
 
+def test_go_home_right_behind_hold_is_not_lost():
+    bench = Bench()
+    bench.run(5)
+    assert bench.choose(Mode.HOLD)[0]
+    assert bench.mux.go_home(bench.now_s)[0], 'before any tick has sent the stop of HOLD'
+    bench.run(400)
+    np.testing.assert_allclose(bench.executed[-1][1], ROBOT.home, atol=1e-8)
+    assert bench.mux.machine.reason == 'at home'
+
+
+def test_a_source_chosen_right_behind_hold_is_approached_as_gently():
+    bench = Bench(teleop_approach_speed=0.25)
+    bench.policy_alive = False
+
+    def teleoperate():
+        bench.mux.teleop_message(bench.message(), bench.now, bench.now_s)
+    bench.goal = lambda t: START + [0.3, 0.0, 0.0]
+    bench.run(5, teleoperate)
+    assert bench.choose(Mode.HOLD)[0]
+    assert bench.choose(Mode.TELEOP)[0], 'before any tick has sent the stop of HOLD'
+    bench.run(150, teleoperate)
+    np.testing.assert_allclose(bench.executed[-1][1], START + [0.3, 0.0, 0.0], atol=1e-6)
+    fastest = np.max([np.abs(v) for _, _, v in bench.executed], axis=0)
+    assert np.all(fastest <= 0.25 * LIMITS.velocity + 1e-9)
+
+
+def test_a_fault_right_behind_a_request_still_stops_it():
+    bench = Bench()
+    bench.run(5)
+    bench.choose(Mode.HOLD)
+    bench.mux.go_home(bench.now_s)
+    bench.mux.fault('something failed')
+    bench.run(50)
+    assert bench.mux.machine.reason == 'something failed'
+    np.testing.assert_allclose(bench.executed[-1][1], START)
+
+
 def test_set_mode_breaks_go_home_off():
     bench = Bench(home_speed=0.25)
     bench.run(5)
