@@ -16,9 +16,13 @@ class SteerableClock:
 
     def __init__(self):
         self.offset_ns = 10 ** 18
+        self.displaced_s = 0.0  # how long the thread is kept from going on after a reading
 
     def now(self):
-        return SimpleNamespace(nanoseconds=time.monotonic_ns() + self.offset_ns)
+        now_ns = time.monotonic_ns() + self.offset_ns
+        time.sleep(self.displaced_s)
+        self.displaced_s = 0.0
+        return SimpleNamespace(nanoseconds=now_ns)
 
 
 def test_ticks_are_whole_periods_apart_and_on_time():
@@ -53,6 +57,14 @@ def test_a_clock_set_back_is_reported_once_and_begins_a_new_grid():
     assert jump.jumped.startswith('the clock jumped by -3.0')
     after = next(stream)
     assert not after.jumped and (after.ros_ns - jump.ros_ns) % PERIOD == 0
+
+
+def test_a_thread_displaced_between_two_readings_sees_no_jump():
+    clock = SteerableClock()
+    stream = ticks(clock, PERIOD, threading.Event())
+    next(stream)
+    clock.displaced_s = 0.25
+    assert not any(next(stream).jumped for _ in range(3))
 
 
 def test_the_end_is_heard():
