@@ -16,12 +16,12 @@ class SteerableClock:
 
     def __init__(self):
         self.offset_ns = 10 ** 18
-        self.displaced_s = 0.0  # how long the thread is kept from going on after a reading
+        self.displaced_s = []  # how long the thread is kept from going on after each reading
 
     def now(self):
         now_ns = time.monotonic_ns() + self.offset_ns
-        time.sleep(self.displaced_s)
-        self.displaced_s = 0.0
+        if self.displaced_s:
+            time.sleep(self.displaced_s.pop(0))
         return SimpleNamespace(nanoseconds=now_ns)
 
 
@@ -63,7 +63,7 @@ def test_a_thread_displaced_between_two_readings_sees_no_jump():
     clock = SteerableClock()
     stream = ticks(clock, PERIOD, threading.Event())
     next(stream)
-    clock.displaced_s = 0.25
+    clock.displaced_s = [0.0, 0.25]  # the first reading only tells how long to wait
     assert not any(next(stream).jumped for _ in range(3))
 
 
