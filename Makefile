@@ -35,6 +35,8 @@ PACKAGE_FILES := $(sort $(shell find lingbot_va_ros launch config urdf models ms
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+# Dozens of processes import PyTorch and rclpy; without compiled modules each takes a second more.
+unexport PYTHONDONTWRITEBYTECODE
 
 # One line for each step; what it prints goes to the log, of which a failure shows the end.
 say = @printf '[set-up] %s\n' '$(1)'

@@ -1,5 +1,5 @@
 """
-Three cameras and two arms for the benchmark: images at a rate or once, joints where told to be.
+Three cameras and two arms for the benchmark: images at a rate or once, joints at home.
 
 Images are raw, or JPEG where the parameter `transport` is `compressed`; they are encoded once.
 
@@ -14,7 +14,6 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.nodes.image_conversion import from_rgb
@@ -48,8 +47,6 @@ class BenchCameras(Node):
             name=list(embodiment.joints), position=[float(value) for value in embodiment.home])
         self._joints_out = self.create_publisher(JointState, 'joint_states', qos.SENSOR)
         self._streaming, self._sent = False, 0
-        self.create_subscription(
-            JointTrajectory, f'{POLICY}/joint_trajectory', self._on_plan, qos.COMMAND)
         self.create_service(SetBool, '~/stream', self._on_stream)
         self.create_service(Trigger, '~/once', self._on_once)
         self.create_timer(1.0 / RATE, self._tick)
@@ -58,12 +55,6 @@ class BenchCameras(Node):
     def close(self) -> bool:
         """Return that nothing else runs."""
         return True
-
-    def _on_plan(self, message: JointTrajectory) -> None:
-        """Be where the plan says, at once: an arm without inertia."""
-        if message.points:
-            self._joints.name = message.joint_names
-            self._joints.position = message.points[0].positions
 
     def _on_stream(self, request, response):
         """Start or stop; the answer to a stop says how many images each camera has sent."""
@@ -74,8 +65,8 @@ class BenchCameras(Node):
         return response
 
     def _on_once(self, _request, response):
-        """Send one image of each camera; the answer: their stamp, and when the last was sent."""
-        stamp = nanoseconds_of(self._publish_images())
+        """Send one image of each camera; the answer: the newest stamp, and when it was sent."""
+        stamp = self._publish_images()
         sent = self.get_clock().now().nanoseconds
         response.success, response.message = True, f'{stamp} {sent}'
         return response
@@ -85,12 +76,12 @@ class BenchCameras(Node):
             self._sent += 1
             self._publish_images()
 
-    def _publish_images(self):
-        stamp = self.get_clock().now().to_msg()
-        self._image.header.stamp = stamp
+    def _publish_images(self) -> int:
+        """Send one image of each camera, stamped when it is sent; return the newest stamp, ns."""
         for publisher in self._cameras:
+            self._image.header.stamp = self.get_clock().now().to_msg()
             publisher.publish(self._image)
-        return stamp
+        return nanoseconds_of(self._image.header.stamp)
 
     def _publish_joints(self) -> None:
         self._joints.header.stamp = self.get_clock().now().to_msg()

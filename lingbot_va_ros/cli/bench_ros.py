@@ -13,14 +13,16 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 import yaml
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -40,8 +42,10 @@ from lingbot_va_ros.srv import ResetMemory, SetInstruction
 
 CONTROL_RATES = (50.0, 100.0)  # Hz
 STREAM_SECONDS = 8.0  # of each measurement that takes a while
-TRIALS = 20
-CAMERA_AGE = 1.0  # s; a silence of this length makes the node hold until there are new images
+FILL_SECONDS = 6.0  # until the node lets an old image go for every new one
+TRIALS = 40
+CAMERA_AGE = 0.3  # s; a silence of this length makes the node hold until there are new images
+WARM_SECONDS = 0.5  # that cameras stream before they fall silent
 ENDLESS = 1000  # denoising steps of a prediction that outlasts a measurement
 CONVERSIONS = 50
 WAIT_SECONDS = 30.0
@@ -89,6 +93,15 @@ def _write_checkpoint(folder: Path) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class _Heard:
+    """When a chunk was published and when it came, ROS time in ns, and the engine's own time."""
+
+    published_ns: int
+    arrived_ns: int
+    engine_seconds: float
+
+
 class _Measurement:
     """The two processes and the node that steers and listens to them."""
 
@@ -96,9 +109,10 @@ class _Measurement:
         self._say = say
         self._node = node
         self._operator = Operator(node, executor, processes.check)
-        self._arrivals: Dict[int, tuple] = {}  # per observation stamp: arrival, engine's seconds
+        self._chunks: Dict[int, _Heard] = {}  # by the stamp of their image
         self._stamps: List[int] = []
-        self._sending: List[float] = []  # milliseconds that a camera driver took for three images
+        self._hearing: List[float] = []  # milliseconds from there to here
+        self._sending: List[float] = []  # milliseconds that a camera driver took for one image
         self._status = None
         processes.start(NAME, [sys.executable, '-m', f'{PACKAGE}.cli.{NAME}'])
         parameters = {
@@ -109,12 +123,11 @@ class _Measurement:
             words += ['-p', f'{name}:={json.dumps(value)}']
         self._policy = processes.start(
             'policy_node', [*node_command('policy_node'), '--ros-args', *words])
+        # Humble's rclpy does not tell when a message was published: there it is when it arrives.
+        on_chunk = self._on_chunk if hasattr(Subscription, 'CallbackType') else (
+            lambda message: self._on_chunk(message, None))
         node.create_subscription(
-            ActionChunk, f'{POLICY}/action_chunk', self._on_chunk, qos.EVENTS)
-        node.create_subscription(
-            JointTrajectory, f'{POLICY}/joint_trajectory',
-            lambda message: self._stamps.append(nanoseconds_of(message.header.stamp)),
-            qos.COMMAND)
+            ActionChunk, f'{POLICY}/action_chunk', on_chunk, qos.EVENTS)
         node.create_subscription(
             PolicyStatus, f'{POLICY}/status', self._on_status, qos.LATCHED)
 
@@ -122,7 +135,7 @@ class _Measurement:
         """Measure everything."""
         self._bring_up(control_rates[0])
         self._say('ROS: three cameras at 30 Hz into the node')
-        share, rate = self._image_share(stream_seconds)
+        share, rate = self._image_share(stream_seconds, min(stream_seconds, FILL_SECONDS))
         self._say('ROS: from a camera\'s stamp to the chunk')
         extra = [1e3 * self._extra_seconds() for _ in range(1 + trials)][1:]
         jitter = {}
@@ -142,6 +155,8 @@ class _Measurement:
             'camera_to_chunk_extra_ms_p50': percentile(extra, 50),
             'camera_to_chunk_extra_ms_p95': percentile(extra, 95),
             'camera_to_chunk_trials': len(extra),
+            'chunk_arrives_ms_p50': percentile(self._hearing, 50),
+            'chunk_arrives_ms_p95': percentile(self._hearing, 95),
             'cameras_sending_ms_p50': percentile(self._sending, 50),
             'cameras_sending_ms_p95': percentile(self._sending, 95)}
 
@@ -160,10 +175,11 @@ class _Measurement:
         if not self._operator.put_away(POLICY):
             raise DemoFailed('policy_node cannot be put away', self._policy.log)
 
-    def _image_share(self, seconds: float) -> tuple:
+    def _image_share(self, seconds: float, fill_seconds: float) -> tuple:
         """Return the share of a core that images cost, and how many each camera sent a second."""
-        self._stream(True)  # subscriptions are matched, and first images seen, before it counts
-        self._pause(1.0)
+        # Before it counts the node keeps as many images as it will: new memory costs more.
+        self._stream(True)
+        self._pause(fill_seconds)
         self._stream(False)
         self._pause(0.5)
         idle = self._processor_share(seconds)
@@ -184,6 +200,9 @@ class _Measurement:
         """Return how much later a chunk came than its image and the engine's time account for."""
         self._instruct('')
         self._operator.call(ResetMemory, f'{POLICY}/reset_memory', ResetMemory.Request())
+        self._stream(True)
+        self._pause(WARM_SECONDS)
+        self._stream(False)
         self._instruct('bench')
         self._operator.wait_until(
             lambda: self._status is not None and self._status.mode == PolicyStatus.HOLDING,
@@ -192,9 +211,10 @@ class _Measurement:
         stamp, sent = map(int, answer.split())
         self._sending.append((sent - stamp) * 1e-6)
         self._operator.wait_until(
-            lambda: stamp in self._arrivals, WAIT_SECONDS, 'a chunk from the images just sent')
-        arrived, engine_seconds = self._arrivals.pop(stamp)
-        return (arrived - stamp) * 1e-9 - engine_seconds
+            lambda: stamp in self._chunks, WAIT_SECONDS, 'a chunk from the images just sent')
+        chunk = self._chunks.pop(stamp)
+        self._hearing.append((chunk.arrived_ns - chunk.published_ns) * 1e-6)
+        return (chunk.published_ns - stamp) * 1e-9 - chunk.engine_seconds
 
     def _jitter(self, control_rate: float, seconds: float) -> dict:
         """Return how far the intervals of the plan are off, milliseconds, engine busy."""
@@ -203,14 +223,20 @@ class _Measurement:
         for name in ('video_steps', 'action_steps'):
             self._set(name, ENDLESS)
         self._stream(True)
-        self._pause(2 * CAMERA_AGE)
+        self._pause(2.0)
         self._instruct('bench')
-        self._pause(0.5)
+        # Not before: who hears the plan takes processor time from what is measured otherwise.
+        plan = self._node.create_subscription(
+            JointTrajectory, f'{POLICY}/joint_trajectory',
+            lambda message: self._stamps.append(nanoseconds_of(message.header.stamp)),
+            qos.COMMAND)
+        self._pause(1.0)
         self._stamps.clear()
         begin = processor_seconds(self._policy.process.pid)
         self._pause(seconds)
         stamps = np.array(self._stamps) * 1e-9
         busy = (processor_seconds(self._policy.process.pid) - begin) / seconds
+        self._node.destroy_subscription(plan)
         self._instruct('')
         self._stream(False)
         for name in ('video_steps', 'action_steps'):
@@ -242,9 +268,10 @@ class _Measurement:
         end = time.monotonic() + seconds
         self._operator.wait_until(lambda: time.monotonic() >= end, seconds + WAIT_SECONDS, 'time')
 
-    def _on_chunk(self, message: ActionChunk) -> None:
-        self._arrivals.setdefault(nanoseconds_of(message.observation_stamp), (
-            self._node.get_clock().now().nanoseconds, message.inference_seconds))
+    def _on_chunk(self, message: ActionChunk, info: Optional[dict]) -> None:
+        now = self._node.get_clock().now().nanoseconds
+        self._chunks.setdefault(nanoseconds_of(message.observation_stamp), _Heard(
+            now if info is None else info['source_timestamp'], now, message.inference_seconds))
 
     def _on_status(self, message: PolicyStatus) -> None:
         self._status = message

@@ -14,6 +14,7 @@ import traceback
 from typing import Optional
 
 from lingbot_va_ros.msg import ControlMode
+from lingbot_va_ros.nodes.priority import run_first, threads_of_process
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, JOINT_STATES, LATCHED, SENSOR
 from lingbot_va_ros.nodes.run import CannotStart, run_node
 from lingbot_va_ros.nodes.ticks import ticks
@@ -232,13 +233,7 @@ class CommandMux(Node):
         if priority == 0:
             return
         try:
-            for thread in os.listdir('/proc/self/task'):
-                try:
-                    os.sched_setscheduler(
-                        int(thread), os.SCHED_FIFO, os.sched_param(priority))
-                except ProcessLookupError:
-                    pass  # it has ended meanwhile
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+            run_first([*threads_of_process(), 0], priority, inherited=True)
         except (AttributeError, OSError) as error:
             self.get_logger().warning(
                 f'commands run at ordinary priority and may be late on a busy machine: no '

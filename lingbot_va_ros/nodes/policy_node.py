@@ -39,6 +39,7 @@ from lingbot_va_ros.nodes.image_conversion import (
     as_mounted, compressed_to_rgb, from_rgb, image_fault, to_rgb)
 from lingbot_va_ros.nodes.policy_markers import marker_array
 from lingbot_va_ros.nodes.policy_messages import nanoseconds_of, stamp_of
+from lingbot_va_ros.nodes.priority import run_first, threads_of_process
 from lingbot_va_ros.nodes.run import run_node
 from lingbot_va_ros.nodes.task_action import TaskAction
 from lingbot_va_ros.nodes.ticks import ticks
@@ -67,6 +68,7 @@ MAX_AHEAD = 1.0  # seconds
 # 5 ms would be seen in the stream. Measured in docs/timing.md.
 SWITCH_SECONDS = 0.001
 CONTROL_PRIORITY = 40  # below the mux's, which must never wait for this process
+RECEIVING_PRIORITY = 30  # of the executor's thread and those of DDS
 # Seconds from a plan's publication to the command that follows it: transport, a tick of the mux.
 REACTION = 0.015
 LATEST_CHUNK = 30.0  # seconds after its end that the chunk before it can still be remembered
@@ -472,11 +474,23 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     # Publishing
 
+    def receive_first(self) -> None:
+        """
+        Let the calling thread, which is to spin this node, and those of DDS go before others.
+
+        They only hand on what comes in: an image waits for nobody who computes on the same core.
+        """
+        try:
+            run_first(set(threads_of_process()) - {self._worker.thread_id}, RECEIVING_PRIORITY,
+                      inherited=False)
+        except (AttributeError, OSError):
+            pass  # without the right to it they run as any others
+
     def _stream_plan(self, rate: float, ending: threading.Event) -> None:
         """Publish what remains of the plan at a rate in Hz until `ending` is set."""
         period = 1.0 / rate
         try:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(CONTROL_PRIORITY))
+            run_first([0], CONTROL_PRIORITY, inherited=False)
         except (AttributeError, OSError):
             pass  # without the right to it the thread runs as any other
         try:
@@ -568,8 +582,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             self._camera_faults[camera] = fault
             return
         self._camera_faults.pop(camera, None)
-        observations.add(camera, stamp, message)
-        if observations.reached(stamp):
+        if observations.add(camera, stamp, message):
             self._worker.look()
 
     def _on_joint_state(self, message: JointState) -> None:
@@ -604,6 +617,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         # Without a stamp, or with one of another clock, it counts from its arrival.
         known = 0 < stamp <= now + MAX_AHEAD * NANOSECONDS
         self._arm_is_with = (message.mode, stamp if known else now)
+        self._worker.look()
 
     def _look_at_graph(self) -> None:
         self._executed_publishers = self.count_publishers('executed')
@@ -775,8 +789,13 @@ def _changed(progress: Progress, mode: Mode, reason: str) -> Progress:
 
 def main(args=None) -> None:
     """Run the node until SIGINT or SIGTERM."""
+    def make_node() -> PolicyNode:
+        node = PolicyNode()
+        node.receive_first()
+        return node
+
     sys.setswitchinterval(SWITCH_SECONDS)
-    code = run_node(PolicyNode, args)
+    code = run_node(make_node, args)
     # All is said and closed. To take torch's modules apart would hold the end up for seconds more.
     sys.stdout.flush()
     sys.stderr.flush()

@@ -19,6 +19,7 @@ class Latency:
 
     def __init__(self):
         self._all: Deque[float] = deque(maxlen=200)
+        self._p95 = 0.0  # asked for much more often than it changes
         self._ahead: Deque[float] = deque(maxlen=200)
         self._encoding: Deque[float] = deque(maxlen=20)
 
@@ -26,6 +27,7 @@ class Latency:
         """Forget everything (another engine)."""
         for durations in (self._all, self._ahead, self._encoding):
             durations.clear()
+        self._p95 = 0.0
 
     def forget_ahead(self) -> None:
         """Forget how long predictions ahead took (other numbers of steps)."""
@@ -34,6 +36,8 @@ class Latency:
     def add(self, seconds: float, ahead: bool = False) -> None:
         """Keep how long a prediction took."""
         self._all.append(seconds)
+        self._p95 = seconds if len(self._all) < 2 else (
+            statistics.quantiles(self._all, n=20, method='inclusive')[-1])
         if ahead:
             self._ahead.append(seconds)
 
@@ -49,9 +53,7 @@ class Latency:
     @property
     def p95(self) -> float:
         """95th percentile of all; 0 before the first."""
-        if len(self._all) < 2:
-            return self.newest
-        return statistics.quantiles(self._all, n=20, method='inclusive')[-1]
+        return self._p95
 
     @property
     def time_needed(self) -> Optional[float]:

@@ -24,7 +24,10 @@ from lingbot_va_ros.policy.world import World
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a node starts
     from lingbot_va_ros.policy.engine import Chunk, Engine
 
-POLL = 0.005  # seconds between two looks at cameras and clock
+POLL = 0.005  # seconds between two looks at cameras and clock while something is executed
+# The same while nothing is: requests, images of all cameras and another mode wake it anyway, and
+# what it does meanwhile keeps the interpreter from those who bring them.
+REST = 0.02
 FIRST_IMAGE_AGE = 0.5  # seconds that a chunk may wait to begin an episode before it is redone
 # Seconds until an episode is begun anew whose first chunk the robot could not execute.
 BEGIN_AGAIN = 2.0
@@ -268,7 +271,7 @@ class Schedule:
         self._stay_where_the_arm_is()
         if self._finished:
             self._report(Mode.IDLE, self._finished)
-            self._requests.wait(POLL)
+            self._requests.wait(REST)
             return
         if obstacle:
             self._ready = self._refused = None
@@ -277,7 +280,7 @@ class Schedule:
         if not self._instruction:
             self._execution.flowing = False
             self._report(Mode.WAITING, 'no instruction')
-            self._requests.wait(POLL)
+            self._requests.wait(REST)
             return
         if self._still_refused(elsewhere):
             self._hold(self._refused[0])
@@ -340,7 +343,7 @@ class Schedule:
     def _hold(self, reason: str) -> None:
         self._execution.flowing = False
         self._report(Mode.HOLDING, reason)
-        self._requests.wait(POLL)
+        self._requests.wait(REST)
 
     def _stay_where_the_arm_is(self) -> None:
         """Hold as measured before the first plan, and after somebody else moved the arm."""

@@ -54,6 +54,11 @@ class Worker:
         self._thread.start()
 
     @property
+    def thread_id(self) -> int:
+        """The system's number of the inference thread."""
+        return self._thread.native_id
+
+    @property
     def progress(self) -> Progress:
         """What is being done."""
         return dataclasses.replace(
@@ -115,7 +120,7 @@ class Worker:
         return self._requests.ask(lambda: self._schedule.cancel_task(task))
 
     def look(self) -> None:
-        """Look at the cameras now instead of a little later: all of them have a new image."""
+        """Look now instead of a little later: the cameras reach further, or the mode is new."""
         self._requests.wake()
 
     def count_tick(self, plan: Plan, now_ns: int) -> None:

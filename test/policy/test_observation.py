@@ -55,6 +55,26 @@ def test_newest_images_too_far_apart_are_refused():
         rings.newest(0.1)
 
 
+def test_an_image_tells_whether_all_cameras_reach_further():
+    rings = make_rings(head=[], left=[], right=[])
+    assert not rings.add('head', NOW, None) and not rings.add('left', NOW + 10 * MS, None)
+    assert rings.add('right', NOW + 20 * MS, None), 'every camera has shown something'
+    assert rings.add('head', NOW + 33 * MS, None), 'head had been furthest behind'
+    assert not rings.add('right', NOW + 53 * MS, None), 'left is furthest behind'
+    assert not rings.add('left', NOW + 5 * MS, None), 'out of order'
+    assert rings.add('left', NOW + 43 * MS, None)
+
+
+def test_a_hundred_old_images_do_not_go_at_once():
+    rings = make_rings(keep=2.0, head=range(0, 1000, 10))
+    rings.add('head', NOW + 10_000 * MS, 'after a silence')
+    assert rings.pick(NOW, 0.1)['head'].image != 'after a silence'
+    for time in range(10_010, 11_000, 10):
+        rings.add('head', NOW + time * MS, None)
+    with pytest.raises(CameraFault, match='camera head'):
+        rings.pick(NOW + 900 * MS, 0.1)
+
+
 def test_a_time_is_reached_when_every_camera_has_an_image_from_then_or_later():
     rings = make_rings(head=[0, 33], wrist=[10])
     assert rings.reached(NOW + 10 * MS) and not rings.reached(NOW + 11 * MS)
