@@ -58,7 +58,8 @@ class Engine:
     asynchronous ones `predict_ahead` comes while a chunk runs, before `commit`.
 
     `imagine_steps` are the denoising steps with which `predict_ahead` imagines what has not been
-    seen yet; it may be set at any time.
+    seen yet; it may be set at any time. `keeps_images` is to be set before an episode begins in
+    which `keep_last_chunk` is called: then the images of the newest chunk are kept.
 
     :param text_encoder: anything whose `encode(instruction)` returns [1, 512, text_dim].
     """
@@ -72,6 +73,7 @@ class Engine:
         self.text_encoder = text_encoder
         self.seed = seed
         self.imagine_steps = IMAGINE_STEPS
+        self.keeps_images = False
         rows, columns = latent_size(
             policy.layout, len(policy.cameras), policy.height, policy.width)
         self.shape = ChunkShape(policy.frames_per_chunk, policy.actions_per_frame, rows, columns)
@@ -151,14 +153,16 @@ class Engine:
         self.session.discard()
         self.stream.clear()
         self._first = self.stream.encode({name: [image] for name, image in images.items()})
-        self._shown = self._shown.first(images)
+        if self.keeps_images:
+            self._shown = self._shown.first(images)
         self._seen, self._forecasts = [], {}
 
     @torch.inference_mode()
     def see(self, images: Mapping[str, Sequence[np.ndarray]]) -> None:
         """Take the four images of each camera that make the next latent frame."""
         self._seen.append(self.stream.encode(images))
-        self._shown = self._shown.more(images)
+        if self.keeps_images:
+            self._shown = self._shown.more(images)
 
     def predict(self, between_steps: Callable[[], None] = lambda: None) -> Chunk:
         """
@@ -292,9 +296,13 @@ class Engine:
         Its images are encoded anew as well, in a stream that begins with the image before them:
         the encoder's causal caches remember some seconds. The frame counter goes on. What is
         predicted then knows nothing older: the ablation of the memory.
+
+        :raises ValueError: the images were not kept; see `keeps_images`.
         """
+        if not self.began:
+            return
         if not self._shown.chunk:
-            return self.session.keep_last_chunk()
+            raise ValueError('the images of the last chunk were not kept: set keeps_images first')
         latents, self._seen = encode_anew(self.stream, self._shown)
         frames = (len(self._shown.chunk) - 1) // IMAGES_PER_FRAME
         if self.session.frame > frames + 1:  # else the first image is the episode's own

@@ -111,6 +111,7 @@ class Schedule:
     def start(self, world: World, instruction: str) -> None:
         """Begin to work; with an empty instruction it waits for one."""
         self._execution.world, self.active = world, True
+        self.engine.keeps_images = world.last_chunk_only
         self._finished = ''
         self._person_since, self._unwatched_until = None, world.clock()
         self.set_instruction(instruction)

@@ -117,6 +117,7 @@ def run_episode(
         episode = _Episode(
             engine, simulation, schedule, memory, latency_chunks, time_limit, max_chunks)
         wall = time.monotonic()
+        engine.keeps_images = memory == 'last_chunk'
         engine.set_instruction(instruction or instruction_of(task))
         engine.reset()
         episode.run()

@@ -259,6 +259,7 @@ def test_memory_frames_do_not_count_what_is_predicted(engine):
 
 @pytest.mark.parametrize('schedule', ['sync', 'async'])
 def test_the_last_chunk_alone_is_kept_in_any_schedule(engine, schedule):
+    engine.keeps_images = True
     run(engine, schedule, 4)
     engine.keep_last_chunk()
     assert engine.memory_frames == 2 and engine.session.frame == 8
@@ -268,6 +269,7 @@ def test_the_last_chunk_alone_is_kept_in_any_schedule(engine, schedule):
 def test_nothing_seen_before_the_last_chunk_leaves_a_trace(make_engine):
     one, other = make_engine(), make_engine()
     for number, engine in enumerate((one, other)):
+        engine.keeps_images = True
         run(engine, 'sync', 1)
         actions = executed(engine, 2 * N)
         for frame in range(2):  # another past, up to the image before the chunk that is kept
@@ -285,8 +287,18 @@ def test_nothing_seen_before_the_last_chunk_leaves_a_trace(make_engine):
     assert_same(one.predict(), other.predict())
 
 
+def test_the_last_chunk_cannot_be_kept_without_its_images(engine):
+    engine.keep_last_chunk()  # there is nothing to forget yet
+    run(engine, 'sync', 1)
+    frames = engine.memory_frames
+    with pytest.raises(ValueError, match='images of the last chunk were not kept'):
+        engine.keep_last_chunk()
+    assert engine.memory_frames == frames
+
+
 def test_the_first_chunk_is_kept_with_the_image_that_began_the_episode(make_engine):
     kept, whole = make_engine(), make_engine()
+    kept.keeps_images = True
     for engine in (kept, whole):
         run(engine, 'sync', 1)
     kept.keep_last_chunk()

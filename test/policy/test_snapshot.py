@@ -207,6 +207,7 @@ def test_a_snapshot_can_be_restored_after_an_abort(engine):
 
 
 def test_the_last_chunk_can_be_kept_after_a_restore(engine):
+    engine.keeps_images = True
     live(engine, 3)
     snapshot = engine.snapshot()
     engine.keep_last_chunk()
