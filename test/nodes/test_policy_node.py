@@ -392,6 +392,24 @@ def test_the_status_says_what_the_lifecycle_says(configured):
     assert world.state() == State.PRIMARY_STATE_UNCONFIGURED
 
 
+def test_what_receives_goes_first_and_what_computes_does_not(running, active):
+    _, process, _ = running
+    try:
+        probe = subprocess.run(
+            ['chrt', '-f', '1', 'true'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except OSError as error:
+        pytest.skip(f'no chrt to ask for a real-time priority with: {error}')
+    if probe.returncode:
+        pytest.skip('the system grants no real-time priority')
+    ordinary, first = [], []
+    for thread in map(int, os.listdir(f'/proc/{process.pid}/task')):
+        is_first = os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
+        (first if is_first else ordinary).append(os.sched_getparam(thread).sched_priority)
+    assert os.sched_getscheduler(process.pid) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
+    assert {30, 40} == set(first), 'what receives, and the control thread'
+    assert ordinary, 'the inference thread'
+
+
 def test_an_impossible_transition_is_refused_and_the_node_lives(world):
     assert not world.change(Transition.TRANSITION_ACTIVATE)
     assert world.state() == State.PRIMARY_STATE_UNCONFIGURED
