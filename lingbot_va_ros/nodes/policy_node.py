@@ -17,7 +17,7 @@ import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -67,8 +67,8 @@ MAX_AHEAD = 1.0  # seconds
 # How long a thread may keep the interpreter while the control thread waits for it; Python's own
 # 5 ms would be seen in the stream. Measured in docs/timing.md.
 SWITCH_SECONDS = 0.001
-CONTROL_PRIORITY = 40  # below the mux's, which must never wait for this process
-RECEIVING_PRIORITY = 30  # of the executor's thread and those of DDS
+# By how much the executor's thread and those of DDS stand behind the control thread.
+RECEIVING_BEHIND = 10
 # Seconds from a plan's publication to the command that follows it: transport, a tick of the mux.
 REACTION = 0.015
 LATEST_CHUNK = 30.0  # seconds after its end that the chunk before it can still be remembered
@@ -480,19 +480,22 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
         They only hand on what comes in: an image waits for nobody who computes on the same core.
         """
+        self._run_first(
+            set(threads_of_process()) - {self._worker.thread_id}, RECEIVING_BEHIND)
+
+    def _run_first(self, threads: Iterable[int], behind: int = 0) -> None:
+        priority = self.get_parameter('realtime_priority').value
+        if priority == 0:
+            return
         try:
-            run_first(set(threads_of_process()) - {self._worker.thread_id}, RECEIVING_PRIORITY,
-                      inherited=False)
+            run_first(threads, max(1, priority - behind), inherited=False)
         except (AttributeError, OSError):
             pass  # without the right to it they run as any others
 
     def _stream_plan(self, rate: float, ending: threading.Event) -> None:
         """Publish what remains of the plan at a rate in Hz until `ending` is set."""
         period = 1.0 / rate
-        try:
-            run_first([0], CONTROL_PRIORITY, inherited=False)
-        except (AttributeError, OSError):
-            pass  # without the right to it the thread runs as any other
+        self._run_first([0])
         try:
             for _tick in ticks(self.get_clock(), round(NANOSECONDS / rate), ending):
                 plan, now = self._slot.look()

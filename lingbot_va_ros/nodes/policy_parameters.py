@@ -44,6 +44,10 @@ _NUMBERS: Dict[str, tuple] = {
     'max_joint_age': (0.5, 'Seconds after which a joint\'s state counts as lost.', 0.001, 60.0),
     'seed': (0, 'Seed of the starting noise.', 0, 2 ** 31 - 1),
     'max_snapshots': (4, 'Snapshots that save_memory may keep in host memory.', 0, 1000),
+    'realtime_priority': (
+        40, 'Priority 1 … 98 under SCHED_FIFO, where the system grants it, of the thread that '
+        'publishes the plan; what receives has 10 less. Below command_mux\'s. 0: the ordinary '
+        'scheduler.', 0, 98),
     'padded_latency': (
         0.0, 'Seconds that a prediction takes at least; for measurements.', 0.0, 3600.0),
 }
@@ -86,6 +90,7 @@ _TEXTS: Dict[str, tuple] = {
 _SWITCHES: Dict[str, tuple] = {
     'publish_predicted_video': (False, 'Publish the imagined frames.'),
 }
+READ_AT_START = ('realtime_priority',)
 CHANGEABLE = frozenset((
     'instruction', 'video_steps', 'video_exec_steps', 'action_steps', 'imagine_steps',
     'guidance_scale', 'action_guidance_scale', 'max_camera_age', 'max_camera_skew',
@@ -98,7 +103,7 @@ SAMPLING = frozenset((
 def declare_parameters(node: Node) -> None:
     """Declare all parameters but the cameras', which are known at configure."""
     for name, (default, text, lowest, highest) in _NUMBERS.items():
-        descriptor = ParameterDescriptor(description=text)
+        descriptor = ParameterDescriptor(description=text, read_only=name in READ_AT_START)
         if isinstance(default, int):
             descriptor.integer_range = [IntegerRange(from_value=lowest, to_value=highest, step=0)]
         else:
