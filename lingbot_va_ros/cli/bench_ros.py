@@ -222,7 +222,8 @@ class _Measurement:
                 self._hearing.append((chunk.arrived_ns - chunk.published_ns) * 1e-6)
                 return (chunk.published_ns - stamp) * 1e-9 - chunk.engine_seconds
         raise DemoFailed(
-            f'no prediction was done before its images were {CAMERA_AGE:g} s old', self._policy.log)
+            f'no prediction was done before its images were {CAMERA_AGE:g} s old',
+            self._policy.log)
 
     def _jitter(self, control_rate: float, seconds: float) -> dict:
         """Return how far the intervals of the plan are off, milliseconds, engine busy."""
