@@ -56,7 +56,7 @@ from lingbot_va_ros.training.recordings import load_recording
 from lingbot_va_ros.training.rollout import run_episode
 from lingbot_va_ros.training.settings import TrainingSettings
 from lingbot_va_ros.training.state import Stop
-from lingbot_va_ros.training.trainer import FULL, LAST_CHUNK, Trainer
+from lingbot_va_ros.training.trainer import FULL, LAST_CHUNK, LAST_CHUNK_PIECES, Trainer
 
 STAGES = ('data', 'encoder', 'latents', 'network', 'decoder')
 CPU = torch.device('cpu')
@@ -436,18 +436,22 @@ class TrainingRun:
         trained_on = next(
             (line for line in reversed(log) if line['stage'] == 'examples'), {})
         trained = [line for line in log if line['stage'] == 'network']
+        whole = self.history == FULL
+        pieces = ('episodes' if whole
+                  else f'times {LAST_CHUNK_PIECES} pairs of neighbouring chunks')
+        begin = 'weights, codec' if whole else 'codec'
         rows = {
             'Data': f'{trained_on.get("episodes", 0)} episodes ({trained_on.get("frames", 0)} '
             f'latent frames) of {" and ".join(settings.tasks)} by scripted experts, seeds from '
             f'{data.first_seed} on; the first {data.held_out} of each were held out',
-            **({'Began with': 'the weights, codec and text encoder of an earlier checkpoint'}
+            **({'Began with': f'the {begin} and text encoder of an earlier checkpoint'}
                if self.initial.is_dir() else {}),
             'Network': f'mixture of transformers, {settings.network.layers} layers, video '
             f'{settings.network.heads * settings.network.head_dim} wide, actions '
             f'{settings.network.action_dim or "in the same stream"}',
-            'Steps': f'{step} of {settings.training.batch} episodes, seed {settings.seed}, mean '
+            'Steps': f'{step} of {settings.training.batch} {pieces}, seed {settings.seed}, mean '
             f'weights (decay {settings.training.ema:g})',
-            'Memory in training': 'the whole episode' if self.history == FULL
+            'Memory in training': 'the whole episode' if whole
             else 'the last chunk alone (a baseline)',
             'Auxiliary losses': _auxiliary_losses(settings),
             'Hardware': f'{self.world.size} x {_hardware(self.world.device)}',

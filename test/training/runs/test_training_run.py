@@ -12,6 +12,7 @@ from lingbot_va_ros.model.codec import CodecStream, load_codec
 from lingbot_va_ros.policy.engine import load_engine
 from lingbot_va_ros.policy.policy_file import load_policy_file
 from lingbot_va_ros.training.latents import encode_pairs, load_encoded, normalised
+from lingbot_va_ros.training.network import network_config, new_network
 from lingbot_va_ros.training.pipeline import MissingStage, Watching
 from lingbot_va_ros.training.recordings import load_recording
 
@@ -171,6 +172,25 @@ def test_training_goes_on_from_a_checkpoint_in_another_folder(fresh, make_run, t
     assert further.network()
     with pytest.raises(ValueError, match='has begun without'):
         training.begin_from(tmp_path / 'made')
+
+
+def test_a_baseline_takes_no_weights_of_the_checkpoint_that_it_begins_from(
+        fresh, make_run, tmp_path):
+    training = make_run(fresh, steps=2)
+    assert training.network()
+    training.write_checkpoint(tmp_path / 'made', training.trainer().mean_weights(), 2)
+    other = tmp_path / 'other'
+    shutil.copytree(fresh / 'data', other / 'data')
+    baseline = make_run(other, steps=1, history='last_chunk')
+    baseline.begin_from(tmp_path / 'made')
+    assert baseline.latents() and baseline.network()
+    baseline.write_checkpoint(tmp_path / 'baseline', baseline.trainer().mean_weights(), 1)
+    card = (tmp_path / 'baseline' / 'README.md').read_text()
+    assert '| Began with | the codec and text encoder of an earlier checkpoint |' in card
+    (other / 'last_chunk' / 'network.pt').unlink()
+    drawn = new_network(network_config(baseline.settings), baseline.settings.seed)
+    begun = dict(baseline.trainer().model.network.named_parameters())
+    assert all(torch.equal(begun[name], weight) for name, weight in drawn.named_parameters())
 
 
 def test_checks_while_training_leave_success_pictures_and_a_plot(fresh, make_run, monkeypatch):
