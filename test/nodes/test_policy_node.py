@@ -791,7 +791,11 @@ def test_a_task_ends_by_timeout_by_a_newer_goal_and_by_cancel(active, tasks):
 
 @pytest.mark.parametrize('how', ['mode', 'deactivate'])
 def test_a_task_is_aborted_when_the_arm_is_taken_away(active, modes, tasks, how):
+    # A goal ends where who has the arm is told by somebody, but was not heard yet.
+    modes(ControlMode.HOLD)
+    active.wait_mode(PolicyStatus.HOLDING, 'control_mode is HOLD')
     modes(ControlMode.POLICY)
+    active.wait_mode(PolicyStatus.RUNNING)
     before = len(active.chunks)
     handle = tasks.send(instruction='go')
     wait_for(lambda: len(active.chunks) > before, 'a chunk')
