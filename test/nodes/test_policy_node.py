@@ -732,20 +732,30 @@ def tasks(world):
     client.heard = []
 
     def send(**goal):
-        future = client.send_goal_async(
-            RunTask.Goal(**goal), feedback_callback=lambda m: client.heard.append(m.feedback))
-        wait_for(future.done, 'an answer to the goal')
-        return future.result()
+        return answer_of(world, lambda: client.send_goal_async(
+            RunTask.Goal(**goal), feedback_callback=lambda m: client.heard.append(m.feedback)))
 
     client.send = send
     yield client
     client.destroy()
 
 
-def result_of(handle, deadline=DEADLINE):
-    future = handle.get_result_async()
-    wait_for(future.done, 'the result', deadline)
-    return future.result().status, future.result().result
+def answer_of(world, ask):
+    """
+    Ask an action server in the thread that spins, and return its answer.
+
+    From another thread rclpy's client fails where the answer is there before it has noted that it
+    asked (waitable.remove_future).
+    """
+    asked = []
+    world.node.executor.create_task(lambda: asked.append(ask()))
+    wait_for(lambda: asked and asked[0].done(), 'an answer of the action server')
+    return asked[0].result()
+
+
+def result_of(world, handle):
+    answer = answer_of(world, handle.get_result_async)
+    return answer.status, answer.result
 
 
 def test_a_goal_while_inactive_is_rejected(configured, tasks):
@@ -756,7 +766,7 @@ def test_a_task_runs_so_many_chunks_from_a_new_epoch_and_then_the_policy_rests(a
     before = len(active.chunks)
     handle = tasks.send(instruction='open the box', max_chunks=2)
     assert handle.accepted
-    status, result = result_of(handle)
+    status, result = result_of(active, handle)
     assert (status, result.outcome) == (GoalStatus.STATUS_SUCCEEDED, RunTask.Result.CHUNK_LIMIT)
     assert result.chunks == 2 and result.seconds > 2.0
     assert [c.chunk_id for c in active.chunks[before:] if c.epoch == 2] == [0, 1]
@@ -774,17 +784,16 @@ def test_a_task_runs_so_many_chunks_from_a_new_epoch_and_then_the_policy_rests(a
 
 def test_a_task_ends_by_timeout_by_a_newer_goal_and_by_cancel(active, tasks):
     handle = tasks.send(instruction='one', keep_memory=True, timeout_seconds=0.5)
-    status, result = result_of(handle)
+    status, result = result_of(active, handle)
     assert (status, result.outcome) == (GoalStatus.STATUS_SUCCEEDED, RunTask.Result.TIMEOUT)
     assert 0.5 <= result.seconds < 5.0 and active.status.epoch == 1
     older = tasks.send(instruction='two')
     newer = tasks.send(instruction='three')
-    status, result = result_of(older)
+    status, result = result_of(active, older)
     assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, RunTask.Result.PREEMPTED)
     wait_for(lambda: active.status.instruction == 'three', 'the newer instruction')
-    cancelled = newer.cancel_goal_async()
-    wait_for(cancelled.done, 'an answer to the cancellation')
-    status, result = result_of(newer)
+    answer_of(active, newer.cancel_goal_async)
+    status, result = result_of(active, newer)
     assert (status, result.outcome) == (GoalStatus.STATUS_CANCELED, RunTask.Result.CANCELED)
     active.wait_mode(PolicyStatus.IDLE, 'CANCELED')
 
@@ -803,7 +812,7 @@ def test_a_task_is_aborted_when_the_arm_is_taken_away(active, modes, tasks, how)
         modes(ControlMode.STOPPED)
     else:
         assert active.change(Transition.TRANSITION_DEACTIVATE)
-    status, result = result_of(handle)
+    status, result = result_of(active, handle)
     assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, RunTask.Result.STOPPED)
     assert ('STOPPED' if how == 'mode' else 'inactive') in result.message
 
