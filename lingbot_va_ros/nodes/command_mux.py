@@ -36,7 +36,6 @@ import numpy as np
 from rcl_interfaces.msg import ParameterDescriptor
 import rclpy
 from rclpy.clock import Clock, ClockType
-from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from sensor_msgs.msg import JointState, Joy
@@ -304,8 +303,6 @@ class CommandMux(Node):
             return False
         self._send(self._mux.last_stop(self._last_tick_ns + self._period_ns))
         self._publish_mode()
-        for publisher, _, _ in self._controllers:
-            publisher.wait_for_all_acked(Duration(seconds=0.5))
         if asked_by == signal.SIGINT:
             self._record_stop(None)
         return True

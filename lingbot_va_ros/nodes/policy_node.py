@@ -517,8 +517,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._ending.set()
         self._control.join(timeout=1.0)
         self._control = None
-        self._slot.stop()
-        plan, now = self._slot.look()
+        plan, now = self._slot.stop()  # not a plan that the inference thread puts after it
         if plan is not None:
             self._publish_plan(plan, now, 1.0 / self.get_parameter('control_rate').value)
 

@@ -3,12 +3,17 @@
 import os
 import signal
 import sys
+import time
 import traceback
 from typing import Callable, Optional, Sequence
 
 import rclpy
+from rclpy.duration import Duration
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
+
+# Seconds that a node's end waits for its last messages to arrive; a reader that hangs never says.
+LAST_WORDS = 0.5
 
 
 class CannotStart(Exception):
@@ -27,7 +32,9 @@ def run_node(
     its stop; here the signal only ends the loop. `node.close(number)` then has the live context,
     and the signal's number, or None where others have shut the context down. It returns whether
     every thread of the node has ended; where one has not (a checkpoint that is still loading), the
-    process leaves without waiting for it.
+    process leaves without waiting for it. What it published last, a stop above all, has arrived at
+    its readers before the graph forgets the node: DDS throws away what is still on the way from a
+    writer that is gone.
 
     Where the node raises CannotStart, its message is printed and the exit code is 1.
 
@@ -59,6 +66,7 @@ def run_node(
         except Exception:
             node.get_logger().error(f'exception in a callback:\n{traceback.format_exc()}')
     all_ended = node.close(asked_to_stop[0] if asked_to_stop else None)
+    wait_until_read(node, LAST_WORDS)
     executor.shutdown(timeout_sec=1.0)
     node.destroy_node()  # so that the graph forgets it at once
     rclpy.try_shutdown()
@@ -67,3 +75,18 @@ def run_node(
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+def wait_until_read(node: 'rclpy.node.Node', seconds: float) -> bool:
+    """
+    Wait until all reliable readers have what the node has published; return whether they have.
+
+    :param seconds: at most, for all publishers together.
+    """
+    if not node.context.ok():  # whoever has shut it down has closed the way as well
+        return False
+    deadline = time.monotonic() + seconds
+    arrived = [
+        publisher.wait_for_all_acked(Duration(seconds=max(0.0, deadline - time.monotonic())))
+        for publisher in node.publishers]
+    return all(arrived)

@@ -334,12 +334,14 @@ class PlanSlot:
                 then()
             return epoch == self._epoch
 
-    def stop(self, new_epoch: bool = False) -> None:
-        """Replace the plan by a stop, and begin a new epoch where asked."""
+    def stop(self, new_epoch: bool = False) -> Tuple[Optional[Plan], int]:
+        """Replace the plan by a stop, in a new epoch where asked; return it and the ROS time."""
         with self._lock:
             self._epoch += new_epoch
+            now = self._clock()
             if self._plan is not None:
-                self._plan = self._plan.braked(self._clock(), self._limits)
+                self._plan = self._plan.braked(now, self._limits)
+            return self._plan, now
 
     def clear(self) -> None:
         """Drop the plan."""

@@ -353,9 +353,9 @@ def test_a_slot_refuses_a_plan_of_an_epoch_that_has_passed():
 def test_a_stop_replaces_the_plan_and_keeps_the_epoch_unless_asked():
     slot = make_slot(ns(0.5))
     slot.put(moving(), 1)
-    slot.stop()
-    stop, _ = slot.look()
+    stop, now = slot.stop()
     assert slot.epoch == 1
+    assert slot.look() == (stop, now)
     np.testing.assert_allclose(stop.sample(ns(0.5))[0], moving().sample(ns(0.5))[0])
     np.testing.assert_array_equal(stop.velocities[-1], 0)
     slot.stop(new_epoch=True)

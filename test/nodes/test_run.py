@@ -1,0 +1,89 @@
+"""What a node says last arrives before the graph forgets it."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+
+from lingbot_va_ros.nodes import qos
+from lingbot_va_ros.nodes.run import wait_until_read
+import pytest
+import rclpy
+from std_msgs.msg import String
+
+READER = """
+import rclpy
+from lingbot_va_ros.nodes import qos
+from std_msgs.msg import String
+rclpy.init()
+node = rclpy.create_node('reader')
+node.create_subscription(String, 'words', lambda message: print(message.data, flush=True),
+                         qos.EVENTS)
+rclpy.spin(node)
+"""
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def writer():
+    """A node of a context of its own with one publisher."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('writer', context=context)
+    yield node, node.create_publisher(String, 'words', qos.COMMAND)
+    if context.ok():
+        node.destroy_node()
+        context.shutdown()
+
+
+@contextlib.contextmanager
+def reader(publisher):
+    with subprocess.Popen(
+            [sys.executable, '-c', READER], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            end = time.monotonic() + 30.0
+            while not publisher.get_subscription_count():
+                assert time.monotonic() < end, 'no reader'
+                time.sleep(0.01)
+            publisher.publish(String(data='first'))  # the way is open in both directions
+            assert process.stdout.readline() == 'first\n'
+            yield process
+        finally:
+            process.kill()
+
+
+def test_what_is_on_its_way_is_waited_for(writer):
+    node, publisher = writer
+    with reader(publisher) as process:
+        process.send_signal(signal.SIGSTOP)
+        publisher.publish(String(data='last'))
+        assert not wait_until_read(node, 0.1)
+        process.send_signal(signal.SIGCONT)
+        assert wait_until_read(node, 20.0)
+        node.destroy_node()
+        assert process.stdout.readline() == 'last\n'
+
+
+def test_a_reader_that_hangs_holds_the_end_up_for_no_longer_than_it_may(writer):
+    node, publisher = writer
+    with reader(publisher) as process:
+        process.send_signal(signal.SIGSTOP)
+        publisher.publish(String(data='last'))
+        since = time.monotonic()
+        assert not wait_until_read(node, 0.3)
+        assert 0.3 <= time.monotonic() - since < 5.0
+
+
+def test_nobody_is_waited_for_where_there_is_no_reader(writer):
+    node, publisher = writer
+    publisher.publish(String(data='last'))
+    assert wait_until_read(node, 0.0)
+
+
+def test_a_context_that_others_have_shut_down_is_not_asked(writer):
+    node, publisher = writer
+    publisher.publish(String(data='last'))
+    node.context.shutdown()
+    assert not wait_until_read(node, 1.0)
