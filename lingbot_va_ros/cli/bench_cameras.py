@@ -7,7 +7,7 @@ A process of its own, as a robot's drivers are: `python -m lingbot_va_ros.cli.be
 """
 
 import sys
-from typing import Union
+from typing import Optional, Union
 
 import cv2
 import numpy as np
@@ -52,7 +52,7 @@ class BenchCameras(Node):
         self.create_timer(1.0 / RATE, self._tick)
         self.create_timer(1.0 / JOINT_RATE, self._publish_joints)
 
-    def close(self) -> bool:
+    def close(self, _asked_by: Optional[int] = None) -> bool:
         """Return that nothing else runs."""
         return True
 

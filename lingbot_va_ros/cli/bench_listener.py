@@ -7,6 +7,7 @@ A process of its own: `python -m lingbot_va_ros.cli.bench_listener --ros-args -p
 import functools
 import json
 import sys
+from typing import Optional
 
 import numpy as np
 from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
@@ -51,7 +52,7 @@ class BenchListener(Node):
                 functools.partial(self._on_image, name), qos.SENSOR)
         self.create_service(Trigger, '~/figures', self._on_figures)
 
-    def close(self) -> bool:
+    def close(self, _asked_by: Optional[int] = None) -> bool:
         """Return that nothing else runs."""
         return True
 

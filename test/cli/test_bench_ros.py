@@ -1,12 +1,29 @@
 """lingbot_va bench: the ROS path is measured on the real policy_node."""
 
 import os
+import signal
+import subprocess
+import sys
 
 from lingbot_va_ros.cli.bench_images import Way, measure_images
 from lingbot_va_ros.cli.bench_listener import HANDLINGS
 from lingbot_va_ros.cli.bench_ros import measure_ros
 from lingbot_va_ros.cli.processes import DemoFailed
 import pytest
+
+START = """
+import sys
+from lingbot_va_ros.cli import {name}
+from lingbot_va_ros.nodes import run
+from rclpy.executors import SingleThreadedExecutor
+spin_once = SingleThreadedExecutor.spin_once
+def spin(self, *args, **kwargs):
+    print('spinning', flush=True)
+    SingleThreadedExecutor.spin_once = spin_once
+    spin_once(self, *args, **kwargs)
+SingleThreadedExecutor.spin_once = spin
+{name}.main()
+"""
 
 
 def test_the_ros_path_is_measured_and_leaves_nothing_behind():
@@ -40,3 +57,18 @@ def test_a_way_that_is_none_gets_one_line():
     assert ('raw', 'decoded') not in HANDLINGS
     with pytest.raises(DemoFailed, match='cannot start: raw images cannot be decoded'):
         measure_images(lambda _line: None, 0.5, [Way(handling='decoded')])
+
+
+@pytest.mark.parametrize('words', [['bench_cameras'], ['bench_listener', 'single']])
+def test_a_process_of_the_benchmark_ends_quietly(words):
+    # A process that spins has its signal handlers already.
+    with subprocess.Popen(
+            [sys.executable, '-c', START.format(name=words[0]), *words[1:]],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == 'spinning\n'
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=10.0) == 0
+            assert 'Traceback' not in process.stderr.read()
+        finally:
+            process.kill()
