@@ -11,6 +11,9 @@ MOST_IMAGES = 128  # per camera, whatever its rate
 # So many old images go when a new one comes. After a silence all are old, and to give back the
 # memory of a hundred at once takes 10 ms, in the callback that the next prediction waits for.
 MOST_DROPPED = 2
+# Cameras of one clock show a set of images one soon after the other, and each lets all reach a
+# little further. Only the last is worth looking at.
+FURTHER_NS = 5_000_000
 
 
 class CameraFault(Exception):
@@ -41,29 +44,35 @@ class Observations:
         self._keep_ns = round(keep_seconds * NANOSECONDS)
         self._rings: Dict[str, deque] = {name: deque(maxlen=MOST_IMAGES) for name in cameras}
         self._lock = threading.Lock()
+        self._said_ns = -math.inf  # how far they reached when `add` last said that it is further
 
     def add(self, camera: str, stamp_ns: int, image: Any) -> bool:
         """
         Keep an image; one that is older than the newest is out of order and dropped.
 
-        Returns whether all cameras together now reach further (see `reached`) than before.
+        Returns whether all cameras together reach further (see `reached`), by a whole set of images
+        and not by what lies between those of one set.
         """
         with self._lock:
             ring = self._rings[camera]
             if ring and stamp_ns <= ring[-1].stamp_ns:
                 return False
-            before = self._reached_ns()
             ring.append(StampedImage(stamp_ns, image))
             for _ in range(MOST_DROPPED):
                 if ring[0].stamp_ns < stamp_ns - self._keep_ns:
                     ring.popleft()
-            return self._reached_ns() > before
+            reached_ns = self._reached_ns()
+            further = reached_ns > self._said_ns + FURTHER_NS
+            if further:
+                self._said_ns = reached_ns
+            return further
 
     def clear(self) -> None:
         """Forget all images (a clock that jumped)."""
         with self._lock:
             for ring in self._rings.values():
                 ring.clear()
+            self._said_ns = -math.inf
 
     def newest_ns(self, camera: str) -> Optional[int]:
         """Return the newest stamp of a camera, or None."""

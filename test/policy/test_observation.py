@@ -65,6 +65,22 @@ def test_an_image_tells_whether_all_cameras_reach_further():
     assert rings.add('left', NOW + 43 * MS, None)
 
 
+def test_a_set_of_images_is_looked_at_once():
+    rings = make_rings(head=[0], left=[1], right=[2])
+    rings.add('right', NOW + 3 * MS, None)
+    for begin in (33, 66, 100):
+        said = [rings.add(camera, NOW + (begin + place) * MS, None)
+                for place, camera in enumerate(('head', 'left', 'right'))]
+        assert said == [False, False, True]
+
+
+def test_after_the_clock_has_jumped_back_cameras_reach_further_again():
+    rings = make_rings(head=[500], wrist=[500])
+    rings.clear()
+    rings.add('head', NOW, None)
+    assert rings.add('wrist', NOW, None)
+
+
 def test_a_hundred_old_images_do_not_go_at_once():
     rings = make_rings(keep=2.0, head=range(0, 1000, 10))
     rings.add('head', NOW + 10_000 * MS, 'after a silence')
