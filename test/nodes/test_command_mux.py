@@ -30,6 +30,8 @@ PERIOD = 10_000_000
 ROBOT = load_embodiment('sim_left')
 START = np.array([0.1, 0.2, 0.6, 0.1, 0.2, 0.1, 0.02])
 DEADLINE = 15.0
+# Seconds; the arm and the policy of these tests are threads of one process on a busy machine.
+TIMEOUT = 0.5
 
 
 def wait_for(condition, what, deadline=DEADLINE):
@@ -221,7 +223,8 @@ def running_world(clock=None, namespace=None):
 
 @pytest.fixture
 def world():
-    with running_mux() as process, running_world() as world:
+    timeouts = f'source_timeout:={TIMEOUT}', f'joint_state_timeout:={TIMEOUT}'
+    with running_mux(*timeouts) as process, running_world() as world:
         world.process = process
         wait_for(lambda: world.mode() == ControlMode.HOLD, 'the first mode')
         wait_for(lambda: world.policy.get_subscription_count(), 'discovery of the policy topic')
@@ -309,7 +312,7 @@ def test_a_silent_source_means_hold_within_its_timeout_until_set_mode(world):
     wait_for(lambda: world.speed() > 0.3, 'motion')
     world.policy_alive = False
     at, message = world.wait_for_mode(ControlMode.HOLD)
-    assert at - world.last_plan_at < 0.2 + 0.05
+    assert at - world.last_plan_at < TIMEOUT + 0.05
     assert 'silent' in message.reason
     wait_for(lambda: world.speed() == 0.0, 'the stop')
     world.goal = lambda t_ns, q=world.arm.positions[-1]: q
