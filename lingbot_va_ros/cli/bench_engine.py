@@ -8,9 +8,9 @@ from typing import Any, Callable, Dict, List, Optional
 import torch
 from torch import Tensor
 
-from lingbot_va_ros.cli.bench_attention import attention_ms
 from lingbot_va_ros.cli.bench_floor import (
     ItemBytes, Rates, by_processor_time, chunk_seconds)
+from lingbot_va_ros.cli.bench_operations import attention_ms, linear_gflops
 from lingbot_va_ros.cli.bench_peer import AGREEMENT, Peer, drawn_noise
 from lingbot_va_ros.cli.bench_session import (
     PeakMemory, encode_chunk, fill_memory, make_network, make_session, make_stream, part_bytes)
@@ -88,8 +88,10 @@ def measure_setting(
         say('encoding images')
         encode_ms = _encode_ms(encode_chunk(stream, setting), device, repeats)
     parts = part_bytes(session, stream)
-    say('attention')
-    attention = attention_ms(session, setting, repeats)
+    say('attention and products')
+    operations = {
+        'attention_ms': attention_ms(session, setting, repeats),
+        'linear_gflops': linear_gflops(session, setting, repeats)}
     peer = None
     if peer_modules is not None:
         say('making the peer')
@@ -101,7 +103,7 @@ def measure_setting(
             rows.append({
                 **bench.row(full, peer, repeats, say, rate), 'encode_ms': encode_ms,
                 'weights': weights, 'graphs': session.steps is not network,
-                'attention_ms': attention, 'peak_bytes': peak_bytes, 'part_bytes': parts})
+                **operations, 'peak_bytes': peak_bytes, 'part_bytes': parts})
     finally:
         if peer is not None:
             peer.close()

@@ -65,6 +65,7 @@ def show(results: dict, compared: Optional[List[dict]] = None) -> None:
     if results['engine']:
         console.print(_engine(results['engine']))
         console.print(_attention(results['engine']))
+        console.print(_products(results['engine']))
         console.print(_parts(results['engine']))
     if results['ros'] is not None:
         console.print(_ros(results['ros']))
@@ -104,6 +105,17 @@ def _attention(rows: List[dict]) -> Table:
             table.add_row(f'{row["setting"]} {row["dtype"]}', kernel,
                           *('' if times[kind] is None else f'{times[kind]:.3f}'
                             for kind in ('video', 'action')))
+    return table
+
+
+def _products(rows: List[dict]) -> Table:
+    table = Table(title='products of a block, GFLOP/s (medians)')
+    for name in ('setting', 'path', 'video', 'action'):
+        table.add_column(name, justify='left' if name in ('setting', 'path') else 'right')
+    for row in rows[::2]:
+        for path in ('torch', 'here'):
+            table.add_row(f'{row["setting"]} {row["dtype"]}', path, *(
+                f'{row["linear_gflops"][kind][path]:.0f}' for kind in ('video', 'action')))
     return table
 
 

@@ -44,6 +44,8 @@ def test_the_names_that_scripts_rely_on_are_there(results):
         assert row['weights'] == 'full' and not row['graphs']
         assert row['attention_ms']['sdpa'].keys() == {'video', 'action'}
         assert min(row['attention_ms']['sdpa'].values()) > 0
+        assert min(rate for rates in row['linear_gflops'].values()
+                   for rate in rates.values()) > 0
         assert row['part_bytes']['memory'] > 0 and row['peak_bytes'] > 0
         # a chunk is a forward of each kind, the video written, and both committed
         assert row['chunk_ms'] > row['video_forward_ms'] + row['action_forward_ms']
