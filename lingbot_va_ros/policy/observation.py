@@ -50,8 +50,8 @@ class Observations:
         """
         Keep an image; one that is older than the newest is out of order and dropped.
 
-        Returns whether all cameras together reach further (see `reached`), by a whole set of images
-        and not by what lies between those of one set.
+        Returns whether all cameras together reach further (see `reached`), by a whole set of
+        images and not by what lies between those of one set.
         """
         with self._lock:
             ring = self._rings[camera]
