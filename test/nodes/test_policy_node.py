@@ -403,8 +403,9 @@ def test_what_receives_goes_first_and_what_computes_does_not(running, active):
         pytest.skip('the system grants no real-time priority')
     ordinary, first = [], []
     for thread in map(int, os.listdir(f'/proc/{process.pid}/task')):
-        is_first = os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
-        (first if is_first else ordinary).append(os.sched_getparam(thread).sched_priority)
+        with contextlib.suppress(ProcessLookupError):  # it has ended since it was listed
+            is_first = os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
+            (first if is_first else ordinary).append(os.sched_getparam(thread).sched_priority)
     assert os.sched_getscheduler(process.pid) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
     assert {30, 40} == set(first), 'what receives, and the control thread'
     assert ordinary, 'the inference thread'
