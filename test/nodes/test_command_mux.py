@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, JOINT_STATES, LATCHED
 from lingbot_va_ros.robot.embodiment import load_embodiment
+from lingbot_va_ros.robot.leader import PLAY
 from lingbot_va_ros.policy.plan import Plan, resting_at
 from lingbot_va_ros.srv import SetControlMode
 import numpy as np
@@ -536,7 +537,9 @@ def test_a_leader_arm_takes_over_from_the_policy_and_gives_back():
         world.leader = lambda t_ns: here
         wait_for(lambda: world.set_mode(ControlMode.TELEOP).success, 'TELEOP')
         world.wait_for_mode(ControlMode.TELEOP)
-        wait_for(lambda: np.allclose(world.arm.positions[-1], here, atol=1e-3), 'the leader')
+        # At rest a leader has the play of a gear.
+        play = PLAY * (ROBOT.limits.upper - ROBOT.limits.lower) + 1e-4
+        wait_for(lambda: np.all(np.abs(world.arm.positions[-1] - here) <= play), 'the leader')
         world.goal = lambda t_ns: here
         wait_for(lambda: world.set_mode(ControlMode.POLICY).success, 'POLICY')
         world.wait_for_mode(ControlMode.POLICY)
