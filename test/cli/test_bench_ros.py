@@ -14,7 +14,6 @@ import pytest
 START = """
 import sys
 from lingbot_va_ros.cli import {name}
-from lingbot_va_ros.nodes import run
 from rclpy.executors import SingleThreadedExecutor
 spin_once = SingleThreadedExecutor.spin_once
 def spin(self, *args, **kwargs):

@@ -1,15 +1,17 @@
 """What a node says last arrives before the graph forgets it."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
 import time
 
-from lingbot_va_ros.nodes import qos
+from lingbot_va_ros.nodes import qos, run
 from lingbot_va_ros.nodes.run import wait_until_read
 import pytest
 import rclpy
+from rclpy.node import Node
 from std_msgs.msg import String
 
 READER = """
@@ -87,3 +89,34 @@ def test_a_context_that_others_have_shut_down_is_not_asked(writer):
     publisher.publish(String(data='last'))
     node.context.shutdown()
     assert not wait_until_read(node, 1.0)
+
+
+@pytest.fixture
+def own_signals():
+    """Put back the handlers that `run_node` takes the place of."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_node_waits_for_its_last_words_between_its_close_and_its_end(own_signals, monkeypatch):
+    order = []
+
+    class Speaker(Node):
+        def __init__(self):
+            super().__init__('speaker')
+            self.create_timer(0.01, lambda: os.kill(os.getpid(), signal.SIGINT))
+
+        def close(self, asked_by):
+            order.append(asked_by)
+            return True
+
+        def destroy_node(self):
+            order.append('destroyed')
+            super().destroy_node()
+
+    monkeypatch.setattr(
+        run, 'wait_until_read', lambda _node, seconds: order.append(f'waited {seconds:g} s'))
+    assert run.run_node(Speaker) == 0
+    assert order == [signal.SIGINT, 'waited 0.5 s', 'destroyed']
