@@ -8,8 +8,8 @@ an environment that has ament_cmake and rosidl: a sourced ROS 2, or the wheels t
 installs. Use `pip install --no-build-isolation --no-deps .` there.
 """
 
-from pathlib import Path
 import os
+from pathlib import Path
 import shutil
 import subprocess
 import sys

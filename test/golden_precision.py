@@ -9,12 +9,11 @@ networks are small and their weights random, so this ranks precisions; what a pr
 trained policy its episodes say (`lingbot_va eval --dtype --weights`).
 """
 
-import sys
 from pathlib import Path
+import sys
 
+from golden_replay import GoldenFolder, rollout, TIES_MATTER, TOLERANCE
 import torch
-
-from golden_replay import TIES_MATTER, TOLERANCE, GoldenFolder, rollout
 
 PRECISIONS = (
     ('float32', 'full'), ('bfloat16', 'full'), ('float32', 'int8'), ('bfloat16', 'int8'),

@@ -9,29 +9,29 @@ line a file, `name max_abs_err=…`; files that this version has no part for are
 exit code is 0 only if something was compared and every error is at most 1e-4.
 """
 
+from collections.abc import Callable, Iterator
 import json
+from pathlib import Path
 import re
 import sys
-from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
+import torch
 
 from lingbot_va_ros.model.attention import choose_attention
+from lingbot_va_ros.model.camera_layout import latent_size, SIDE_BY_SIDE, TSHAPE
 from lingbot_va_ros.model.checkpoint import load_transformer
-from lingbot_va_ros.model.codec import CodecStream, VideoCodec, load_codec
-from lingbot_va_ros.model.memory import KVMemory
-from lingbot_va_ros.model.positions import action_positions, rotary_table, video_positions
-from lingbot_va_ros.model.quantised import FULL, quantise_blocks
-from lingbot_va_ros.model.schedule import euler_step, nearest_index, noise_levels
-from lingbot_va_ros.model.text import load_text_encoder
-from lingbot_va_ros.model.transformer import Transformer, join_patches
-from lingbot_va_ros.model.views import SIDE_BY_SIDE, TSHAPE, latent_size
-from lingbot_va_ros.policy.actions import denormalise, normalise
-from lingbot_va_ros.policy.policy_file import Sampling
-from lingbot_va_ros.policy.session import ChunkShape, Session
+from lingbot_va_ros.model.flow_matching import euler_step, nearest_index, noise_levels
+from lingbot_va_ros.model.kv_cache import KVMemory
+from lingbot_va_ros.model.quantization import FULL, quantise_blocks
+from lingbot_va_ros.model.rope import action_positions, rotary_table, video_positions
+from lingbot_va_ros.model.text_encoder import load_text_encoder
+from lingbot_va_ros.model.transformer import join_patches, Transformer
+from lingbot_va_ros.model.video_vae import CodecStream, load_codec, VideoCodec
+from lingbot_va_ros.policy.inference.normalization import denormalise, normalise
+from lingbot_va_ros.policy.inference.session import ChunkShape, Session
+from lingbot_va_ros.specs.policy_file import Sampling
 
 TOLERANCE = 1e-4
 LAYOUTS = {'none': SIDE_BY_SIDE, 'robotwin_tshape': TSHAPE}
@@ -46,9 +46,9 @@ class GoldenFolder:
         self.folder = Path(folder)
         self.dtype, self.weights = dtype, weights
         self.manifest = json.loads((self.folder / 'manifest.json').read_text())
-        self._loaded: Dict[str, object] = {}
+        self._loaded: dict[str, object] = {}
 
-    def tensors(self, name: str) -> Dict[str, torch.Tensor]:
+    def tensors(self, name: str) -> dict[str, torch.Tensor]:
         return load_file(str(self.folder / name))
 
     def json(self, name: str):
@@ -145,7 +145,7 @@ def replay_actions(golden: GoldenFolder, name: str) -> float:
     return worst
 
 
-def replay_text_encoder(golden: GoldenFolder, name: str) -> Optional[float]:
+def replay_text_encoder(golden: GoldenFolder, name: str) -> float | None:
     data = golden.tensors(name)
     folders = [folder for folder in sorted(golden.folder.glob('ckpt_*/text_encoder'))]
     encoder = load_text_encoder(folders[0].parent, CPU, torch.float32)
@@ -277,13 +277,13 @@ def codec_stream(golden: GoldenFolder, letter: str) -> CodecStream:
         config['height'], config['width'])
 
 
-def images(golden, letter, inputs, frame_range) -> Dict[str, List[np.ndarray]]:
+def images(golden, letter, inputs, frame_range) -> dict[str, list[np.ndarray]]:
     first, last = frame_range
     return {camera: list(inputs[f'obs.{camera}'][first:last].numpy())
             for camera in golden.config(letter)['obs_cam_keys']}
 
 
-def replay_rollout(golden: GoldenFolder, name: str) -> Optional[float]:
+def replay_rollout(golden: GoldenFolder, name: str) -> float | None:
     settings = next(
         (entry for entry in golden.manifest['rollouts'].values()
          if entry['file'] == name.replace(LOWEST_SLOT, '')), None)

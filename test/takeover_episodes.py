@@ -16,20 +16,30 @@ import sys
 import tempfile
 import time
 
-from lingbot_va_ros.cli.checkpoint import choose_checkpoint
-from lingbot_va_ros.cli.processes import NodeProcesses, ros_environment
-from lingbot_va_ros.cli.simulated_robot import (
-    bring_up, hand_over, LATE, lay_out, MUX, POLICY, ROBOT, ros_node, start_processes)
-from lingbot_va_ros.cli.steering import Operator
-from lingbot_va_ros.msg import ControlMode, PolicyStatus
-from lingbot_va_ros.nodes import qos
-from lingbot_va_ros.robot.embodiment import load_embodiment
-from lingbot_va_ros.srv import ResetMemory, SetInstruction
-from lingbot_va_ros.training.task_rules import instruction_of
 import numpy as np
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
+
+from lingbot_va_ros.cli.common.checkpoint import choose_checkpoint
+from lingbot_va_ros.cli.common.operator_client import Operator
+from lingbot_va_ros.cli.common.processes import NodeProcesses, ros_environment
+from lingbot_va_ros.cli.common.simulated_robot import (
+    bring_up,
+    hand_over,
+    LATE,
+    lay_out,
+    MUX,
+    POLICY,
+    ROBOT,
+    ros_node,
+    start_processes,
+)
+from lingbot_va_ros.evaluation.tasks import instruction_of
+from lingbot_va_ros.msg import ControlMode, PolicyStatus
+from lingbot_va_ros.nodes import qos
+from lingbot_va_ros.specs.embodiment import load_embodiment
+from lingbot_va_ros.srv import ResetMemory, SetInstruction
 
 ARM = load_embodiment('sim_left')
 REACH = np.array([0.06, 0.04, 0.04, 0.06, 0.06, 0.06, 0.0])  # of the person's motion, rad

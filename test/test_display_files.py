@@ -86,8 +86,9 @@ def test_foxglove_places_every_panel_once(foxglove):
 
 
 def test_foxglove_reads_fields_that_the_messages_have(foxglove):
-    from lingbot_va_ros.msg import ControlMode, PolicyStatus
     from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+    from lingbot_va_ros.msg import ControlMode, PolicyStatus
     fields = {
         '/lingbot_va_policy/status': PolicyStatus, '/command_mux/mode': ControlMode,
         '/policy/joint_trajectory': JointTrajectory, '/executed': JointTrajectory}

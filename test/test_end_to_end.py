@@ -12,9 +12,10 @@ import sys
 import time
 
 import av
-from lingbot_va_ros.cli.video import CAPTION, TILE
 import numpy as np
 import pytest
+
+from lingbot_va_ros.cli.demo.video import CAPTION, TILE
 
 CHUNKS = 3
 TASK_CHUNKS = 2

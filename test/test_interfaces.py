@@ -3,8 +3,9 @@
 from pathlib import Path
 import re
 
-from lingbot_va_ros import action, msg, srv
 import pytest
+
+from lingbot_va_ros import action, msg, srv
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

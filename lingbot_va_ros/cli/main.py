@@ -1,12 +1,14 @@
 """The command line `lingbot_va`: one subcommand for each job, one module for each subcommand."""
 
 import argparse
+from collections.abc import Sequence
 import importlib
+import importlib.util
 import sys
-from typing import Optional, Sequence
 
-# Name: the line that --help shows. The module of that name has `add_arguments(parser)` and
-# `run(arguments) -> exit code`; it is imported only when it is called, for some are heavy.
+# Name: the line that --help shows. The module of that name, or `command.py` in the
+# folder of that name, has `add_arguments(parser)` and `run(arguments) -> exit code`. It is
+# imported only when the command is called, because some modules take seconds to import.
 COMMANDS = {
     'demo': 'drive the simulated robot over ROS 2 and leave a report and a video',
     'eval': 'measure success, time and smoothness over seeds, schedules, memories, latencies',
@@ -18,6 +20,13 @@ COMMANDS = {
 }
 
 
+def _module_of(command: str) -> str:
+    """Return the module of a command: a file of its name, or `command.py` in a folder of it."""
+    module = f'lingbot_va_ros.cli.{command}'
+    is_folder = importlib.util.find_spec(module).submodule_search_locations is not None
+    return f'{module}.command' if is_folder else module
+
+
 class _Parser(argparse.ArgumentParser):
     """An ArgumentParser that says what is wrong in one line."""
 
@@ -25,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f'{self.prog}: {message} (see {self.prog} --help)\n')
 
 
-def main(args: Optional[Sequence[str]] = None) -> int:
+def main(args: Sequence[str] | None = None) -> int:
     """
     Run one subcommand and return the exit code.
 
@@ -47,7 +56,7 @@ def main(args: Optional[Sequence[str]] = None) -> int:
         parser.error(f'no command given; expected one of: {names}')
     if words[0] not in COMMANDS:
         parser.error(f'unknown command {words[0]!r}; expected one of: {names}')
-    command = importlib.import_module(f'lingbot_va_ros.cli.{words[0]}')
+    command = importlib.import_module(_module_of(words[0]))
     own = _Parser(prog=f'lingbot_va {words[0]}', description=command.__doc__.strip(),
                   formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_arguments(own)

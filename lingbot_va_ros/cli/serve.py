@@ -7,21 +7,24 @@ model, so bind it to an address that only trusted machines reach.
 
 import argparse
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 import logging
 import os
 import signal
 import socket
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from lingbot_va_ros.cli.engine_options import (
-    add_engine_arguments, chosen_policy, load_chosen_engine)
-from lingbot_va_ros.cli.sampling_options import number
-from lingbot_va_ros.cli.websocket_server import ModelServer
+from lingbot_va_ros.cli.common.engine_options import (
+    add_engine_arguments,
+    chosen_policy,
+    load_chosen_engine,
+)
+from lingbot_va_ros.cli.common.sampling_options import number
+from lingbot_va_ros.serving.websocket_server import ModelServer
 
 if TYPE_CHECKING:  # torch takes seconds to import, and signals are to be answered meanwhile
-    from lingbot_va_ros.policy.public_policy import PublicPolicy
+    from lingbot_va_ros.serving.policy_server import PublicPolicy
 
 PORT = 29056  # of the public launch scripts
 END_SECONDS = 3.0  # that clients and the running forward have at the end
@@ -114,7 +117,7 @@ def _load(arguments: argparse.Namespace) -> 'PublicPolicy':
 
     :raises CannotServe: in one line what is wrong with it.
     """
-    from lingbot_va_ros.policy.public_policy import PublicPolicy
+    from lingbot_va_ros.serving.policy_server import PublicPolicy
 
     try:
         policy = chosen_policy(arguments, _log.info, _log.warning)

@@ -12,15 +12,15 @@ the codec, for imagined video).
 
 import argparse
 import os
+from pathlib import Path
 import shlex
 import signal
 import sys
 import time
-from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
-from lingbot_va_ros.cli.interrupts import INTERRUPTED
-from lingbot_va_ros.cli.progress import Progress
+from lingbot_va_ros.cli.common.interrupts import INTERRUPTED
+from lingbot_va_ros.cli.common.progress import Progress
 
 STAGES = ('data', 'encoder', 'latents', 'network', 'decoder')
 HISTORIES = ('full', 'last_chunk')
@@ -85,13 +85,13 @@ def run(arguments: argparse.Namespace) -> int:
     return _train(arguments, [name for name in STAGES if name in stages])
 
 
-def _train(arguments: argparse.Namespace, stages: List[str]) -> int:
+def _train(arguments: argparse.Namespace, stages: list[str]) -> int:
     import torch
 
-    from lingbot_va_ros.model.errors import CheckpointError
     from lingbot_va_ros.sim.gl import NoRenderer
-    from lingbot_va_ros.training.parallel import join_world
+    from lingbot_va_ros.specs.errors import CheckpointError
     from lingbot_va_ros.training.pipeline import TrainingRun, with_steps
+    from lingbot_va_ros.training.process_group import join_world
     from lingbot_va_ros.training.settings import load_settings
 
     if arguments.threads:
@@ -102,7 +102,7 @@ def _train(arguments: argparse.Namespace, stages: List[str]) -> int:
     except ValueError as error:
         return _refuse(str(error))
     end = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
-    signals: List[int] = []
+    signals: list[int] = []
 
     def stop() -> bool:
         return bool(signals) or (end is not None and time.monotonic() > end)
@@ -110,7 +110,7 @@ def _train(arguments: argparse.Namespace, stages: List[str]) -> int:
     before = _catch(signals)
     try:
         with Progress(f'train {settings.name}') as progress:
-            def note(figures: Dict[str, Any]) -> None:
+            def note(figures: dict[str, Any]) -> None:
                 if world.first:
                     progress.show(**_shown(figures))
                     progress.refresh()
@@ -140,7 +140,7 @@ def _train(arguments: argparse.Namespace, stages: List[str]) -> int:
     return INTERRUPTED if signals else 0
 
 
-def _run_stages(training, arguments, stages: List[str], world, say) -> bool:
+def _run_stages(training, arguments, stages: list[str], world, say) -> bool:
     """Run the stages in order; false where one was stopped."""
     from lingbot_va_ros.training.pipeline import Watching
 
@@ -184,7 +184,7 @@ def _command(arguments, settings) -> str:
     return shlex.join([*words, '--export', 'CHECKPOINT'])
 
 
-def _catch(signals: List[int]) -> Dict[int, Any]:
+def _catch(signals: list[int]) -> dict[int, Any]:
     """Note the first signal, so that what is under way is saved; let a second one end at once."""
     def handler(number: int, _frame: Any) -> None:
         if signals:
@@ -194,7 +194,7 @@ def _catch(signals: List[int]) -> Dict[int, Any]:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
 
-def _shown(figures: Dict[str, Any]) -> Dict[str, str]:
+def _shown(figures: dict[str, Any]) -> dict[str, str]:
     """Return the fields of the display for a line of the log."""
     stage = figures['stage']
     if stage == 'check':

@@ -1,18 +1,19 @@
 """The arguments of the launch files, checked before any node starts."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 import re
-from typing import Any, Callable, Iterator, List, Optional, Type
+from typing import Any
 
-from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument
 import yaml
 
+from launch import LaunchContext
 from lingbot_va_ros.launching.bridges import check_gazebo_bridge, read_isaac_topics
-from lingbot_va_ros.policy.policy_file import find_policy_file, load_policy_file
-from lingbot_va_ros.robot.embodiment import load_embodiment
 from lingbot_va_ros.resources import shared_file
+from lingbot_va_ros.specs.embodiment import load_embodiment
+from lingbot_va_ros.specs.policy_file import find_policy_file, load_policy_file
 
 _SWITCHES = {'true': True, '1': True, 'false': False, '0': False}
 _LOG_LEVELS = ('debug', 'info', 'warn', 'error', 'fatal')
@@ -56,10 +57,10 @@ _SIM = {
     **_ARMS,
     'use_sim_time': (
         'false', 'Whether sim_robot publishes its time on /clock and the nodes follow it (true or '
-        'false). False: the simulation runs in step with the computer\'s clock, as an arm does.'),
-    'task': ('', 'Scene on the table. Empty: as in params_file, else sim_robot\'s default.'),
+        "false). False: the simulation runs in step with the computer's clock, as an arm does."),
+    'task': ('', "Scene on the table. Empty: as in params_file, else sim_robot's default."),
     'seed': (
-        '', 'Seed of the scene (not of the policy). Empty: as in params_file, else sim_robot\'s '
+        '', "Seed of the scene (not of the policy). Empty: as in params_file, else sim_robot's "
         'default.'),
 }
 _FOLLOW_CLOCK = {
@@ -78,7 +79,7 @@ _ISAAC = {
     **_FOLLOW_CLOCK,
     'bridge_config': ('', 'Topics of Isaac Sim. Empty: config/bridges/isaac.yaml.'),
     'start_controllers': (
-        'true', 'Whether to start ros2_control for the simulated robot on Isaac Sim\'s joint '
+        'true', "Whether to start ros2_control for the simulated robot on Isaac Sim's joint "
         'topics (true or false). False: it runs elsewhere, for example inside Isaac Sim.'),
 }
 
@@ -109,7 +110,7 @@ class SimArguments(Arguments):
 
     arms: str
     task: str
-    seed: Optional[int]
+    seed: int | None
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class IsaacArguments(Arguments):
 _OF_KIND = {SimArguments: _SIM, GazeboArguments: _GAZEBO, IsaacArguments: _ISAAC}
 
 
-def declare(kind: Type[Arguments]) -> List[DeclareLaunchArgument]:
+def declare(kind: type[Arguments]) -> list[DeclareLaunchArgument]:
     """Return the declarations of all arguments that `kind` holds."""
     texts = {**_COMMON, **_EMBODIMENT, **_OF_KIND.get(kind, {})}
     return [
@@ -142,14 +143,14 @@ def declare(kind: Type[Arguments]) -> List[DeclareLaunchArgument]:
         for name, (default, description) in texts.items()]
 
 
-def read(context: LaunchContext, kind: Type[Arguments]) -> Arguments:
+def read(context: LaunchContext, kind: type[Arguments]) -> Arguments:
     """
     Return the arguments as `kind`, all of them checked.
 
     :raises ArgumentError: names everything that is wrong with them.
     """
     given = {field.name: context.launch_configurations[field.name] for field in fields(kind)}
-    faults: List[str] = []
+    faults: list[str] = []
     values: dict[str, Any] = dict(given)
     for name in given.keys() & {
             'use_sim_time', 'autostart', 'use_respawn', 'headless', 'start_controllers'}:
@@ -189,14 +190,14 @@ def _path(given: str, default: str) -> str:
     return str(Path(given).expanduser() if given else shared_file('config', 'bridges', default))
 
 
-def _check_with(check: Callable[[str], Any], path: str, faults: List[str]) -> None:
+def _check_with(check: Callable[[str], Any], path: str, faults: list[str]) -> None:
     try:
         check(path)
     except ValueError as error:
         faults.append(f'bridge_config {error}')
 
 
-def _read_arms(values: dict[str, Any], faults: List[str]) -> None:
+def _read_arms(values: dict[str, Any], faults: list[str]) -> None:
     """Put in the embodiment that the arms stand for."""
     if values['arms'] not in SIM_EMBODIMENTS:
         faults.append(
@@ -204,7 +205,7 @@ def _read_arms(values: dict[str, Any], faults: List[str]) -> None:
     values['embodiment'] = values['embodiment'] or SIM_EMBODIMENTS.get(values['arms'], '')
 
 
-def _read_seed(values: dict[str, Any], faults: List[str]) -> None:
+def _read_seed(values: dict[str, Any], faults: list[str]) -> None:
     """Put in the seed as a number."""
     seed, values['seed'] = values['seed'], None
     if seed.isascii() and seed.isdigit() and int(seed) in _SCENE_SEEDS:
@@ -214,7 +215,7 @@ def _read_seed(values: dict[str, Any], faults: List[str]) -> None:
 
 
 def _check_files(
-        values: dict[str, Any], in_file: Optional[set[str]], faults: List[str]) -> None:
+        values: dict[str, Any], in_file: set[str] | None, faults: list[str]) -> None:
     """Check what names a file or folder; what only params_file names, the nodes check."""
     if values['embodiment']:
         try:
@@ -238,7 +239,7 @@ def _check_files(
             faults += str(error).splitlines()
 
 
-def _set_in_file(params_file: str, faults: List[str]) -> Optional[set[str]]:
+def _set_in_file(params_file: str, faults: list[str]) -> set[str] | None:
     """Return which parameters the file sets to something, for whichever node; None: unreadable."""
     if not params_file:
         return set()

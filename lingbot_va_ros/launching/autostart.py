@@ -1,9 +1,7 @@
 """Configure and activate the policy whenever its process has started."""
 
 import asyncio
-from typing import Optional
 
-from launch import EventHandler, LaunchContext
 from launch.action import Action
 from launch.actions import OpaqueCoroutine, OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnProcessStart
@@ -14,6 +12,8 @@ from launch_ros.events.lifecycle import ChangeState, StateTransition
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import GetState
+
+from launch import EventHandler, LaunchContext
 
 _ANSWER_SECONDS = 1.0
 _PAUSE_SECONDS = 0.5
@@ -81,7 +81,7 @@ class Autostart:
             lifecycle_node_matcher=matches_action(self._node), transition_id=transition)
 
 
-async def _ask(client) -> Optional[int]:
+async def _ask(client) -> int | None:
     """Return the id of the node's state, or None when no answer came in time."""
     if not client.service_is_ready():
         return None

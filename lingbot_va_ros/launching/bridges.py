@@ -1,9 +1,10 @@
 """The files that say which topics a simulator's bridge carries, checked before any node starts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 import re
-from typing import Any, Mapping
+from typing import Any
 
 import yaml
 

@@ -1,12 +1,12 @@
 """The nodes as launch actions: parameters, remaps, environment, and what is said when one ends."""
 
 import atexit
+from collections.abc import Sequence
 import os
 from pathlib import Path
 import tempfile
-from typing import Any, Dict, List, Sequence, Set, Tuple
+from typing import Any
 
-from launch import LaunchContext
 from launch.action import Action
 from launch.actions import OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
@@ -15,6 +15,7 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 import yaml
 
+from launch import LaunchContext
 from lingbot_va_ros.launching.arguments import Arguments, sections, SimArguments
 from lingbot_va_ros.launching.autostart import Autostart
 from lingbot_va_ros.resources import shared_file
@@ -25,8 +26,8 @@ PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES
 
 
 def policy(
-    arguments: Arguments, remappings: Sequence[Tuple[str, str]] = (),
-) -> List[Action]:
+    arguments: Arguments, remappings: Sequence[tuple[str, str]] = (),
+) -> list[Action]:
     """
     Return the policy node, and what configures and activates it where that is asked for.
 
@@ -47,7 +48,7 @@ def policy(
     return [*actions, node]
 
 
-def command_mux(arguments: Arguments) -> List[Action]:
+def command_mux(arguments: Arguments) -> list[Action]:
     """Return the node that alone commands the arm."""
     parameters = {'use_sim_time': arguments.use_sim_time, **_given(arguments, 'embodiment')}
     node = Node(
@@ -55,7 +56,7 @@ def command_mux(arguments: Arguments) -> List[Action]:
     return [_when_it_fails(node, arguments, 'no command reaches the arm any more'), node]
 
 
-def sim_robot(arguments: SimArguments) -> List[Action]:
+def sim_robot(arguments: SimArguments) -> list[Action]:
     """Return the simulated robot; where it fails, the launch ends, unless it is respawned."""
     parameters = {
         'arms': arguments.arms, 'publish_clock': arguments.use_sim_time,
@@ -64,7 +65,7 @@ def sim_robot(arguments: SimArguments) -> List[Action]:
     return [_when_it_fails(node, arguments, 'there is no robot any more', end_launch=True), node]
 
 
-def image_profile() -> Dict[str, str]:
+def image_profile() -> dict[str, str]:
     """
     Return the variables that make Fast DDS carry images whole; none where the user has set one.
 
@@ -75,13 +76,13 @@ def image_profile() -> Dict[str, str]:
     return dict.fromkeys(PROFILE_VARIABLES, str(shared_file('config', 'fastdds_images.xml')))
 
 
-def _given(arguments: Arguments, *names: str) -> Dict[str, Any]:
+def _given(arguments: Arguments, *names: str) -> dict[str, Any]:
     """Return the arguments that were given, by name."""
     values = {name: getattr(arguments, name) for name in names}
     return {name: value for name, value in values.items() if value not in ('', None)}
 
 
-def _settings(arguments: Arguments, parameters: Dict[str, Any]) -> Dict[str, Any]:
+def _settings(arguments: Arguments, parameters: dict[str, Any]) -> dict[str, Any]:
     """Return what all nodes have in common; parameters given as arguments win over the file."""
     # With their types: launch would read the instruction `no` as false.
     typed = {name: ParameterValue(value, value_type=type(value))
@@ -95,7 +96,7 @@ def _settings(arguments: Arguments, parameters: Dict[str, Any]) -> Dict[str, Any
         'respawn_delay': RESPAWN_DELAY}
 
 
-def _file_without(params_file: str, names: Set[str]) -> str:
+def _file_without(params_file: str, names: set[str]) -> str:
     """
     Return a parameter file that sets none of `names`: a copy, where the file does set one.
 

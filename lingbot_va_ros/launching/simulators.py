@@ -1,11 +1,10 @@
 """Gazebo and Isaac Sim as launch actions: the robot's description, controllers, bridges."""
 
+from collections.abc import Sequence
 from pathlib import Path
 import shlex
-from typing import List, Sequence, Tuple
 
 from ament_index_python.packages import get_package_prefix, PackageNotFoundError
-from launch import LaunchContext
 from launch.action import Action
 from launch.actions import IncludeLaunchDescription, OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
@@ -15,13 +14,18 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from launch import LaunchContext
 from lingbot_va_ros.launching.arguments import (
-    Arguments, GazeboArguments, IsaacArguments, SIM_EMBODIMENTS)
+    Arguments,
+    GazeboArguments,
+    IsaacArguments,
+    SIM_EMBODIMENTS,
+)
 from lingbot_va_ros.launching.bridges import IsaacTopics, read_isaac_topics
 from lingbot_va_ros.launching.description import describe
 from lingbot_va_ros.launching.nodes import image_profile
 from lingbot_va_ros.resources import shared_file
-from lingbot_va_ros.robot.embodiment import load_embodiment
+from lingbot_va_ros.specs.embodiment import load_embodiment
 
 _CONTROLLERS = ('joint_state_broadcaster', 'joint_trajectory_controller')
 _CONTROL_PACKAGES = ('controller_manager', 'robot_state_publisher', 'xacro', *_CONTROLLERS)
@@ -36,7 +40,7 @@ class MissingPackages(RuntimeError):
     """ROS packages that a launch file needs are not installed; the message names them."""
 
 
-def gazebo(arguments: GazeboArguments) -> List[Action]:
+def gazebo(arguments: GazeboArguments) -> list[Action]:
     """
     Return Gazebo with the simulated robot in it, its controllers, and the bridges.
 
@@ -72,7 +76,7 @@ def gazebo(arguments: GazeboArguments) -> List[Action]:
         _then(create, [_spawner(namespace)], 'the robot could not be put into the world'), create]
 
 
-def isaac_control(arguments: IsaacArguments) -> List[Action]:
+def isaac_control(arguments: IsaacArguments) -> list[Action]:
     """
     Return ros2_control on Isaac Sim's joint topics, unless it runs elsewhere.
 
@@ -92,7 +96,7 @@ def isaac_control(arguments: IsaacArguments) -> List[Action]:
     return [_robot_state_publisher(arguments, description), manager, _spawner(namespace)]
 
 
-def isaac_cameras(arguments: IsaacArguments) -> List[Tuple[str, str]]:
+def isaac_cameras(arguments: IsaacArguments) -> list[tuple[str, str]]:
     """Return the remaps (from, to) of the embodiment's image topics to Isaac Sim's."""
     topics: IsaacTopics = read_isaac_topics(arguments.bridge_config)
     cameras = load_embodiment(arguments.embodiment).cameras
@@ -143,9 +147,9 @@ def _spawner(namespace: str) -> Node:
         '--controller-manager-timeout', _CONTROLLER_MANAGER_SECONDS])
 
 
-def _then(first: Node, following: List[Action], fault: str) -> Action:
+def _then(first: Node, following: list[Action], fault: str) -> Action:
     """Start what follows when a process has ended well; end the launch where it has not."""
-    def go_on(context: LaunchContext) -> List[Action]:
+    def go_on(context: LaunchContext) -> list[Action]:
         if context.locals.event.returncode != 0:
             raise RuntimeError(fault)
         return following

@@ -1,1 +1,5 @@
-"""The network and what it computes with: memory, schedule, codec, text, checkpoints."""
+"""
+The network and what it computes with.
+
+KV cache, flow matching, video VAE, text encoder, checkpoints.
+"""

@@ -1,15 +1,15 @@
 """Attention without a mask, by PyTorch, flash-attn or oneDNN: which one, and why."""
 
-import importlib.util
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Callable, Dict, Tuple
+import importlib.util
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import sdpa_kernel, SDPBackend
 
-from lingbot_va_ros.model.products import has_onednn, product
+from lingbot_va_ros.model.onednn import has_onednn, product
 
 CHOICES = ('auto', 'flash', 'sdpa')
 # [B, Lq, H, D] over keys and values [B, Lk, H, D] gives [B, Lq, H * D].
@@ -73,9 +73,9 @@ def by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def candidates(
     device: torch.device, dtype: torch.dtype, head_dim: int,
-) -> Dict[str, Attention]:
+) -> dict[str, Attention]:
     """Return every attention that may run on a device, by name, to be measured."""
-    found: Dict[str, Attention] = {'sdpa': sdpa}
+    found: dict[str, Attention] = {'sdpa': sdpa}
     if device.type == 'cuda':
         found['sdpa cudnn'] = _by_cudnn
     if device.type == 'cpu' and dtype == torch.float32 and has_onednn():
@@ -87,7 +87,7 @@ def candidates(
 
 def choose_attention(
     name: str, device: torch.device, dtype: torch.dtype, head_dim: int,
-) -> Tuple[Attention, str]:
+) -> tuple[Attention, str]:
     """
     Return the attention function of a name, and a line that says which it is and why.
 

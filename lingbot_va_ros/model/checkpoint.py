@@ -1,21 +1,25 @@
 """Read checkpoint folders in the public layout: transformer/, vae/, text_encoder/, tokenizer/."""
 
-import json
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
+import json
 from pathlib import Path
-from typing import Callable, Container, Dict, Iterator, List, Mapping, Optional, Tuple
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+import torch
+from torch import nn, Tensor
 
 from lingbot_va_ros.model.attention import Attention, sdpa
-from lingbot_va_ros.model.config import (
-    TransformerConfig, config_json, read_json_object, read_transformer_config)
-from lingbot_va_ros.model.errors import CheckpointError
-from lingbot_va_ros.model.mixture import make_network
+from lingbot_va_ros.model.mixture_of_transformers import make_network
 from lingbot_va_ros.model.transformer import Network
+from lingbot_va_ros.specs.checkpoint_config import (
+    config_json,
+    read_json_object,
+    read_transformer_config,
+    TransformerConfig,
+)
+from lingbot_va_ros.specs.errors import CheckpointError
 
 INDEX_ENDING = '.safetensors.index.json'
 # How safetensors calls what weights are made of; other kinds mean a quantised checkpoint.
@@ -29,10 +33,10 @@ class Destination:
 
     parameter: str
     rows: slice
-    shape: Tuple[int, ...]  # as the file has it
+    shape: tuple[int, ...]  # as the file has it
 
 
-def destinations(config: TransformerConfig) -> Dict[str, Destination]:
+def destinations(config: TransformerConfig) -> dict[str, Destination]:
     """
     Map every tensor name of a checkpoint to our parameters.
 
@@ -65,21 +69,21 @@ def destinations(config: TransformerConfig) -> Dict[str, Destination]:
 
 def _linear(
     theirs: str, ours: str, out: int, into: int, first: int = 0,
-) -> Dict[str, Destination]:
+) -> dict[str, Destination]:
     rows = slice(first, first + out)
     return {
         f'{theirs}.weight': Destination(f'{ours}.weight', rows, (out, into)),
         f'{theirs}.bias': Destination(f'{ours}.bias', rows, (out,))}
 
 
-def _vector(theirs: str, ours: str, size: int) -> Dict[str, Destination]:
+def _vector(theirs: str, ours: str, size: int) -> dict[str, Destination]:
     return {theirs: Destination(ours, slice(None), (size,))}
 
 
 def _ends(
     embedder: str, output: str, conditions: str, ours: str, features: int, dim: int,
     config: TransformerConfig,
-) -> Dict[str, Destination]:
+) -> dict[str, Destination]:
     """Map what a modality has for itself whatever the network: input, output, time embedder."""
     time = f'{conditions}.time_embedder'
     return {
@@ -92,7 +96,7 @@ def _ends(
 
 def _text_embedder(
     conditions: str, ours: str, config: TransformerConfig,
-) -> Dict[str, Destination]:
+) -> dict[str, Destination]:
     theirs, dim = f'{conditions}.text_embedder', config.dim
     return {
         **_linear(f'{theirs}.linear_1', f'{ours}_hidden', dim, config.text_dim),
@@ -101,7 +105,7 @@ def _text_embedder(
 
 def _block(
     block: str, dim: int, ffn_dim: int, config: TransformerConfig,
-) -> Dict[str, Destination]:
+) -> dict[str, Destination]:
     """Map self-attention and feed-forward part of a block whose tokens are `dim` wide."""
     attention, table = f'{block}.attn1', {}
     for place, name in enumerate('qkv'):
@@ -117,7 +121,7 @@ def _block(
         **_linear(f'{block}.ffn.net.2', f'{block}.ffn_out', dim, ffn_dim)}
 
 
-def _text_attention(block: str, config: TransformerConfig) -> Dict[str, Destination]:
+def _text_attention(block: str, config: TransformerConfig) -> dict[str, Destination]:
     """Map a block's cross-attention."""
     attention, dim, table = f'{block}.attn2', config.dim, {}
     if config.text_norm:
@@ -132,7 +136,7 @@ def _text_attention(block: str, config: TransformerConfig) -> Dict[str, Destinat
         **_linear(f'{attention}.to_out.0', f'{block}.text_out', dim, dim)}
 
 
-def unread_shapes(config: TransformerConfig) -> Dict[str, Tuple[int, ...]]:
+def unread_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
     """Return the tensors that public files carry and no forward reads, with their shapes."""
     if config.action_hidden_dim is not None:
         return {}
@@ -141,7 +145,7 @@ def unread_shapes(config: TransformerConfig) -> Dict[str, Tuple[int, ...]]:
             'condition_embedder_action', 'unread', config).items()}
 
 
-def weight_files(folder: Path) -> List[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """
     Return the safetensors files of a folder: those of its index, else the only one.
 
@@ -171,8 +175,8 @@ def weight_files(folder: Path) -> List[Path]:
 
 
 def read_tensors(
-    files: List[Path], device: torch.device, wanted: Optional[Container[str]] = None,
-) -> Iterator[Tuple[str, Tensor, Path]]:
+    files: list[Path], device: torch.device, wanted: Container[str] | None = None,
+) -> Iterator[tuple[str, Tensor, Path]]:
     """
     Yield name, tensor and file, one tensor at a time, straight on the device.
 
@@ -198,11 +202,11 @@ def read_tensors(
 class Header:
     """What a safetensors file says of a tensor."""
 
-    shape: Tuple[int, ...]
+    shape: tuple[int, ...]
     dtype: str  # in the words of safetensors: F32, BF16, …
 
 
-def read_headers(path: Path) -> Dict[str, Header]:
+def read_headers(path: Path) -> dict[str, Header]:
     """
     Return the header of every tensor of a file; the weights are not read.
 
@@ -221,7 +225,7 @@ def read_headers(path: Path) -> Dict[str, Header]:
     return headers
 
 
-def tensor_shapes(files: List[Path]) -> Dict[str, Tuple[int, ...]]:
+def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
     """
     Return the shape of every tensor, read from the headers alone.
 
@@ -237,9 +241,9 @@ def tensor_shapes(files: List[Path]) -> Dict[str, Tuple[int, ...]]:
     return shapes
 
 
-def dtype_faults(headers: Mapping[str, Header]) -> List[str]:
+def dtype_faults(headers: Mapping[str, Header]) -> list[str]:
     """Return a line for each kind of number that is not supported (quantised weights)."""
-    found: Dict[str, List[str]] = {}
+    found: dict[str, list[str]] = {}
     for name, header in headers.items():
         if header.dtype not in FLOATS:
             found.setdefault(header.dtype, []).append(name)
@@ -249,8 +253,8 @@ def dtype_faults(headers: Mapping[str, Header]) -> List[str]:
 
 
 def fill_module(
-    module: nn.Module, targets: Mapping[str, Tensor], files: List[Path], device: torch.device,
-    change: Optional[Change] = None,
+    module: nn.Module, targets: Mapping[str, Tensor], files: list[Path], device: torch.device,
+    change: Change | None = None,
 ) -> None:
     """
     Copy tensors from files into those of a module, one at a time.
@@ -265,9 +269,9 @@ def fill_module(
 
 
 def shape_faults(
-    found: Mapping[str, Tuple[int, ...]], expected: Mapping[str, Tuple[int, ...]],
-    optional: Mapping[str, Tuple[int, ...]],
-) -> List[str]:
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]],
+    optional: Mapping[str, tuple[int, ...]],
+) -> list[str]:
     """Return a line for every missing, extra and misshapen tensor."""
     faults = [f'missing {name} {list(shape)}' for name, shape in expected.items()
               if name not in found]
@@ -282,8 +286,8 @@ def shape_faults(
 
 
 def compare_shapes(
-    found: Dict[str, Tuple[int, ...]], expected: Dict[str, Tuple[int, ...]],
-    optional: Dict[str, Tuple[int, ...]], where: Path,
+    found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]],
+    optional: dict[str, tuple[int, ...]], where: Path,
 ) -> None:
     """
     Check names and shapes before anything is allocated.
@@ -311,9 +315,9 @@ def load_transformer(
 
 
 def build_transformer(
-    config: TransformerConfig, files: List[Path], where: Path, device: torch.device,
+    config: TransformerConfig, files: list[Path], where: Path, device: torch.device,
     dtype: torch.dtype, attention: Attention = sdpa, prefix: str = '',
-    change: Optional[Change] = None,
+    change: Change | None = None,
 ) -> Network:
     """
     Make the network and fill it from files with the public names.
@@ -340,7 +344,7 @@ def build_transformer(
     return network
 
 
-def transformer_tensors(network: Network) -> Dict[str, Tensor]:
+def transformer_tensors(network: Network) -> dict[str, Tensor]:
     """Return the network's weights under the names that a checkpoint has them under."""
     parameters = dict(network.named_parameters())
     return {

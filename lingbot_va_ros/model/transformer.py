@@ -1,21 +1,21 @@
 """The shared-backbone network: one transformer for video tokens and action tokens."""
 
-import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable, List, Optional, Sequence
+import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn, Tensor
 from torch.nn import functional
 
 from lingbot_va_ros.model.attention import Attention, sdpa
-from lingbot_va_ros.model.config import TransformerConfig
-from lingbot_va_ros.model.memory import Place
-from lingbot_va_ros.model.positions import rotate
-from lingbot_va_ros.model.products import Linear
+from lingbot_va_ros.model.kv_cache import Place
+from lingbot_va_ros.model.onednn import Linear
+from lingbot_va_ros.model.rope import rotate
+from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
 
 LOG_LONGEST_PERIOD = math.log(10000.0)  # of the time sinusoids
 # Time steps of whole chunks that are kept: those of 25 video and 50 action steps, of chunk 0,
@@ -27,8 +27,8 @@ KEPT_STEPS = 256
 class TextStates:
     """Cross-attention keys and values of one instruction, a pair [rows, T, H, D] per layer."""
 
-    keys: List[Tensor]
-    values: List[Tensor]
+    keys: list[Tensor]
+    values: list[Tensor]
 
     def copy_(self, other: 'TextStates') -> None:
         """Take another instruction's numbers; the tensors stay where they are on the device."""
@@ -50,7 +50,7 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, config: TransformerConfig, attention: Attention, narrow: Optional[int] = None,
+        self, config: TransformerConfig, attention: Attention, narrow: int | None = None,
     ):
         super().__init__()
         joint, dim = config.dim, narrow or config.dim
@@ -311,7 +311,7 @@ class Network(nn.Module, ABC):
 
     def video_velocity(
         self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
-        place: Optional[Place] = None,
+        place: Place | None = None,
     ) -> Tensor:
         """
         Return the velocity of noisy latents, [B, C, F, h, w].
@@ -327,7 +327,7 @@ class Network(nn.Module, ABC):
 
     def action_velocity(
         self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
-        place: Optional[Place] = None,
+        place: Place | None = None,
     ) -> Tensor:
         """Return the velocity of noisy actions [B, C, F, N, 1]; one token each; as above."""
         return self.velocity(
@@ -335,7 +335,7 @@ class Network(nn.Module, ABC):
 
     def velocity(
         self, kind: str, content: Tensor, times: tuple, rotary: Tensor, text: TextStates,
-        place: Optional[Place] = None,
+        place: Place | None = None,
     ) -> Tensor:
         """
         Return the velocity of noisy latents (`video`) or actions (`action`), as above.
@@ -411,8 +411,8 @@ class Network(nn.Module, ABC):
 
     def _run(
         self, stream: Stream, tokens: Tensor, times: tuple, rotary: Tensor,
-        text: TextStates, place: Optional[Place], output: bool = True,
-    ) -> Optional[Tensor]:
+        text: TextStates, place: Place | None, output: bool = True,
+    ) -> Tensor | None:
         x = stream.modality.embed(tokens.to(self.dtype))  # [B, F, T, dim]
         embedding, vectors = times
         rows = slice(None) if place is None else place.rows

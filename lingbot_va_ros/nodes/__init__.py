@@ -1,1 +1,1 @@
-"""Thin rclpy nodes: they convert messages and call the layers above."""
+"""Thin rclpy nodes: they convert messages and call the layers below."""

@@ -1,12 +1,11 @@
 """Image messages to RGB arrays and back, without cv_bridge (it is not everywhere)."""
 
-from typing import Optional, Tuple
 
 import cv2
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
-from lingbot_va_ros.policy.observation import CameraFault
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 
 # Channels of each encoding that is read, and which of them are red, green and blue.
 ENCODINGS = {
@@ -15,7 +14,7 @@ ENCODINGS = {
 }
 
 
-def image_fault(message: Image) -> Optional[str]:
+def image_fault(message: Image) -> str | None:
     """Return in one line why a raw image cannot be read, or None; cheap enough for a callback."""
     if message.encoding not in ENCODINGS:
         return f'encoding {message.encoding!r} is not read; expected one of {", ".join(ENCODINGS)}'
@@ -62,7 +61,7 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
 
 
 def as_mounted(
-    image: np.ndarray, crop: Optional[Tuple[int, int, int, int]], flip: bool,
+    image: np.ndarray, crop: tuple[int, int, int, int] | None, flip: bool,
 ) -> np.ndarray:
     """
     Cut an image to (x, y, width, height) pixels and turn it by 180 degrees where asked.

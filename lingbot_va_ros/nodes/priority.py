@@ -1,10 +1,10 @@
 """Real-time priorities of threads, where the system grants them."""
 
+from collections.abc import Iterable
 import os
-from typing import Iterable, List
 
 
-def threads_of_process() -> List[int]:
+def threads_of_process() -> list[int]:
     """Return the ids of all threads of this process, those of DDS among them (Linux)."""
     return [int(name) for name in os.listdir('/proc/self/task')]
 

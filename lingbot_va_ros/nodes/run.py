@@ -1,11 +1,11 @@
 """Run one node as a process: own signal handling, logged exceptions, an orderly end."""
 
+from collections.abc import Callable, Sequence
 import os
 import signal
 import sys
 import time
 import traceback
-from typing import Callable, Optional, Sequence
 
 import rclpy
 from rclpy.duration import Duration
@@ -22,7 +22,7 @@ class CannotStart(Exception):
 
 def run_node(
     make_node: Callable[[], 'rclpy.node.Node'],
-    args: Optional[Sequence[str]] = None,
+    args: Sequence[str] | None = None,
     make_executor: Callable[[], Executor] = SingleThreadedExecutor,
 ) -> int:
     """

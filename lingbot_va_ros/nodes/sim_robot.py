@@ -7,14 +7,6 @@ import sys
 import threading
 import time
 import traceback
-from typing import Optional, Tuple
-
-from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, LATCHED
-from lingbot_va_ros.nodes.run import run_node
-from lingbot_va_ros.sim.gl import no_renderer
-from lingbot_va_ros.sim.pacing import Pacing, SteadyOffset
-from lingbot_va_ros.sim.trajectory_controller import (
-    Trajectory, TrajectoryPoint, TrajectoryRejected)
 
 from builtin_interfaces.msg import Time
 import numpy as np
@@ -26,6 +18,16 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
+
+from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, LATCHED
+from lingbot_va_ros.nodes.run import run_node
+from lingbot_va_ros.sim.gl import no_renderer
+from lingbot_va_ros.sim.pacing import Pacing, SteadyOffset
+from lingbot_va_ros.sim.trajectory_controller import (
+    Trajectory,
+    TrajectoryPoint,
+    TrajectoryRejected,
+)
 
 STATE_RATE = 100
 TASK_STATE_RATE = 5
@@ -80,7 +82,7 @@ class SimRobot(Node):
             self.get_logger().warning(
                 f'realtime_factor is {self._factor:g} without publish_clock: the robot moves at '
                 'that share of the speed that its commands and stamps say')
-        self._incoming: deque[Tuple[int, JointTrajectory]] = deque()  # with steady time, ns
+        self._incoming: deque[tuple[int, JointTrajectory]] = deque()  # with steady time, ns
         self._requests: deque[Future] = deque()
         self._last_rejection = (-1e9, 0)
         self._ros_offset = SteadyOffset(lambda: self.get_clock().now().nanoseconds)
@@ -168,7 +170,7 @@ class SimRobot(Node):
             response.message = f'{type(error).__name__}: {error}'.rstrip(': ')
         return response
 
-    def close(self, _asked_by: Optional[int]) -> bool:
+    def close(self, _asked_by: int | None) -> bool:
         """End the simulation; True when its thread has ended."""
         self._stopping.set()
         self._thread.join(timeout=3.0)

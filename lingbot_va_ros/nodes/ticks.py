@@ -1,9 +1,9 @@
 """Ticks on an exact grid of ROS time, for a thread that does nothing else."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 import threading
 import time
-from typing import Iterator
 
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration

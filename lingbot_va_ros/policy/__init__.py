@@ -1,1 +1,1 @@
-"""One episode: observation grid, action channels, session, inference worker, plan."""
+"""One policy at work: inference (the engine and its session) and runtime (the schedule)."""

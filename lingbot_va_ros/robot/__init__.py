@@ -1,1 +1,1 @@
-"""What a robot is and may do: embodiment file, limits, command gate."""
+"""Actions to joints and back, kinematics, measured joints. No ROS, no torch."""

@@ -1,13 +1,18 @@
 """Actions to joints and back: the map that a policy needs on an embodiment."""
 
-from typing import Any, Optional, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from lingbot_va_ros.policy.policy_file import PolicyFile
-from lingbot_va_ros.robot.channels import (
-    FIRST_JOINT_CHANNEL, GRIPPER_CHANNEL, POSE_CHANNELS, misfit, unknown_channels)
-from lingbot_va_ros.robot.embodiment import Embodiment
+from lingbot_va_ros.specs.channels import (
+    FIRST_JOINT_CHANNEL,
+    GRIPPER_CHANNEL,
+    misfit,
+    POSE_CHANNELS,
+    unknown_channels,
+)
+from lingbot_va_ros.specs.embodiment import Embodiment
+from lingbot_va_ros.specs.policy_file import PolicyFile
 
 
 class ActionMap(Protocol):
@@ -103,14 +108,14 @@ class JointActionMap:
         """Nothing is kept."""
 
     def to_joints(
-        self, actions: np.ndarray, start: Optional[np.ndarray] = None,
+        self, actions: np.ndarray, start: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return joint positions [n, J] (rad, m) of actions [n, C_used] (not normalised)."""
         actions = np.asarray(actions, dtype=np.float64)
         return actions[..., self._columns] * self._gain + self._offset
 
     def from_joints(
-        self, positions: np.ndarray, before: Optional[np.ndarray] = None,
+        self, positions: np.ndarray, before: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return actions [n, C_used] of joint positions [n, J]: the inverse of `to_joints`."""
         positions = np.asarray(positions, dtype=np.float64)

@@ -1,16 +1,15 @@
 """End-effector actions to joints and back: absolute poses, poses relative to the first, deltas."""
 
 from dataclasses import dataclass
-from typing import Optional
 
 import numpy as np
 import pinocchio as pin
 
-from lingbot_va_ros.policy.policy_file import PolicyFile
-from lingbot_va_ros.robot.channels import GRIPPER_CHANNEL, misfit, unknown_channels
-from lingbot_va_ros.robot.embodiment import Embodiment
 from lingbot_va_ros.robot.kinematics import ArmKinematics
-from lingbot_va_ros.robot.poses import PoseError, pose_of, quaternion_of, rotation_of
+from lingbot_va_ros.robot.poses import pose_of, PoseError, quaternion_of, rotation_of
+from lingbot_va_ros.specs.channels import GRIPPER_CHANNEL, misfit, unknown_channels
+from lingbot_va_ros.specs.embodiment import Embodiment
+from lingbot_va_ros.specs.policy_file import PolicyFile
 
 FIRST_POSE_CHANNEL = {'left': 0, 'right': 7}
 POSE_NAMES = ('x', 'y', 'z', 'quaternion x', 'quaternion y', 'quaternion z', 'quaternion w')
@@ -25,8 +24,8 @@ class ArmColumns:
     kinematics: ArmKinematics
     pose: np.ndarray
     joints: np.ndarray
-    gripper: Optional[int]  # column of an action
-    gripper_joint: Optional[int]
+    gripper: int | None  # column of an action
+    gripper_joint: int | None
     closed: float
     stroke: float  # from closed to open, m or rad
     reference: np.ndarray  # quaternion on whose side the episode's first one lies
@@ -83,7 +82,7 @@ class EndEffectorMap:
                 stroke=0.0 if grip is None else grip.open - grip.closed,
                 reference=IDENTITY if deltas else _usual_side(
                     policy.q01[list(channels)[3:]], policy.q99[list(channels)[3:]])))
-        self._initial: Optional[list[np.ndarray]] = None
+        self._initial: list[np.ndarray] | None = None
         self._newest = [arm.reference for arm in self._arms]
 
     def begin(self, joints: np.ndarray) -> None:
@@ -120,7 +119,7 @@ class EndEffectorMap:
                 joints[:, arm.gripper_joint] = arm.closed + opening * arm.stroke
         return joints
 
-    def from_joints(self, joints: np.ndarray, before: Optional[np.ndarray] = None) -> np.ndarray:
+    def from_joints(self, joints: np.ndarray, before: np.ndarray | None = None) -> np.ndarray:
         """
         Return actions [n, C_used] of joint positions [n, J]: the inverse of `to_joints`.
 

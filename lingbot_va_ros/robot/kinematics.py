@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pinocchio as pin
 
-from lingbot_va_ros.robot.embodiment import Arm, Embodiment
-from lingbot_va_ros.robot.poses import PoseError, described
+from lingbot_va_ros.robot.poses import described, PoseError
+from lingbot_va_ros.specs.embodiment import Arm, Embodiment
 
 # What the iteration aims at: m and rad, far below what an arm can do.
 AIM = 1e-8

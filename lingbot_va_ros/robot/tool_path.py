@@ -1,12 +1,11 @@
 """Where a plan leads the tools, for people to look at."""
 
 from dataclasses import dataclass
-from typing import List
 
 import numpy as np
 
-from lingbot_va_ros.robot.embodiment import Embodiment
 from lingbot_va_ros.robot.kinematics import ArmKinematics
+from lingbot_va_ros.specs.embodiment import Embodiment
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class ToolPath:
             self.kinematics.forward(row)[:3, 3] for row in positions[:, list(self.columns)]])
 
 
-def tool_paths(embodiment: Embodiment) -> List[ToolPath]:
+def tool_paths(embodiment: Embodiment) -> list[ToolPath]:
     """Return one for each arm of which the embodiment names both base and tool frame."""
     return [
         ToolPath(

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from lingbot_va_ros.sim.gl import choose_gl, no_renderer
-
 import mujoco
 import numpy as np
+
+from lingbot_va_ros.sim.gl import choose_gl, no_renderer
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Hold simulated time to real time, and tell the real time of a simulated moment."""
 
+from collections.abc import Callable
 import threading
 import time
-from typing import Callable
 
 # A simulation this far behind (ns) gives up catching up, so that it does not run in bursts.
 MAX_BACKLOG_NS = 500_000_000

@@ -2,7 +2,7 @@
 
 import mujoco
 
-from lingbot_va_ros.robot.embodiment import Embodiment
+from lingbot_va_ros.specs.embodiment import Embodiment
 
 # Stiffness of the position servos, N m / rad, and damping, N m s / rad, by the joint's effort
 # limit in N m: strong joints carry more inertia. Gripper: N/m and N s/m.

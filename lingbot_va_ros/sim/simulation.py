@@ -9,14 +9,14 @@ The simulated robot and its scene, without ROS.
 
 import colorsys
 
-from lingbot_va_ros.robot.embodiment import load_embodiment
+import mujoco
+import numpy as np
+
 from lingbot_va_ros.sim.cameras import Cameras, Lens, lens_of
 from lingbot_va_ros.sim.robot_model import robot_spec
 from lingbot_va_ros.sim.scenes import SCENES, TaskState
 from lingbot_va_ros.sim.trajectory_controller import TrajectoryController
-
-import mujoco
-import numpy as np
+from lingbot_va_ros.specs.embodiment import load_embodiment
 
 EMBODIMENTS = {'left': 'sim_left', 'right': 'sim_right', 'both': 'sim_dual'}
 # Shapes that are seen: the robot's visuals (group 1, as MuJoCo's URDF reader has it) and the rest.

@@ -7,9 +7,9 @@ The rules are those of the versions in Jazzy and Kilted with position commands,
 numbers that are not finite are refused.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 import math
-from typing import Optional, Sequence
 
 import numpy as np
 
@@ -61,8 +61,8 @@ class _Knot:
 
     time_ns: int
     positions: np.ndarray
-    velocities: Optional[np.ndarray]
-    accelerations: Optional[np.ndarray]
+    velocities: np.ndarray | None
+    accelerations: np.ndarray | None
 
 
 class TrajectoryController:
@@ -195,7 +195,7 @@ class TrajectoryController:
             previous_ns = point.time_from_start_ns
 
 
-def _ordered(values: Sequence[float], order: list[int]) -> Optional[np.ndarray]:
+def _ordered(values: Sequence[float], order: list[int]) -> np.ndarray | None:
     return np.asarray(values, float)[order] if len(values) else None
 
 

@@ -1,1 +1,1 @@
-"""Train and try a policy: recorded episodes, losses, closed-loop episodes; no ROS."""
+"""Train a small checkpoint: recorded episodes, losses, trainer, export. No ROS."""

@@ -1,19 +1,19 @@
 """Encoded episodes as batches for the network: normalised, padded, with their instructions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lingbot_va_ros.model.codec import VideoCodec
-from lingbot_va_ros.model.config import IMAGES_PER_FRAME
-from lingbot_va_ros.policy.actions import normalise
-from lingbot_va_ros.policy.policy_file import CHANNELS, PolicyFile
+from lingbot_va_ros.model.video_vae import VideoCodec
+from lingbot_va_ros.policy.inference.normalization import normalise
 from lingbot_va_ros.robot.action_map import ActionMap
-from lingbot_va_ros.training.draws import NO_FRAME, Drawn, DrawSettings, Episodes, draw
+from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
+from lingbot_va_ros.specs.policy_file import CHANNELS, PolicyFile
+from lingbot_va_ros.training.batch_sampling import draw, Drawn, DrawSettings, Episodes, NO_FRAME
 from lingbot_va_ros.training.latents import EncodedEpisode, normalised
 
 # Between the quantiles of a channel lies at least so much (rad, or of a gripper's opening): one
@@ -36,9 +36,9 @@ class Example:
     latents: Tensor
     actions: Tensor
     events: Tensor
-    instructions: Tuple[int, ...]
+    instructions: tuple[int, ...]
     places: Tensor
-    pairs: Optional[Tensor] = None
+    pairs: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Examples:
     :param texts: per instruction [rows, text_dim], without the zero rows behind it.
     """
 
-    episodes: List[Example]
-    texts: List[Tensor]
-    channels: Tuple[int, ...]
+    episodes: list[Example]
+    texts: list[Tensor]
+    channels: tuple[int, ...]
 
     @property
     def bodies(self) -> int:
@@ -82,7 +82,7 @@ class Examples:
 
 def action_quantiles(
     episodes: Sequence[EncodedEpisode], actions: ActionMap,
-) -> Tuple[List[float], List[float]]:
+) -> tuple[list[float], list[float]]:
     """Return q01 and q99 of each used channel, in robot units, over all commands."""
     rows = np.concatenate([actions.from_joints(each.commands) for each in episodes])
     low, high = np.quantile(rows, (0.01, 0.99), axis=0)
@@ -93,7 +93,7 @@ def action_quantiles(
 def make_example(
     episode: EncodedEpisode, codec: VideoCodec, policy: PolicyFile, actions: ActionMap,
     instructions: Sequence[int], bodies: Sequence[str],
-    pairs: Optional[np.ndarray] = None,
+    pairs: np.ndarray | None = None,
 ) -> Example:
     """
     Return an episode as the network sees it.
@@ -122,7 +122,7 @@ def make_example(
 
 def draw_step(
     examples: Examples, count: int, settings: DrawSettings, seed: Sequence[int],
-) -> Tuple[Episodes, Drawn]:
+) -> tuple[Episodes, Drawn]:
     """
     Draw the episodes of a training step, and what chance decides about them.
 
@@ -137,7 +137,7 @@ def draw_step(
 def draw_last_chunk_step(
     examples: Examples, count: int, settings: DrawSettings, chunk_frames: int,
     seed: Sequence[int],
-) -> Tuple[Episodes, Drawn]:
+) -> tuple[Episodes, Drawn]:
     """
     Draw a training step in which a chunk is predicted from the one before it alone.
 
@@ -171,7 +171,7 @@ def _generator(rng: np.random.Generator) -> torch.Generator:
     return torch.Generator().manual_seed(int(rng.integers(2 ** 62)))
 
 
-def frame_counts(examples: Examples) -> Dict[str, int]:
+def frame_counts(examples: Examples) -> dict[str, int]:
     """Return how many episodes and latent frames there are."""
     return {'episodes': len(examples.episodes),
             'frames': sum(each.latents.shape[1] for each in examples.episodes)}

@@ -1,18 +1,19 @@
 """Write a checkpoint folder in the public layout from a run's parts, and its model card."""
 
-import json
-import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+import json
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence
+import shutil
+from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
+import yaml
 
 from lingbot_va_ros.model.checkpoint import save_transformer, transformer_tensors
-from lingbot_va_ros.model.config import TransformerConfig
-from lingbot_va_ros.model.mixture import make_network
+from lingbot_va_ros.model.mixture_of_transformers import make_network
+from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
 
 PARTS = ('transformer', 'vae', 'text_encoder', 'tokenizer')
 
@@ -89,7 +90,7 @@ def model_card(facts: Facts) -> str:
     return '\n'.join(lines)
 
 
-def read_log(path: Path) -> List[Dict[str, Any]]:
+def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's log; one that was cut off while it was written is left out."""
     lines = []
     if path.is_file():

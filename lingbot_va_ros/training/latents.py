@@ -4,22 +4,22 @@ Recordings as the network sees them, encoded once: latents, commands and events 
 One file for each recording, in a folder of the codec's own: another encoder takes another folder.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 import hashlib
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Iterator, List, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lingbot_va_ros.model.camera_layout import join_latents, SIDE_BY_SIDE
 from lingbot_va_ros.model.checkpoint import read_tensors, weight_files
-from lingbot_va_ros.model.codec import ENCODER, VideoCodec
-from lingbot_va_ros.model.config import IMAGES_PER_FRAME, read_json_object
-from lingbot_va_ros.model.views import SIDE_BY_SIDE, join_latents
-from lingbot_va_ros.training.recordings import Recording, load_recording
+from lingbot_va_ros.model.video_vae import ENCODER, VideoCodec
+from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME, read_json_object
+from lingbot_va_ros.training.episode_files import load_recording, Recording
 
 LEAST_DEVIATION = 1e-3  # of a latent channel that says nothing
 
@@ -42,7 +42,7 @@ class EncodedEpisode:
     commands: np.ndarray
     events: np.ndarray
     places: np.ndarray
-    bodies: List[str]
+    bodies: list[str]
 
 
 def _stream(codec: VideoCodec, images: np.ndarray, frames: int) -> np.ndarray:

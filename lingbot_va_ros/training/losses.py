@@ -1,12 +1,10 @@
 """What is minimised: flow-matching losses of video and actions, counts of events, places."""
 
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
-from torch import Tensor, nn
+from torch import nn, Tensor
 from torch.nn import functional
-
 
 PLACE_UNIT = 0.05  # m
 
@@ -35,8 +33,8 @@ class Losses:
     dynamics: Tensor
     forward_dynamics: Tensor
     inverse: Tensor
-    events: Optional[Tensor] = None
-    places: Optional[Tensor] = None
+    events: Tensor | None = None
+    places: Tensor | None = None
 
 
 class EventHead(nn.Module):
@@ -130,8 +128,8 @@ def place_loss(found: Tensor, places: Tensor, there: Tensor) -> Tensor:
 
 def combined(
     video: Tensor, video_counts: Tensor, forward_dynamics: Tensor, action: Tensor,
-    action_counts: Tensor, events: Optional[Tensor], weights: LossWeights,
-    places: Optional[Tensor] = None,
+    action_counts: Tensor, events: Tensor | None, weights: LossWeights,
+    places: Tensor | None = None,
 ) -> Losses:
     """
     Put the losses of a batch together.

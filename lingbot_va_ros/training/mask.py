@@ -14,16 +14,16 @@ put both on one axis: the video of chunk i is 2i, its actions are 2i + 1.
   back further by the actions of one chunk).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Callable, Sequence, Tuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from lingbot_va_ros.training.draws import NO_FRAME, Drawn
+from lingbot_va_ros.training.batch_sampling import Drawn, NO_FRAME
 
 CLEAN, NOISY, GIVEN, PADDING = range(4)
 NOWHERE = -1  # the noisy chunk of clean tokens, and of empty places
@@ -76,7 +76,7 @@ def visible(query: Standing, key: Standing) -> Tensor:
 
 def standings(
     drawn: Drawn, frames: Tensor, length: int, video_tokens: int, action_tokens: int, given: bool,
-) -> Tuple[Standing, Standing]:
+) -> tuple[Standing, Standing]:
     """
     Return where the clean tokens stand, and those at the places for noisy chunks.
 

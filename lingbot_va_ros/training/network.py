@@ -2,17 +2,19 @@
 
 import math
 from pathlib import Path
-from typing import Optional
 
 import torch
 from torch import nn
 
 from lingbot_va_ros.model.checkpoint import load_transformer
-from lingbot_va_ros.model.config import TransformerConfig
-from lingbot_va_ros.model.mixture import (
-    MixtureTransformer, interpolate_action_stream, make_network)
+from lingbot_va_ros.model.mixture_of_transformers import (
+    interpolate_action_stream,
+    make_network,
+    MixtureTransformer,
+)
 from lingbot_va_ros.model.transformer import Network
-from lingbot_va_ros.training.draws import Drawn, Episodes
+from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
+from lingbot_va_ros.training.batch_sampling import Drawn, Episodes
 from lingbot_va_ros.training.losses import EventHead, Losses, LossWeights, PlaceHead
 from lingbot_va_ros.training.sequence import training_losses
 from lingbot_va_ros.training.settings import TrainingSettings
@@ -65,8 +67,8 @@ class TrainedNetwork(nn.Module):
     """A network with its losses as one forward, so that it can be wrapped as a whole."""
 
     def __init__(
-        self, network: Network, weights: LossWeights, event_head: Optional[EventHead],
-        place_head: Optional[PlaceHead] = None,
+        self, network: Network, weights: LossWeights, event_head: EventHead | None,
+        place_head: PlaceHead | None = None,
     ):
         super().__init__()
         self.network = network
@@ -97,7 +99,7 @@ def trained_already(folder: Path, settings: TrainingSettings) -> Network:
 
 
 def new_trained_network(
-    settings: TrainingSettings, initial: Optional[Path] = None, bodies: int = 0,
+    settings: TrainingSettings, initial: Path | None = None, bodies: int = 0,
 ) -> TrainedNetwork:
     """
     Return a network with an event head and a place head, where their losses count.

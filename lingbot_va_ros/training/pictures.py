@@ -1,22 +1,23 @@
 """What a person looks at while a network is trained: a plot of losses, imagined video."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
-from lingbot_va_ros.model.config import IMAGES_PER_FRAME
-from lingbot_va_ros.policy.engine import Engine
+from lingbot_va_ros.policy.inference.engine import Engine
 from lingbot_va_ros.robot.action_map import ActionMap
-from lingbot_va_ros.training.recordings import Recording
+from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
+from lingbot_va_ros.training.episode_files import Recording
 
 LOSSES = ('total', 'dynamics', 'forward_dynamics', 'inverse', 'events', 'places')
 SMOOTH = 20  # lines of the log in a running mean
 ENLARGED = 2
 
 
-def plot_losses(log: Sequence[Dict[str, Any]], path: Path) -> None:
+def plot_losses(log: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw the network's losses and the closed-loop success over the steps, as a PNG file."""
     import matplotlib
     matplotlib.use('Agg')
@@ -60,7 +61,7 @@ def imagined_beside_real(
     engine.set_instruction(instruction)
     engine.reset()
     engine.see_first({name: images[name][0] for name in cameras})
-    rows: List[np.ndarray] = []
+    rows: list[np.ndarray] = []
     at = 0
     for _ in range(chunks):
         chunk = engine.predict()

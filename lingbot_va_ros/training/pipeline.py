@@ -15,48 +15,67 @@ All of a training run in one folder, stage after stage; each goes on where it wa
     notes.md                          what you write there goes into the model card
 """
 
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 import json
 import os
+from pathlib import Path
 import platform
 import shutil
 import time
-from collections import Counter
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
 
-from lingbot_va_ros.model.codec import AutoencoderKLWan, VideoCodec, load_codec
-from lingbot_va_ros.model.config import IMAGES_PER_FRAME
-from lingbot_va_ros.model.text import load_text_encoder
-from lingbot_va_ros.policy.engine import Engine, load_engine
-from lingbot_va_ros.policy.policy_file import PolicyFile, find_policy_file, load_policy_file
+from lingbot_va_ros.evaluation.rollout import run_episode
+from lingbot_va_ros.model.text_encoder import load_text_encoder
+from lingbot_va_ros.model.video_vae import AutoencoderKLWan, load_codec, VideoCodec
+from lingbot_va_ros.policy.inference.engine import Engine, load_engine
 from lingbot_va_ros.robot.action_map import ActionMap, make_action_map
-from lingbot_va_ros.robot.embodiment import load_embodiment
 from lingbot_va_ros.sim.simulation import EMBODIMENTS
-from lingbot_va_ros.training.codec import (
-    footage_of, picture_quality, train_decoder, train_encoder)
+from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
+from lingbot_va_ros.specs.embodiment import load_embodiment
+from lingbot_va_ros.specs.policy_file import find_policy_file, load_policy_file, PolicyFile
+from lingbot_va_ros.training.episode_files import load_recording
 from lingbot_va_ros.training.examples import (
-    Example, Examples, action_quantiles, frame_counts, make_example)
-from lingbot_va_ros.training.export import PARTS, Facts, export_checkpoint, read_log
-from lingbot_va_ros.training.instructions import write_text_encoder
+    action_quantiles,
+    Example,
+    Examples,
+    frame_counts,
+    make_example,
+)
+from lingbot_va_ros.training.expert_recording import (
+    record_missing,
+    recording_path,
+    RecordingOptions,
+)
+from lingbot_va_ros.training.export import export_checkpoint, Facts, PARTS, read_log
 from lingbot_va_ros.training.latents import (
-    EncodedEpisode, encode_missing, encode_missing_pairs, encoder_identity, load_encoded,
-    normalise_codec, pairs_path)
+    encode_missing,
+    encode_missing_pairs,
+    EncodedEpisode,
+    encoder_identity,
+    load_encoded,
+    normalise_codec,
+    pairs_path,
+)
 from lingbot_va_ros.training.network import network_config, trained_already
-from lingbot_va_ros.training.parallel import World
 from lingbot_va_ros.training.pictures import imagined_beside_real, plot_losses, write_png
 from lingbot_va_ros.training.probe import probe_lines, probe_places
-from lingbot_va_ros.training.recording import (
-    RecordingOptions, record_missing, recording_path)
-from lingbot_va_ros.training.recordings import load_recording
-from lingbot_va_ros.training.rollout import run_episode
+from lingbot_va_ros.training.process_group import World
 from lingbot_va_ros.training.settings import TrainingSettings
+from lingbot_va_ros.training.small_text_encoder import write_text_encoder
 from lingbot_va_ros.training.state import Stop
 from lingbot_va_ros.training.trainer import FULL, LAST_CHUNK, LAST_CHUNK_PIECES, Trainer
+from lingbot_va_ros.training.vae_training import (
+    footage_of,
+    picture_quality,
+    train_decoder,
+    train_encoder,
+)
 
 STAGES = ('data', 'encoder', 'latents', 'network', 'decoder')
 CPU = torch.device('cpu')
@@ -95,7 +114,7 @@ class TrainingRun:
 
     def __init__(
         self, folder: Path, settings: TrainingSettings, world: World, say: Callable[[str], None],
-        note: Callable[[Dict[str, Any]], None], stop: Stop, history: str = FULL,
+        note: Callable[[dict[str, Any]], None], stop: Stop, history: str = FULL,
     ):
         self.folder, self.settings, self.world = Path(folder), settings, world
         self.say, self.stop, self.history = say, stop, history
@@ -232,7 +251,7 @@ class TrainingRun:
             raise MissingStage(f'{path} is not there: run the stage latents first')
         return load_policy_file(path)
 
-    def report(self, figures: Dict[str, Any]) -> None:
+    def report(self, figures: dict[str, Any]) -> None:
         """Add a line to the log and to the progress display."""
         self.own.mkdir(parents=True, exist_ok=True)
         with open(self.log, 'a') as file:
@@ -265,7 +284,7 @@ class TrainingRun:
         numbers = {task: [texts.index(text) for text in words]
                    for task, words in self.settings.tasks.items()}
         bodies = sorted({name for each in training for name in each.bodies})
-        episodes: List[Example] = [
+        episodes: list[Example] = [
             make_example(
                 each, codec, policy, actions, numbers[each.task], bodies, self._pairs_of(each))
             for each in training]
@@ -322,8 +341,8 @@ class TrainingRun:
             self.settings.seed, CPU, torch.float32, lambda _line: None, warm_up=False)
 
     def write_checkpoint(
-        self, folder: Path, weights: Dict[str, torch.Tensor], step: int,
-        command: Optional[str] = None,
+        self, folder: Path, weights: dict[str, torch.Tensor], step: int,
+        command: str | None = None,
     ) -> int:
         """Write a checkpoint folder and return its size in bytes."""
         policy = yaml.safe_load((self.folder / 'policy.yaml').read_text())
@@ -337,11 +356,11 @@ class TrainingRun:
         first = self.settings.data.first_seed
         return range(first, first + self.settings.data.episodes)
 
-    def _recordings(self, task: str) -> List[Path]:
+    def _recordings(self, task: str) -> list[Path]:
         paths = [recording_path(self.folder / 'data', task, seed) for seed in self._seeds()]
         return [path for path in paths if path.is_file()]
 
-    def _all_recordings(self) -> List[Path]:
+    def _all_recordings(self) -> list[Path]:
         # By seed, so that a part of them is a part of every task.
         paths = sorted(
             (path for task in self.settings.tasks for path in self._recordings(task)),
@@ -370,13 +389,13 @@ class TrainingRun:
     def _latents_folder(self) -> Path:
         return self.folder / 'latents' / encoder_identity(self.vae)
 
-    def _encoded(self) -> List[EncodedEpisode]:
+    def _encoded(self) -> list[EncodedEpisode]:
         folder = self._latents_folder()
         wanted = set(self._seeds())
         return [load_encoded(path) for task in self.settings.tasks
                 for path in sorted((folder / task).glob('*.npz')) if int(path.stem) in wanted]
 
-    def _pairs_of(self, episode: EncodedEpisode) -> Optional[np.ndarray]:
+    def _pairs_of(self, episode: EncodedEpisode) -> np.ndarray | None:
         if self.history == FULL:
             return None
         return np.load(pairs_path(
@@ -385,23 +404,23 @@ class TrainingRun:
 
     def _split(
         self, episodes: Sequence[EncodedEpisode],
-    ) -> Tuple[List[EncodedEpisode], List[EncodedEpisode]]:
+    ) -> tuple[list[EncodedEpisode], list[EncodedEpisode]]:
         first = self.settings.data.first_seed + self.settings.data.held_out
         return ([each for each in episodes if each.seed >= first],
                 [each for each in episodes if each.seed < first])
 
-    def _instructions(self) -> List[str]:
+    def _instructions(self) -> list[str]:
         return [text for words in self.settings.tasks.values() for text in words]
 
     def _actions(self, policy: Path) -> ActionMap:
         return make_action_map(
             load_embodiment(EMBODIMENTS['left']), load_policy_file(policy))
 
-    def _held_out(self, task: str) -> List[Path]:
+    def _held_out(self, task: str) -> list[Path]:
         first = self.settings.data.first_seed + self.settings.data.held_out
         return [path for path in self._recordings(task) if int(path.stem) < first]
 
-    def _picture_quality(self) -> Dict[str, Dict[str, float]]:
+    def _picture_quality(self) -> dict[str, dict[str, float]]:
         vae = AutoencoderKLWan.from_pretrained(
             str(self.vae), torch_dtype=torch.float32, low_cpu_mem_usage=False)
         found = {}
@@ -429,7 +448,7 @@ class TrainingRun:
                     self.own / 'imagined' / f'{task}_{step:06d}.png', imagined_beside_real(
                         engine, load_recording(paths[0]), words[0], actions, IMAGINED_CHUNKS))
 
-    def _facts(self, step: int, command: Optional[str]) -> Facts:
+    def _facts(self, step: int, command: str | None) -> Facts:
         settings, log = self.settings, read_log(self.log)
         newest = {line['stage']: line for line in read_log(self.folder / 'log.jsonl')}
         data = settings.data
@@ -480,7 +499,7 @@ class TrainingRun:
             notes.read_text() if notes.is_file() else '')
 
 
-def with_steps(settings: TrainingSettings, steps: Optional[int]) -> TrainingSettings:
+def with_steps(settings: TrainingSettings, steps: int | None) -> TrainingSettings:
     """Return settings with another number of steps of the transformer; None changes nothing."""
     if steps is None:
         return settings
@@ -501,7 +520,7 @@ def _auxiliary_losses(settings: TrainingSettings) -> str:
     return f'{" and ".join(there)}; their heads take no part in inference and are not in the files'
 
 
-def _training_seconds(log: Sequence[Dict[str, Any]]) -> float:
+def _training_seconds(log: Sequence[dict[str, Any]]) -> float:
     lines = [line for line in log if line['stage'] == 'network' and 'seconds_per_step' in line]
     total, before = 0.0, 0
     for line in lines:
@@ -510,7 +529,7 @@ def _training_seconds(log: Sequence[Dict[str, Any]]) -> float:
     return total
 
 
-def _last_losses(lines: Sequence[Dict[str, Any]]) -> str:
+def _last_losses(lines: Sequence[dict[str, Any]]) -> str:
     found = []
     for name in ('dynamics', 'forward_dynamics', 'inverse', 'events', 'places'):
         values = [line[name] for line in lines[-20:] if name in line]

@@ -1,6 +1,6 @@
 """What a linear map finds in latents: where bodies are, in mm, on episodes it was not fit to."""
 
-from typing import Dict, List, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,13 +11,13 @@ RIDGE = 1e-2  # of the inputs' mean square
 
 def probe_places(
     fit: Sequence[EncodedEpisode], held_out: Sequence[EncodedEpisode],
-) -> Dict[str, Dict[str, float]]:
+) -> dict[str, dict[str, float]]:
     """
     Fit one linear map for each task and return how far off it is elsewhere.
 
     :returns: per task and body the mean distance in mm, over all frames of the held-out episodes.
     """
-    found: Dict[str, Dict[str, float]] = {}
+    found: dict[str, dict[str, float]] = {}
     for task in sorted({each.task for each in held_out}):
         seen = [each for each in fit if each.task == task]
         unseen = [each for each in held_out if each.task == task]
@@ -39,7 +39,7 @@ def probe_places(
     return found
 
 
-def probe_lines(found: Dict[str, Dict[str, float]]) -> List[str]:
+def probe_lines(found: dict[str, dict[str, float]]) -> list[str]:
     """Return a line for each task, for people."""
     return [f'linear probe, {task}: ' + ', '.join(
         f'{body} {error:.1f} mm' for body, error in errors.items())

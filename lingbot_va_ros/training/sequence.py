@@ -1,35 +1,55 @@
 """
 One training forward over whole episodes: clean history and noisy chunks in one sequence.
 
-What a noisy chunk is predicted from is what `policy/session.py` would have in its memory: the
-tokens, positions and time steps are the same (`test/training/test_sequence.py` compares them).
+A noisy chunk is predicted from what `policy/inference/session.py` would have in memory. Tokens,
+positions and time steps are the same (`test/training/test_sequence.py` compares them).
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Optional, Sequence, Tuple
+import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lingbot_va_ros.model.positions import action_positions, rotary_table, video_positions
-from lingbot_va_ros.model.schedule import TIMESTEP_SCALE
+from lingbot_va_ros.model.flow_matching import TIMESTEP_SCALE
+from lingbot_va_ros.model.rope import action_positions, rotary_table, video_positions
 from lingbot_va_ros.model.transformer import (
-    JointAttention, Network, StreamTokens, action_tokens, cut_patches, join_patches)
-from lingbot_va_ros.training.draws import NO_FRAME, Drawn, Episodes
+    action_tokens,
+    cut_patches,
+    join_patches,
+    JointAttention,
+    Network,
+    StreamTokens,
+)
+from lingbot_va_ros.training.batch_sampling import Drawn, Episodes, NO_FRAME
 from lingbot_va_ros.training.losses import (
-    EventHead, Losses, LossWeights, PlaceHead, combined, event_loss, frame_errors, noised,
-    place_loss, velocity)
+    combined,
+    event_loss,
+    EventHead,
+    frame_errors,
+    Losses,
+    LossWeights,
+    noised,
+    place_loss,
+    PlaceHead,
+    velocity,
+)
 from lingbot_va_ros.training.mask import (
-    MakeAttention, Masked, attention_for, biased_attention, standings)
+    attention_for,
+    biased_attention,
+    MakeAttention,
+    Masked,
+    standings,
+)
 
 
 def training_losses(
     network: Network, episodes: Episodes, drawn: Drawn, weights: LossWeights = LossWeights(),
-    event_head: Optional[EventHead] = None, attention: Optional[MakeAttention] = None,
-    place_head: Optional[PlaceHead] = None,
+    event_head: EventHead | None = None, attention: MakeAttention | None = None,
+    place_head: PlaceHead | None = None,
 ) -> Losses:
     """
     Return the losses of a batch, in one forward.
@@ -84,7 +104,7 @@ class TrainingSequence:
     clean_video: Tensor
     noisy_video: Tensor
     clean_actions: Tensor
-    given_actions: Optional[Tensor]
+    given_actions: Tensor | None
     noisy_actions: Tensor
     clean_level: Tensor
     video_level: Tensor
@@ -119,8 +139,8 @@ def build_sequence(episodes: Episodes, drawn: Drawn) -> TrainingSequence:
 
 def run_sequence(
     network: Network, episodes: Episodes, drawn: Drawn, sequence: TrainingSequence,
-    attention: Optional[MakeAttention] = None,
-) -> Tuple[Tensor, Tensor, Tensor]:
+    attention: MakeAttention | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """
     Run the network once over a sequence.
 
@@ -208,7 +228,7 @@ def _split(by_frame: Tensor, video_tokens: int, action_tokens: int) -> Sequence[
     return by_frame.split((video_tokens, *actions * (action_tokens,)), 2)
 
 
-def read_text(text: Tensor, rows: int) -> Tuple[Tensor, Masked]:
+def read_text(text: Tensor, rows: int) -> tuple[Tensor, Masked]:
     """
     Return the text with its zero rows folded into one, and a cross-attention that makes up for it.
 

@@ -1,15 +1,15 @@
 """The settings of a training run: one YAML file, every number in it named and checked."""
 
-import typing
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, MISSING
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+import typing
+from typing import Any
 
 import yaml
 
-from lingbot_va_ros.policy.strict_schema import StrictValidator
 from lingbot_va_ros.resources import shared_file
-from lingbot_va_ros.training.draws import DrawSettings
+from lingbot_va_ros.specs.strict_schema import StrictValidator
+from lingbot_va_ros.training.batch_sampling import DrawSettings
 
 
 class SettingsError(ValueError):
@@ -28,7 +28,7 @@ class DataSettings:
     episodes: int
     held_out: int
     first_seed: int
-    idle: Tuple[float, float]
+    idle: tuple[float, float]
     longest: float
 
 
@@ -132,7 +132,7 @@ class TrainingSettings:
     name: str
     policy: str
     seed: int
-    tasks: Dict[str, List[str]]
+    tasks: dict[str, list[str]]
     data: DataSettings
     codec: CodecSettings
     text: TextSettings
@@ -205,7 +205,7 @@ def settings_from(raw: Any, where: str) -> TrainingSettings:
     return settings
 
 
-def shipped_settings() -> List[str]:
+def shipped_settings() -> list[str]:
     """Return the names of the settings files that come with the package, sorted."""
     return sorted(path.stem for path in shared_file('config', 'training').glob('*.yaml'))
 

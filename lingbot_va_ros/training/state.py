@@ -1,14 +1,15 @@
 """What a stage of training needs to go on where it was stopped: files that are whole or absent."""
 
+from collections.abc import Callable
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Any
 
 import torch
 from torch import nn
 
 
-def save_state(path: Path, state: Dict[str, Any]) -> None:
+def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values; a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
@@ -22,7 +23,7 @@ def save_state(path: Path, state: Dict[str, Any]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def load_state(path: Path, device: torch.device = torch.device('cpu')) -> Optional[Dict[str, Any]]:
+def load_state(path: Path, device: torch.device = torch.device('cpu')) -> dict[str, Any] | None:
     """
     Return what `save_state` wrote, or None where there is no file.
 
@@ -72,4 +73,4 @@ def warm_cosine(step: int, warm_up: int, steps: int, floor: float = 0.05) -> flo
 
 
 Stop = Callable[[], bool]
-Report = Callable[[Dict[str, Any]], None]
+Report = Callable[[dict[str, Any]], None]

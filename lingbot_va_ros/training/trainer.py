@@ -7,21 +7,25 @@ that was stopped takes the very steps that it would have taken.
 
 import contextlib
 import math
-import time
 from pathlib import Path
-from typing import Dict, Optional
+import time
 
 import torch
 from torch import nn
 
-from lingbot_va_ros.training.draws import Drawn, Episodes
-from lingbot_va_ros.training.examples import Examples, draw_last_chunk_step, draw_step
-from lingbot_va_ros.training.network import TrainedNetwork, new_trained_network
-from lingbot_va_ros.training.parallel import (
-    World, shard, take_state, whole, whole_state)
+from lingbot_va_ros.training.batch_sampling import Drawn, Episodes
+from lingbot_va_ros.training.examples import draw_last_chunk_step, draw_step, Examples
+from lingbot_va_ros.training.network import new_trained_network, TrainedNetwork
+from lingbot_va_ros.training.process_group import shard, take_state, whole, whole_state, World
 from lingbot_va_ros.training.settings import TrainingSettings
 from lingbot_va_ros.training.state import (
-    Report, RunningMean, Stop, load_state, save_state, warm_cosine)
+    load_state,
+    Report,
+    RunningMean,
+    save_state,
+    Stop,
+    warm_cosine,
+)
 
 SAVE_EVERY = 60.0  # seconds, at most; a state is a few MB for a small network
 REPORT_EVERY = 10  # steps
@@ -43,7 +47,7 @@ class Trainer:
     def __init__(
         self, settings: TrainingSettings, examples: Examples, path: Path, world: World,
         history: str = FULL, chunk_frames: int = 2, half: bool = False,
-        initial: Optional[Path] = None,
+        initial: Path | None = None,
     ):
         if settings.training.batch % world.size:
             raise ValueError(
@@ -86,7 +90,7 @@ class Trainer:
                 **state, 'step': self.step, 'seconds': self.seconds, 'history': self._history})
         self.world.wait()
 
-    def run(self, stop: Stop, report: Report, until: Optional[int] = None) -> None:
+    def run(self, stop: Stop, report: Report, until: int | None = None) -> None:
         """
         Take steps until the last one (or number `until`), or until `stop`; then save.
 
@@ -111,7 +115,7 @@ class Trainer:
                 saved = time.monotonic()
         self.save()
 
-    def take_step(self) -> Dict[str, torch.Tensor]:
+    def take_step(self) -> dict[str, torch.Tensor]:
         """Take one step and return its losses, by name."""
         trainer = self.settings.training
         rate = trainer.learning_rate * warm_cosine(self.step, trainer.warm_up, trainer.steps)
@@ -139,9 +143,8 @@ class Trainer:
                 found[name] = getattr(losses, name)
         return found
 
-    def mean_weights(self) -> Dict[str, torch.Tensor]:
+    def mean_weights(self) -> dict[str, torch.Tensor]:
         """Return the mean weights of the network whole, on the CPU; all processes must call."""
-
         return {name.removeprefix('network.'): whole(tensor)
                 for name, tensor in self.mean.tensors.items() if name.startswith('network.')}
 
@@ -154,7 +157,7 @@ class Trainer:
                 self.examples, count * LAST_CHUNK_PIECES, settings.draw, self._chunk_frames, seed)
         return draw_step(self.examples, count, settings.draw, seed)
 
-    def _figures(self, losses: Dict[str, torch.Tensor]) -> Dict[str, float]:
+    def _figures(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
         values = self.world.mean(torch.stack([value.float() for value in losses.values()]))
         # A batch without forward dynamics, say, has no such loss.
         there = {name: value for name, value in zip(losses, values.tolist())

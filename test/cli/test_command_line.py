@@ -1,8 +1,8 @@
 """Arguments of lingbot_va that cannot be read get one line that says what was expected."""
 
-from lingbot_va_ros.cli.main import COMMANDS, main
-
 import pytest
+
+from lingbot_va_ros.cli.main import COMMANDS, main
 
 
 @pytest.mark.parametrize('words, part', [

@@ -164,11 +164,11 @@ def played(untrained_checkpoint):
     """
     import torch
 
-    from lingbot_va_ros.model.codec import CodecStream
-    from lingbot_va_ros.policy.actions import denormalise, normalise
-    from lingbot_va_ros.policy.engine import load_engine
-    from lingbot_va_ros.policy.policy_file import load_policy_file
-    from lingbot_va_ros.policy.session import Session, chunk_noise
+    from lingbot_va_ros.model.video_vae import CodecStream
+    from lingbot_va_ros.policy.inference.engine import load_engine
+    from lingbot_va_ros.policy.inference.normalization import denormalise, normalise
+    from lingbot_va_ros.policy.inference.session import chunk_noise, Session
+    from lingbot_va_ros.specs.policy_file import load_policy_file
 
     torch.set_num_threads(1)
     policy = load_policy_file(untrained_checkpoint / 'policy.yaml')

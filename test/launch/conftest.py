@@ -13,7 +13,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # `ros2 launch` does the same; ros2cli need not be there for it.
-LAUNCH = '''
+LAUNCH = """
 import sys
 from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription
@@ -25,7 +25,7 @@ service.include_launch_description(LaunchDescription([IncludeLaunchDescription(
     AnyLaunchDescriptionSource(path),
     launch_arguments=[argument.split(':=', 1) for argument in given])]))
 sys.exit(service.run())
-'''
+"""
 
 
 class Launched:

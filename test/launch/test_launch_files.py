@@ -121,7 +121,7 @@ def test_all_bad_arguments_are_named_at_once(described):
 @pytest.mark.parametrize('arms, embodiment', [
     ('left', 'sim_left'), ('right', 'sim_right'), ('both', 'sim_dual')])
 def test_the_embodiment_follows_the_simulated_arms(described, arms, embodiment):
-    from lingbot_va_ros.launching.arguments import SimArguments, read
+    from lingbot_va_ros.launching.arguments import read, SimArguments
 
     _, context, _ = described('sim', autostart='false', arms=arms)
     assert read(context, SimArguments).embodiment == embodiment

@@ -6,7 +6,9 @@ import pytest
 import rclpy
 import yaml
 
-from lingbot_va_ros.nodes import command_mux, policy_parameters, sim_robot
+from lingbot_va_ros.nodes import sim_robot
+from lingbot_va_ros.nodes.command_mux import node as command_mux
+from lingbot_va_ros.nodes.policy import parameters as policy_parameters
 
 EXAMPLE = Path(__file__).resolve().parents[2] / 'config' / 'params' / 'policy.yaml'
 

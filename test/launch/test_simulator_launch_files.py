@@ -5,12 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 import xml.etree.ElementTree as ElementTree
 
-from lingbot_va_ros.launching.bridges import check_gazebo_bridge, read_isaac_topics
-from lingbot_va_ros.launching.description import describe
-from lingbot_va_ros.robot.embodiment import load_embodiment
 import pytest
 import rclpy
 import yaml
+
+from lingbot_va_ros.launching.bridges import check_gazebo_bridge, read_isaac_topics
+from lingbot_va_ros.launching.description import describe
+from lingbot_va_ros.specs.embodiment import load_embodiment
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 EMBODIMENTS = {'left': 'sim_left', 'right': 'sim_right', 'both': 'sim_dual'}

@@ -7,9 +7,9 @@ One thread for torch: small tensors gain nothing from more, and other tests need
 import pytest
 import torch
 
-from lingbot_va_ros.model.config import TransformerConfig
-from lingbot_va_ros.model.mixture import make_network as network_of
+from lingbot_va_ros.model.mixture_of_transformers import make_network as network_of
 from lingbot_va_ros.model.transformer import Network
+from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
 
 torch.set_num_threads(1)
 

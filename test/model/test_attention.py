@@ -8,7 +8,7 @@ import torch
 
 from lingbot_va_ros.model import attention
 from lingbot_va_ros.model.attention import by_products, choose_attention, sdpa
-from lingbot_va_ros.model.products import has_onednn
+from lingbot_va_ros.model.onednn import has_onednn
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 import torch
 
 from lingbot_va_ros.model.checkpoint import load_transformer
-from lingbot_va_ros.model.errors import CheckpointError
+from lingbot_va_ros.specs.errors import CheckpointError
 
 CPU = torch.device('cpu')
 WEIGHTS = 'diffusion_pytorch_model.safetensors'
@@ -53,7 +53,7 @@ def shard(folder):
     for number, part in enumerate((names[::2], names[1::2]), 1):
         file = f'part-{number}-of-2.safetensors'
         save_file({name: tensors[name] for name in part}, str(folder / file))
-        places.update({name: file for name in part})
+        places.update(dict.fromkeys(part, file))
     (folder / INDEX).write_text(json.dumps({'metadata': {}, 'weight_map': places}))
 
 

@@ -8,9 +8,11 @@ import runpy
 import shutil
 import sys
 
-from lingbot_va_ros.model import attention, products
 import pytest
 from safetensors.torch import load_file, save_file
+
+from lingbot_va_ros.model import attention
+from lingbot_va_ros.model import onednn as products
 
 TEST = Path(__file__).resolve().parents[1]
 GOLDEN = TEST / 'golden'

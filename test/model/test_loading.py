@@ -19,8 +19,8 @@ import torch
 from transformers import UMT5Config, UMT5EncoderModel
 
 from lingbot_va_ros.model.checkpoint import destinations, unread_shapes
-from lingbot_va_ros.model.codec import load_codec
-from lingbot_va_ros.model.config import read_transformer_config
+from lingbot_va_ros.model.video_vae import load_codec
+from lingbot_va_ros.specs.checkpoint_config import read_transformer_config
 
 CPU = torch.device('cpu')
 SHARDS = 4
@@ -34,7 +34,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from lingbot_va_ros.model.checkpoint import load_transformer, weight_files
-from lingbot_va_ros.model.text import load_text_encoder
+from lingbot_va_ros.model.text_encoder import load_text_encoder
 
 
 def naive(folder, device, dtype):

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from lingbot_va_ros.model.config import TransformerConfig
 from lingbot_va_ros.model.transformer import KEPT_STEPS, TimeEmbedder
+from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
 
 CONFIG = TransformerConfig(num_layers=1, heads=2, head_dim=8, ffn_dim=16)
 STEPS = [0.0, 833.25]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lingbot_va_ros.model.memory import KVMemory
-from lingbot_va_ros.model.positions import action_positions, rotary_table, video_positions
+from lingbot_va_ros.model.kv_cache import KVMemory
+from lingbot_va_ros.model.rope import action_positions, rotary_table, video_positions
 from lingbot_va_ros.model.transformer import cut_patches, join_patches
 
 CPU = torch.device('cpu')

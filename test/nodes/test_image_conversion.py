@@ -1,12 +1,18 @@
 """Image messages to RGB and back, for every encoding, with padded rows."""
 
 import cv2
-from lingbot_va_ros.nodes.image_conversion import (
-    as_mounted, compressed_to_rgb, from_rgb, image_fault, to_rgb)
-from lingbot_va_ros.policy.observation import CameraFault
 import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
+
+from lingbot_va_ros.nodes.image_conversion import (
+    as_mounted,
+    compressed_to_rgb,
+    from_rgb,
+    image_fault,
+    to_rgb,
+)
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 
 RGB = np.random.default_rng(1).integers(0, 255, (5, 7, 3), np.uint8)
 LAID_OUT = {

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 
-from lingbot_va_ros.nodes import qos, run
-from lingbot_va_ros.nodes.run import wait_until_read
 import pytest
 import rclpy
 from rclpy.node import Node
 from std_msgs.msg import String
+
+from lingbot_va_ros.nodes import qos, run
+from lingbot_va_ros.nodes.run import wait_until_read
 
 READER = """
 import rclpy

@@ -7,10 +7,6 @@ import subprocess
 import sys
 import time
 
-from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, LATCHED, SENSOR
-from lingbot_va_ros.sim.experts import PERIOD, make_expert
-from lingbot_va_ros.sim.simulation import Simulation
-
 import numpy as np
 import pytest
 import rclpy
@@ -23,6 +19,10 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, LATCHED, SENSOR
+from lingbot_va_ros.sim.experts import make_expert, PERIOD
+from lingbot_va_ros.sim.simulation import Simulation
 
 COMMANDS = 'joint_trajectory_controller/joint_trajectory'
 

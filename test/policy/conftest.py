@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lingbot_va_ros.policy.engine import Engine, load_engine
-from lingbot_va_ros.policy.policy_file import load_policy_file
+from lingbot_va_ros.policy.inference.engine import Engine, load_engine
+from lingbot_va_ros.specs.policy_file import load_policy_file
 
 torch.set_num_threads(1)
 

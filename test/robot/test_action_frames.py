@@ -2,16 +2,18 @@
 
 import dataclasses
 
-from hypothesis import given, settings, strategies as st
-from lingbot_va_ros.policy.policy_file import DeltaScale, load_policy_file
-from lingbot_va_ros.resources import shared_file
-from lingbot_va_ros.robot.action_map import JointActionMap, make_action_map
-from lingbot_va_ros.robot.embodiment import load_embodiment
-from lingbot_va_ros.robot.kinematics import ArmKinematics
-from lingbot_va_ros.robot.poses import PoseError, quaternion_of, rotation_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 from transforms3d.axangles import axangle2mat
+
+from lingbot_va_ros.resources import shared_file
+from lingbot_va_ros.robot.action_map import JointActionMap, make_action_map
+from lingbot_va_ros.robot.kinematics import ArmKinematics
+from lingbot_va_ros.robot.poses import PoseError, quaternion_of, rotation_of
+from lingbot_va_ros.specs.embodiment import load_embodiment
+from lingbot_va_ros.specs.policy_file import DeltaScale, load_policy_file
 
 DUAL, LEFT = load_embodiment('sim_dual'), load_embodiment('sim_left')
 HOME = {'sim_dual': DUAL.home, 'sim_left': LEFT.home}

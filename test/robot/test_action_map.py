@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lingbot_va_ros.robot.action_map import JointActionMap
-from lingbot_va_ros.robot.embodiment import Arm, Embodiment, Gripper, JointLimits
+from lingbot_va_ros.specs.embodiment import Arm, Embodiment, Gripper, JointLimits
 
 
 def embodiment(*arms):

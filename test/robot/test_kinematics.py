@@ -3,13 +3,15 @@
 import dataclasses
 from xml.etree import ElementTree
 
-from hypothesis import given, settings, strategies as st
-from lingbot_va_ros.robot.embodiment import Arm, Embodiment, JointLimits, load_embodiment
-from lingbot_va_ros.robot.kinematics import ArmKinematics, OutOfReach
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import mujoco
 import numpy as np
 import pinocchio as pin
 import pytest
+
+from lingbot_va_ros.robot.kinematics import ArmKinematics, OutOfReach
+from lingbot_va_ros.specs.embodiment import Arm, Embodiment, JointLimits, load_embodiment
 
 HOME = np.array([0.0, 0.0, 1.8, 0.0, 1.34, 0.0])
 WHERE = [('sim_left', 0), ('sim_right', 0), ('sim_dual', 0), ('sim_dual', 1)]

@@ -1,10 +1,10 @@
 """The experts' commands: inside the limits, smooth, with an end at home; for either arm."""
 
-from lingbot_va_ros.sim.experts import PERIOD, drive, make_expert
-from lingbot_va_ros.sim.simulation import Simulation
-
 import numpy as np
 import pytest
+
+from lingbot_va_ros.sim.experts import drive, make_expert, PERIOD
+from lingbot_va_ros.sim.simulation import Simulation
 
 TASKS = ('wipe_plate', 'open_boxes')
 

@@ -2,9 +2,9 @@
 
 import os
 
-from lingbot_va_ros.sim import gl
-
 import pytest
+
+from lingbot_va_ros.sim import gl
 
 
 @pytest.fixture

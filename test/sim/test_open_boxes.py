@@ -1,11 +1,11 @@
 """Opening one box after the other: the order, and that the scene does not tell what is next."""
 
+import numpy as np
+import pytest
+
 from lingbot_va_ros.sim.experts import drive, make_expert
 from lingbot_va_ros.sim.scenes.open_boxes import CLOSED, OPEN
 from lingbot_va_ros.sim.simulation import Simulation
-
-import numpy as np
-import pytest
 
 
 @pytest.fixture(scope='module')

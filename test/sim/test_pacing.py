@@ -3,9 +3,9 @@
 import threading
 import time
 
-from lingbot_va_ros.sim.pacing import Pacing, SteadyOffset
-
 import pytest
+
+from lingbot_va_ros.sim.pacing import Pacing, SteadyOffset
 
 MS = 1_000_000
 

@@ -3,14 +3,14 @@
 import math
 from xml.etree.ElementTree import canonicalize
 
+import mujoco
+import numpy as np
+import pytest
+
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.sim.scenes import SCENES
 from lingbot_va_ros.sim.simulation import EMBODIMENTS, Simulation
 from lingbot_va_ros.sim.trajectory_controller import Trajectory, TrajectoryPoint
-
-import mujoco
-import numpy as np
-import pytest
 
 SECOND = 1_000_000_000
 

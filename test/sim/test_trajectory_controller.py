@@ -2,11 +2,15 @@
 
 import math
 
-from lingbot_va_ros.sim.trajectory_controller import (
-    Trajectory, TrajectoryController, TrajectoryPoint, TrajectoryRejected)
-
 import numpy as np
 import pytest
+
+from lingbot_va_ros.sim.trajectory_controller import (
+    Trajectory,
+    TrajectoryController,
+    TrajectoryPoint,
+    TrajectoryRejected,
+)
 
 SECOND = 1_000_000_000
 NOW = 100 * SECOND

@@ -1,12 +1,11 @@
 """Wiping a plate: what counts as a stroke, what as success, and what gives the count away."""
 
-from lingbot_va_ros.sim.experts import (
-    Expert, commands_along, drive, make_expert, path_from_home)
-from lingbot_va_ros.sim.scenes.wipe_plate import PLATE_TOP, SPONGE_REACH
-from lingbot_va_ros.sim.simulation import Simulation
-
 import numpy as np
 import pytest
+
+from lingbot_va_ros.sim.experts import commands_along, drive, Expert, make_expert, path_from_home
+from lingbot_va_ros.sim.scenes.wipe_plate import PLATE_TOP, SPONGE_REACH
+from lingbot_va_ros.sim.simulation import Simulation
 
 DOWN = PLATE_TOP + SPONGE_REACH - 0.01
 UP = PLATE_TOP + SPONGE_REACH + 0.03

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lingbot_va_ros.model.config import TransformerConfig
-from lingbot_va_ros.model.mixture import make_network
-from lingbot_va_ros.training.draws import Episodes
+from lingbot_va_ros.model.mixture_of_transformers import make_network
+from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
+from lingbot_va_ros.training.batch_sampling import Episodes
 
 torch.set_num_threads(1)
 

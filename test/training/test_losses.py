@@ -5,10 +5,16 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from lingbot_va_ros.model.schedule import euler_step, noise_levels
-from lingbot_va_ros.training.draws import DrawSettings, draw
+from lingbot_va_ros.model.flow_matching import euler_step, noise_levels
+from lingbot_va_ros.training.batch_sampling import draw, DrawSettings
 from lingbot_va_ros.training.losses import (
-    EventHead, LossWeights, PlaceHead, noised, place_loss, velocity)
+    EventHead,
+    LossWeights,
+    noised,
+    place_loss,
+    PlaceHead,
+    velocity,
+)
 from lingbot_va_ros.training.sequence import build_sequence, training_losses
 
 SIZES = [(6, 2, 4), (9, 3, 2)]  # frames of an episode, frames of a chunk, actions of a frame

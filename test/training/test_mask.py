@@ -5,9 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lingbot_va_ros.training.draws import NO_FRAME, DrawSettings, draw
+from lingbot_va_ros.training.batch_sampling import draw, DrawSettings, NO_FRAME
 from lingbot_va_ros.training.mask import (
-    CLEAN, GIVEN, NOISY, attention_for, block_attention, dense_attention, standings, visible)
+    attention_for,
+    block_attention,
+    CLEAN,
+    dense_attention,
+    GIVEN,
+    NOISY,
+    standings,
+    visible,
+)
 from lingbot_va_ros.training.sequence import build_sequence, run_sequence
 
 # Frames of an episode, frames of a chunk, actions of a frame.

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lingbot_va_ros.policy.policy_file import Sampling
-from lingbot_va_ros.policy.session import ChunkShape, Session
-from lingbot_va_ros.training.draws import DrawSettings, draw
+from lingbot_va_ros.policy.inference.session import ChunkShape, Session
+from lingbot_va_ros.specs.policy_file import Sampling
+from lingbot_va_ros.training.batch_sampling import draw, DrawSettings
 from lingbot_va_ros.training.sequence import build_sequence, run_sequence
 
 # Frames of an episode, frames of a chunk, actions of a frame.

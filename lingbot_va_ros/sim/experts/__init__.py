@@ -9,7 +9,14 @@ Scripted experts: who solves the tasks, by inverse kinematics, from what the sim
 """
 
 from lingbot_va_ros.sim.experts.expert import (
-    PERIOD, Expert, commands_along, drive, make_expert, path_from, path_from_home)
+    commands_along,
+    drive,
+    Expert,
+    make_expert,
+    path_from,
+    path_from_home,
+    PERIOD,
+)
 
 __all__ = [
     'PERIOD', 'Expert', 'commands_along', 'drive', 'make_expert', 'path_from', 'path_from_home']

@@ -1,16 +1,15 @@
 """An expert plays the way that its task's module has laid through the scene."""
 
 from functools import lru_cache
-from typing import Optional
 
-from lingbot_va_ros.robot.embodiment import Arm, load_embodiment
+import numpy as np
+
 from lingbot_va_ros.sim.experts.open_boxes import open_one_after_the_other
 from lingbot_va_ros.sim.experts.path import Reach, ToolPath
 from lingbot_va_ros.sim.experts.wipe_plate import wipe
 from lingbot_va_ros.sim.simulation import Simulation
 from lingbot_va_ros.sim.trajectory_controller import Trajectory, TrajectoryPoint
-
-import numpy as np
+from lingbot_va_ros.specs.embodiment import Arm, load_embodiment
 
 PERIOD = 0.1  # s from one command to the next
 # How fast an expert may be, as a share of what the joints may do; their accelerations grow with
@@ -78,7 +77,7 @@ def path_from(simulation: Simulation, joints: np.ndarray) -> ToolPath:
 
 
 def commands_along(
-        simulation: Simulation, path: ToolPath, start: Optional[np.ndarray] = None) -> np.ndarray:
+        simulation: Simulation, path: ToolPath, start: np.ndarray | None = None) -> np.ndarray:
     """
     Return joint commands [n, J] that lead the tool along a path.
 
@@ -98,7 +97,7 @@ def commands_along(
 
 
 def _commands(simulation: Simulation, path: ToolPath, slowness: float,
-              start: Optional[np.ndarray]) -> np.ndarray:
+              start: np.ndarray | None) -> np.ndarray:
     arm, reach = _arm(simulation)
     points = path.sample(PERIOD / slowness)  # [n, 4]
     commands = np.tile(simulation.embodiment.home, (len(points), 1))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lingbot_va_ros.sim.experts.path import ToolPath
-from lingbot_va_ros.sim.scenes.open_boxes import HALF_KNOB, KNOB_TOP, TRAVEL, OpenBoxesScene
+from lingbot_va_ros.sim.scenes.open_boxes import HALF_KNOB, KNOB_TOP, OpenBoxesScene, TRAVEL
 
 _EPISODE_TEMPO = (0.90, 1.20)
 _TEMPO = (0.90, 1.15)  # of each of the three

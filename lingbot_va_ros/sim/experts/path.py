@@ -1,11 +1,10 @@
 """The way of a tool: minimum-jerk moves, then joint positions by inverse kinematics."""
 
-from typing import Optional
 
 import numpy as np
 
-from lingbot_va_ros.robot.embodiment import Arm, Embodiment
 from lingbot_va_ros.robot.kinematics import ArmKinematics
+from lingbot_va_ros.specs.embodiment import Arm, Embodiment
 
 
 class ToolPath:
@@ -22,8 +21,8 @@ class ToolPath:
         self._moves: list[tuple[float, float, np.ndarray]] = []
         self.time = 0.0
 
-    def to(self, seconds: float, x: Optional[float] = None, y: Optional[float] = None,
-           z: Optional[float] = None, opening: Optional[float] = None,
+    def to(self, seconds: float, x: float | None = None, y: float | None = None,
+           z: float | None = None, opening: float | None = None,
            overlap: float = 0.0) -> None:
         """Move on to these coordinates; the move begins `overlap` seconds before `time`."""
         goal = self._goal.copy()

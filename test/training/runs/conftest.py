@@ -37,10 +37,15 @@ def wobble():
 @pytest.fixture(scope='session')
 def small_settings():
     """Return settings whose networks are as small as they can be."""
-    from lingbot_va_ros.training.draws import DrawSettings
+    from lingbot_va_ros.training.batch_sampling import DrawSettings
     from lingbot_va_ros.training.settings import (
-        CodecSettings, DataSettings, NetworkSettings, TextSettings, TrainerSettings,
-        TrainingSettings)
+        CodecSettings,
+        DataSettings,
+        NetworkSettings,
+        TextSettings,
+        TrainerSettings,
+        TrainingSettings,
+    )
 
     return TrainingSettings(
         name='small', policy='tiny', seed=0, tasks={'table': ['do this', 'do that']},
@@ -63,7 +68,7 @@ def small_settings():
 @pytest.fixture(scope='session')
 def recorded(small_settings, tmp_path_factory) -> Path:
     """Return the folder of a run in which all of its data are recorded."""
-    from lingbot_va_ros.training.recording import RecordingOptions, record_missing
+    from lingbot_va_ros.training.expert_recording import record_missing, RecordingOptions
 
     folder = tmp_path_factory.mktemp('run')
     data = small_settings.data
@@ -76,8 +81,8 @@ def recorded(small_settings, tmp_path_factory) -> Path:
 @pytest.fixture(scope='session')
 def make_run(small_settings):
     """Return a function that makes the run of a folder; `noted` gets the lines of its log."""
-    from lingbot_va_ros.training.parallel import join_world
     from lingbot_va_ros.training.pipeline import TrainingRun
+    from lingbot_va_ros.training.process_group import join_world
 
     def make(folder, noted=None, stop=lambda: False, steps=None, **options):
         settings = small_settings

@@ -1,18 +1,18 @@
 """`lingbot_va train`: what it refuses in one line, and that a short run goes on."""
 
 import json
+from pathlib import Path
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 
 from lingbot_va_ros.training.pipeline import settings_text
-from lingbot_va_ros.training.settings import SettingsError, load_settings, settings_from
+from lingbot_va_ros.training.settings import load_settings, settings_from, SettingsError
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 

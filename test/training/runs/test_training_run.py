@@ -1,20 +1,20 @@
 """A run from nothing to a checkpoint that acts: losses fall, a stop changes nothing."""
 
+from dataclasses import replace
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from lingbot_va_ros.model.codec import CodecStream, load_codec
-from lingbot_va_ros.policy.engine import load_engine
-from lingbot_va_ros.policy.policy_file import load_policy_file
+from lingbot_va_ros.model.video_vae import CodecStream, load_codec
+from lingbot_va_ros.policy.inference.engine import load_engine
+from lingbot_va_ros.specs.policy_file import load_policy_file
+from lingbot_va_ros.training.episode_files import load_recording
 from lingbot_va_ros.training.latents import encode_pairs, load_encoded, normalised
 from lingbot_va_ros.training.network import network_config, new_network
 from lingbot_va_ros.training.pipeline import MissingStage, Watching
-from lingbot_va_ros.training.recordings import load_recording
 
 CPU = torch.device('cpu')
 
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_it_loads_and_acts(fresh, make_run):
         assert torch.equal(ours[name], weight), name
     engine.set_instruction('do this')
     grey = np.full((64, 64, 3), 99, np.uint8)
-    engine.see_first({name: grey for name in policy.cameras})
+    engine.see_first(dict.fromkeys(policy.cameras, grey))
     actions = engine.predict().actions
     assert actions.shape == (4, 7) and np.isfinite(actions).all()
     card = (folder / 'README.md').read_text()
@@ -198,7 +198,7 @@ def test_checks_while_training_leave_success_pictures_and_a_plot(fresh, make_run
     monkeypatch.setattr(
         pipeline, 'run_episode',
         lambda engine, task, seed: real(engine, task, seed, max_chunks=2))
-    real = __import__('lingbot_va_ros.training.rollout', fromlist=['run_episode']).run_episode
+    real = __import__('lingbot_va_ros.evaluation.rollout', fromlist=['run_episode']).run_episode
     noted = []
     assert make_run(fresh, noted, steps=2).network(Watching(every=1e-3, episodes=1))
     checks = [line for line in noted if line['stage'] == 'check']

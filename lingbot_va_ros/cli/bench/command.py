@@ -1,0 +1,212 @@
+"""
+Measure the engine, a peer beside it, and the ROS path, on this machine.
+
+The engine runs networks of random weights that are made in memory, of any size that fits; no
+checkpoint is needed. Times are medians. A peer, which is a checkout of the public implementation,
+is measured in turns with the engine, at the same sizes, weights, noise and memory; its results
+must agree before a ratio is given.
+"""
+
+import argparse
+import functools
+import json
+import os
+from pathlib import Path
+import platform
+import sys
+
+from lingbot_va_ros.cli.bench.settings import DESCRIPTIONS, load_setting, NAMES, Setting
+from lingbot_va_ros.cli.bench.table import compare, read_results, show
+from lingbot_va_ros.cli.common.atomic_files import whole_files
+from lingbot_va_ros.cli.common.engine_options import add_weights_argument
+from lingbot_va_ros.cli.common.interrupts import INTERRUPTED, signals_interrupt
+from lingbot_va_ros.cli.common.processes import DemoFailed
+from lingbot_va_ros.cli.common.sampling_options import number
+
+FULL = 'full'  # --weights: none of 8 bits
+DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the benchmark."""
+    parser.add_argument(
+        '--setting', action='append', choices=NAMES, metavar='NAME',
+        help='what the engine runs, may be given again: ' + '; '.join(
+            f'{name}: {line}' for name, line in DESCRIPTIONS.items())
+        + ' (default: mid-cpu, on cuda robotwin)')
+    parser.add_argument(
+        '--device', choices=('auto', 'cuda', 'cpu'), default='auto',
+        help='where the model runs (default: %(default)s)')
+    parser.add_argument(
+        '--dtype', choices=DTYPES, default='auto',
+        help='auto is bfloat16 on cuda and float32 on cpu (default: %(default)s)')
+    add_weights_argument(parser)
+    parser.add_argument(
+        '--no-graphs', action='store_true',
+        help='on cuda: run denoising steps as they are, not as CUDA graphs')
+    parser.add_argument(
+        '--threads', type=number(int, 1, 1024), metavar='N',
+        help='threads of a model on the CPU, for both sides (default: as in policy_node all cores '
+             'but one)')
+    parser.add_argument(
+        '--video-steps', type=number(int, 1), metavar='N', help="instead of the setting's")
+    parser.add_argument(
+        '--action-steps', type=number(int, 1), metavar='N', help="instead of the setting's")
+    parser.add_argument(
+        '--repeats', type=number(int, 1), default=3, metavar='N',
+        help='how often each thing is timed, after one time that does not count '
+             '(default: %(default)s)')
+    parser.add_argument(
+        '--seed', type=number(int, 0, 10 ** 6), default=0, metavar='N',
+        help='seed of weights and noise (default: %(default)s)')
+    parser.add_argument(
+        '--peer', type=Path, metavar='PATH',
+        help='a checkout of the public implementation, measured in the same run')
+    parser.add_argument('--no-engine', action='store_true', help='measure the ROS path alone')
+    parser.add_argument(
+        '--images', action='store_true',
+        help='also measure what images cost by transport, executor and Fast DDS settings')
+    parser.add_argument('--no-ros', action='store_true', help='leave the ROS path out')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the results there')
+    parser.add_argument(
+        '--compare', type=Path, metavar='FILE',
+        help='what --json wrote before: print how many times as fast it is now')
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and return the exit code: 0, 1 where something is wrong, 130 after Ctrl-C."""
+    with signals_interrupt():
+        try:
+            return _run(arguments)
+        except (ValueError, OSError) as error:
+            print(f'lingbot_va bench: {"; ".join(str(error).splitlines())}', file=sys.stderr)
+            return 1
+        except DemoFailed as failure:
+            print(f'lingbot_va bench: {failure}', file=sys.stderr)
+            for line in failure.last_lines:
+                print(f'  {line}', file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print('interrupted', file=sys.stderr)
+            return INTERRUPTED
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.no_engine and arguments.no_ros and not arguments.images:
+        raise ValueError('--no-engine and --no-ros leave nothing to measure')
+    if arguments.no_engine and arguments.peer is not None:
+        raise ValueError('--peer is measured beside the engine; leave --no-engine out')
+    if arguments.peer is not None and arguments.weights != FULL:
+        raise ValueError(f'--peer runs the same weights; leave --weights {arguments.weights} out')
+    earlier = None if arguments.compare is None else read_results(arguments.compare)
+    with whole_files([] if arguments.json is None else [arguments.json]) as files:
+        results = _measure(arguments)
+        ratios = None if earlier is None else compare(results, earlier)
+        if ratios is not None:
+            results['compared'] = {'file': str(arguments.compare), 'engine': ratios}
+        for file in files:
+            file.write_text(json.dumps(results, indent=2) + '\n')
+    show(results, ratios)
+    if ratios == []:
+        print(f'nothing in {arguments.compare} is of the same setting, device, dtype and steps')
+    return 0
+
+
+def _measure(arguments: argparse.Namespace) -> dict:
+    before = os.getloadavg()
+    machine = {
+        'processor': _processor(), 'cores': os.cpu_count(), 'system': platform.platform(),
+        'python': platform.python_version(), 'load_average_before': before}
+    engine: list[dict] = []
+    if not arguments.no_engine:
+        engine = _measure_engine(arguments, machine)
+    ros = None
+    if not arguments.no_ros:
+        from lingbot_va_ros.cli.bench.ros_path import measure_ros
+
+        ros = measure_ros(_say)
+    images = None
+    if arguments.images:
+        from lingbot_va_ros.cli.bench.images import measure_images
+
+        images = measure_images(_say)
+    machine.setdefault('threads', os.cpu_count())
+    machine.setdefault('device', 'cpu')
+    machine['load_average_after'] = os.getloadavg()
+    return {'machine': machine, 'engine': engine, 'ros': ros, 'images': images}
+
+
+def _measure_engine(arguments: argparse.Namespace, machine: dict) -> list[dict]:
+    from lingbot_va_ros.cli.bench.peer import find_code, load_server_module
+
+    code = None if arguments.peer is None else find_code(arguments.peer)
+    import torch  # takes seconds, and mistakes are to be told before
+
+    from lingbot_va_ros.cli.bench.engine import add_floor, measure_setting
+    from lingbot_va_ros.cli.bench.roofline import ItemBytes, measure_rates, Rates
+    from lingbot_va_ros.cli.bench.session import check_memory
+    from lingbot_va_ros.model.quantization import check_kind
+    from lingbot_va_ros.policy.inference.device import choose_device, choose_dtype, leave_a_core
+
+    device = choose_device(arguments.device)
+    dtype = choose_dtype(arguments.dtype, device)
+    check_kind(arguments.weights, device, dtype)
+    settings = _settings(arguments, device.type)
+    for setting in settings:
+        check_memory(setting, device, dtype.itemsize, 1 if code is None else 2)
+    modules, stood_in = (None, []) if code is None else load_server_module(code)
+    before = torch.get_num_threads()
+    try:
+        leave_a_core()
+        if arguments.threads is not None:
+            torch.set_num_threads(arguments.threads)
+        _say('measuring copies and matrix products')
+        measured = [measure_rates(device, dtype, arguments.weights)]
+
+        def rate():
+            # What else the machine does must not pass for a slow machine: as often as it goes.
+            measured.append(measure_rates(device, dtype, arguments.weights))
+            return measured[-1]
+
+        machine.update({
+            'threads': torch.get_num_threads(), 'torch': torch.__version__,
+            'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'})
+        if code is not None:
+            machine['peer'] = {'folder': str(code), 'stand_ins': stood_in}
+        found = []
+        for setting in settings:
+            found.append(measure_setting(
+                setting, device, dtype, arguments.repeats, arguments.seed, modules,
+                lambda line: _say(f'{setting.name}: {line}'), rate, arguments.weights,
+                not arguments.no_graphs))
+        rates = functools.reduce(Rates.best, measured)
+        machine.update({
+            'matrix_operations_per_second': rates.operations,
+            'copy_bytes_per_second': rates.bytes})
+        for setting, rows in zip(settings, found):
+            add_floor(
+                rows, setting,
+                ItemBytes(dtype.itemsize if arguments.weights == FULL else 1, dtype.itemsize),
+                rates, torch.get_num_threads())
+        return [row for rows in found for row in rows]
+    finally:
+        torch.set_num_threads(before)
+
+
+def _settings(arguments: argparse.Namespace, device: str) -> list[Setting]:
+    names = arguments.setting or ['robotwin' if device == 'cuda' else 'mid-cpu']
+    return [load_setting(name, arguments.video_steps, arguments.action_steps) for name in names]
+
+
+def _processor() -> str:
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    found: str | None = next(
+        (line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), None)
+    return found or platform.processor()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,120 @@
+"""
+What three cameras cost a process, by transport, executor and settings of the middleware.
+
+A listener of its own stands for policy_node, so that nothing else is in its processor time. Each
+row differs from the first, which is how policy_node listens, in one thing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+import json
+import os
+from pathlib import Path
+import sys
+import tempfile
+import time
+
+from std_srvs.srv import SetBool, Trigger
+
+from lingbot_va_ros.cli.bench import cameras as bench_cameras
+from lingbot_va_ros.cli.bench import listener as bench_listener
+from lingbot_va_ros.cli.common.operator_client import Operator
+from lingbot_va_ros.cli.common.processes import NodeProcesses, processor_seconds, ros_environment
+from lingbot_va_ros.cli.common.simulated_robot import ros_node
+from lingbot_va_ros.resources import PACKAGE
+
+PROFILES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+STREAM_SECONDS = 6.0
+WARM_SECONDS = 1.0
+WAIT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Way:
+    """
+    One way for images to come.
+
+    :param profile: whether Fast DDS has the package's profile, with shared memory large enough.
+    """
+
+    transport: str = 'raw'
+    handling: str = 'kept'
+    executor: str = 'single'
+    profile: bool = True
+
+
+OURS = Way()
+WAYS = (
+    OURS, replace(OURS, handling='viewed'), replace(OURS, handling='copied'),
+    replace(OURS, profile=False), replace(OURS, executor='multi'),
+    replace(OURS, executor='events'), replace(OURS, transport='compressed'),
+    replace(OURS, transport='compressed', handling='decoded'))
+
+
+def measure_images(
+    say: Callable[[str], None], stream_seconds: float = STREAM_SECONDS,
+    ways: Sequence[Way] = WAYS,
+) -> list[dict]:
+    """
+    Return a row for each way.
+
+    :param stream_seconds: how long each is measured.
+    :raises DemoFailed: a process cannot be started, ends, or does not answer.
+    """
+    return [_measure(way, stream_seconds, say) for way in ways]
+
+
+def _measure(way: Way, seconds: float, say: Callable[[str], None]) -> dict:
+    settings = "the package's profile" if way.profile else 'Fast DDS as it is'
+    say(f'images: {way.transport}, {way.handling}, executor {way.executor}, {settings}')
+    with tempfile.TemporaryDirectory(prefix='lingbot_va_bench_') as folder:
+        environment, before = ros_environment(Path(folder) / 'logs'), dict(os.environ)
+        if not way.profile:
+            for name in PROFILES:
+                environment.pop(name, None)
+        for name in PROFILES:
+            os.environ.pop(name, None)
+        os.environ.update(environment)
+        try:
+            with NodeProcesses(environment, Path(folder)) as processes, ros_node(
+                    'bench_images') as ros:
+                return _stream(way, seconds, processes, Operator(*ros, processes.check))
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def _stream(
+    way: Way, seconds: float, processes: NodeProcesses, operator: Operator,
+) -> dict:
+    cameras = processes.start(bench_cameras.NAME, [
+        sys.executable, '-m', f'{PACKAGE}.cli.bench.cameras', '--ros-args', '-p',
+        f'transport:={way.transport}'])
+    listener = processes.start(bench_listener.NAME, [
+        sys.executable, '-m', f'{PACKAGE}.cli.bench.listener', way.executor, '--ros-args',
+        '-p', f'transport:={way.transport}', '-p', f'handling:={way.handling}'])
+
+    def figures() -> dict:
+        return json.loads(operator.call(
+            Trigger, f'{bench_listener.NAME}/figures', Trigger.Request()).message)
+
+    def pause(length: float) -> None:
+        end = time.monotonic() + length
+        operator.wait_until(lambda: time.monotonic() >= end, length + WAIT_SECONDS, 'time')
+
+    figures()  # it is there
+    operator.call(SetBool, f'{bench_cameras.NAME}/stream', SetBool.Request(data=True))
+    operator.wait_until(lambda: figures()['images'], WAIT_SECONDS, 'an image')
+    pause(WARM_SECONDS)
+    figures()
+    pids = [process.process.pid for process in (listener, cameras)]
+    begin, since = [processor_seconds(pid) for pid in pids], time.monotonic()
+    pause(seconds)
+    took = time.monotonic() - since
+    shares = [(processor_seconds(pid) - first) / took for pid, first in zip(pids, begin)]
+    found = figures()
+    return {
+        'transport': way.transport, 'handling': way.handling, 'executor': way.executor,
+        'profile': way.profile, 'cpu_share': shares[0], 'cameras_cpu_share': shares[1],
+        'images_per_second': found['images'] / took, 'age_ms_p50': found['p50'],
+        'age_ms_p99': found['p99']}

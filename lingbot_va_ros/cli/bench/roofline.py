@@ -1,0 +1,160 @@
+"""
+The roofline: what the arithmetic and the memory bus alone would cost on this machine.
+
+A forward cannot be faster than its operations at the machine's matrix rate, nor than reading its
+weights, keys and values once at the rate at which the machine copies. Both rates are measured in
+the same run as what is compared with them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+import time
+
+import torch
+
+from lingbot_va_ros.cli.bench.settings import Setting
+from lingbot_va_ros.model.onednn import Linear
+from lingbot_va_ros.model.quantization import FULL, QuantisedLinear
+from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
+
+TEXT_TOKENS = 512
+COPY_BYTES = {'cpu': 2 ** 27, 'cuda': 2 ** 31}  # beyond every cache
+MATRIX_SIZE = {'cpu': 1024, 'cuda': 8192}
+REPEATS = 5
+CLOCKS = {True: time.process_time, False: time.perf_counter}  # by `by_processor_time`
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the machine does in a second: multiply-adds count as two operations."""
+
+    operations: float
+    bytes: float
+
+    def best(self, other: 'Rates') -> 'Rates':
+        """Return the higher of both rates each."""
+        return Rates(max(self.operations, other.operations), max(self.bytes, other.bytes))
+
+
+@dataclass(frozen=True)
+class Forward:
+    """
+    The sizes of one forward.
+
+    :param rows: guidance halves, of `tokens` tokens each, that see `seen` tokens (their own
+        included). `writes`: no output is wanted, so the last block ends with keys and values.
+    """
+
+    rows: int
+    tokens: int
+    seen: int
+    features: int
+    writes: bool = False
+
+
+@dataclass(frozen=True)
+class ItemBytes:
+    """The bytes of a number: of the weights, and of keys and values."""
+
+    weights: int
+    memory: int
+
+
+def measure_rates(device: torch.device, dtype: torch.dtype, weights: str = FULL) -> Rates:
+    """
+    Return the best of a few copies and matrix products on the device.
+
+    :param weights: where they take 8 bits, their product is one of those.
+    """
+    kind = device.type
+    size = MATRIX_SIZE[kind]
+    left = torch.randn(size, size, device=device).to(dtype)
+    right = torch.randn(size, size, device=device).to(dtype)
+    products: list[Callable] = [lambda: left @ right]
+    if kind == 'cpu' and dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        # Two libraries multiply on a CPU; which one is faster depends on its maker.
+        products.append(
+            lambda: torch.ops.mkldnn._linear_pointwise(left, right, None, 'none', [], ''))
+    if weights != FULL:
+        layer = Linear(size, size, False, device=device, dtype=dtype)
+        with torch.inference_mode():
+            quantised = QuantisedLinear(layer, weights)
+            products.append(lambda: quantised(left))
+    seconds = min(_fastest(product, device) for product in products)
+    source = torch.empty(COPY_BYTES[kind] // 4, device=device)
+    target = torch.ones_like(source)
+    copy = _fastest(lambda: target.copy_(source), device)
+    return Rates(2 * size ** 3 / seconds, 2 * COPY_BYTES[kind] / copy)
+
+
+@torch.inference_mode()
+def _fastest(work: Callable, device: torch.device) -> float:
+    best, clock = float('inf'), CLOCKS[by_processor_time(device, torch.get_num_threads())]
+    for _ in range(REPEATS + 1):
+        since = clock()
+        work()
+        if device.type == 'cuda':
+            torch.cuda.synchronize(device)
+        best = min(best, clock() - since)
+    return best
+
+
+def by_processor_time(device: torch.device, threads: int) -> bool:
+    """
+    Return whether processor time is what work takes: on a CPU with one thread.
+
+    What else the machine does is not in it then, neither in a chunk's time nor in the rates that
+    it is compared with. More threads wait for each other, which counts as processor time or not.
+    """
+    return device.type == 'cpu' and threads == 1
+
+
+def forward_seconds(
+    config: TransformerConfig, forward: Forward, item_bytes: ItemBytes, rates: Rates,
+) -> float:
+    """Return the least time of a forward: the larger of its operations' and its bytes'."""
+    dim, layers = config.dim, config.num_layers
+    block = 6 * dim ** 2 + 2 * dim * config.ffn_dim  # queries, keys, values, out; text query, out
+    blocks, attending = layers * block, layers
+    if forward.writes:
+        blocks, attending = (layers - 1) * block + 3 * dim ** 2, layers - 1
+    ends = forward.features * dim * (1 if forward.writes else 2)
+    seen = forward.seen + TEXT_TOKENS
+    tokens = forward.rows * forward.tokens
+    operations = 2 * tokens * (blocks + ends) + 4 * tokens * seen * dim * attending
+    time_embedder = config.time_frequencies * dim + 7 * dim ** 2
+    needed = (blocks + ends + time_embedder) * item_bytes.weights + (
+        2 * forward.rows * seen * dim * attending * item_bytes.memory)
+    return max(operations / rates.operations, needed / rates.bytes)
+
+
+def chunk_forwards(setting: Setting, remembered: int) -> list[Forward]:
+    """Return the forwards that predicting and committing a chunk needs, with their sizes."""
+    config, window = setting.network, setting.window
+    features = {'video': config.patch_features, 'action': config.action_channels}
+    video_rows = 2 if setting.video.guidance > 1 else 1
+    action_rows = 2 if setting.action.guidance > 1 else 1
+
+    def forward(kind: str, rows: int, before: int, writes: bool = False) -> Forward:
+        tokens = setting.video_tokens if kind == 'video' else setting.action_tokens
+        return Forward(rows, tokens, min(before + tokens, window), features[kind], writes)
+
+    behind_video = remembered + setting.video_tokens
+    return [
+        *setting.video.steps * [forward('video', video_rows, remembered)],
+        forward('video', action_rows, remembered, True),
+        *setting.action.steps * [forward('action', action_rows, behind_video)],
+        forward('video', setting.rows, remembered, True),
+        forward('action', setting.rows, behind_video, True)]
+
+
+def chunk_seconds(
+    setting: Setting, remembered: int, item_bytes: ItemBytes, rates: Rates,
+) -> float:
+    """
+    Return the least time to predict and commit a chunk.
+
+    :param remembered: confirmed tokens in the memory before.
+    """
+    return sum(forward_seconds(setting.network, forward, item_bytes, rates)
+               for forward in chunk_forwards(setting, remembered))

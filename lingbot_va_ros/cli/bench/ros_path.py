@@ -1,0 +1,310 @@
+"""
+Time the ROS path: the real policy_node with an untrained checkpoint, cameras beside it.
+
+Three figures. What images cost: the processor time of the node with three cameras streaming less
+that without, in a state in which it uses none of them. What lies between a camera's stamp and the
+published chunk beyond the engine's own time: after a short silence of all cameras one image of
+each is sent, so that no waiting for the next image is in it. And the jitter of the published plan
+while the engine computes without a pause.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+import json
+import os
+from pathlib import Path
+import sys
+import tempfile
+import time
+
+import numpy as np
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+import yaml
+
+from lingbot_va_ros.cli.bench.cameras import EMBODIMENT, NAME, POLICY, SIZE
+from lingbot_va_ros.cli.common.operator_client import Operator
+from lingbot_va_ros.cli.common.processes import (
+    DemoFailed,
+    last_match,
+    node_command,
+    NodeProcesses,
+    processor_seconds,
+    ros_environment,
+)
+from lingbot_va_ros.cli.common.simulated_robot import ros_node
+from lingbot_va_ros.cli.demo.episode import jitter_ms, percentile
+from lingbot_va_ros.msg import ActionChunk, PolicyStatus
+from lingbot_va_ros.nodes import qos
+from lingbot_va_ros.nodes.image_conversion import from_rgb, to_rgb
+from lingbot_va_ros.nodes.policy.messages import nanoseconds_of
+from lingbot_va_ros.resources import PACKAGE, shared_file
+from lingbot_va_ros.srv import ResetMemory, SetInstruction
+
+CONTROL_RATES = (50.0, 100.0)  # Hz
+STREAM_SECONDS = 8.0  # of each measurement that takes a while
+FILL_SECONDS = 6.0  # until the node lets an old image go for every new one
+TRIALS = 40
+CAMERA_AGE = 0.3  # s; a silence of this length makes the node hold until there are new images
+AGAIN_SECONDS = 2.0  # a prediction that took longer than CAMERA_AGE gives no chunk
+WARM_SECONDS = 0.5  # that cameras stream before they fall silent
+ENDLESS = 1000  # denoising steps of a prediction that outlasts a measurement
+CONVERSIONS = 50
+WAIT_SECONDS = 30.0
+
+
+def measure_ros(
+    say: Callable[[str], None], stream_seconds: float = STREAM_SECONDS, trials: int = TRIALS,
+    control_rates: Sequence[float] = CONTROL_RATES,
+) -> dict:
+    """
+    Return the figures of the ROS path.
+
+    :param stream_seconds: how long each measurement of a stream takes.
+    :param trials: how many chunks are timed, behind one that does not count.
+    :param control_rates: Hz at which the plan is published; the first names the jitter.
+    :raises DemoFailed: a process cannot be started, ends, or does not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix='lingbot_va_bench_') as folder:
+        logs = Path(folder) / 'logs'
+        environment = ros_environment(logs)
+        before = dict(os.environ)
+        os.environ.update(environment)
+        try:
+            say('ROS: making an untrained checkpoint')
+            checkpoint = _write_checkpoint(Path(folder) / 'untrained')
+            with NodeProcesses(environment, logs) as processes, ros_node('bench') as ros:
+                measurement = _Measurement(processes, *ros, checkpoint, say)
+                return measurement.run(stream_seconds, trials, control_rates)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def _write_checkpoint(folder: Path) -> Path:
+    """Write an untrained checkpoint for both simulated arms and their three cameras."""
+    from lingbot_va_ros.model.random_checkpoint import write_untrained_checkpoint
+
+    policy = yaml.safe_load(shared_file('config', 'policies', 'untrained.yaml').read_text())
+    policy['cameras'] = ['head', 'left_wrist', 'right_wrist']
+    policy['used_channels'] = [*range(14, 20), 28, *range(21, 27), 29]
+    policy['quantiles'] = {name: 2 * values for name, values in policy['quantiles'].items()}
+    path = folder.with_suffix('.yaml')
+    path.write_text(yaml.safe_dump(policy))
+    write_untrained_checkpoint(folder, path)
+    return folder
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """When a chunk was published and when it came, ROS time in ns, and the engine's own time."""
+
+    published_ns: int
+    arrived_ns: int
+    engine_seconds: float
+
+
+class _Measurement:
+    """The two processes and the node that steers and listens to them."""
+
+    def __init__(self, processes: NodeProcesses, node, executor, checkpoint: Path, say: Callable):
+        self._say = say
+        self._node = node
+        self._operator = Operator(node, executor, processes.check)
+        self._chunks: dict[int, _Heard] = {}  # by the stamp of their image
+        self._stamps: list[int] = []
+        self._hearing: list[float] = []  # milliseconds from there to here
+        self._sending: list[float] = []  # milliseconds that a camera driver took for one image
+        self._status = None
+        processes.start(NAME, [sys.executable, '-m', f'{PACKAGE}.cli.bench.cameras'])
+        parameters = {
+            'checkpoint': str(checkpoint), 'embodiment': EMBODIMENT, 'device': 'cpu',
+            'executed_source': 'plan', 'max_camera_age': CAMERA_AGE}
+        words: list[str] = []
+        for name, value in parameters.items():
+            words += ['-p', f'{name}:={json.dumps(value)}']
+        self._policy = processes.start(
+            'policy_node', [*node_command('policy_node'), '--ros-args', *words])
+        # Humble's rclpy does not tell when a message was published: there it is when it arrives.
+        on_chunk = self._on_chunk if hasattr(Subscription, 'CallbackType') else (
+            lambda message: self._on_chunk(message, None))
+        node.create_subscription(
+            ActionChunk, f'{POLICY}/action_chunk', on_chunk, qos.EVENTS)
+        node.create_subscription(
+            PolicyStatus, f'{POLICY}/status', self._on_status, qos.LATCHED)
+
+    def run(self, stream_seconds: float, trials: int, control_rates: Sequence[float]) -> dict:
+        """Measure everything."""
+        self._bring_up(control_rates[0])
+        self._say('ROS: three cameras at 30 Hz into the node')
+        share, rate = self._image_share(stream_seconds, min(stream_seconds, FILL_SECONDS))
+        self._say("ROS: from a camera's stamp to the chunk")
+        extra = [1e3 * self._extra_seconds() for _ in range(1 + trials)][1:]
+        jitter = {}
+        for index, control_rate in enumerate(control_rates):
+            self._say(f'ROS: jitter at {control_rate:g} Hz while the engine computes')
+            if index:
+                self._put_away()
+                self._bring_up(control_rate)
+            jitter[control_rate] = self._jitter(control_rate, stream_seconds)
+        first = jitter[control_rates[0]]
+        to_python, to_array = _conversion_ms()
+        return {
+            'publish_jitter_ms': first,
+            'publish_jitter_ms_by_rate': {f'{rate:g}': of for rate, of in jitter.items()},
+            'image_cpu_share': share, 'images_per_second': rate,
+            'image_to_python_ms': to_python, 'image_to_rgb_ms': to_array,
+            'camera_to_chunk_extra_ms_p50': percentile(extra, 50),
+            'camera_to_chunk_extra_ms_p95': percentile(extra, 95),
+            'camera_to_chunk_trials': len(extra),
+            'chunk_arrives_ms_p50': percentile(self._hearing, 50),
+            'chunk_arrives_ms_p95': percentile(self._hearing, 95),
+            'cameras_sending_ms_p50': percentile(self._sending, 50),
+            'cameras_sending_ms_p95': percentile(self._sending, 95)}
+
+    def _bring_up(self, control_rate: float) -> None:
+        self._say(f'ROS: starting policy_node, publishing at {control_rate:g} Hz')
+        self._set('control_rate', control_rate)
+        if not self._operator.configure(POLICY):
+            reason = last_match(self._policy.log, r'configure failed: (.*)')
+            raise DemoFailed(
+                f'policy_node cannot be configured: {reason or "see its log"}', self._policy.log)
+        if not self._operator.activate(POLICY):
+            raise DemoFailed('policy_node cannot be activated', self._policy.log)
+
+    def _put_away(self) -> None:
+        self._instruct('')
+        if not self._operator.put_away(POLICY):
+            raise DemoFailed('policy_node cannot be put away', self._policy.log)
+
+    def _image_share(self, seconds: float, fill_seconds: float) -> tuple:
+        """Return the share of a core that images cost, and how many each camera sent a second."""
+        # Before it counts the node keeps as many images as it will: new memory costs more.
+        self._stream(True)
+        self._pause(fill_seconds)
+        self._stream(False)
+        self._pause(0.5)
+        idle = self._processor_share(seconds)
+        self._stream(True)
+        since = time.monotonic()
+        busy = self._processor_share(seconds)
+        sent = int(self._stream(False))
+        return busy - idle, sent / (time.monotonic() - since)
+
+    def _processor_share(self, seconds: float) -> float:
+        """Return the processor time that policy_node takes, as a share of one core."""
+        begin, since = processor_seconds(self._policy.process.pid), time.monotonic()
+        self._pause(seconds)
+        return (processor_seconds(self._policy.process.pid) - begin) / (
+            time.monotonic() - since)
+
+    def _extra_seconds(self) -> float:
+        """Return how much later a chunk came than its image and the engine's time account for."""
+        self._instruct('')
+        self._operator.call(ResetMemory, f'{POLICY}/reset_memory', ResetMemory.Request())
+        self._stream(True)
+        self._pause(WARM_SECONDS)
+        self._stream(False)
+        self._instruct('bench')
+        self._operator.wait_until(
+            lambda: self._status is not None and self._status.mode == PolicyStatus.HOLDING,
+            WAIT_SECONDS, 'policy_node to miss its cameras')
+        end = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < end:
+            answer = self._operator.call(Trigger, f'{NAME}/once', Trigger.Request()).message
+            stamp, sent = map(int, answer.split())
+            again = time.monotonic() + AGAIN_SECONDS
+            self._operator.wait_until(
+                lambda: stamp in self._chunks or time.monotonic() > again, WAIT_SECONDS,
+                'a chunk')
+            if stamp in self._chunks:
+                chunk = self._chunks.pop(stamp)
+                self._sending.append((sent - stamp) * 1e-6)
+                self._hearing.append((chunk.arrived_ns - chunk.published_ns) * 1e-6)
+                return (chunk.published_ns - stamp) * 1e-9 - chunk.engine_seconds
+        raise DemoFailed(
+            f'no prediction was done before its images were {CAMERA_AGE:g} s old',
+            self._policy.log)
+
+    def _jitter(self, control_rate: float, seconds: float) -> dict:
+        """Return how far the intervals of the plan are off, milliseconds, engine busy."""
+        self._instruct('')
+        self._operator.call(ResetMemory, f'{POLICY}/reset_memory', ResetMemory.Request())
+        for name in ('video_steps', 'action_steps'):
+            self._set(name, ENDLESS)
+        self._stream(True)
+        self._pause(2.0)
+        self._instruct('bench')
+        # Not before: who hears the plan takes processor time from what is measured otherwise.
+        plan = self._node.create_subscription(
+            JointTrajectory, f'{POLICY}/joint_trajectory',
+            lambda message: self._stamps.append(nanoseconds_of(message.header.stamp)),
+            qos.COMMAND)
+        self._pause(1.0)
+        self._stamps.clear()
+        begin = processor_seconds(self._policy.process.pid)
+        self._pause(seconds)
+        stamps = np.array(self._stamps) * 1e-9
+        busy = (processor_seconds(self._policy.process.pid) - begin) / seconds
+        self._node.destroy_subscription(plan)
+        self._instruct('')
+        self._stream(False)
+        for name in ('video_steps', 'action_steps'):
+            self._set(name, 0)
+        jitter = jitter_ms(stamps, 1.0 / control_rate)
+        return {'p50': percentile(jitter, 50), 'p99': percentile(jitter, 99),
+                'max': percentile(jitter, 100), 'messages': len(stamps),
+                'processor_share': busy}
+
+    def _stream(self, on: bool) -> str:
+        return self._operator.call(SetBool, f'{NAME}/stream', SetBool.Request(data=on)).message
+
+    def _instruct(self, instruction: str) -> None:
+        self._operator.call(
+            SetInstruction, f'{POLICY}/set_instruction',
+            SetInstruction.Request(instruction=instruction))
+
+    def _set(self, name: str, value) -> None:
+        kind = ('double' if isinstance(value, float) else 'integer')
+        number = ParameterValue(
+            type=getattr(ParameterType, f'PARAMETER_{kind.upper()}'), **{f'{kind}_value': value})
+        result = self._operator.call(
+            SetParameters, f'{POLICY}/set_parameters',
+            SetParameters.Request(parameters=[Parameter(name=name, value=number)])).results[0]
+        if not result.successful:
+            raise DemoFailed(f'policy_node refuses {name} = {value}: {result.reason}')
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        self._operator.wait_until(lambda: time.monotonic() >= end, seconds + WAIT_SECONDS, 'time')
+
+    def _on_chunk(self, message: ActionChunk, info: dict | None) -> None:
+        now = self._node.get_clock().now().nanoseconds
+        self._chunks.setdefault(nanoseconds_of(message.observation_stamp), _Heard(
+            now if info is None else info['source_timestamp'], now, message.inference_seconds))
+
+    def _on_status(self, message: PolicyStatus) -> None:
+        self._status = message
+
+
+def _conversion_ms() -> tuple:
+    """Return what an image costs from CDR to a Python message, and from there to an array."""
+    picture = np.zeros((*SIZE, 3), np.uint8)
+    raw = serialize_message(from_rgb(picture))
+    message = deserialize_message(raw, Image)
+    return (_median_ms(lambda: deserialize_message(raw, Image)),
+            _median_ms(lambda: to_rgb(message)))
+
+
+def _median_ms(work: Callable[[], object]) -> float:
+    times = []
+    for _ in range(CONVERSIONS):
+        since = time.perf_counter()
+        work()
+        times.append((time.perf_counter() - since) * 1e3)
+    return float(np.median(times))

@@ -1,0 +1,226 @@
+"""A session of any size without a checkpoint: random weights, made in memory on the device."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+import resource
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lingbot_va_ros.cli.bench.roofline import TEXT_TOKENS
+from lingbot_va_ros.cli.bench.settings import Setting
+from lingbot_va_ros.model.attention import choose_attention
+from lingbot_va_ros.model.cuda_graphs import step_graphs
+from lingbot_va_ros.model.quantization import FULL, quantise_blocks, weight_bytes
+from lingbot_va_ros.model.transformer import Transformer
+from lingbot_va_ros.model.video_vae import AutoencoderKLWan, CodecStream, VideoCodec
+from lingbot_va_ros.policy.inference.session import ChunkShape, Session, SPARE_CHUNKS
+from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
+
+# What else a forward needs beside weights, keys and values, as a share of the weights, and what
+# PyTorch takes for itself.
+ROOM = 1.1
+LIBRARIES = 2 ** 29
+CAMERA = (480, 640)  # rows and columns of an image as it comes
+
+
+class DoesNotFit(ValueError):
+    """The device has not the memory for a setting; one line with both numbers."""
+
+
+def network_numbers(setting: Setting) -> int:
+    """Return how many weights the network has."""
+    with torch.device('meta'):
+        return sum(weight.numel() for weight in Transformer(setting.network).parameters())
+
+
+def check_memory(setting: Setting, device: torch.device, item_bytes: int, networks: int) -> None:
+    """
+    Look whether a setting can run, before anything is made.
+
+    :param networks: 2 where a peer is measured beside it.
+    :raises DoesNotFit: it cannot.
+    """
+    config = setting.network
+    slots = setting.window + SPARE_CHUNKS * (setting.video_tokens + setting.action_tokens)
+    memory = 2 * config.num_layers * setting.rows * slots * config.dim
+    needed = LIBRARIES + int(
+        ROOM * networks * item_bytes * (network_numbers(setting) + memory))
+    free = free_bytes(device)
+    if needed > free:
+        raise DoesNotFit(
+            f'setting {setting.name} needs {needed / 1e9:.0f} GB on {device.type}, of which '
+            f'{free / 1e9:.0f} GB are free')
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how much memory the device has left."""
+    if device.type == 'cuda':
+        return torch.cuda.mem_get_info(device)[0]
+    for line in Path('/proc/meminfo').read_text().splitlines():
+        if line.startswith('MemAvailable:'):
+            return int(line.split()[1]) * 1024
+    return 2 ** 62
+
+
+def make_network(
+    setting: Setting, device: torch.device, dtype: torch.dtype, seed: int, weights: str = FULL,
+) -> tuple[Transformer, str]:
+    """
+    Return a network of random weights, and a line that says which attention it runs.
+
+    Weights are as large as those of a trained network, so that no number overflows or vanishes.
+    """
+    attend, reason = choose_attention('auto', device, dtype, setting.network.head_dim)
+    with torch.device('meta'):
+        network = Transformer(setting.network, attend)
+    network = network.to(dtype).to_empty(device=device).requires_grad_(False).eval()
+    generator = torch.Generator(device).manual_seed(seed)
+    for name, weight in network.named_parameters():
+        if name.endswith('norm') or name.endswith('norm.weight'):
+            weight.normal_(1.0, 0.1, generator=generator)
+        elif weight.dim() == 1:
+            weight.normal_(0.0, 0.02, generator=generator)
+        else:
+            weight.normal_(0.0, weight.shape[-1] ** -0.5, generator=generator)
+    quantise_blocks(network, weights)
+    return network, reason
+
+
+def make_session(
+    network: Transformer, setting: Setting, seed: int, graphs: bool = True,
+) -> tuple[Session, Tensor]:
+    """
+    Return a session with an instruction of random features, and these features.
+
+    :param graphs: whether steps are recorded where the device can.
+    """
+    policy = setting.policy
+    session = Session(
+        network, ChunkShape(policy.frames_per_chunk, policy.actions_per_frame,
+                            *setting.latent_picture),
+        setting.video, setting.action, policy.used_channels, policy.memory_chunks,
+        step_graphs(network) if graphs else None)
+    generator = torch.Generator().manual_seed(seed + 1)
+    text = torch.randn(
+        (setting.rows, TEXT_TOKENS, setting.network.text_dim), generator=generator)
+    text = text.to(network.device, network.dtype)
+    with torch.inference_mode():
+        session.set_text(text)
+    return session, text
+
+
+def memory_contents(
+    session: Session, seed: int,
+) -> Iterator[tuple[int, list[tuple[Tensor, Tensor]]]]:
+    """
+    Yield what fills the window: per group of tokens its number, and keys and values per layer.
+
+    As many groups as the window takes, video and actions in turn; each tensor [rows, T, H, D].
+    """
+    config, memory = session.network.config, session.memory
+    device, dtype = session.network.device, session.network.dtype
+    generator = torch.Generator(device).manual_seed(seed + 2)
+    for _ in range(memory.capacity // session.chunk_tokens):
+        for tokens in (session.video_tokens, session.shape.action_tokens):
+            shape = (memory.rows, tokens, config.heads, config.head_dim)
+            yield tokens, [
+                tuple(torch.randn(shape, generator=generator, device=device).to(dtype)
+                      for _ in range(2)) for _ in range(config.num_layers)]
+
+
+def fill_memory(session: Session, seed: int) -> None:
+    """Let a session remember as much as it can hold, as if it had run for so long."""
+    session.reset()
+    with torch.inference_mode():
+        for tokens, layers in memory_contents(session, seed):
+            place = session.memory.reserve(tokens)
+            for layer, (key, value) in enumerate(layers):
+                place.write_and_read(layer, key, value)
+            session.memory.keep(place, provisional=False)
+    session.frame = session.memory.capacity // session.chunk_tokens * session.shape.frames
+
+
+def make_stream(
+    setting: Setting, device: torch.device, dtype: torch.dtype,
+) -> CodecStream | None:
+    """Return an encoder's stream with random weights, the decoder left out; None without codec."""
+    if setting.codec is None:
+        return None
+    with torch.device('meta'):
+        vae = AutoencoderKLWan(**setting.codec)
+    for part in (vae.encoder, vae.quant_conv):
+        part.to(dtype).to_empty(device=device)
+        for weight in part.parameters():
+            weight.requires_grad_(False)
+            if weight.dim() > 1:
+                weight.normal_(0.0, weight[0].numel() ** -0.5)
+            else:
+                weight.fill_(0.0)
+    policy = setting.policy
+    return CodecStream(
+        VideoCodec(vae.eval(), lambda: None), policy.layout, policy.cameras, policy.height,
+        policy.width)
+
+
+def encode_chunk(stream: CodecStream, setting: Setting) -> Callable[[], None]:
+    """Return what encodes the images of a chunk, as they come from cameras of 640 x 480."""
+    picture = np.random.default_rng(0).integers(0, 256, (*CAMERA, 3), np.uint8)
+    cameras = setting.policy.cameras
+
+    def encode() -> None:
+        with torch.inference_mode():
+            for _ in range(setting.policy.frames_per_chunk):
+                stream.encode({name: IMAGES_PER_FRAME * [picture] for name in cameras})
+
+    with torch.inference_mode():
+        stream.encode({name: [picture] for name in cameras})
+    return encode
+
+
+def part_bytes(session: Session, stream: CodecStream | None) -> dict:
+    """Return the bytes of each part that lives on the device while chunks are predicted."""
+    config = session.network.config
+    return {
+        'weights': weight_bytes(session.network),
+        'memory': _bytes(session.memory.keys) + _bytes(session.memory.values),
+        'text': (2 * config.num_layers * session.text_rows * TEXT_TOKENS * config.dim
+                 * session.network.dtype.itemsize),
+        'codec': 0 if stream is None else sum(
+            map(weight_bytes, (stream.codec.vae.encoder, stream.codec.vae.quant_conv)))}
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+class PeakMemory:
+    """
+    The most memory that was taken since this was made.
+
+    On CUDA what PyTorch has allocated on the device; on a CPU by how much the process has grown.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        if device.type == 'cuda':
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        try:
+            Path('/proc/self/clear_refs').write_text('5')  # the peak is now what is resident
+        except OSError:
+            pass
+        self._before = self._resident()
+
+    def bytes(self) -> int:
+        """Return the peak so far."""
+        if self._device.type == 'cuda':
+            return torch.cuda.max_memory_allocated(self._device)
+        return self._resident() - self._before
+
+    def _resident(self) -> int:
+        for line in Path('/proc/self/status').read_text().splitlines():
+            if line.startswith('VmHWM:'):
+                return int(line.split()[1]) * 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,1 @@
+"""`lingbot_va check`: checkpoint, policy file, embodiment and the running graph."""

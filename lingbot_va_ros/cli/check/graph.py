@@ -1,0 +1,171 @@
+"""Who publishes and listens in a running graph: missing ends, types, QoS, too many of one."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rclpy.node import Node, NodeNameNonExistentError
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from lingbot_va_ros.cli.check.finding import error, Finding, warning
+from lingbot_va_ros.cli.check.streams import names_of
+
+TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
+GRIPPER_ACTIONS = (
+    'control_msgs/action/GripperCommand', 'control_msgs/action/ParallelGripperCommand')
+
+
+@dataclass(frozen=True)
+class Input:
+    """A topic (fully qualified) that one of our nodes reads, and how it asks for it."""
+
+    topic: str
+    kind: str
+    profile: QoSProfile
+    reader: str
+    required: bool = True
+
+
+def node_of(end: TopicEndpointInfo) -> str:
+    """Return the fully qualified name of the node at an end of a topic."""
+    return f'{end.node_namespace.rstrip("/")}/{end.node_name}'
+
+
+def nodes_of(ends: Sequence[TopicEndpointInfo]) -> str:
+    """Return the nodes at several ends in one line."""
+    return names_of(sorted({node_of(end) for end in ends}))
+
+
+def input_findings(node: Node, entry: Input) -> list[Finding]:
+    """Return what is wrong with the publishers of a topic; silent where one may be missing."""
+    publishers = node.get_publishers_info_by_topic(entry.topic)
+    if not publishers:
+        if not entry.required:
+            return []
+        others = sorted(topic for topic, kinds in node.get_topic_names_and_types()
+                        if entry.kind in kinds and topic != entry.topic
+                        and node.count_publishers(topic))
+        hint = f'; {entry.kind} is published on {names_of(others)}' if others else ''
+        return [error(entry.topic, f'nobody publishes what {entry.reader} reads{hint}')]
+    found = []
+    for end in publishers:
+        if end.topic_type != entry.kind:
+            found.append(error(
+                entry.topic, f'{node_of(end)} publishes {end.topic_type}; expected {entry.kind}'))
+            continue
+        for fault in qos_faults(end.qos_profile, entry.profile):
+            found.append(error(
+                entry.topic, f'QoS: {node_of(end)} offers {fault[0]}, {entry.reader} asks for '
+                f'{fault[1]}: no message arrives'))
+    return found
+
+
+def qos_faults(offered: QoSProfile, asked: QoSProfile) -> list[tuple[str, str]]:
+    """Return pairs (what is offered, what is asked for) that DDS does not connect."""
+    found = []
+    if (offered.reliability == ReliabilityPolicy.BEST_EFFORT
+            and asked.reliability == ReliabilityPolicy.RELIABLE):
+        found.append(('best effort', 'reliable'))
+    if (offered.durability == DurabilityPolicy.VOLATILE
+            and asked.durability == DurabilityPolicy.TRANSIENT_LOCAL):
+        found.append(('volatile', 'transient local'))
+    if 0 < asked.deadline.nanoseconds < offered.deadline.nanoseconds:
+        found.append((f'a deadline of {offered.deadline.nanoseconds / 1e9:g} s',
+                      f'{asked.deadline.nanoseconds / 1e9:g} s'))
+    return found
+
+
+def controller_topic_findings(
+    node: Node, topic: str, profile: QoSProfile, mux: str,
+) -> tuple[list[Finding], list[str]]:
+    """Return what is wrong around a controller's topic, and the nodes that listen to it."""
+    found, listeners = [], []
+    for end in node.get_subscriptions_info_by_topic(topic):
+        if end.topic_type != TRAJECTORY:
+            found.append(error(
+                topic, f'{node_of(end)} listens for {end.topic_type}; expected {TRAJECTORY}'))
+            continue
+        listeners.append(node_of(end))
+        for offered, asked in qos_faults(profile, end.qos_profile):
+            found.append(error(
+                topic, f'QoS: command_mux offers {offered}, {node_of(end)} asks for {asked}: no '
+                'command arrives'))
+    if not listeners and not found:
+        others = sorted(
+            name for name, kinds in node.get_topic_names_and_types()
+            if TRAJECTORY in kinds and name != topic and node.count_subscribers(name)
+            and name.endswith('controller/joint_trajectory'))
+        hint = f'; a controller listens on {names_of(others)}' if others else ''
+        found.append(error(topic, f'no controller listens{hint}'))
+    strangers = [end for end in node.get_publishers_info_by_topic(topic) if node_of(end) != mux]
+    for end in strangers:
+        if end.topic_type != TRAJECTORY:
+            found.append(error(
+                topic, f'{node_of(end)} publishes {end.topic_type}; expected {TRAJECTORY}'))
+    if strangers:
+        found.append(error(
+            topic, f'{nodes_of(strangers)} can command the arm past {mux}: its commands are not '
+            'gated; command_mux must be the only publisher'))
+    return found, sorted(set(listeners))
+
+
+def gripper_findings(node: Node, action: str) -> list[Finding]:
+    """Return what is wrong with the server of a gripper's action (its full name)."""
+    servers = node.get_publishers_info_by_topic(f'{action}/_action/feedback')
+    expected = ' or '.join(GRIPPER_ACTIONS)
+    if not servers:
+        return [error(action, f'no action server; expected {expected}')]
+    found = [
+        error(action, f'{node_of(end)} serves {kind}; expected {expected}') for end in servers
+        if (kind := end.topic_type.removesuffix('_FeedbackMessage')) not in GRIPPER_ACTIONS]
+    if len(servers) > 1:
+        found.append(error(action, f'served by {nodes_of(servers)}; expected one of them'))
+    return found
+
+
+def wiring_findings(node: Node, policy: str, mux: str) -> list[Finding]:
+    """Return where the policy's plan does not reach the mux, or the mux's mode the policy."""
+    found = []
+    out = _topics(node.get_publisher_names_and_types_by_node, policy, TRAJECTORY)
+    taken = _topics(node.get_subscriber_names_and_types_by_node, mux, TRAJECTORY)
+    if out and taken and not set(out) & set(taken):
+        found.append(error(
+            policy, f'its plan goes to {names_of(out)}, but {mux} listens on {names_of(taken)}: '
+            'remap one to the other'))
+    kind = 'lingbot_va_ros/msg/ControlMode'
+    told = _topics(node.get_publisher_names_and_types_by_node, mux, kind)
+    heard = _topics(node.get_subscriber_names_and_types_by_node, policy, kind)
+    if told and heard and not set(told) & set(heard):
+        found.append(error(
+            policy, f'it listens for the mode on {names_of(heard)}, but {mux} tells it on '
+            f'{names_of(told)}: remap control_mode'))
+    return found
+
+
+def _topics(ask, node: str, kind: str) -> list[str]:
+    namespace, name = node.rsplit('/', 1)
+    try:
+        found = ask(name, namespace or '/')
+    except NodeNameNonExistentError:  # it does not run, which is said elsewhere
+        return []
+    return sorted(topic for topic, kinds in found if kind in kinds)
+
+
+def duplicate_findings(nodes: Sequence[str], ours: Sequence[str]) -> list[Finding]:
+    """Return which node names exist more than once; ours may not, others had better not."""
+    found = []
+    for name, count in sorted(Counter(nodes).items()):
+        if count > 1 and name in ours:
+            found.append(error(name, f'{count} nodes of this name run; expected one'))
+        elif count > 1:
+            found.append(warning(name, f'{count} nodes of this name run'))
+    return found
+
+
+def sole_publisher_findings(node: Node, topic: str) -> list[Finding]:
+    """Return an error where more than one node publishes what only one may."""
+    publishers = node.get_publishers_info_by_topic(topic)
+    if len({node_of(end) for end in publishers}) < 2:
+        return []
+    return [error(topic, f'published by {nodes_of(publishers)}; expected one of them')]

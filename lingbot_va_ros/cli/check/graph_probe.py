@@ -1,0 +1,366 @@
+"""
+Look at a running graph: is all there that the policy and command_mux need, and is it sound?
+
+Nothing is published, no mode is changed and nothing moves.
+"""
+
+from collections.abc import Callable
+import os
+import time
+
+from lifecycle_msgs.srv import GetState
+import rclpy
+from rclpy.context import Context
+from rclpy.exceptions import InvalidNamespaceException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CompressedImage, Image, JointState
+
+from lingbot_va_ros.cli.check.controllers import (
+    controller_findings,
+    manager_findings,
+    read_parameters,
+)
+from lingbot_va_ros.cli.check.finding import error, Finding, warning
+from lingbot_va_ros.cli.check.graph import (
+    controller_topic_findings,
+    duplicate_findings,
+    gripper_findings,
+    Input,
+    input_findings,
+    nodes_of,
+    sole_publisher_findings,
+    wiring_findings,
+)
+from lingbot_va_ros.cli.check.streams import HeardCamera, HeardJoints
+from lingbot_va_ros.msg import ControlMode, PolicyStatus
+from lingbot_va_ros.mux.mux import MuxSettings
+from lingbot_va_ros.nodes import qos
+from lingbot_va_ros.resources import shared_file
+from lingbot_va_ros.specs.embodiment import CameraSource, Embodiment
+from lingbot_va_ros.specs.policy_file import PolicyFile
+
+POLICY, MUX = 'lingbot_va_policy', 'command_mux'
+MAX_AGE = 0.5  # s, the policy's own default for cameras and joints
+# The graph counts as known after so many seconds, the last of them without news. DDS finds another
+# process at once or, where that announcement is lost, by the next: Fast DDS sends one each 3 s.
+LEAST_DISCOVERY, QUIET, LONGEST_DISCOVERY = 4.5, 1.0, 10.0
+FIRST_MESSAGE = 2.0  # s, for new subscriptions to be matched
+ANSWER_SECONDS = 3.0
+MEASURING_DEPTH = 20  # a burst must not push out what is counted
+PROFILES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+
+
+class Look:
+    """A node of our own in a context of its own: sees the graph, listens, calls services."""
+
+    def __init__(self, namespace: str):
+        # Without it, large images get lost on their way and every rate seems too low.
+        if not any(os.environ.get(name) for name in PROFILES):
+            profile = str(shared_file('config', 'fastdds_images.xml'))
+            os.environ.update(dict.fromkeys(PROFILES, profile))
+        self._context = Context()
+        rclpy.init(args=[], context=self._context)
+        try:
+            self.node = Node(
+                f'lingbot_va_check_{os.getpid()}', namespace=namespace, context=self._context,
+                use_global_arguments=False, start_parameter_services=False)
+        except BaseException:
+            self._context.shutdown()
+            raise
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+        self._context.shutdown()
+
+    def spin(self, seconds: float, done: Callable[[], bool] = lambda: False) -> None:
+        """Take messages for so long, or until `done`."""
+        end = time.monotonic() + seconds
+        while not done() and (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=min(left, 0.1))
+
+    def resolve(self, topic: str) -> str:
+        """Return the full name of a relative topic or node in the namespace that is looked at."""
+        return topic if topic.startswith('/') else (
+            f'{self.node.get_namespace().rstrip("/")}/{topic}')
+
+    def nodes(self) -> list[str]:
+        """Return the full names of all nodes but this one, each as often as it is there."""
+        return sorted(
+            f'{namespace.rstrip("/")}/{name}'
+            for name, namespace in self.node.get_node_names_and_namespaces()
+            if not name.startswith('lingbot_va_check_') and not name.startswith('_ros2cli'))
+
+    def wait_for_graph(self) -> None:
+        """Wait until every process had time to be discovered, and nothing new came for a while."""
+        def known():
+            return self.nodes(), sorted(
+                (name, self.node.count_publishers(name), self.node.count_subscribers(name))
+                for name, _ in self.node.get_topic_names_and_types())
+
+        begin = since = time.monotonic()
+        before = known()
+        while (now := time.monotonic()) - begin < LONGEST_DISCOVERY:
+            if now - begin >= LEAST_DISCOVERY and now - since >= QUIET:
+                return
+            self.spin(0.1)
+            if known() != before:
+                before, since = known(), time.monotonic()
+
+    def call(self, kind, service: str, request):
+        """Return the response, or None where nobody answers in time."""
+        client = self.node.create_client(kind, service)
+        try:
+            self.spin(ANSWER_SECONDS, client.service_is_ready)
+            if not client.service_is_ready():
+                return None
+            future = client.call_async(request)
+            self.spin(ANSWER_SECONDS, future.done)
+            return future.result() if future.done() else None
+        finally:
+            self.node.destroy_client(client)
+
+    def listen(self, kind, topic: str, callback, profile: QoSProfile) -> None:
+        """Hand messages to a callback from now on."""
+        self.node.create_subscription(kind, topic, callback, profile)
+
+
+def live_findings(
+    policy: PolicyFile | None, embodiment: Embodiment, namespace: str, seconds: float,
+) -> list[Finding]:
+    """
+    Return all that is wrong in the graph of this ROS domain.
+
+    :param policy: its cameras are looked for, and its rate; without it those of the embodiment.
+    :param namespace: where policy_node and command_mux run; empty for none.
+    :param seconds: how long rates and stamps are watched.
+    """
+    try:
+        look = Look(namespace)
+    except InvalidNamespaceException as fault:
+        return [error('--namespace', ' '.join(str(fault).split()))]
+    try:
+        look.wait_for_graph()
+        nodes = look.nodes()
+        if not nodes:
+            domain = os.environ.get('ROS_DOMAIN_ID', '0')
+            return [error('graph', f'no node is seen in ROS domain {domain}: is ROS_DOMAIN_ID '
+                                   'that of the robot, and does its network reach this machine?')]
+        return _look_at(look, nodes, policy, embodiment, seconds)
+    finally:
+        look.close()
+
+
+def _look_at(
+    look: Look, nodes: list[str], policy: PolicyFile | None, embodiment: Embodiment,
+    seconds: float,
+) -> list[Finding]:
+    mux_name, policy_name = look.resolve(MUX), look.resolve(POLICY)
+    found = duplicate_findings(nodes, (mux_name, policy_name))
+    roles = policy.cameras if policy else tuple(embodiment.cameras)
+    settings = {
+        name: _settings_of(look, name, roles, found) if name in nodes else {}
+        for name in (mux_name, policy_name)}
+    simulated = _sim_time(look, settings, found)
+    _compare_embodiments(settings, embodiment, found)
+
+    cameras = {role: _camera_source(role, embodiment, settings[policy_name]) for role in roles}
+    inputs = _inputs(look, cameras, settings[policy_name], policy_name in nodes)
+    for entry in inputs:
+        found += input_findings(look.node, entry)
+    if mux_name not in nodes:
+        found.append(error(mux_name, 'does not run: nothing passes commands to the arm'))
+    if policy_name not in nodes:
+        found.append(warning(policy_name, 'does not run: nothing could be said about it'))
+    else:
+        found += _lifecycle_findings(look, policy_name)
+        found += wiring_findings(look.node, policy_name, mux_name)
+    for topic in ('executed', f'{MUX}/mode', f'{POLICY}/status', 'policy/joint_trajectory'):
+        found += sole_publisher_findings(look.node, look.resolve(topic))
+    found += _all_controllers(look, embodiment, mux_name)
+    found += _listen(
+        look, policy, embodiment, cameras, settings[mux_name], simulated, seconds)
+    return found
+
+
+def _settings_of(look: Look, node: str, roles, found: list[Finding]) -> dict[str, object]:
+    names = ['use_sim_time', 'embodiment', 'executed_source', 'joint_state_timeout']
+    names += [f'cameras.{role}.{key}' for role in roles for key in ('topic', 'transport')]
+    values = read_parameters(look, node, names)
+    if values is None:
+        found.append(warning(node, 'does not answer for its parameters'))
+    return values or {}
+
+
+def _sim_time(look: Look, settings: dict[str, dict], found: list[Finding]) -> bool:
+    """Return whether the graph runs on /clock, and take that clock as our own."""
+    clock = bool(look.node.get_publishers_info_by_topic('/clock'))
+    told = {name: values['use_sim_time'] for name, values in settings.items()
+            if 'use_sim_time' in values}
+    for name, simulated in told.items():
+        if simulated and not clock:
+            found.append(error(name, 'use_sim_time is true, but nobody publishes /clock'))
+        elif clock and not simulated:
+            found.append(error(name, f'use_sim_time is false, but /clock is published by '
+                               f'{nodes_of(look.node.get_publishers_info_by_topic("/clock"))}'))
+    simulated = clock and (any(told.values()) or not told)
+    if simulated:
+        look.node.set_parameters([Parameter('use_sim_time', value=True)])
+        look.spin(ANSWER_SECONDS, lambda: look.node.get_clock().now().nanoseconds > 0)
+        if look.node.get_clock().now().nanoseconds == 0:
+            found.append(error('/clock', f'silent, or it stands at 0 for {ANSWER_SECONDS:g} s'))
+    return simulated
+
+
+def _compare_embodiments(
+    settings: dict[str, dict], embodiment: Embodiment, found: list[Finding],
+) -> None:
+    for name, values in settings.items():
+        own = str(values.get('embodiment', embodiment.name))
+        stem = own.rsplit('/', 1)[-1].rsplit('.', 1)[0]
+        if stem != embodiment.name:
+            found.append(warning(
+                name, f'runs with the embodiment {own}, checked is {embodiment.name}'))
+
+
+def _camera_source(role: str, embodiment: Embodiment, settings: dict) -> CameraSource:
+    """Return where the policy looks for a camera: its parameters come before the embodiment."""
+    source = embodiment.cameras.get(role, CameraSource(role, f'camera/{role}/image_raw'))
+    return CameraSource(
+        role, settings.get(f'cameras.{role}.topic', source.topic),
+        settings.get(f'cameras.{role}.transport', source.transport), source.flip, source.crop)
+
+
+def _camera_topic(look: Look, source: CameraSource) -> tuple[str, type, str]:
+    if source.transport == 'compressed':
+        return (look.resolve(f'{source.topic}/compressed'), CompressedImage,
+                'sensor_msgs/msg/CompressedImage')
+    return look.resolve(source.topic), Image, 'sensor_msgs/msg/Image'
+
+
+def _inputs(
+    look: Look, cameras: dict[str, CameraSource], settings: dict, policy_runs: bool,
+) -> list[Input]:
+    entries = []
+    for source in cameras.values():
+        topic, _, kind = _camera_topic(look, source)
+        entries.append(Input(topic, kind, qos.SENSOR, POLICY))
+    trajectory, mode = 'trajectory_msgs/msg/JointTrajectory', 'lingbot_va_ros/msg/ControlMode'
+    from_topic = settings.get('executed_source', 'topic') == 'topic'
+    for topic, kind, profile, reader, required in (
+            ('joint_states', 'sensor_msgs/msg/JointState', qos.JOINT_STATES, POLICY, True),
+            ('executed', trajectory, qos.EXECUTED, POLICY, from_topic),
+            (f'{MUX}/mode', mode, qos.LATCHED, POLICY, True),
+            ('control_mode', mode, qos.LATCHED, POLICY, False),
+            (f'{POLICY}/joint_trajectory', trajectory, qos.COMMAND, MUX, False),
+            ('policy/joint_trajectory', trajectory, qos.COMMAND, MUX, False),
+            ('teleop/joint_trajectory', trajectory, qos.COMMAND, MUX, False),
+            ('teleop/joint_states', 'sensor_msgs/msg/JointState', qos.SENSOR, MUX, False),
+            ('joy', 'sensor_msgs/msg/Joy', qos.SENSOR, MUX, False),
+            ('emergency_stop', 'std_msgs/msg/Bool', qos.EVENTS, MUX, False),
+            (f'{POLICY}/status', 'lingbot_va_ros/msg/PolicyStatus', qos.LATCHED,
+             'lingbot_va check', policy_runs)):
+        entries.append(Input(look.resolve(topic), kind, profile, reader, required))
+    return entries
+
+
+def _lifecycle_findings(look: Look, policy_name: str) -> list[Finding]:
+    reply = look.call(GetState, f'{policy_name}/get_state', GetState.Request())
+    if reply is None:
+        return [error(policy_name, 'its lifecycle service get_state gives no answer')]
+    if reply.current_state.label == 'active':
+        return []
+    return [warning(policy_name, f'its lifecycle state is {reply.current_state.label}; it acts '
+                                 'only while active')]
+
+
+def _all_controllers(look: Look, embodiment: Embodiment, mux_name: str) -> list[Finding]:
+    found, listening = [], []
+    for controller in embodiment.controllers:
+        if controller.kind == 'gripper_action':
+            found += gripper_findings(look.node, look.resolve(controller.topic))
+            continue
+        wrong, listeners = controller_topic_findings(
+            look.node, look.resolve(controller.topic), qos.COMMAND, mux_name)
+        found += wrong
+        if listeners:
+            found += controller_findings(look, controller, listeners)
+        listening += listeners
+    return found + manager_findings(look, listening)
+
+
+def _publishes(look: Look, topic: str, kind: str) -> str:
+    """Return who publishes a topic with the right type; empty for nobody (reported before)."""
+    ends = [end for end in look.node.get_publishers_info_by_topic(topic)
+            if end.topic_type == kind]
+    return nodes_of(ends) if ends else ''
+
+
+def _listen(
+    look: Look, policy: PolicyFile | None, embodiment: Embodiment,
+    cameras: dict[str, CameraSource], mux_settings: dict, simulated: bool, seconds: float,
+) -> list[Finding]:
+    def now_ns() -> int:
+        return look.node.get_clock().now().nanoseconds
+
+    def measuring(profile: QoSProfile) -> QoSProfile:
+        return QoSProfile(reliability=profile.reliability, durability=profile.durability,
+                          history=profile.history, depth=MEASURING_DEPTH)
+
+    heard = {}
+    for role, source in cameras.items():
+        topic, message, kind = _camera_topic(look, source)
+        publishers = _publishes(look, topic, kind)
+        if publishers:
+            size = _size_of(policy, role) if policy else None
+            heard[topic] = publishers, HeardCamera(source, size, now_ns, simulated)
+            look.listen(message, topic, heard[topic][1].take, measuring(qos.SENSOR))
+    topic = look.resolve('joint_states')
+    publishers = _publishes(look, topic, 'sensor_msgs/msg/JointState')
+    joints = HeardJoints(embodiment, now_ns, simulated)
+    if publishers:
+        look.listen(JointState, topic, joints.take, measuring(qos.JOINT_STATES))
+    newest: dict[str, object] = {}
+    for name, kind in ((f'{MUX}/mode', ControlMode), (f'{POLICY}/status', PolicyStatus)):
+        look.listen(kind, look.resolve(name), lambda message, name=name: newest.update(
+            {name: message}), qos.LATCHED)
+    # The first message takes its time to come; it is not the publisher that is slow.
+    look.spin(FIRST_MESSAGE, lambda: all(each.stamps.arrivals for _, each in heard.values()) and (
+        not publishers or bool(joints.stamps.arrivals)))
+    look.spin(seconds)
+
+    rate = policy.action_rate / policy.images_every if policy else None
+    found = []
+    for where, (sender, camera) in heard.items():
+        found += camera.findings(where, sender, rate, MAX_AGE, seconds)
+    if publishers:
+        timeout = float(mux_settings.get('joint_state_timeout', MuxSettings().joint_state_timeout))
+        found += joints.findings(topic, publishers, timeout, MAX_AGE, seconds)
+    return found + _mode_findings(look, newest)
+
+
+def _size_of(policy: PolicyFile, role: str) -> tuple[int, int]:
+    """Return height and width in pixels at which the policy sees a camera."""
+    if policy.layout == 'tshape' and role != policy.cameras[0]:
+        return policy.height // 2, policy.width // 2
+    return policy.height, policy.width
+
+
+def _mode_findings(look: Look, newest: dict[str, object]) -> list[Finding]:
+    found = []
+    mode = newest.get(f'{MUX}/mode')
+    if mode is not None and mode.mode == ControlMode.STOPPED:
+        found.append(warning(
+            look.resolve(MUX), f'is STOPPED ({mode.reason}): call clear_stop before set_mode'))
+    status = newest.get(f'{POLICY}/status')
+    if status is not None and status.mode in (PolicyStatus.FAULT, PolicyStatus.HOLDING):
+        fault = status.mode == PolicyStatus.FAULT
+        found.append((error if fault else warning)(
+            look.resolve(POLICY), f'is {"in FAULT" if fault else "HOLDING"}: {status.reason}'))
+    return found

@@ -1,0 +1,219 @@
+"""What messages of a running robot say over some seconds: rates, stamps, images, joints."""
+
+from collections.abc import Callable, Sequence
+import math
+import time
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image, JointState
+
+from lingbot_va_ros.cli.check.finding import error, Finding, warning
+from lingbot_va_ros.mux.validation import LIMIT_NOISE
+from lingbot_va_ros.nodes.image_conversion import as_mounted, compressed_to_rgb, to_rgb
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
+from lingbot_va_ros.specs.embodiment import CameraSource, Embodiment
+
+NS = 1_000_000_000
+MAX_FUTURE = 0.05  # s, as command_mux: beyond it the clocks are not synchronised
+LONG_AGO = 1e8  # s; a stamp that far from the clock is of another clock, not late
+RATE_TOLERANCE = 0.9  # a camera of nominally the needed rate is not refused for its jitter
+SHOWN = 8  # names in one line
+
+
+def names_of(names: Sequence[str]) -> str:
+    """Return names in one line, the first few where there are many."""
+    shown = ', '.join(names[:SHOWN])
+    return shown if len(names) <= SHOWN else f'{shown} … ({len(names)} in all)'
+
+
+class Stamps:
+    """
+    When messages came, and how their stamps lie to the ROS clock.
+
+    :param now_ns: ROS time. Rates are counted in it under simulation, else on the steady clock.
+    """
+
+    def __init__(self, now_ns: Callable[[], int], simulated: bool):
+        self._now_ns = now_ns
+        self._simulated = simulated
+        self.arrivals: list[float] = []  # s
+        self._stamps: list[int] = []
+        self._ages: list[float] = []  # s, ROS clock
+
+    def add(self, stamp) -> None:
+        """Take the stamp of a message that came now."""
+        stamp_ns = stamp.sec * NS + stamp.nanosec
+        now_ns = self._now_ns()
+        self.arrivals.append(now_ns / NS if self._simulated else time.monotonic())
+        self._stamps.append(stamp_ns)
+        self._ages.append((now_ns - stamp_ns) / NS)
+
+    def rate(self) -> float | None:
+        """Return messages per second, or None for fewer than two."""
+        if len(self.arrivals) < 2:
+            return None
+        return (len(self.arrivals) - 1) / max(self.arrivals[-1] - self.arrivals[0], 1e-9)
+
+    def faults(self, max_age: float) -> list[str]:
+        """Return what is wrong with the stamps, at most `max_age` s old; empty: nothing."""
+        if not self._stamps:
+            return []
+        if not any(self._stamps):
+            return ['the stamps are zero; expected the time of measurement in header.stamp']
+        found = []
+        if len(self._stamps) > 2 and len(set(self._stamps)) == 1:
+            found.append(f'the stamp stands still at {self._stamps[0] / NS:.3f} s in '
+                         f'{len(self._stamps)} messages')
+        elif any(later < earlier for earlier, later in zip(self._stamps, self._stamps[1:])):
+            found.append('the stamps jump back: two clocks, or two publishers')
+        age = float(np.median(self._ages))
+        simulated = self._simulated
+        clock = 'the simulated clock (/clock)' if simulated else 'the clock of this machine'
+        if abs(age) > LONG_AGO:
+            found.append(
+                f'the stamps ({self._stamps[-1] / NS:.1f} s) are of another clock than {clock}: '
+                f'{"the publisher does not use" if simulated else "it looks like"} simulated '
+                'time; give use_sim_time the same value everywhere')
+        elif age < -MAX_FUTURE:
+            found.append(f'the stamps are {-age:.2f} s ahead of {clock}: synchronise the clocks')
+        elif age > max_age:
+            found.append(f'the stamps are {age:.2f} s behind {clock} (at most {max_age:g} s): '
+                         'late, or the clocks are not synchronised')
+        return found
+
+
+class HeardCamera:
+    """Listens to one camera and judges its images as the policy would take them."""
+
+    def __init__(self, source: CameraSource, size: tuple[int, int] | None, now_ns,
+                 simulated: bool):
+        self._source = source
+        self._size = size  # height, width that the policy sees
+        self.stamps = Stamps(now_ns, simulated)
+        self._faults: dict[str, None] = {}
+        self._sizes: dict[tuple[int, int], None] = {}
+
+    def take(self, message) -> None:
+        """Take one Image or CompressedImage."""
+        self.stamps.add(message.header.stamp)
+        if isinstance(message, CompressedImage) and self._sizes:
+            return  # decoding one is enough
+        try:
+            image = to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
+            image = as_mounted(image, self._source.crop, self._source.flip)
+        except CameraFault as fault:
+            self._faults[str(fault)] = None
+            return
+        self._sizes[image.shape[:2]] = None
+
+    def findings(
+        self, where: str, publishers: str, rate: float | None, max_age: float, seconds: float,
+    ) -> list[Finding]:
+        """Return what is wrong; `rate` (Hz) is that of the policy's grid of images, if known."""
+        if not self.stamps.arrivals:
+            return [error(where, f'no image in {seconds:g} s from {publishers}')]
+        lines = [*self._faults, *self.stamps.faults(max_age)]
+        found = [error(where, f'{line} (from {publishers})') for line in lines]
+        got = self.stamps.rate() or 1 / seconds
+        if rate is not None and got < RATE_TOLERANCE * rate:
+            found.append(error(
+                where, f'{got:.1f} images per second from {publishers}; expected at least '
+                f'{rate:.1f}, the grid of the policy (four images a latent frame)'))
+        sizes = [f'{width}x{height}' for height, width in self._sizes]
+        if len(sizes) > 1:
+            found.append(error(
+                where, f'images of several sizes, {names_of(sizes)}: two cameras on one topic? '
+                f'(from {publishers})'))
+        elif self._size and sizes and any(
+                has < wants for has, wants in zip(next(iter(self._sizes)), self._size)):
+            found.append(warning(
+                where, f'images of {sizes[0]} pixels are enlarged to the '
+                f'{self._size[1]}x{self._size[0]} that the policy sees'))
+        return found
+
+
+class HeardJoints:
+    """Listens to joint_states and judges names, rates and positions by the embodiment."""
+
+    def __init__(self, embodiment: Embodiment, now_ns, simulated: bool):
+        self._embodiment = embodiment
+        self.stamps = Stamps(now_ns, simulated)
+        self._arrivals: dict[str, list[float]] = {}
+        self._positions: dict[str, float] = {}
+        self._not_finite: dict[str, str] = {}
+        self._odd: dict[str, None] = {}
+
+    def take(self, message: JointState) -> None:
+        """Take one joint state; several publishers may each carry some of the joints."""
+        self.stamps.add(message.header.stamp)
+        now = self.stamps.arrivals[-1]
+        if len(set(message.name)) < len(message.name):
+            twice = sorted({name for name in message.name if list(message.name).count(name) > 1})
+            self._odd[f'twice in one message: {names_of(twice)}'] = None
+        if len(message.position) != len(message.name):
+            self._odd[f'{len(message.name)} names with {len(message.position)} positions'] = None
+        if message.velocity and len(message.velocity) != len(message.name):
+            self._odd[f'{len(message.name)} names with {len(message.velocity)} velocities'] = None
+        for name, position in zip(message.name, message.position):
+            self._arrivals.setdefault(name, []).append(now)
+            if math.isfinite(position):
+                self._positions[name] = position
+            else:
+                self._not_finite[name] = str(position)
+
+    def findings(
+        self, where: str, publishers: str, timeout: float, max_age: float, seconds: float,
+    ) -> list[Finding]:
+        """Return what is wrong; a joint without news for `timeout` s makes the mux hold."""
+        if not self.stamps.arrivals:
+            return [error(where, f'no joint state in {seconds:g} s from {publishers}')]
+        joints = self._embodiment.joints
+        lines = [*self._odd, *self.stamps.faults(max_age)]
+        foreign = [name for name in self._arrivals if name not in joints]
+        missing = [name for name in joints if name not in self._arrivals]
+        seen = f'; seen were {names_of(foreign)}' if foreign else ''
+        if missing:
+            lines.append(f'no position of {names_of(missing)}{seen}')
+        lines += [f'the position of {name} is {value}, no finite number'
+                  for name, value in self._not_finite.items() if name in joints]
+        lines += self._outside()
+        found = [error(where, f'{line} (from {publishers})') for line in lines]
+        slow, paused = self._gaps(timeout, seconds)
+        if slow:
+            found.append(error(
+                where, f'{names_of(slow)}; expected at least {1 / timeout:g} a second, or '
+                f'command_mux holds (from {publishers})'))
+        if paused:
+            found.append(warning(
+                where, f'without news {names_of(paused)}; command_mux holds after {timeout:g} s '
+                f'(from {publishers})'))
+        if foreign and not missing:
+            found.append(warning(
+                where, f'joints that the embodiment does not have are ignored: '
+                f'{names_of(foreign)}'))
+        return found
+
+    def _outside(self) -> list[str]:
+        limits, lines = self._embodiment.limits, []
+        for name, lower, upper in zip(self._embodiment.joints, limits.lower, limits.upper):
+            position, noise = self._positions.get(name), LIMIT_NOISE * (upper - lower)
+            if position is not None and not lower - noise <= position <= upper + noise:
+                lines.append(f'{name} is at {position:.4g}, outside its limits {lower:.4g} to '
+                             f'{upper:.4g}: wrong units, sign or calibration?')
+        return lines
+
+    def _gaps(self, timeout: float, seconds: float) -> tuple[list[str], list[str]]:
+        """Return the joints that come too rarely, and those that once were silent too long."""
+        slow, paused = [], []
+        for name in self._embodiment.joints:
+            times = self._arrivals.get(name)
+            if not times:
+                continue
+            gaps = np.diff(times)
+            if len(gaps) == 0:
+                slow.append(f'{name} came once in {seconds:g} s')
+            elif gaps.mean() > timeout:
+                slow.append(f'{name} comes {1 / gaps.mean():.1f} times a second')
+            elif gaps.max() > timeout:
+                paused.append(f'{name} for {gaps.max():.2f} s')
+        return slow, paused

@@ -1,0 +1,98 @@
+"""Do over ROS services what an operator does by hand: configure, activate, hand over the arm."""
+
+from collections.abc import Callable
+import time
+from typing import Any
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.executors import Executor
+from rclpy.node import Node
+
+from lingbot_va_ros.cli.common.processes import DemoFailed
+from lingbot_va_ros.srv import SetControlMode
+
+START_SECONDS = 30.0  # for a fresh process to import, start and be discovered
+ANSWER_SECONDS = 30.0
+CONFIGURE_SECONDS = 600.0  # a full-size checkpoint from a slow disk
+
+
+class Operator:
+    """
+    One node that asks and waits, spun by the calling thread.
+
+    :param watch: called between two looks at ROS; what it raises ends the waiting.
+    """
+
+    def __init__(self, node: Node, executor: Executor, watch: Callable[[], None]):
+        self._node = node
+        self._executor = executor
+        self._watch = watch
+
+    def now_ns(self) -> int:
+        """Return ROS time in nanoseconds."""
+        return self._node.get_clock().now().nanoseconds
+
+    def wait_until(self, condition: Callable[[], Any], seconds: float, what: str) -> None:
+        """
+        Spin until the condition holds.
+
+        :raises DemoFailed: it does not within `seconds`; names `what` was waited for.
+        """
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise DemoFailed(f'waited {seconds:g} s for {what}')
+            self._executor.spin_once(timeout_sec=0.05)
+            self._watch()
+
+    def call(self, kind: Any, name: str, request: Any, seconds: float = ANSWER_SECONDS) -> Any:
+        """
+        Call a service and return its answer.
+
+        :raises DemoFailed: it does not appear or does not answer in time.
+        """
+        client = self._node.create_client(kind, name)
+        try:
+            self.wait_until(client.service_is_ready, START_SECONDS, f'the service {name}')
+            future = client.call_async(request)
+            self.wait_until(future.done, seconds, f'an answer of {name}')
+            return future.result()
+        finally:
+            self._node.destroy_client(client)
+
+    def change_state(self, node: str, transition: int, seconds: float = ANSWER_SECONDS) -> bool:
+        """Ask a managed node for a transition and return whether it made it."""
+        request = ChangeState.Request()
+        request.transition.id = transition
+        return self.call(ChangeState, f'{node}/change_state', request, seconds).success
+
+    def configure(self, node: str) -> bool:
+        """Configure a managed node; this may take minutes."""
+        return self.change_state(node, Transition.TRANSITION_CONFIGURE, CONFIGURE_SECONDS)
+
+    def activate(self, node: str) -> bool:
+        """Activate a managed node."""
+        return self.change_state(node, Transition.TRANSITION_ACTIVATE)
+
+    def put_away(self, node: str) -> bool:
+        """Deactivate a managed node and clean it up."""
+        return (self.change_state(node, Transition.TRANSITION_DEACTIVATE)
+                and self.change_state(node, Transition.TRANSITION_CLEANUP))
+
+    def choose_mode(self, mux: str, mode: int, seconds: float = 0.0) -> None:
+        """
+        Set who moves the arm; tried again for `seconds` where the mux refuses.
+
+        :raises DemoFailed: the mux still refuses; with its reason.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            answer = self.call(
+                SetControlMode, f'{mux}/set_mode', SetControlMode.Request(mode=mode))
+            if answer.success:
+                return
+            if time.monotonic() > deadline:
+                raise DemoFailed(f'{mux} refuses the mode: {answer.message}')
+            pause = time.monotonic() + 0.2
+            self.wait_until(lambda: time.monotonic() > pause, 1.0, 'the pause')

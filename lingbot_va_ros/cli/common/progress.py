@@ -1,0 +1,64 @@
+"""What a person sees while a command runs: a panel in a terminal, plain lines elsewhere."""
+
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+REFRESH = 0.25  # seconds between two drawings of the panel
+
+
+class Progress:
+    """
+    A title, fields with their newest values, and lines that stay; a context manager.
+
+    Nothing is drawn in a thread of its own: call `refresh` often, it draws as often as is useful.
+    """
+
+    def __init__(self, title: str, console: Console | None = None):
+        self.title = title
+        self._console = console or Console(highlight=False)
+        self._fields: dict[str, str] = {}
+        self._live: Live | None = None
+        self._drawn = 0.0
+
+    def __enter__(self) -> 'Progress':
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_error) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        self._console.print(escape(line), soft_wrap=True)
+
+    def show(self, **fields: str) -> None:
+        """Set fields of the panel; without a terminal, print those that changed in one line."""
+        changed = {
+            name: value for name, value in fields.items() if self._fields.get(name) != value}
+        self._fields.update(changed)
+        if changed and self._live is None:
+            self.say(', '.join(f'{name} {value}' for name, value in changed.items()))
+
+    def show_in_panel(self, **fields: str) -> None:
+        """Set fields that change too often for a line each: without a terminal they are lost."""
+        if self._live is not None:
+            self._fields.update(fields)
+
+    def refresh(self, now: bool = False) -> None:
+        """Draw the panel, if it is time to or `now` asks for it."""
+        if self._live is None or (time.monotonic() - self._drawn < REFRESH and not now):
+            return
+        self._drawn = time.monotonic()
+        table = Table.grid(padding=(0, 2))
+        for name, value in self._fields.items():
+            table.add_row(f'[bold]{name}', escape(value))
+        self._live.update(Panel(table, title=escape(self.title), expand=False), refresh=True)

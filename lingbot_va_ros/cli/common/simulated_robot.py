@@ -1,0 +1,195 @@
+"""The simulated robot, the mux and the policy as processes, and a node that talks to them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+import json
+import os
+import time
+from typing import Any
+
+from rcl_interfaces.srv import SetParameters
+import rclpy
+from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+from rclpy.time import Time
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from lingbot_va_ros.cli.common.checkpoint import Checkpoint
+from lingbot_va_ros.cli.common.operator_client import Operator
+from lingbot_va_ros.cli.common.processes import (
+    DemoFailed,
+    last_match,
+    node_command,
+    NodeProcess,
+    NodeProcesses,
+)
+from lingbot_va_ros.cli.common.progress import Progress
+from lingbot_va_ros.msg import ControlMode
+from lingbot_va_ros.specs.embodiment import load_embodiment
+
+EMBODIMENT = 'sim_left'
+CONTROL_RATE = 50.0  # Hz
+POLICY, MUX, ROBOT = 'lingbot_va_policy', 'command_mux', 'sim_robot'
+RESETS, RESET_SECONDS = 4, 7.5  # until the arm is at home, and how long each may take
+DISCOVERY_SECONDS = 2.5  # after which processes know each other
+HAND_OVER_SECONDS = 15.0
+MODE_SECONDS = 30.0  # for the mux to report the mode that it was told to be in
+AT_HOME = 0.02  # rad or m
+LATE = ('silent for', 'too old')  # what the mux says where a message came too late
+
+
+def start_processes(
+    processes: NodeProcesses, checkpoint: Checkpoint, policy: Mapping[str, Any] = {},
+    robot: Mapping[str, Any] = {}, mux: Mapping[str, Any] = {},
+) -> NodeProcess:
+    """
+    Start sim_robot, command_mux and policy_node, and return the last, which is not configured.
+
+    :param policy: parameters of policy_node beside checkpoint, embodiment and control rate;
+        `robot` those of sim_robot, `mux` those of command_mux beside the embodiment.
+    """
+    processes.start(ROBOT, [*node_command(ROBOT), '--ros-args', *_parameters(robot)])
+    processes.start(MUX, [
+        *node_command(MUX), '--ros-args', *_parameters({'embodiment': EMBODIMENT, **mux}),
+        '-r', f'policy/joint_trajectory:={POLICY}/joint_trajectory'])
+    return processes.start('policy_node', [
+        *node_command('policy_node'), '--ros-args', '-r', f'control_mode:={MUX}/mode',
+        *_parameters({
+            'checkpoint': str(checkpoint.folder), 'embodiment': EMBODIMENT,
+            'control_rate': CONTROL_RATE, **policy})])
+
+
+def _parameters(values: Mapping[str, Any]) -> list[str]:
+    """Return the words that set parameters; JSON is YAML, in which rcl reads the values."""
+    words: list[str] = []
+    for name, value in values.items():
+        words += ['-p', f'{name}:={json.dumps(value, ensure_ascii=False)}']
+    return words
+
+
+def bring_up(operator: Operator, policy: NodeProcess) -> None:
+    """
+    Configure and activate the policy.
+
+    :raises DemoFailed: it cannot be; with its reason where it is known.
+    """
+    if not operator.configure(POLICY):
+        reason = last_match(policy.log, r'configure failed: (.*)')
+        raise DemoFailed(
+            f'policy_node cannot be configured: {reason or "see its log"}', policy.log)
+    if not operator.activate(POLICY):
+        raise DemoFailed('policy_node cannot be activated', policy.log)
+
+
+def lay_out(
+    operator: Operator, newest: Callable[[], tuple[int, JointState]], **values: Any,
+) -> None:
+    """
+    Set parameters of sim_robot (`task`, `seed`) and reset it: a new scene, the arm at home.
+
+    The mux must hold the arm. Where its stop came later than the reset, and led the arm away from
+    home again, the reset is repeated.
+
+    :param newest: returns how many states of the task were heard, and the newest joint states.
+    :raises DemoFailed: a parameter is refused, the reset fails, or the arm does not stay at home.
+    """
+    parameters = [Parameter(name, value=value) for name, value in values.items()]
+    answers = operator.call(
+        SetParameters, f'{ROBOT}/set_parameters', SetParameters.Request(
+            parameters=[parameter.to_parameter_msg() for parameter in parameters])).results
+    for (name, value), answer in zip(values.items(), answers):
+        if not answer.successful:
+            raise DemoFailed(f'{ROBOT} refuses the {name} {value}: {answer.reason}')
+    for _ in range(RESETS):
+        answer = operator.call(Trigger, f'{ROBOT}/reset', Trigger.Request())
+        if not answer.success:
+            raise DemoFailed(f'{ROBOT} cannot be reset: {answer.message}')
+        heard, until = newest()[0], time.monotonic() + RESET_SECONDS
+
+        def at_home() -> bool:
+            # The first message may have been on its way before the reset.
+            return newest()[0] > heard + 1 and away_from_home(newest()[1]) < AT_HOME
+
+        operator.wait_until(
+            lambda: at_home() or time.monotonic() > until, 2 * RESET_SECONDS, f'{ROBOT}')
+        if at_home():
+            return
+    raise DemoFailed(f'the arm is not at home after {RESETS} resets')
+
+
+def away_from_home(joints: JointState) -> float:
+    """Return how far the joint is from its home that is furthest, rad or m."""
+    home = _home()
+    return max((abs(position - home[name])
+                for name, position in zip(joints.name, joints.position) if name in home),
+               default=float('inf'))
+
+
+@lru_cache
+def _home() -> dict[str, float]:
+    embodiment = load_embodiment(EMBODIMENT)
+    return dict(zip(embodiment.joints, embodiment.home))
+
+
+def hand_over(operator: Operator, newest_mode: Callable[[], ControlMode | None]) -> None:
+    """
+    Give the arm to the policy, and wait until the mux says so.
+
+    Where the mux takes it away again at once, its word of that may be all that is heard.
+
+    :param newest_mode: returns what the mux said last.
+    :raises DemoFailed: it refuses.
+    """
+    asked_ns = operator.now_ns()
+    operator.choose_mode(MUX, ControlMode.POLICY, HAND_OVER_SECONDS)
+
+    def told() -> bool:
+        newest = newest_mode()
+        return newest is not None and (
+            newest.mode == ControlMode.POLICY
+            or Time.from_msg(newest.header.stamp).nanoseconds > asked_ns)
+    operator.wait_until(told, MODE_SECONDS, f'{MUX} to report the mode that it is in')
+
+
+@contextmanager
+def ros_node(name: str) -> Iterator[tuple[Node, Executor]]:
+    """Yield a node and its executor; rclpy is shut down afterwards."""
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = rclpy.create_node(name)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        try:
+            yield node, executor
+        finally:
+            executor.shutdown(timeout_sec=1.0)
+            node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
+def refuse_company(progress: Progress) -> None:
+    """
+    Refuse to start where the user's ROS domain has a robot already: we would move it.
+
+    :raises DemoFailed: it names what is there.
+    """
+    domain = os.environ['ROS_DOMAIN_ID']
+    progress.show(phase=f'looking whether a robot is in ROS domain {domain}')
+    progress.refresh(now=True)
+    controllers = [controller.topic for controller in load_embodiment(EMBODIMENT).controllers]
+    deadline = time.monotonic() + DISCOVERY_SECONDS
+    with ros_node('lingbot_va_look') as (node, _):
+        while time.monotonic() < deadline:
+            there = set(node.get_node_names()) & {POLICY, MUX, ROBOT}
+            there |= {topic for topic in controllers if node.count_subscribers(topic)}
+            there |= {topic for topic in ('joint_states',) if node.count_publishers(topic)}
+            if there:
+                raise DemoFailed(
+                    f'a robot is in ROS domain {domain} already ({", ".join(sorted(there))}); '
+                    'unset ROS_DOMAIN_ID, or set it to a free one')
+            time.sleep(0.1)

@@ -1,0 +1,195 @@
+"""
+Drive the simulated robot over ROS 2 in real time with a LingBot-VA network.
+
+Starts sim_robot, command_mux and policy_node as three processes, gives the policy the arm for one
+episode of each task, says what the simulator has counted, and leaves summary.json, report.png,
+episode.mp4 and the logs in the output folder. A trained checkpoint is given the two tasks that
+need a memory, an untrained one the scene without a goal.
+"""
+
+import argparse
+from collections.abc import Sequence
+import json
+import os
+from pathlib import Path
+import sys
+
+from lingbot_va_ros.cli.common.checkpoint import Checkpoint, choose_checkpoint
+from lingbot_va_ros.cli.common.interrupts import INTERRUPTED, signals_interrupt
+from lingbot_va_ros.cli.common.processes import DemoFailed, NodeProcesses, ros_environment
+from lingbot_va_ros.cli.common.progress import Progress
+from lingbot_va_ros.cli.common.sampling_options import number
+from lingbot_va_ros.cli.common.simulated_robot import CONTROL_RATE, refuse_company
+from lingbot_va_ros.cli.demo.episode import Episode, summarise
+from lingbot_va_ros.cli.demo.episodes import EpisodePlan, run_episodes
+from lingbot_va_ros.evaluation.tasks import chunk_limit_of, instruction_of, INSTRUCTIONS
+
+TASKS = ('wipe_plate', 'open_boxes')  # of a trained checkpoint, where none is asked for
+NO_GOAL = 'table'
+TAKEOVER = 'wipe_plate'  # where a person can add something
+CHUNKS_WITHOUT_GOAL = 12
+LARGEST_SEED = 2 ** 31 - 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the demo."""
+    parser.add_argument(
+        '--task', type=_tasks, metavar='TASK',
+        help=f'{", ".join(INSTRUCTIONS)}: one, or several with commas, an episode each (default: '
+             f'{",".join(TASKS)}; of an untrained checkpoint {NO_GOAL}, which has no goal)')
+    parser.add_argument(
+        '--takeover', action='store_true',
+        help=f'{TAKEOVER} alone; a person by script interrupts it, adds a stroke and gives the '
+             'arm back')
+    parser.add_argument(
+        '--seed', type=number(int, 0, LARGEST_SEED), default=0, metavar='N',
+        help='lays out the scenes (default: %(default)s)')
+    parser.add_argument(
+        '--chunks', type=_count, metavar='N',
+        help='action chunks after which an episode ends that is not done (default: as many as '
+             f'twice the time of the scripted expert takes; {CHUNKS_WITHOUT_GOAL} without a goal)')
+    parser.add_argument(
+        '--checkpoint', type=Path, metavar='FOLDER',
+        help='checkpoint folder in the public layout with a policy.yaml (default: the shipped '
+             f'one; for {NO_GOAL} an untrained one, which is made once)')
+    parser.add_argument(
+        '--instruction', metavar='TEXT', help='the task in words (default: those of the task)')
+    parser.add_argument(
+        '--output', type=Path, default=Path('demo_output'), metavar='FOLDER',
+        help='where the results go (default: %(default)s)')
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo and return the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
+    with signals_interrupt():
+        try:
+            return _run(arguments)
+        except DemoFailed as failure:
+            print(f'demo failed: {failure}', file=sys.stderr)
+            if failure.log is not None:
+                print(f'the end of {failure.log}:', file=sys.stderr)
+                for line in failure.last_lines:
+                    print(f'  {line}', file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print('interrupted; all processes have been ended', file=sys.stderr)
+            return INTERRUPTED
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.takeover and arguments.task not in (None, (TAKEOVER,)):
+        raise DemoFailed(f'--takeover is of {TAKEOVER}, not of {", ".join(arguments.task)}')
+    output, logs = arguments.output, arguments.output / 'logs'
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoFailed(f'the output folder cannot be made: {error}') from error
+    shared_domain = bool(os.environ.get('ROS_DOMAIN_ID'))
+    environment = ros_environment(logs)
+    checkpoint = choose_checkpoint(
+        arguments.checkpoint, output / 'untrained', environment, print,
+        shipped=arguments.task != (NO_GOAL,))
+    plans = _plans(arguments, checkpoint)
+    os.environ.update(environment)  # this process takes part
+    title = 'lingbot_va demo' + ('' if checkpoint.trained else ' · UNTRAINED network')
+    with Progress(title) as progress:
+        progress.show(checkpoint=checkpoint.label)
+        if shared_domain:
+            refuse_company(progress)
+        with NodeProcesses(environment, logs) as processes:
+            episodes, lines = run_episodes(
+                plans, checkpoint, _pictures(plans, checkpoint), processes, progress)
+            lines += processes.end()
+        progress.show(phase='drawing the report and the video')
+        progress.refresh(now=True)
+        summary = _write_results(output, episodes, checkpoint)
+    for line in lines:
+        print(f'warning: {line}')
+    print('\n'.join(_closing_lines(output, summary, checkpoint)))
+    if episodes[-1].stopped_by:
+        raise DemoFailed(f'the episode ended early: {episodes[-1].stopped_by}')
+    return 0
+
+
+def _plans(arguments: argparse.Namespace, checkpoint: Checkpoint) -> tuple[EpisodePlan, ...]:
+    tasks = arguments.task or (TASKS if checkpoint.trained else (NO_GOAL,))
+    if arguments.takeover:
+        tasks = (TAKEOVER,)
+    return tuple(
+        EpisodePlan(
+            task, arguments.seed, arguments.instruction or instruction_of(task),
+            arguments.chunks or (CHUNKS_WITHOUT_GOAL if task == NO_GOAL else chunk_limit_of(
+                task, checkpoint.chunk_seconds)), arguments.takeover)
+        for task in tasks)
+
+
+def _pictures(plans: Sequence[EpisodePlan], checkpoint: Checkpoint) -> dict:
+    """Return what size sim_robot's pictures are to have, as its parameters."""
+    if all(plan.task == NO_GOAL for plan in plans):
+        return {}
+    # As in training: a picture that is drawn larger and then shrunk is another picture.
+    return {'camera_width': checkpoint.policy.width, 'camera_height': checkpoint.policy.height}
+
+
+def _write_results(output: Path, episodes: Sequence[Episode], checkpoint: Checkpoint) -> dict:
+    # matplotlib and PyAV take a second to import: not while the policy needs the processor
+    from lingbot_va_ros.cli.demo.report import write_report
+    from lingbot_va_ros.cli.demo.video import write_video
+    summary = summarise(episodes, str(checkpoint.folder), checkpoint.trained)
+    write_report(output / 'report.png', episodes, checkpoint.label)
+    write_video(output / 'episode.mp4', episodes, checkpoint.trained)
+    (output / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    return summary
+
+
+def _closing_lines(output: Path, summary: dict, checkpoint: Checkpoint) -> list[str]:
+    """Return the few lines that end the demo."""
+    def figure(value, unit: str, digits: int) -> str:
+        return 'unknown' if value is None else f'{value:.{digits}f} {unit}'
+
+    jitter = summary['publish_jitter_ms']
+    network = 'a trained network' if checkpoint.trained else (
+        'an UNTRAINED network: its actions mean nothing')
+    files = ', '.join(('summary.json', 'report.png', 'episode.mp4'))
+    return [
+        f'checkpoint {checkpoint.folder.name}: {network}',
+        *(f'{episode["task"]}: {"SUCCESS" if episode["success"] else "no success"} '
+          f'({episode["detail"]}), {episode["chunks"]} chunks in {episode["seconds"]:.1f} s'
+          for episode in summary['episodes']),
+        *(line for episode in summary['episodes'] for line in _who_did_what(episode)),
+        f'inference  p50 {figure(summary["inference_p50"], "s", 3)}, '
+        f'p95 {figure(summary["inference_p95"], "s", 3)}; starved ticks '
+        f'{summary["starved_ticks"]}',
+        f'jitter     p50 {figure(jitter["p50"], "ms", 2)}, p99 {figure(jitter["p99"], "ms", 2)} '
+        f'at {CONTROL_RATE:g} Hz; the arm was held {len(summary["holds"])} times in between',
+        f'wrote      {output}/: {files}, logs/']
+
+
+def _who_did_what(episode: dict) -> list[str]:
+    """Return the line about a person who took over, or none."""
+    if not episode['takeover']:
+        return []
+    if 'counts_by_person' not in episode:
+        return ['takeover   the person never had the arm']
+    theirs = episode['counts_by_person']
+    words = ', '.join(
+        f'{name}: {count} by the policy, {theirs[name]} by the person, '
+        f'{episode["counts"][name]} in all'
+        for name, count in episode['counts_by_policy'].items())
+    return [f'takeover   {words}; the person had the arm for {episode["seconds_by_person"]:.1f} s']
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 1')
+    return int(text)
+
+
+def _tasks(text: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(',') if word.strip()))
+    unknown = [word for word in words if word not in INSTRUCTIONS]
+    if unknown or not words:
+        raise argparse.ArgumentTypeError(
+            f'{", ".join(map(repr, unknown)) or repr(text)}: expected one or several of '
+            f'{", ".join(INSTRUCTIONS)}')
+    return words

@@ -1,0 +1,215 @@
+"""What the episodes of the demo left behind, and the figures that are read from them; no ROS."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lingbot_va_ros.mux.modes import Mode
+
+# s: the simulator tells five times a second what it has counted. Nobody who has just got the arm
+# can have done anything that counts so soon.
+TOLD_LATE = 0.25
+OVERVIEW = 'overview'  # the camera for people, which is no camera of the robot
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Joint positions over time: `times` [n] s, `positions` [n, J] rad (m for prismatic)."""
+
+    times: np.ndarray
+    positions: np.ndarray
+
+
+@dataclass(frozen=True)
+class ChunkFigures:
+    """One action chunk: when its actions are due (s), how long it was thought about (s)."""
+
+    chunk_id: int
+    start: float
+    end: float
+    inference_seconds: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, RGB uint8 [H, W, 3], of the time (s) that it shows or foretells."""
+
+    time: float
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Episode:
+    """
+    One recorded episode; all times are seconds of ROS time since the recording began.
+
+    :param start: when the policy was given the arm; `end`: when it was taken back.
+    :param published: [n] stamps of the trajectories that the policy published.
+    :param control_period: the nominal time between two of them.
+    :param task_state: what the simulator said last about the task.
+    :param holds: why the arm was held in between, once for each time.
+    :param stopped_by: why the episode ended early, or empty.
+    :param seed: of the scene; None where nobody chose one.
+    :param chunk_limit: the number of chunks after which it ends, done or not; 0: unknown.
+    :param counted: what the simulator had counted of the task, from each time on.
+    :param modes: who moved the arm, from each time on.
+    :param takeover: a person was to interrupt it.
+    """
+
+    joints: tuple[str, ...]
+    start: float
+    end: float
+    commanded: Motion
+    measured: Motion
+    chunks: tuple[ChunkFigures, ...]
+    cameras: Mapping[str, Sequence[Picture]]
+    imagined: Sequence[Picture]
+    published: np.ndarray
+    control_period: float
+    starved_ticks: int
+    task_state: Mapping[str, Any]
+    holds: tuple[str, ...] = ()
+    stopped_by: str = ''
+    seed: int | None = None
+    chunk_limit: int = 0
+    counted: tuple[tuple[float, Mapping[str, int]], ...] = ()
+    modes: tuple[tuple[float, Mode], ...] = ()
+    takeover: bool = False
+
+    @property
+    def task(self) -> str:
+        """Return the name of the scene, as the simulator says it."""
+        return self.task_state.get('task', '')
+
+
+def newest(events: Sequence[tuple[float, Any]], time: float, before: Any) -> Any:
+    """Return what (time, value) pairs in order say at a time; `before` the first one."""
+    return next((value for since, value in reversed(events) if since <= time), before)
+
+
+def by_a_person(episode: Episode) -> tuple[tuple[float, float], ...]:
+    """Return the spans of time (s) during which a person moved the arm."""
+    ends = [since for since, _ in episode.modes[1:]] + [episode.end]
+    return tuple((since, until) for (since, mode), until in zip(episode.modes, ends)
+                 if mode == Mode.TELEOP)
+
+
+def counted_by_person(episode: Episode) -> dict[str, int]:
+    """Return how much of each count came while a person moved the arm."""
+    sums, before = {}, {}
+    for time, counts in episode.counted:
+        theirs = newest(episode.modes, time - TOLD_LATE, None) == Mode.TELEOP
+        for name, count in counts.items():
+            more = count - before.get(name, 0)
+            sums[name] = sums.get(name, 0) + (more if theirs else 0)
+        before = counts
+    return sums
+
+
+def jitter_ms(stamps: np.ndarray, period: float) -> np.ndarray:
+    """
+    Return how far each interval between two stamps is off the period, [n - 1], milliseconds >= 0.
+
+    :param stamps: [n] seconds, in the order of publication; `period` in seconds.
+    """
+    return np.abs(np.diff(stamps) - period) * 1e3
+
+
+def percentile(values: Sequence[float], share: float):
+    """Return a percentile (linear between neighbours) as a float; None of no values."""
+    return float(np.percentile(values, share)) if len(values) else None
+
+
+def publish_jitter_ms(episode: Episode) -> np.ndarray:
+    """Return the jitter of the trajectories that were published while the policy had the arm."""
+    stamps = episode.published
+    during = (stamps >= episode.start) & (stamps <= episode.end)
+    return jitter_ms(stamps[during], episode.control_period)
+
+
+def tracking_error(episode: Episode) -> np.ndarray:
+    """
+    Return how far each measured position is off the command due then, [n, J], rad or m.
+
+    Commands are interpolated to the stamps of the measurements; only those during the episode.
+    """
+    times = episode.measured.times
+    known = episode.commanded.times
+    if not len(known):
+        return np.empty((0, len(episode.joints)))
+    during = (times >= max(episode.start, known[0])) & (times <= min(episode.end, known[-1]))
+    commanded = np.stack([
+        np.interp(times[during], known, column) for column in episode.commanded.positions.T], 1)
+    return np.abs(episode.measured.positions[during] - commanded)
+
+
+def _largest_range(episode: Episode):
+    """Return the distance between the extremes of the joint that was moved most, rad or m."""
+    positions = episode.commanded.positions
+    return float(np.ptp(positions, axis=0).max()) if positions.size else None
+
+
+def outcome(episode: Episode) -> tuple[bool, str]:
+    """Return whether the simulator says that the task succeeded, and what there is to say."""
+    state = episode.task_state
+    success = bool(state.get('success', False))
+    if not state:
+        detail = 'the simulator said nothing about the task'
+    elif not state.get('counts'):
+        detail = f'the scene {state.get("task")} has no goal: there is nothing to succeed at'
+    else:
+        detail = words_of(state['counts'])
+        if state.get('detail'):
+            detail += f'; {state["detail"]}'
+    if episode.stopped_by:
+        detail = f'ended early: {episode.stopped_by}; {detail}'
+    return success, detail
+
+
+def words_of(counts: Mapping[str, int]) -> str:
+    """Return counts as people read them."""
+    return ', '.join(f'{name}: {count}' for name, count in counts.items())
+
+
+def _figures(episode: Episode) -> dict[str, Any]:
+    """Return what summary.json holds of one episode."""
+    success, detail = outcome(episode)
+    figures = {
+        'task': episode.task, 'success': success, 'detail': detail,
+        'chunks': len(episode.chunks), 'seconds': round(episode.end - episode.start, 3),
+        'seed': episode.seed, 'done': bool(episode.task_state.get('done', False)),
+        'counts': dict(episode.task_state.get('counts', {})),
+        'chunk_limit': episode.chunk_limit, 'takeover': episode.takeover}
+    spans = by_a_person(episode)
+    if spans:
+        theirs = dict.fromkeys(figures['counts'], 0) | counted_by_person(episode)
+        figures['counts_by_person'] = theirs
+        figures['counts_by_policy'] = {
+            name: count - theirs.get(name, 0) for name, count in figures['counts'].items()}
+        figures['seconds_by_person'] = round(sum(end - begin for begin, end in spans), 3)
+    return figures
+
+
+def summarise(episodes: Sequence[Episode], checkpoint: str, trained: bool) -> dict[str, Any]:
+    """Return what summary.json holds; seconds, jitter in milliseconds, null where unknown."""
+    latencies = [chunk.inference_seconds for episode in episodes for chunk in episode.chunks]
+    jitter = np.concatenate([publish_jitter_ms(episode) for episode in episodes])
+    errors = [float(error.max()) for error in map(tracking_error, episodes) if error.size]
+    ranges = [value for value in map(_largest_range, episodes) if value is not None]
+    return {
+        'episodes': [_figures(episode) for episode in episodes],
+        'inference_p50': percentile(latencies, 50),
+        'inference_p95': percentile(latencies, 95),
+        'publish_jitter_ms': {'p50': percentile(jitter, 50), 'p99': percentile(jitter, 99)},
+        'publish_jitter_is': 'distance of the interval between two header stamps of the '
+                             "policy's joint_trajectory from the control period",
+        'control_period': episodes[0].control_period,
+        'starved_ticks': sum(episode.starved_ticks for episode in episodes),
+        'holds': [reason for episode in episodes for reason in episode.holds],
+        'commanded_range': max(ranges, default=None),
+        'max_tracking_error': max(errors, default=None),
+        'checkpoint': checkpoint,
+        'trained': trained,
+    }

@@ -1,0 +1,257 @@
+"""Run the episodes of the demo over ROS, one after the other, by one set of processes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+import sys
+from typing import Any
+
+from rclpy.node import Node
+
+from lingbot_va_ros.cli.common.checkpoint import Checkpoint
+from lingbot_va_ros.cli.common.operator_client import Operator, START_SECONDS
+from lingbot_va_ros.cli.common.processes import DemoFailed, NodeProcesses
+from lingbot_va_ros.cli.common.progress import Progress
+from lingbot_va_ros.cli.common.simulated_robot import (
+    bring_up,
+    CONTROL_RATE,
+    EMBODIMENT,
+    hand_over,
+    HAND_OVER_SECONDS,
+    LATE,
+    lay_out,
+    MUX,
+    POLICY,
+    ros_node,
+    start_processes,
+)
+from lingbot_va_ros.cli.demo.episode import Episode, OVERVIEW, words_of
+from lingbot_va_ros.cli.demo.recording import Recorder
+from lingbot_va_ros.msg import ControlMode, PolicyStatus
+from lingbot_va_ros.mux.modes import Mode as ArmMode
+from lingbot_va_ros.policy.runtime.status import Mode as PolicyMode
+from lingbot_va_ros.resources import PACKAGE
+from lingbot_va_ros.specs.embodiment import load_embodiment
+from lingbot_va_ros.srv import ResetMemory
+
+CHUNK_SECONDS = 60.0  # without a new chunk for so long, the policy counts as stuck
+PERSONS_TOPIC = 'teleop/joint_trajectory'
+READ_SECONDS = 600.0  # for a full-size text encoder from a slow disk
+MAX_HOLDS = 20  # of the mux in one episode that are forgiven
+# s that a message may be late before the arm is held: longer than on a real arm, for a simulated
+# one hurts nobody, and other work may keep this machine from answering for a while.
+PATIENCE = 1.0
+PATIENT_ERROR = 0.7  # rad; what is heard late of the arm is as far behind as it has moved since
+FORGIVEN = (*LATE, 'following error')
+OVERVIEW_RATE = 10.0  # Hz, as the video
+
+
+@dataclass(frozen=True)
+class EpisodePlan:
+    """
+    What an episode is about.
+
+    :param task: the scene; `seed` lays it out; `instruction` is what the policy is told.
+    :param chunks: after so many it ends, done or not.
+    :param takeover: a person by script interrupts it.
+    """
+
+    task: str
+    seed: int
+    instruction: str
+    chunks: int
+    takeover: bool = False
+
+
+def run_episodes(
+    plans: Sequence[EpisodePlan], checkpoint: Checkpoint, robot: dict[str, Any],
+    processes: NodeProcesses, progress: Progress,
+) -> tuple[list[Episode], list[str]]:
+    """
+    Start the three processes, run the episodes, and return them with what went wrong after them.
+
+    An episode that ended early is the last one.
+
+    :param robot: further parameters of sim_robot.
+    """
+    cameras = {
+        OVERVIEW: f'camera/{OVERVIEW}/image_raw',
+        **{name: source.topic for name, source in load_embodiment(EMBODIMENT).cameras.items()}}
+    progress.show(phase='starting sim_robot, command_mux and policy_node')
+    progress.refresh(now=True)
+    policy = start_processes(
+        processes, checkpoint, {'publish_predicted_video': True, 'max_camera_age': PATIENCE},
+        {'task': plans[0].task, 'seed': plans[0].seed, 'overview_rate': OVERVIEW_RATE, **robot},
+        {'source_timeout': PATIENCE, 'joint_state_timeout': PATIENCE,
+         'max_following_error': PATIENT_ERROR})
+    episodes: list[Episode] = []
+    with ros_node('lingbot_va_demo') as (node, executor):
+        recorder = Recorder(node, cameras)
+        shown = _Shown(recorder, progress)
+
+        def watch() -> None:
+            processes.check()
+            shown.update()
+
+        operator = Operator(node, executor, watch)
+        operator.wait_until(
+            lambda: recorder.joints and recorder.cameras_heard == len(cameras),
+            START_SECONDS, 'joint states and images of sim_robot')
+        progress.show(phase='configuring')
+        operator.wait_until(lambda: recorder.status, START_SECONDS, 'the status of policy_node')
+        bring_up(operator, policy)
+        for plan in plans:
+            if plan.takeover:
+                _invite_a_person(plan, processes, operator, node)
+        for number, plan in enumerate(plans, 1):
+            progress.show(
+                episode=f'{number}/{len(plans)} {plan.task}, seed {plan.seed}: '
+                f'"{plan.instruction}"')
+            _lay_out(plan, operator, recorder, progress)
+            shown.begin(plan.chunks)
+            progress.show(phase='running')
+            episodes.append(_run(plan, operator, recorder, progress))
+            if episodes[-1].stopped_by:
+                return episodes, []
+        progress.show(phase='stopping')
+        if operator.put_away(POLICY):
+            return episodes, []
+    return episodes, ['policy_node refused to be deactivated and cleaned up']
+
+
+def _invite_a_person(
+    plan: EpisodePlan, processes: NodeProcesses, operator: Operator, node: Node,
+) -> None:
+    """Start the person's process, and wait until it is ready."""
+    processes.start('person', [
+        sys.executable, '-m', f'{PACKAGE}.cli.demo.scripted_operator_node',
+        '--seed', str(plan.seed)])
+    operator.wait_until(
+        lambda: node.count_publishers(PERSONS_TOPIC), START_SECONDS, 'the person to be ready')
+
+
+def _lay_out(
+    plan: EpisodePlan, operator: Operator, recorder: Recorder, progress: Progress,
+) -> None:
+    """Lay out the scene, the arm home, and tell the policy what it is about, its memory empty."""
+    progress.show(phase='laying out the scene')
+    operator.choose_mode(MUX, ControlMode.HOLD, HAND_OVER_SECONDS)
+    lay_out(operator, lambda: (recorder.task_states, recorder.joints), task=plan.task,
+            seed=plan.seed)
+    answer = operator.call(
+        ResetMemory, f'{POLICY}/reset_memory', ResetMemory.Request(instruction=plan.instruction),
+        READ_SECONDS)
+    if not answer.success:
+        raise DemoFailed(f'{POLICY}/reset_memory fails: {answer.message}')
+    recorder.forget(answer.epoch)
+
+
+def _run(
+    plan: EpisodePlan, operator: Operator, recorder: Recorder, progress: Progress,
+) -> Episode:
+    """Give the arm to the policy until the simulator says that all is over, or the chunks are."""
+    hand_over(operator, lambda: recorder.mode)
+    start = recorder.now()
+    holds, stopped_by = _execute(plan, operator, recorder, progress)
+    end = recorder.now()
+    state = recorder.task_state
+    if not stopped_by:
+        operator.choose_mode(MUX, ControlMode.HOLD)
+        progress.show(counts=f'{_words(state)}{state.get("detail", "")}')
+    return replace(
+        recorder.episode(start, end, 1.0 / CONTROL_RATE, holds, stopped_by),
+        seed=plan.seed, chunk_limit=plan.chunks, takeover=plan.takeover)
+
+
+def _execute(
+    plan: EpisodePlan, operator: Operator, recorder: Recorder, progress: Progress,
+) -> tuple[list[str], str]:
+    """
+    Wait until the episode is over.
+
+    Where the mux holds the arm because something came too late, as on a busy machine, it is handed
+    over again, as an operator would, but not for ever: the policy goes on from what it remembers.
+    Any other hold ends the episode.
+
+    :returns: why the mux held in between, and why the episode ended early (or nothing).
+    """
+    holds: list[str] = []
+    newest = (0, recorder.now())
+
+    def over() -> bool:
+        return bool(recorder.task_state.get('done')) or (
+            len(recorder.chunks) >= plan.chunks
+            and recorder.now() > recorder.chunk_end(plan.chunks - 1))
+
+    def taken_away() -> bool:
+        return recorder.mode.mode != ControlMode.POLICY and not (
+            plan.takeover and recorder.mode.mode == ControlMode.TELEOP)
+
+    def stuck() -> str:
+        nonlocal newest
+        status = recorder.status
+        if status.mode == PolicyStatus.FAULT:
+            return f'policy_node failed: {status.reason}'
+        if len(recorder.chunks) != newest[0]:
+            newest = (len(recorder.chunks), recorder.now())
+        if recorder.now() - newest[1] > CHUNK_SECONDS:
+            return (f'no chunk for {CHUNK_SECONDS:g} s; policy_node is '
+                    f'{PolicyMode(status.mode).name}: {status.reason}')
+        return ''
+
+    while True:
+        operator.wait_until(
+            lambda: over() or taken_away() or stuck(), (plan.chunks + 1) * CHUNK_SECONDS,
+            'the chunks')
+        if over():
+            return holds, ''
+        if stuck():
+            return holds, stuck()
+        mode, reason = ArmMode(recorder.mode.mode), recorder.mode.reason
+        if (mode != ArmMode.HOLD or len(holds) == MAX_HOLDS
+                or not any(words in reason for words in FORGIVEN)):
+            return holds, f'{MUX} went to {mode.name}: {reason}'
+        holds.append(reason)
+        progress.say(f'{MUX} went to HOLD: {reason}; handing the arm over again')
+        hand_over(operator, lambda: recorder.mode)
+
+
+def _words(state: dict[str, Any]) -> str:
+    return f'{words_of(state["counts"])}; ' if state.get('counts') else ''
+
+
+class _Shown:
+    """What the progress display says about the policy and the arm, from the newest messages."""
+
+    def __init__(self, recorder: Recorder, progress: Progress):
+        self._recorder = recorder
+        self._progress = progress
+        self._chunks: int | None = None
+        self._seen: tuple = ()
+
+    def begin(self, chunks: int) -> None:
+        """Begin an episode of so many chunks."""
+        self._chunks = chunks
+
+    def update(self) -> None:
+        """Show what is new, and draw."""
+        recorder = self._recorder
+        counts = words_of(recorder.task_state.get('counts', {}))
+        seen = (recorder.status, recorder.mode, len(recorder.chunks), counts)
+        if seen != self._seen:
+            self._seen = seen
+            self._show(*seen)
+        self._progress.refresh()
+
+    def _show(self, status, mode, chunks: int, counts: str) -> None:
+        fields = {}
+        if status is not None:
+            name = PolicyMode(status.mode).name
+            fields['policy'] = f'{name}: {status.reason}' if status.reason else name
+        if mode is not None:
+            fields['arm'] = ArmMode(mode.mode).name
+        if chunks and self._chunks:
+            fields['chunk'] = f'{chunks}/{self._chunks}'
+            fields['latency'] = f'{self._recorder.chunks[-1].inference_seconds:.3f} s'
+        if counts and self._chunks:
+            fields['counts'] = counts
+        self._progress.show(**fields)

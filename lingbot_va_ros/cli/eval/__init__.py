@@ -1,0 +1,1 @@
+"""`lingbot_va eval`: success, time and smoothness on the simulated tasks."""

@@ -1,0 +1,299 @@
+"""
+Measure success, time and smoothness of a checkpoint on the simulated tasks.
+
+Runs episodes with consecutive seeds for every combination of task, schedule, memory and latency,
+one row each: over ROS 2, with sim_robot, command_mux and policy_node as processes of their own in
+real time, or with --in-process in virtual time in this process. What the columns mean stands in
+docs/evaluation.md.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+import json
+import os
+from pathlib import Path
+import sys
+from typing import Any
+
+from rich.console import Console
+
+from lingbot_va_ros.cli.common.atomic_files import whole_files
+from lingbot_va_ros.cli.common.checkpoint import Checkpoint, choose_checkpoint
+from lingbot_va_ros.cli.common.engine_options import add_weights_argument
+from lingbot_va_ros.cli.common.interrupts import INTERRUPTED, signals_interrupt
+from lingbot_va_ros.cli.common.processes import DemoFailed, ros_environment
+from lingbot_va_ros.cli.common.progress import Progress
+from lingbot_va_ros.cli.common.sampling_options import number
+from lingbot_va_ros.cli.eval.rows import Condition, conditions_of, Outcome, row_of, table_of
+
+SCHEDULES = ('sync', 'async', 'async_ungrounded')
+MEMORIES = ('full', 'last_chunk', 'reset_midway')
+TASKS = ('wipe_plate', 'open_boxes')  # those that are evaluated where none is named
+PICTURES = ('.png', '.pdf', '.svg')
+LARGEST_SEED = 2 ** 31 - 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        '--task', type=_words, action='append', metavar='TASK', help='task, or several with '
+        f'commas; may be given again (default: {",".join(TASKS)})')
+    parser.add_argument(
+        '--episodes', type=number(int, 1), default=20, metavar='N',
+        help='episodes a row (default: %(default)s)')
+    parser.add_argument(
+        '--seed', type=number(int, 0, LARGEST_SEED), default=0, metavar='N',
+        help="seed of the first episode's scene; each further one has the next (default: "
+             '%(default)s)')
+    for name, known in (('--schedule', SCHEDULES), ('--memory', MEMORIES)):
+        parser.add_argument(
+            name, type=_some_of(known), action='append', metavar='NAME',
+            help=f'{", ".join(known)}: one, or several with commas; may be given again '
+                 f'(default: {known[0]})')
+    parser.add_argument(
+        '--latency-chunks', type=_latencies, nargs='+', action='extend', metavar='L',
+        help='latencies that predictions are padded to, in chunk lengths (default: 0)')
+    parser.add_argument(
+        '--max-chunks', type=number(int, 1), default=0, metavar='N',
+        help="end an episode after so many chunks (default: the task's own limit, at least "
+             'twice what the scripted expert takes)')
+    parser.add_argument(
+        '--time-limit', type=number(float, 0.1), default=0.0, metavar='S',
+        help='end an episode after so many seconds, waiting included (default: no limit)')
+    parser.add_argument(
+        '--in-process', action='store_true', help='without ROS, in virtual time')
+    parser.add_argument(
+        '--checkpoint', type=Path, metavar='FOLDER',
+        help='checkpoint folder in the public layout with a policy.yaml (default: the shipped '
+             'one, else an untrained one)')
+    parser.add_argument(
+        '--device', choices=('auto', 'cuda', 'cpu'), default='auto',
+        help='where the model runs (default: %(default)s)')
+    parser.add_argument(
+        '--dtype', choices=('auto', 'float32', 'bfloat16', 'float16'), default='auto',
+        help='auto is bfloat16 on cuda and float32 on cpu (default: %(default)s)')
+    add_weights_argument(parser)
+    parser.add_argument(
+        '--noise-seed', type=number(int, 0, LARGEST_SEED), default=0, metavar='N',
+        help='seed of the starting noise of predictions (default: %(default)s)')
+    parser.add_argument(
+        '--json', type=Path, metavar='FILE', help='write the rows there, after every row')
+    parser.add_argument(
+        '--plot', type=_picture, metavar='FILE',
+        help='draw the rows over the latency (.png, .pdf or .svg)')
+    parser.add_argument(
+        '--output', type=Path, default=Path('eval_output'), metavar='FOLDER',
+        help='for logs, and for an untrained checkpoint (default: %(default)s)')
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the evaluation and return the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
+    rows: list[dict[str, Any]] = []
+    with signals_interrupt():
+        try:
+            _run(arguments, rows)
+            code = 0
+        except DemoFailed as failure:
+            print(f'lingbot_va eval: {failure}', file=sys.stderr)
+            if failure.log is not None:
+                print(f'the end of {failure.log}:', file=sys.stderr)
+                for line in failure.last_lines:
+                    print(f'  {line}', file=sys.stderr)
+            code = 1
+        except (ValueError, OSError) as error:
+            print(f'lingbot_va eval: {" ".join(str(error).split())}', file=sys.stderr)
+            code = 1
+        except KeyboardInterrupt:
+            print('interrupted; all processes have been ended', file=sys.stderr)
+            code = INTERRUPTED
+        if rows:
+            _console().print(table_of(rows))
+    return code
+
+
+def _console() -> Console:
+    """Return a console on which a table stays a table where the output is a file."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=180)
+
+
+def _run(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    conditions = conditions_of(
+        _known_tasks(arguments.task), _once(arguments.schedule or [SCHEDULES[:1]]),
+        _once(arguments.memory or [MEMORIES[:1]]),
+        sorted(_once(arguments.latency_chunks or [(0.0,)])))
+    seeds = _seeds(arguments)
+    for path in filter(None, (arguments.json, arguments.plot)):
+        _check_place(path.expanduser())
+    logs = arguments.output / 'logs'
+    logs.mkdir(parents=True, exist_ok=True)
+    shared_domain = bool(os.environ.get('ROS_DOMAIN_ID'))
+    environment = ros_environment(logs)
+    checkpoint = choose_checkpoint(
+        arguments.checkpoint, arguments.output / 'untrained', environment, print)
+    title = 'lingbot_va eval' + ('' if checkpoint.trained else ' · UNTRAINED network')
+    with Progress(title) as progress:
+        progress.show(checkpoint=checkpoint.label)
+        if not arguments.in_process:
+            os.environ.update(environment)  # this process takes part
+        run_row, chunk_seconds = _runner(arguments, checkpoint, environment, progress)
+        if not arguments.in_process and shared_domain:
+            from lingbot_va_ros.cli.common.simulated_robot import refuse_company
+            refuse_company(progress)
+        for place, condition in enumerate(conditions):
+            outcomes: list[Outcome] = []
+            progress.show(row=f'{place + 1}/{len(conditions)}: {condition.words}')
+            try:
+                run_row(condition, seeds, _teller(progress, outcomes, len(seeds)))
+            finally:
+                if outcomes:  # those that were run count, whatever came then
+                    rows.append(row_of(condition, outcomes, chunk_seconds, arguments.in_process))
+                    _write(arguments, rows, checkpoint)
+
+
+class _NothingToWrite(Exception):
+    """Leaves what is at a path as it is."""
+
+
+def _check_place(path: Path) -> None:
+    """Try whether a file can be written before the work; raises OSError."""
+    try:
+        with whole_files([path]):
+            raise _NothingToWrite
+    except _NothingToWrite:
+        pass
+
+
+def _teller(
+    progress: Progress, outcomes: list[Outcome], count: int,
+) -> Callable[[Outcome], None]:
+    def tell(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        counts = ', '.join(f'{name} {value}' for name, value in outcome.counts.items())
+        progress.show(episode=(
+            f'{len(outcomes)}/{count}, seed {outcome.seed}: '
+            f'{"success" if outcome.success else "no success"}'
+            f'{f" ({counts})" if counts else ""}, {outcome.ended_by} after {outcome.chunks} '
+            f'chunks and {outcome.seconds:.1f} s'))
+        progress.refresh(now=True)
+    return tell
+
+
+def _runner(
+    arguments: argparse.Namespace, checkpoint: Checkpoint, environment: dict[str, str],
+    progress: Progress,
+) -> tuple[Callable, float]:
+    """Return what runs a row, and the length of a chunk in s."""
+    if arguments.in_process:
+        return _in_process(arguments, checkpoint, progress)
+    from lingbot_va_ros.cli import eval_over_ros  # rclpy: only where it is needed
+
+    def run_row(condition: Condition, seeds: Sequence[int], each) -> None:
+        logs = arguments.output / 'logs' / '-'.join((
+            condition.task, condition.schedule, condition.memory,
+            f'{condition.latency_chunks:g}'))
+        for line in eval_over_ros.run_row(
+                environment, logs, checkpoint, condition, seeds, arguments.max_chunks,
+                arguments.time_limit,
+                {'device': arguments.device, 'dtype': arguments.dtype,
+                 'weights': arguments.weights, 'seed': arguments.noise_seed}, progress, each):
+            progress.say(f'warning: {line}')
+    return run_row, checkpoint.chunk_seconds
+
+
+def _in_process(
+    arguments: argparse.Namespace, checkpoint: Checkpoint, progress: Progress,
+) -> tuple[Callable, float]:
+    from lingbot_va_ros.cli import eval_in_process  # torch: only where it is needed
+    engine = eval_in_process.load(
+        checkpoint, arguments.device, arguments.noise_seed,
+        lambda line: (progress.show(phase=line), progress.refresh(now=True)), arguments.dtype,
+        arguments.weights)
+
+    def run_row(condition: Condition, seeds: Sequence[int], each) -> None:
+        eval_in_process.run_row(
+            engine, condition, seeds, arguments.max_chunks, arguments.time_limit, each)
+    return run_row, checkpoint.chunk_seconds
+
+
+def _write(
+    arguments: argparse.Namespace, rows: Sequence[dict[str, Any]], checkpoint: Checkpoint,
+) -> None:
+    if arguments.json:
+        with whole_files([arguments.json.expanduser()]) as (unfinished,):
+            unfinished.write_text(json.dumps({
+                'rows': rows, 'checkpoint': str(checkpoint.folder),
+                'trained': checkpoint.trained}, indent=2) + '\n')
+    if arguments.plot:
+        from lingbot_va_ros.cli.eval.plot import write_plot  # matplotlib takes a second
+        path = arguments.plot.expanduser()
+        with whole_files([path]) as (unfinished,):
+            write_plot(unfinished, rows, checkpoint.label)
+
+
+def _seeds(arguments: argparse.Namespace) -> range:
+    """
+    Return the seeds of the episodes.
+
+    :raises ValueError: the last one is larger than sim_robot takes.
+    """
+    last = arguments.seed + arguments.episodes - 1
+    if last > LARGEST_SEED:
+        raise ValueError(
+            f'--seed {arguments.seed}: with {arguments.episodes} episodes the last seed is '
+            f'{last}, more than {LARGEST_SEED}')
+    return range(arguments.seed, last + 1)
+
+
+def _known_tasks(asked) -> list[str]:
+    """
+    Return the tasks to evaluate, each once, in the order in which they were given.
+
+    :raises ValueError: names those that there are.
+    """
+    from lingbot_va_ros.sim.scenes import SCENES  # MuJoCo
+    tasks = _once(asked or [TASKS])
+    for task in tasks or ['']:
+        if task not in SCENES:
+            raise ValueError(
+                f'--task {task!r} is unknown; expected one or several of {", ".join(SCENES)}')
+    return tasks
+
+
+def _once(groups: Sequence[Sequence]) -> list:
+    """Return what several options ask for, each thing once, in the order of the first."""
+    return list(dict.fromkeys(thing for group in groups for thing in group))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(',') if word.strip())
+
+
+def _some_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    def read(text: str) -> tuple[str, ...]:
+        words = _words(text)
+        unknown = [word for word in words if word not in known]
+        if unknown or not words:
+            raise argparse.ArgumentTypeError(
+                f'{", ".join(map(repr, unknown)) or repr(text)}: expected one or several of '
+                f'{", ".join(known)}')
+        return words
+    return read
+
+
+def _latencies(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(map(float, _words(text)))
+    except ValueError:
+        values = ()
+    if not values or not all(0 <= value <= 10 for value in values):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of 0 to 10')
+    return values
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in PICTURES:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} does not end in {", ".join(PICTURES[:-1])} or {PICTURES[-1]}')
+    return path

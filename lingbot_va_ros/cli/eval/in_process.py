@@ -1,0 +1,58 @@
+"""Run the episodes of an evaluation in this process, in virtual time, without ROS."""
+
+from collections.abc import Callable, Sequence
+
+from lingbot_va_ros.cli.common.checkpoint import Checkpoint
+from lingbot_va_ros.cli.eval.rows import Condition, Outcome
+from lingbot_va_ros.evaluation.rollout import EpisodeResult, run_episode
+from lingbot_va_ros.policy.inference.device import choose_device, choose_dtype
+from lingbot_va_ros.policy.inference.engine import Engine, load_engine
+from lingbot_va_ros.sim.simulation import Simulation
+
+
+def load(
+    checkpoint: Checkpoint, device: str, noise_seed: int, progress: Callable[[str], None],
+    dtype: str = 'auto', weights: str = 'full',
+) -> Engine:
+    """
+    Load a checkpoint as its policy file says.
+
+    :param progress: called with a line before each part.
+    :raises ValueError: what is wrong with it.
+    """
+    policy, chosen = checkpoint.policy, choose_device(device)
+    return load_engine(
+        checkpoint.folder, policy, policy.video, policy.action, policy.memory_chunks, noise_seed,
+        chosen, choose_dtype(dtype, chosen), progress, warm_up=False, weights=weights)
+
+
+def run_row(
+    engine: Engine, condition: Condition, seeds: Sequence[int], max_chunks: int, time_limit: float,
+    each: Callable[[Outcome], None],
+) -> None:
+    """
+    Run one episode for each seed and hand over what became of it.
+
+    :param max_chunks: 0 for the task's own limit; `time_limit` in s, 0 for none.
+    :raises ValueError: see `run_episode`.
+    """
+    policy = engine.policy
+    simulation = Simulation(condition.task, 'left', seeds[0], policy.width, policy.height)
+    try:
+        for seed in seeds:
+            each(outcome_of(run_episode(
+                engine, condition.task, seed, condition.schedule, condition.memory,
+                condition.latency_chunks, time_limit=time_limit or None,
+                max_chunks=max_chunks or None, simulation=simulation)))
+    finally:
+        simulation.close()
+
+
+def outcome_of(result: EpisodeResult) -> Outcome:
+    """Return an episode's figures as a row takes them."""
+    return Outcome(
+        seed=result.seed, success=result.success, done=result.done, counts=result.counts,
+        ended_by=result.ended_by, chunks=result.chunks, seconds=result.seconds,
+        max_seam_step=result.seams.step, max_seam_acceleration=result.seams.acceleration,
+        max_step=result.motion.step, max_acceleration=result.motion.acceleration,
+        starved_ticks=result.starved_ticks, inference_seconds=result.inference_seconds)

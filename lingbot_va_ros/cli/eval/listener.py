@@ -1,0 +1,118 @@
+"""What an evaluation over ROS hears of one episode, and the figures that are read from it."""
+
+from collections.abc import Sequence
+import json
+
+import numpy as np
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
+
+from lingbot_va_ros.cli.common.simulated_robot import EMBODIMENT, MUX, POLICY, ROBOT
+from lingbot_va_ros.evaluation.smoothness import seam_figures, SeamFigures, seams_of
+from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
+from lingbot_va_ros.nodes import qos
+from lingbot_va_ros.specs.embodiment import load_embodiment
+
+_NS = 1_000_000_000
+
+
+class Listener:
+    """
+    Subscriptions of a node: the newest state of everything, and what came since `forget`.
+
+    `task_states` counts the messages about the task, `action_period` is in seconds.
+    """
+
+    def __init__(self, node: Node, action_period: float):
+        self.status: PolicyStatus | None = None
+        self.mode: ControlMode | None = None
+        self.joints: JointState | None = None
+        self.task_state: dict = {}
+        self.task_states = 0
+        self.chunks: list[ActionChunk] = []
+        self._node = node
+        self._period = action_period
+        self._executed: list[JointTrajectory] = []
+        self._embodiment = load_embodiment(EMBODIMENT)
+        # The history is long where every message counts: this process may be late.
+        for kind, topic, callback, profile in (
+                (PolicyStatus, f'{POLICY}/status', self._on_status, qos.LATCHED),
+                (ControlMode, f'{MUX}/mode', self._on_mode, qos.LATCHED),
+                (String, f'{ROBOT}/task_state', self._on_task_state, qos.LATCHED),
+                (JointState, 'joint_states', self._on_joints, qos.JOINT_STATES),
+                (ActionChunk, f'{POLICY}/action_chunk', self._on_chunk, qos.EVENTS),
+                (JointTrajectory, 'executed', self._on_executed, qos.EXECUTED)):
+            node.create_subscription(kind, topic, callback, profile)
+
+    def _on_status(self, message: PolicyStatus) -> None:
+        self.status = message
+
+    def _on_mode(self, message: ControlMode) -> None:
+        self.mode = message
+
+    def _on_joints(self, message: JointState) -> None:
+        self.joints = message
+
+    def _on_task_state(self, message: String) -> None:
+        self.task_state = json.loads(message.data)
+        self.task_states += 1
+
+    def _on_chunk(self, message: ActionChunk) -> None:
+        self.chunks.append(message)
+
+    def _on_executed(self, message: JointTrajectory) -> None:
+        self._executed.append(message)
+
+    def forget(self) -> None:
+        """Forget chunks and executed commands: another episode begins."""
+        self.chunks, self._executed = [], []
+
+    def chunks_executed(self) -> int:
+        """Return how many chunks have come to their last action by now."""
+        now = self._node.get_clock().now().nanoseconds
+        return sum(_span(chunk)[1] <= now for chunk in self.chunks)
+
+    def inference_seconds(self) -> tuple[float, ...]:
+        """Return what the policy says of each chunk."""
+        return tuple(chunk.inference_seconds for chunk in self.chunks)
+
+    def seams(self) -> SeamFigures:
+        """Return the worst of the seams between chunks of one epoch, from what was executed."""
+        worst = SeamFigures()
+        for epoch in {chunk.epoch for chunk in self.chunks}:
+            first, last = zip(*(_span(chunk) for chunk in self.chunks if chunk.epoch == epoch))
+            worst = worst.worst(self._smoothness(seams_of(
+                np.array(first) / _NS, np.array(last) / _NS, self._period)))
+        return worst
+
+    def motion(self) -> SeamFigures:
+        """Return the worst from the first chunk's begin to the last one's end."""
+        if not self.chunks:
+            return SeamFigures()
+        begin, end = _span(self.chunks[0])[0], _span(self.chunks[-1])[1]
+        return self._smoothness([(begin / _NS - self._period, end / _NS)])
+
+    def _smoothness(self, spans: Sequence[tuple[float, float]]) -> SeamFigures:
+        """Return the worst during spans, s; grippers have no radians and are left out."""
+        if not self._executed:
+            return SeamFigures()
+        grippers = {arm.gripper.joint for arm in self._embodiment.arms if arm.gripper}
+        columns = [index for index, name in enumerate(self._executed[0].joint_names)
+                   if name not in grippers]
+        origin = _ns(self._executed[0].header.stamp)
+        times = np.array([_ns(message.header.stamp) - origin for message in self._executed]) / _NS
+        positions = np.array([message.points[0].positions for message in self._executed])
+        return seam_figures(times, positions[:, columns], [
+            (begin - origin / _NS, end - origin / _NS) for begin, end in spans])
+
+
+def _ns(time) -> int:
+    return time.sec * _NS + time.nanosec
+
+
+def _span(chunk: ActionChunk) -> tuple[int, int]:
+    """Return when a chunk's first and last action are due, ns of ROS time."""
+    first = _ns(chunk.header.stamp)
+    return first, first + _ns(chunk.trajectory.points[-1].time_from_start)

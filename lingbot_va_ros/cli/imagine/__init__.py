@@ -1,0 +1,1 @@
+"""`lingbot_va imagine`: imagined video and actions from still images."""

@@ -1,0 +1,44 @@
+"""What a task is asked for in words, how long an episode may take, and when it is midway."""
+
+from collections.abc import Callable, Mapping
+import math
+from typing import Any
+
+INSTRUCTIONS: dict[str, str] = {
+    'table': 'put the cube on the brick',
+    'wipe_plate': 'wipe the plate six times',
+    'open_boxes': 'open the boxes one after another',
+}
+# s of motion, at least twice what an expert takes; waiting for predictions does not count.
+MOTION_LIMITS: dict[str, float] = {'table': 40.0, 'wipe_plate': 36.0, 'open_boxes': 36.0}
+MOTION_LIMIT = 36.0  # of a task that is not listed
+MIDWAY_CHUNK = 5  # where counts do not tell
+
+# Which count says that half of an episode is done, and from what number on.
+_MIDWAY: dict[str, tuple[str, int]] = {
+    'wipe_plate': ('strokes', 3),
+    'open_boxes': ('closed_a', 1),
+}
+
+
+def instruction_of(task: str) -> str:
+    """Return the words that a policy is given for a task."""
+    return INSTRUCTIONS.get(task, task.replace('_', ' '))
+
+
+def chunk_limit_of(task: str, chunk_seconds: float) -> int:
+    """Return the number of chunks after which an episode ends, done or not."""
+    return math.ceil(MOTION_LIMITS.get(task, MOTION_LIMIT) / chunk_seconds - 1e-9)
+
+
+def midway_of(task: str) -> Callable[[Mapping[str, Any], int], bool]:
+    """
+    Return whether an episode is midway, of its counts and the number of chunks executed.
+
+    Where the task's counts tell, that is when half of what it takes has been counted; elsewhere
+    after `MIDWAY_CHUNK` chunks.
+    """
+    if task in _MIDWAY:
+        name, half = _MIDWAY[task]
+        return lambda counts, chunks: counts.get(name, 0) >= half
+    return lambda counts, chunks: chunks >= MIDWAY_CHUNK

@@ -1,0 +1,1 @@
+"""LeRobot's checkpoint folders: weights and LoRA adapters."""

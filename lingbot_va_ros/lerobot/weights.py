@@ -1,0 +1,209 @@
+"""LeRobot's checkpoint folders: load the network, adapters merged; find the frozen parts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+import torch
+
+from lingbot_va_ros.lerobot.lora import Adapter, read_adapter
+from lingbot_va_ros.model.attention import Attention, sdpa
+from lingbot_va_ros.model.checkpoint import (
+    build_transformer,
+    compare_shapes,
+    destinations,
+    tensor_shapes,
+    unread_shapes,
+    weight_files,
+)
+from lingbot_va_ros.model.transformer import Network
+from lingbot_va_ros.specs import lerobot_folder
+from lingbot_va_ros.specs.checkpoint_config import (
+    read_json_object,
+    read_transformer_config,
+    TransformerConfig,
+)
+from lingbot_va_ros.specs.errors import CheckpointError
+
+FROZEN = ('vae', 'text_encoder', 'tokenizer')
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Files with a network's tensors: `prefix` stands before every public name in them."""
+
+    config: TransformerConfig
+    files: list[Path]
+    prefix: str
+    where: Path
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes that the config asks for, by public name."""
+        table = {name: place.shape for name, place in destinations(self.config).items()}
+        return {**table, **unread_shapes(self.config)}
+
+    def check(self) -> None:
+        """
+        Compare the headers of the files with the config.
+
+        :raises CheckpointError: lists every missing, extra and misshapen tensor.
+        """
+        compare_shapes(
+            tensor_shapes(self.files),
+            {f'{self.prefix}{name}': place.shape
+             for name, place in destinations(self.config).items()},
+            {f'{self.prefix}{name}': shape
+             for name, shape in unread_shapes(self.config).items()}, self.where)
+
+
+@dataclass(frozen=True)
+class CheckpointParts:
+    """
+    Where the parts of a checkpoint are, in whichever layout.
+
+    `frozen` holds vae/, text_encoder/ and tokenizer/; `adapter` is merged into `weights`.
+    """
+
+    weights: Weights
+    adapter: Adapter | None
+    frozen: Path
+
+    def load_transformer(
+        self, device: torch.device, dtype: torch.dtype, attention: Attention = sdpa,
+    ) -> Network:
+        """
+        Load the network; an adapter is merged in float32 on the device, then cast.
+
+        :raises CheckpointError: names the file, key or shape at fault.
+        """
+        return build_transformer(
+            self.weights.config, self.weights.files, self.weights.where, device, dtype, attention,
+            self.weights.prefix, self.adapter.merge if self.adapter else None)
+
+
+def find_parts(
+    checkpoint: Path, wan_pretrained_path: str = '', adapter_base: str = '',
+) -> CheckpointParts:
+    """
+    Find the parts of a checkpoint folder, in the public layout or in LeRobot's.
+
+    :param wan_pretrained_path: folder with vae/, text_encoder/ and tokenizer/; empty takes the
+        checkpoint's own folder, or what LeRobot's config.json says.
+    :param adapter_base: checkpoint that a LoRA adapter was trained on; empty takes what
+        adapter_config.json says.
+    :raises CheckpointError: a part is missing or not on this machine (nothing is downloaded), or
+        an adapter does not fit its base.
+    """
+    checkpoint = Path(checkpoint)
+    folder = lerobot_folder.find_lerobot_folder(checkpoint)
+    if folder is not None:
+        weights, adapter = lerobot_weights(folder, adapter_base)
+        return CheckpointParts(weights, adapter, frozen_folder(folder, wan_pretrained_path))
+    frozen = checkpoint
+    if wan_pretrained_path:
+        frozen = local_folder(wan_pretrained_path, checkpoint, 'wan_pretrained_path')
+    return CheckpointParts(_public_weights(checkpoint), None, frozen)
+
+
+def lerobot_weights(folder: Path, adapter_base: str = '') -> tuple[Weights, Adapter | None]:
+    """
+    Return the weights of a LeRobot folder and the adapter that is to be merged into them.
+
+    :raises CheckpointError: weights or adapter are missing, contradict each other, or do not fit.
+    """
+    folder = Path(folder)
+    config = read_json_object(folder / lerobot_folder.CONFIG)
+    path = folder / lerobot_folder.ADAPTER_CONFIG
+    wanted, own = bool(config.get('use_peft')), (folder / lerobot_folder.WEIGHTS).is_file()
+    if wanted and not path.is_file():
+        raise CheckpointError(f'{folder}: config.json says use_peft, but {path.name} is missing')
+    if own and path.is_file() and not wanted:
+        raise CheckpointError(
+            f'{folder} holds {lerobot_folder.WEIGHTS} and {path.name}, and config.json does not '
+            'say use_peft: expected one of them, or use_peft')
+    if not path.is_file():
+        return _own_weights(folder), None
+    adapter = read_json_object(path)
+    name, where = adapter_base, 'adapter_base'
+    if not name:
+        name, where = adapter.get('base_model_name_or_path'), f'{path}: base_model_name_or_path'
+    if not isinstance(name, str) or not name:
+        raise CheckpointError(
+            f'{where} is {name!r}; set the parameter adapter_base to the checkpoint folder that '
+            'the adapter was trained on')
+    base = local_folder(
+        name, folder, where, '' if adapter_base else 'adapter_base', adapter.get('revision'))
+    inside = lerobot_folder.find_lerobot_folder(base)
+    if inside is None:
+        weights = _public_weights(base)
+    elif (inside / lerobot_folder.ADAPTER_CONFIG).is_file():
+        raise CheckpointError(
+            f'{where}: {inside} is itself an adapter; expected a checkpoint with all weights')
+    else:
+        weights = _own_weights(inside)
+    return weights, read_adapter(folder, weights.shapes(), lerobot_folder.PREFIX)
+
+
+def frozen_folder(folder: Path, wan_pretrained_path: str = '') -> Path:
+    """
+    Return the folder with the VAE, text encoder and tokenizer of a LeRobot folder.
+
+    :param wan_pretrained_path: comes before what config.json says.
+    :raises CheckpointError: it is not on this machine.
+    """
+    if wan_pretrained_path:
+        return local_folder(wan_pretrained_path, folder, 'wan_pretrained_path')
+    # Parts that lie beside config.json came with it, whatever path they were saved under.
+    if all((folder / part).is_dir() for part in FROZEN):
+        return folder
+    path = folder / lerobot_folder.CONFIG
+    name = read_json_object(path).get('wan_pretrained_path')
+    if not isinstance(name, str) or not name:
+        raise CheckpointError(
+            f'{path}: wan_pretrained_path is {name!r}; set the parameter wan_pretrained_path to '
+            f'a folder with {", ".join(f"{part}/" for part in FROZEN)}')
+    return local_folder(name, folder, f'{path}: wan_pretrained_path', 'wan_pretrained_path')
+
+
+def local_folder(
+    name: str, beside: Path, where: str, parameter: str = '', revision: str | None = None,
+) -> Path:
+    """
+    Return the folder on this machine that a path or a name on the hub means.
+
+    A relative path counts from the working directory, then from `beside`. A name on the hub is
+    looked up in the hub's local cache only.
+
+    :param where: what says the name, for the error.
+    :param parameter: what the user can set instead; empty where `where` is that parameter.
+    :raises CheckpointError: there is no such folder. Nothing is downloaded.
+    """
+    path = Path(name).expanduser()
+    for folder in (path, beside / path):
+        if folder.is_dir():
+            return folder
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (ValueError, OSError):  # no name of the hub, or not in the cache
+        hint = f'set the parameter {parameter} to a local copy' if parameter else (
+            'give a local folder')
+        raise CheckpointError(
+            f"{where} is {name!r}, which is neither a folder on this machine nor in the hub's "
+            f'cache; nothing is downloaded: {hint}') from None
+
+
+def _own_weights(folder: Path) -> Weights:
+    config = read_transformer_config(folder / lerobot_folder.CONFIG)
+    files = [folder / lerobot_folder.WEIGHTS]
+    where = files[0]
+    if (folder / lerobot_folder.WEIGHTS_INDEX).is_file():
+        where, files = folder, weight_files(folder)
+    elif not where.is_file():
+        raise CheckpointError(f'{where} does not exist')
+    return Weights(config, files, lerobot_folder.PREFIX, where)
+
+
+def _public_weights(checkpoint: Path) -> Weights:
+    folder = checkpoint / 'transformer'
+    config = read_transformer_config(folder / 'config.json')
+    return Weights(config, weight_files(folder), '', folder)

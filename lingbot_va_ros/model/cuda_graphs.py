@@ -1,0 +1,148 @@
+"""
+Denoising steps as CUDA graphs: a step that comes again is replayed as a whole, by one call.
+
+A step of a large network is a thousand small kernels, which Python starts one by one more slowly
+than a fast device runs them. A graph holds addresses, not values. So there is one for every place
+in the memory, which is to say for every number of chunks in it (the window slides through two),
+and what differs from step to step goes through tensors that stay where they are. Nothing is padded
+and nothing masked: a replay reads and writes the very slices that the step itself would.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+import logging
+
+import torch
+from torch import Tensor
+
+from lingbot_va_ros.model.kv_cache import Place
+from lingbot_va_ros.model.transformer import Network, TextStates
+
+# Graphs that are kept: video and action steps behind each of 36 chunks, and a window that slides.
+KEPT = 96
+Step = Callable[[], Tensor]
+# Takes a step; returns what runs it again, and the tensor where its result then is.
+Record = Callable[[Step], tuple[Callable[[], None], Tensor]]
+
+
+class StepGraphs:
+    """
+    The denoising steps of one network: `video_velocity` and `action_velocity` as the network's.
+
+    The first step at a place runs as it is, the second is recorded, all others are replayed. Where
+    recording fails, one line is logged and steps run as they are from then on.
+
+    :param record: `CudaRecorder` or something like it.
+    """
+
+    def __init__(self, network: Network, record: Record):
+        self._network = network
+        self._record: Record | None = record
+        self._inputs: dict = {}  # by kind and sizes: content, time embedding and vectors, rotary
+        self._recorded: OrderedDict = OrderedDict()  # by place, newest last; None: seen once
+        self._known: tuple = ()  # text and memory, whose addresses the graphs hold
+
+    def video_velocity(
+        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
+        place: Place,
+    ) -> Tensor:
+        """Return what `Network.video_velocity` does, in a tensor of its own."""
+        return self._velocity('video', latents, steps, rotary, text, place)
+
+    def action_velocity(
+        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
+        place: Place,
+    ) -> Tensor:
+        """Return what `Network.action_velocity` does, in a tensor of its own."""
+        return self._velocity('action', actions, steps, rotary, text, place)
+
+    def _velocity(
+        self, kind: str, content: Tensor, steps: Sequence[float], rotary: Tensor,
+        text: TextStates, place: Place,
+    ) -> Tensor:
+        times = self._network.times_at(kind, steps)
+        if self._record is None:
+            return self._network.velocity(kind, content, times, rotary, text, place)
+        if not (self._known and self._known[0] is text and self._known[1] is place.memory):
+            self._recorded.clear()
+            self._known = (text, place.memory)
+        content, *times, rotary = self._fill(kind, (content, *times, rotary))
+        key = (kind, content.shape, place.first, place.slots.start, place.rows.start)
+
+        def step() -> Tensor:
+            return self._network.velocity(kind, content, times, rotary, text, place)
+
+        if key not in self._recorded:
+            self._recorded[key] = None
+            if len(self._recorded) > KEPT:
+                self._recorded.popitem(last=False)
+            return step()
+        self._recorded.move_to_end(key)
+        if self._recorded[key] is None:
+            try:
+                self._recorded[key] = self._record(step)
+            except RuntimeError as error:
+                self._give_up(error)
+                return step()
+        replay, result = self._recorded[key]
+        replay()
+        return result.clone()
+
+    def _fill(self, kind: str, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Copy a step's inputs to where its graphs read them."""
+        key = (kind, *(value.shape for value in values))
+        if key not in self._inputs:
+            self._inputs[key] = tuple(
+                torch.empty(value.shape, dtype=value.dtype, device=value.device)
+                for value in values)
+        for place, value in zip(self._inputs[key], values):
+            place.copy_(value)
+        return self._inputs[key]
+
+    def _give_up(self, error: RuntimeError) -> None:
+        self._record = None
+        self._recorded.clear()
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        logging.getLogger(__name__).warning(
+            'denoising steps run without CUDA graphs: %s', reason)
+
+
+class CudaRecorder:
+    """
+    Records steps on a CUDA device; all graphs share one pool of memory, for one runs at a time.
+
+    Not by `torch.cuda.graph`, which empties the allocator's cache before every recording.
+    """
+
+    def __init__(self, device: torch.device):
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, step: Step) -> tuple[Callable[[], None], Tensor]:
+        """
+        Record a step, which runs once before so that libraries are ready on the stream.
+
+        Other threads may use the device meanwhile.
+
+        :raises RuntimeError: something in it cannot be recorded.
+        """
+        current = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(current)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self._stream):
+            step()
+            self._stream.synchronize()
+            graph.capture_begin(pool=self._pool, capture_error_mode='thread_local')
+            try:
+                result = step()
+            finally:
+                graph.capture_end()
+        current.wait_stream(self._stream)
+        return graph.replay, result
+
+
+def step_graphs(network: Network) -> StepGraphs | None:
+    """Return the graphs of a network's steps on a CUDA device; None elsewhere."""
+    if network.device.type != 'cuda':
+        return None
+    return StepGraphs(network, CudaRecorder(network.device))

@@ -1,0 +1,91 @@
+"""
+The mixture-of-transformers network of the paper: a video stream and a narrower action stream.
+
+The streams have the same depth and share nothing but the self-attention: in every block the
+action's own queries, keys and values are projected to the video's heads, so that both attend to
+each other and have one KV memory, and what an action token attended to is projected back. Only
+the video reads the text; the actions follow from what is seen, foreseen and remembered.
+
+At the paper's sizes (30 blocks, 3072 and 768 wide) the video stream has 5.00 B parameters and the
+action stream 0.36 B. The paper says about 350 M and does not list them; this reading of it comes
+nearest. No weights of this network have been released.
+"""
+
+import math
+
+import torch
+from torch import nn, Tensor
+from torch.nn import functional
+
+from lingbot_va_ros.model.attention import Attention, sdpa
+from lingbot_va_ros.model.transformer import Block, Modality, Network, Stream, Transformer
+from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
+
+
+class MixtureTransformer(Network):
+    """
+    Two streams, behind the same methods as the shared backbone.
+
+    :param config: with an action stream (`action_hidden_dim`).
+    """
+
+    def __init__(self, config: TransformerConfig, attention: Attention = sdpa):
+        super().__init__(config, attention)
+        narrow = config.action_hidden_dim
+        self.action = Modality(config, config.action_channels, narrow)
+        self.action_blocks = nn.ModuleList(
+            Block(config, attention, narrow) for _ in range(config.num_layers))
+        self.action_final_modulation = nn.Parameter(torch.empty(2, narrow))
+
+    @property
+    def action_stream(self) -> Stream:
+        """What action tokens run through."""
+        return Stream(self.action, self.action_blocks, self.action_final_modulation)
+
+
+def make_network(config: TransformerConfig, attention: Attention = sdpa) -> Network:
+    """Return the network that a configuration asks for; its weights are not initialised."""
+    kind = Transformer if config.action_hidden_dim is None else MixtureTransformer
+    return kind(config, attention)
+
+
+@torch.no_grad()
+def interpolate_action_stream(network: MixtureTransformer) -> None:
+    """
+    Fill the action stream from the video stream, as the paper initialises it.
+
+    Every parameter becomes the video's, interpolated linearly along the axes that are narrower. A
+    matrix that sums over fewer numbers than the video's is scaled by the square root of how many
+    times fewer they are (sqrt(D / d)), so that its outputs vary as much. The projection to the
+    joint width interpolates back. What has no counterpart of its own, the action's input and
+    output, keeps what it holds.
+    """
+    wide, narrow = network.config.dim, network.config.action_hidden_dim
+    parameters = dict(network.named_parameters())
+    for name, target in parameters.items():
+        source = parameters.get(_video_name(name))
+        if name.endswith('.widen.weight'):
+            target.copy_(_resized(torch.eye(narrow), torch.Size((wide, narrow))))
+        elif source is not None:
+            scale = 1.0
+            if target.dim() == 2 and name.endswith('.weight'):
+                scale = math.sqrt(source.shape[1] / target.shape[1])
+            target.copy_(_resized(source, target.shape) * scale)
+
+
+def _video_name(name: str) -> str:
+    """Return the name of the video parameter that an action parameter stands beside, or ''."""
+    for ours, theirs in (
+            ('action_blocks.', 'blocks.'), ('action_final_modulation', 'final_modulation'),
+            ('action.time.', 'video.time.')):
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return ''
+
+
+def _resized(weight: Tensor, shape: torch.Size) -> Tensor:
+    """Interpolate a vector or matrix; parts of equal size along an axis do not run together."""
+    image = weight.float().view(1, 1, -1, weight.shape[-1])
+    size = (shape[0] if len(shape) == 2 else 1, shape[-1])
+    return functional.interpolate(
+        image, size=size, mode='bilinear', align_corners=False).view(shape).to(weight.dtype)

@@ -1,0 +1,236 @@
+"""Embeddings of instructions: remembered, from disk, or from the text encoder, loaded for it."""
+
+from collections.abc import Iterable
+import gc
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+import tempfile
+
+from safetensors import safe_open, SafetensorError
+from safetensors.torch import save
+import torch
+from torch import Tensor
+
+from lingbot_va_ros.model.checkpoint import read_headers, weight_files
+from lingbot_va_ros.model.text_encoder import (
+    check_text_encoder,
+    clean_instruction,
+    load_text_encoder,
+    load_tokenizer,
+    TextEncoder,
+    TOKENS,
+)
+from lingbot_va_ros.specs.errors import CheckpointError
+
+# What becomes of the text encoder after an instruction was encoded.
+ENCODER_PLACES = ('release', 'cpu', 'device')
+SAMPLES, SAMPLE_BYTES = 256, 4096  # of each file of weights, for the encoder's hash
+SPARE_BYTES = 1 << 30  # that a device keeps free beside the encoder
+
+_remembered: dict[str, Tensor] = {}  # of this process, trimmed, on the CPU
+MOST_REMEMBERED = 256
+MOST_FILES = 4096  # some 200 kB each at full size
+
+
+class Prompts:
+    """
+    The prompt embeddings of one checkpoint; its text encoder is in memory only while needed.
+
+    `release` loads the encoder for an instruction that is not known yet, on the device where that
+    has room for it and else on the CPU, and frees it then; `cpu` and `device` load it there at the
+    first such instruction and keep it.
+
+    Embeddings are kept in the process and in files, one for each instruction, encoder and dtype.
+    A damaged file is reported and written again; a folder that cannot be written to costs the
+    files and nothing else.
+
+    :param folder: of the files; None takes `cache_folder()`.
+    :raises CheckpointError: text encoder or tokenizer are missing, misshapen or unreadable (only
+        headers are read for that), or the name of a place is unknown (ValueError).
+    """
+
+    def __init__(
+        self, checkpoint: Path, device: torch.device, dtype: torch.dtype,
+        place: str = 'release', folder: Path | None = None,
+    ):
+        if place not in ENCODER_PLACES:
+            raise ValueError(
+                f'text_encoder is {place!r}; expected one of {", ".join(ENCODER_PLACES)}')
+        self.checkpoint = Path(checkpoint)
+        self.device, self.dtype, self.place = device, dtype, place
+        self.folder = cache_folder() if folder is None else Path(folder)
+        model = check_text_encoder(self.checkpoint)
+        self.text_dim = model.config.d_model
+        self._parameters = sum(weight.numel() for weight in model.parameters())
+        self._tokenizer = load_tokenizer(self.checkpoint / 'tokenizer')
+        self.encoder_hash = hash_encoder(self.checkpoint)
+        self._encoder: TextEncoder | None = None
+
+    def encode(self, instruction: str) -> Tensor:
+        """
+        Return the embeddings of an instruction, [1, 512, text_dim] on the device.
+
+        Rows after its end are zero.
+
+        :raises CheckpointError: the text encoder is needed and has become unreadable.
+        """
+        self.prepare([instruction])
+        rows = self._known(clean_instruction(instruction))
+        full = torch.zeros((1, TOKENS, rows.shape[1]), dtype=self.dtype, device=self.device)
+        full[0, :len(rows)] = rows.to(self.device)
+        return full
+
+    def prepare(self, instructions: Iterable[str]) -> None:
+        """
+        Encode those of some instructions that are not known, with the encoder loaded once.
+
+        :raises CheckpointError: as `encode`.
+        """
+        for instruction in instructions:
+            text = clean_instruction(instruction)
+            if self._known(text) is None:
+                rows = self._compute(text)
+                self._remember(text, rows)
+                self._write(text, rows)
+        if self.place == 'release' and self._encoder is not None:
+            self._encoder = None
+            gc.collect()  # modules refer to each other
+            if self.device.type == 'cuda':
+                torch.cuda.empty_cache()
+
+    def knows(self, instruction: str) -> bool:
+        """Return whether an instruction's embeddings are there without the encoder."""
+        return self._known(clean_instruction(instruction)) is not None
+
+    def _known(self, text: str) -> Tensor | None:
+        rows = _remembered.get(self._key(text))
+        if rows is None:
+            rows = self._read(text)
+            if rows is not None:
+                self._remember(text, rows)
+        return rows
+
+    def _remember(self, text: str, rows: Tensor) -> None:
+        if len(_remembered) >= MOST_REMEMBERED:
+            empty = self._key('')  # the negative prompt of every instruction
+            _remembered.pop(next(key for key in _remembered if key != empty))
+        _remembered[self._key(text)] = rows
+
+    def _compute(self, text: str) -> Tensor:
+        if self._encoder is None:
+            device = self._encoder_device()
+            _log().info('loading the text encoder on %s', device)
+            self._encoder = load_text_encoder(
+                self.checkpoint, device, self.dtype, self._tokenizer)
+        return _trimmed(self._encoder.encode(text).cpu())
+
+    def _encoder_device(self) -> torch.device:
+        if self.place == 'cpu' or self.device.type != 'cuda':
+            return self.device if self.place != 'cpu' else torch.device('cpu')
+        needed = self._parameters * self.dtype.itemsize + SPARE_BYTES
+        if self.place == 'release' and torch.cuda.mem_get_info(self.device)[0] < needed:
+            return torch.device('cpu')
+        return self.device
+
+    def _key(self, text: str) -> str:
+        identity = json.dumps([self.encoder_hash, str(self.dtype), text])
+        return hashlib.sha256(identity.encode()).hexdigest()
+
+    def _description(self, text: str, rows: Tensor) -> dict[str, str]:
+        return {
+            'text': text, 'encoder': self.encoder_hash, 'dtype': str(self.dtype),
+            'sha256': hashlib.sha256(
+                rows.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()}
+
+    def _path(self, text: str) -> Path:
+        return self.folder / f'{self._key(text)}.safetensors'
+
+    def _read(self, text: str) -> Tensor | None:
+        path = self._path(text)
+        try:
+            with safe_open(str(path), framework='pt') as file:
+                rows, description = file.get_tensor('embeddings').clone(), file.metadata()
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError) as error:
+            fault = str(error)
+        else:
+            if rows.ndim == 2 and rows.shape[1] == self.text_dim and 0 < len(rows) <= TOKENS and (
+                    rows.dtype == self.dtype and description == self._description(text, rows)):
+                return rows
+            fault = 'its content is not what was written'
+        _log().warning('ignoring the damaged prompt embeddings %s: %s', path, fault)
+        return None
+
+    def _write(self, text: str, rows: Tensor) -> None:
+        """Write a file at once or not at all, whoever else writes the same one."""
+        data = save({'embeddings': rows}, self._description(text, rows))
+        unfinished = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                    dir=self.folder, suffix='.unfinished', delete=False) as file:
+                unfinished = Path(file.name)
+                file.write(data)
+            unfinished.replace(self._path(text))
+            files = sorted(self.folder.glob('*.safetensors'), key=os.path.getmtime)
+            for old in files[:-MOST_FILES]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            _log().warning('prompt embeddings are not kept on disk: %s', error)
+            if unfinished is not None:
+                unfinished.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Return where prompt embeddings are kept: under $XDG_CACHE_HOME, else ~/.cache."""
+    base = os.environ.get('XDG_CACHE_HOME', '')
+    # What is not absolute has to be ignored (XDG Base Directory Specification).
+    root = Path(base) if os.path.isabs(base) else Path(os.path.expanduser('~')) / '.cache'
+    return root / 'lingbot_va_ros' / 'prompts'
+
+
+def hash_encoder(checkpoint: Path) -> str:
+    """
+    Return a hash that tells one text encoder with its tokenizer from another.
+
+    Config and tokenizer go in whole. Of the weights, which are too large to be read for this (11
+    GB), go in the header, size, time of modification and 256 evenly spread blocks of each file: a
+    trained encoder differs in nearly every weight, so the blocks tell it apart even where an
+    archive gave all files one time; the time tells an edit of a few weights. A mere copy of the
+    folder may look new, which costs one run of the encoder.
+
+    :raises CheckpointError: a file cannot be read.
+    """
+    folder, digest = Path(checkpoint) / 'text_encoder', hashlib.sha256()
+    small = [folder / 'config.json', *sorted((Path(checkpoint) / 'tokenizer').iterdir())]
+    try:
+        for path in small:
+            if path.is_file():
+                digest.update(f'{path.name} {path.stat().st_size}\n'.encode())
+                digest.update(path.read_bytes())
+        for path in weight_files(folder):
+            state = path.stat()
+            headers = sorted(
+                (name, header.shape, header.dtype) for name, header in read_headers(path).items())
+            digest.update(f'{state.st_size} {state.st_mtime_ns} {headers}\n'.encode())
+            with open(path, 'rb') as file:
+                for sample in range(SAMPLES):
+                    file.seek(sample * max(state.st_size - SAMPLE_BYTES, 0) // (SAMPLES - 1))
+                    digest.update(file.read(SAMPLE_BYTES))
+    except OSError as error:
+        raise CheckpointError(f'{error.filename} cannot be read: {error.strerror}') from None
+    return digest.hexdigest()
+
+
+def _trimmed(rows: Tensor) -> Tensor:
+    """Return [n, text_dim] without the zero rows after the text, of [1, 512, text_dim]."""
+    written = rows[0].ne(0).any(-1).nonzero()
+    return rows[0, :int(written[-1]) + 1 if len(written) else 1].contiguous().clone()
+
+
+def _log() -> logging.Logger:
+    return logging.getLogger(__name__)

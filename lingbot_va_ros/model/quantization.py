@@ -1,0 +1,126 @@
+"""
+Linear layers whose weights are stored in 8 bits, with one scale for each output channel.
+
+What is in the blocks is stored so, which is nearly all of a network; inputs, outputs and time
+embedders are left alone. Symmetric, to the nearest, nothing is calibrated: the scale of a channel
+is that of its largest weight, the scale of a token that of its largest feature.
+"""
+
+
+import torch
+from torch import nn, Tensor
+from torch.nn import functional
+
+from lingbot_va_ros.model.onednn import Linear, multiplies_by_onednn, product
+from lingbot_va_ros.model.transformer import Network
+
+LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+MULTIPLE = 16  # of both sizes of a weight, which 8-bit products want
+LEAST_ROWS = 32  # PyTorch's int8 product on CUDA takes more than 16
+
+FULL = 'full'
+KINDS = {
+    'int8': 'weights in int8, multiplied in the dtype',
+    'int8_dynamic': 'weights in int8, multiplied by tokens in int8',
+    'float8': 'weights in float8 (e4m3), multiplied by tokens in float8'}
+CHOICES = (FULL, *KINDS)
+
+
+def quantise(weight: Tensor, dtype: torch.dtype) -> tuple:
+    """
+    Return the rows of [M, K] in an 8-bit dtype, and their scales [M, 1] float32.
+
+    Rows times scales is the weight again, as nearly as the dtype allows.
+    """
+    weight = weight.float()
+    scale = (weight.abs().amax(1, keepdim=True) / LARGEST[dtype]).clamp_min(1e-12)
+    scaled = weight / scale
+    return (scaled.round() if dtype == torch.int8 else scaled).to(dtype), scale
+
+
+class QuantisedLinear(nn.Module):
+    """A linear layer with 8-bit weights [out, in], of one of `KINDS`."""
+
+    def __init__(self, layer: nn.Linear, kind: str):
+        super().__init__()
+        dtype = torch.float8_e4m3fn if kind == 'float8' else torch.int8
+        weight, scale = quantise(layer.weight.detach(), dtype)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.scale = nn.Parameter(scale[:, 0], requires_grad=False)  # [out] float32
+        self.bias = layer.bias  # or None
+        self.kind = kind
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features [..., in] times the weight, [..., out], in the features' dtype."""
+        rows = features.reshape(-1, self.weight.shape[1])
+        multiply = {'int8': self._by_weights, 'int8_dynamic': self._by_int8,
+                    'float8': self._by_float8}[self.kind]
+        out = multiply(rows)
+        if self.bias is not None:
+            out = out + self.bias.to(out.dtype)
+        return out.to(features.dtype).unflatten(0, features.shape[:-1])
+
+    def _by_weights(self, rows: Tensor) -> Tensor:
+        weight = self.weight.to(rows.dtype)
+        multiply = product if multiplies_by_onednn(rows, weight) else functional.linear
+        return multiply(rows, weight) * self.scale.to(rows.dtype)
+
+    def _by_int8(self, rows: Tensor) -> Tensor:
+        count = len(rows)
+        if count < LEAST_ROWS:
+            rows = functional.pad(rows, (0, 0, 0, LEAST_ROWS - count))
+        tokens, scale = quantise(rows, torch.int8)
+        out = torch._int_mm(tokens, self.weight.T)[:count]
+        return out.float() * scale[:count] * self.scale
+
+    def _by_float8(self, rows: Tensor) -> Tensor:
+        tokens, scale = quantise(rows, torch.float8_e4m3fn)
+        return torch._scaled_mm(
+            tokens, self.weight.T, scale, self.scale[None], out_dtype=torch.bfloat16)
+
+
+def check_kind(kind: str, device: torch.device, dtype: torch.dtype) -> None:
+    """
+    Look whether weights can be stored and multiplied so on a device, by multiplying a few.
+
+    :raises ValueError: an unknown kind, or the device cannot: never silently another.
+    """
+    if kind not in CHOICES:
+        raise ValueError(f'weights is {kind!r}; expected one of {", ".join(CHOICES)}')
+    if kind == FULL:
+        return
+    layer = nn.Linear(64, 64, device=device, dtype=dtype)
+    try:
+        with torch.inference_mode():
+            tokens = torch.ones(48, 64, device=device, dtype=dtype)
+            QuantisedLinear(layer, kind)(tokens).sum().item()
+    except RuntimeError as error:
+        raise ValueError(
+            f'weights is {kind}, which PyTorch cannot multiply on {device.type} here '
+            f'({str(error).splitlines()[0]}); expected {FULL} or int8') from None
+
+
+def quantise_blocks(network: Network, kind: str) -> dict[str, int]:
+    """
+    Store the weights of a network's blocks in 8 bits; `full` changes nothing.
+
+    One layer after the other, so that no second copy of the network is ever there.
+
+    :returns: how many bytes the weights of the whole network take now (`after`), and took before.
+    """
+    before = weight_bytes(network)
+    if kind != FULL:
+        for name, block in network.named_modules():
+            for place, layer in list(block.named_children()):
+                if 'blocks.' in f'{name}.' and _can_be_quantised(layer):
+                    setattr(block, place, QuantisedLinear(layer, kind))
+    return {'before': before, 'after': weight_bytes(network)}
+
+
+def weight_bytes(module: nn.Module) -> int:
+    """Return the bytes of a module's weights."""
+    return sum(weight.numel() * weight.element_size() for weight in module.parameters())
+
+
+def _can_be_quantised(layer: nn.Module) -> bool:
+    return isinstance(layer, Linear) and not any(size % MULTIPLE for size in layer.weight.shape)

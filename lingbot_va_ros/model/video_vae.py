@@ -1,0 +1,249 @@
+"""The video codec (diffusers' AutoencoderKLWan): images to latents as they arrive, and back."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lingbot_va_ros.model.camera_layout import join_latents, view_groups
+from lingbot_va_ros.model.checkpoint import (
+    compare_shapes,
+    fill_module,
+    tensor_shapes,
+    weight_files,
+)
+from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME, read_json_object
+from lingbot_va_ros.specs.errors import CheckpointError
+
+with warnings.catch_warnings():
+    # Another network that diffusers imports along warns of every machine without CUDA.
+    warnings.filterwarnings('ignore', 'CUDA is not available', UserWarning)
+    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
+
+# Modules of the VAE; the decoder is needed for imagined video only.
+ENCODER = ('encoder', 'quant_conv')
+DECODER = ('decoder', 'post_quant_conv')
+
+
+class VideoCodec:
+    """
+    One VAE, used as a stream: the encoder's causal caches belong to a `CodecStream`.
+
+    Latents are normalised with the mean and deviation in the VAE's config, as the transformer
+    sees them.
+
+    :param read_decoder: reads the decoder's weights, called once before the first `decode`; None
+        where the VAE has them.
+    """
+
+    def __init__(
+        self, vae: AutoencoderKLWan, read_decoder: Callable[[], None] | None = None,
+    ):
+        self.vae = vae
+        self._read_decoder = read_decoder
+        weight = next(vae.encoder.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+        shape = (1, -1, 1, 1, 1)
+        self.mean = torch.tensor(vae.config.latents_mean, device=self.device).view(shape)
+        self.deviation = torch.tensor(vae.config.latents_std, device=self.device).view(shape)
+        self.caches = sum(
+            type(module).__name__ == 'WanCausalConv3d' for module in vae.encoder.modules())
+
+    def encode(self, frames: Tensor, cache: list) -> Tensor:
+        """
+        Encode the next images of a stream.
+
+        :param frames: [B, 3, T, H, W] in [-1, 1]; T is 1 for the first call of a stream, then 4.
+        :param cache: the stream's causal caches, `[None] * caches` at first; changed in place.
+        :returns: mean and log-variance before normalisation, [B, 2C, 1, H / 16, W / 16].
+        """
+        frames = frames.to(self.device, self.dtype)
+        if self.vae.config.patch_size is not None:
+            frames = patchify(frames, self.vae.config.patch_size)
+        return self.vae.quant_conv(self.vae.encoder(frames, feat_cache=cache, feat_idx=[0]))
+
+    def normalise(self, encoded: Tensor) -> Tensor:
+        """Return normalised latents, [B, C, F, h, w] float32, of what `encode` returned."""
+        mean = encoded.float().chunk(2, 1)[0]
+        return (mean - self.mean) / self.deviation
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """
+        Return the video of normalised latents, float32 [T, H, W, 3] in [0, 1].
+
+        :param latents: [1, C, F, h, w]. The first frame gives one image, each later one four; the
+            views stay joined as they are in the latents.
+        :raises CheckpointError: the decoder's weights, read by the first call, are gone.
+        """
+        if self._read_decoder is not None:
+            self._read_decoder()
+            self._read_decoder = None
+        raw = latents.to(self.device).float() * self.deviation + self.mean
+        video = self.vae.decode(raw.to(self.dtype), return_dict=False)[0][0]  # [3, T, H, W]
+        return (video.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """A copy in host memory of a stream's causal caches, per view group, None where unused."""
+
+    caches: list[list[Tensor | None]]
+    started: bool
+
+
+class CodecStream:
+    """
+    The images of one episode on their way to latents.
+
+    :param layout: how the cameras are joined, see `views`.
+    :param cameras: names, in the order of the checkpoint.
+    :param height: of a full-size view in pixels, as `width`.
+    :param mirror: whether every image is mirrored left to right first.
+    """
+
+    def __init__(
+        self, codec: VideoCodec, layout: str, cameras: Sequence[str], height: int, width: int,
+        mirror: bool = False,
+    ):
+        self.codec = codec
+        self.layout = layout
+        self.mirror = mirror
+        self.groups = view_groups(layout, cameras, height, width)
+        self.caches: list[list] = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin a new episode: the next call to `encode` takes one image of each camera."""
+        self.caches = [[None] * self.codec.caches for _ in self.groups]
+        self.started = False
+
+    def save(self) -> StreamState:
+        """Copy what the next call to `encode` builds on."""
+        return StreamState(self._copied(self.caches, torch.device('cpu')), self.started)
+
+    def restore(self, state: StreamState) -> None:
+        """Go on behind a saved state, which stays as it is."""
+        self.caches = self._copied(state.caches, self.codec.device)
+        self.started = state.started
+
+    def _copied(
+        self, caches: list[list[Tensor | None]], device: torch.device,
+    ) -> list[list[Tensor | None]]:
+        return [[entry if entry is None else entry.detach().to(device, copy=True)
+                 for entry in cache] for cache in caches]
+
+    def encode(self, images: Mapping[str, Sequence[np.ndarray]]) -> Tensor:
+        """
+        Encode the next images, [1, C, F, h, w] float32.
+
+        :param images: per camera RGB images, uint8 [H, W, 3], of any size: one at first, later
+            four for each latent frame.
+        :raises ValueError: a camera is missing, the images do not make whole frames, or one is no
+            RGB uint8; nothing was encoded then.
+        """
+        counts = {name: len(images.get(name, ())) for group in self.groups
+                  for name in group.cameras}
+        per_frame = IMAGES_PER_FRAME if self.started else 1
+        count = next(iter(counts.values()))
+        if set(counts.values()) != {count} or not count or count % per_frame or (
+                not self.started and count != 1):
+            expected = f'a multiple of {per_frame}' if self.started else 'one'
+            raise ValueError(f'images per camera: {counts}; expected {expected} of each')
+        for name in counts:
+            for image in images[name]:
+                if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                    raise ValueError(
+                        f'camera {name}: image of {image.dtype} {list(image.shape)}; expected '
+                        'uint8 [height, width, 3]')
+        frames = []
+        for first in range(0, count, per_frame):
+            latents = []
+            for group, cache in zip(self.groups, self.caches):
+                batch = torch.stack([
+                    torch.stack([
+                        _to_pixels(image, group.height, group.width, self.codec.device,
+                                   self.mirror)
+                        for image in images[name][first:first + per_frame]], 1)
+                    for name in group.cameras])
+                latents.append(self.codec.normalise(self.codec.encode(batch, cache)))
+            frames.append(join_latents(self.layout, latents))
+            self.started = True
+        return torch.cat(frames, 2)
+
+
+def _to_pixels(
+    image: np.ndarray, height: int, width: int, device: torch.device, mirror: bool,
+) -> Tensor:
+    """Resize an RGB uint8 image to [3, height, width] in [-1, 1] (bilinear, no antialiasing)."""
+    pixels = _upload(image, device).permute(2, 0, 1)[None].float()
+    if mirror:
+        pixels = pixels.flip(-1)
+    if pixels.shape[-2:] != (height, width):
+        pixels = functional.interpolate(
+            pixels, size=(height, width), mode='bilinear', align_corners=False)
+    return pixels[0] / 255 * 2 - 1
+
+
+def _upload(image: np.ndarray, device: torch.device) -> Tensor:
+    """
+    Copy an image to a device as it is, uint8, three times less than as resized floats would be.
+
+    For a GPU through pinned memory, from which it is fetched while the host goes on; PyTorch
+    keeps that memory until the copy has been made, and then for the next image.
+    """
+    staged = torch.empty(image.shape, dtype=torch.uint8, pin_memory=device.type == 'cuda')
+    np.copyto(staged.numpy(), image)
+    return staged.to(device, non_blocking=True)
+
+
+def empty_vae(folder: Path) -> AutoencoderKLWan:
+    """
+    Return the VAE of a vae/ folder's config.json, without memory for its weights.
+
+    :raises CheckpointError: the config is missing, or no config of such a VAE.
+    """
+    path = Path(folder) / 'config.json'
+    config = read_json_object(path)
+    try:
+        with torch.device('meta'):
+            vae = AutoencoderKLWan.from_config(config)
+    except (ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        raise CheckpointError(f'{path} is no config of AutoencoderKLWan: {error}') from None
+    for name in ('latents_mean', 'latents_std'):
+        numbers = vae.config[name]
+        found = len(numbers) if isinstance(numbers, (list, tuple)) else 'no list of'
+        if found != vae.config.z_dim:
+            raise CheckpointError(
+                f'{path}: {name} holds {found} numbers, expected z_dim ({vae.config.z_dim})')
+    return vae
+
+
+def load_codec(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoCodec:
+    """
+    Load the VAE of a checkpoint's vae/ folder; the decoder's weights are read when first needed.
+
+    :raises CheckpointError: config or weights are missing, misshapen or unreadable.
+    """
+    folder = Path(folder)
+    vae = empty_vae(folder)
+    files = weight_files(folder)
+    expected = {name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()}
+    compare_shapes(tensor_shapes(files), expected, {}, folder)
+
+    def read(*parts: str) -> None:
+        targets: dict[str, Tensor] = {}
+        with torch.inference_mode(False):  # weights outlive the call that needs them
+            for part in parts:
+                module = vae.get_submodule(part).to(dtype).to_empty(device=device)
+                targets.update(
+                    (f'{part}.{name}', tensor) for name, tensor in module.state_dict().items())
+            fill_module(vae, targets, files, device)
+
+    read(*ENCODER)
+    return VideoCodec(vae, lambda: read(*DECODER))

@@ -1,0 +1,1 @@
+"""Joint motion as data: plans, trajectories, time. No ROS, no torch."""

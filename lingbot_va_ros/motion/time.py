@@ -1,0 +1,8 @@
+"""Nanoseconds and seconds: ROS stamps are whole nanoseconds, durations are float seconds."""
+
+NANOSECONDS = 1_000_000_000  # in a second
+
+
+def to_nanoseconds(seconds: float) -> int:
+    """Return a duration of float seconds in whole nanoseconds, rounded to the nearest."""
+    return round(seconds * NANOSECONDS)

@@ -1,0 +1,1 @@
+"""The command mux without ROS: modes, command sources, validation, limits, ramps, commands."""

@@ -1,0 +1,53 @@
+"""A record on disk of a latched stop, so that a mux which is respawned does not forget it."""
+
+import json
+import os
+from pathlib import Path
+import re
+import tempfile
+
+
+class StopRecord:
+    """
+    One file per mux: there while it is STOPPED.
+
+    It outlives the process, not a reboot where the runtime folder does not. Every method raises
+    OSError where the folder cannot be used.
+
+    :param folder: where the file lies; None: $XDG_RUNTIME_DIR, else a folder of this user under
+        the temporary one.
+    :param name: what tells this mux from others on the machine: ROS domain and full node name.
+    """
+
+    def __init__(self, folder: Path | None, name: str):
+        self._folder = folder or _runtime_folder()
+        self.path = self._folder / f'stop_{re.sub("[^A-Za-z0-9]+", "_", name)}.json'
+
+    def read(self) -> str | None:
+        """Return why the mux before this one was STOPPED, or None if it was not."""
+        try:
+            text = self.path.read_text()
+        except FileNotFoundError:
+            return None
+        try:
+            return str(json.loads(text)['reason'])
+        except (ValueError, KeyError, TypeError):
+            return 'its record cannot be read'  # half a record is a stop as well
+
+    def write(self, reason: str) -> None:
+        """Keep a stop and its reason."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part = self.path.with_suffix('.part')
+        part.write_text(json.dumps({'reason': reason}))
+        os.replace(part, self.path)
+
+    def clear(self) -> None:
+        """Forget the stop."""
+        self.path.unlink(missing_ok=True)
+
+
+def _runtime_folder() -> Path:
+    runtime = os.environ.get('XDG_RUNTIME_DIR', '')
+    if runtime and os.access(runtime, os.W_OK):
+        return Path(runtime) / 'lingbot_va_ros'
+    return Path(tempfile.gettempdir()) / f'lingbot_va_ros_{os.getuid()}'

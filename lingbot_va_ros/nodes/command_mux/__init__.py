@@ -1,0 +1,1 @@
+"""The node `command_mux` and its gripper actions."""

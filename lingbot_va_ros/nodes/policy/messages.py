@@ -1,0 +1,104 @@
+"""What the policy says, as messages: trajectories, chunks, status, diagnostics."""
+
+from collections.abc import Sequence
+
+from builtin_interfaces.msg import Duration, Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+import numpy as np
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from lingbot_va_ros.motion.time import NANOSECONDS
+from lingbot_va_ros.msg import ActionChunk, PolicyStatus
+from lingbot_va_ros.policy.runtime.active_chunk import PublishedChunk
+from lingbot_va_ros.policy.runtime.status import Mode, Progress
+
+LEVELS = {
+    Mode.IDLE: DiagnosticStatus.OK, Mode.LOADING: DiagnosticStatus.OK,
+    Mode.WAITING: DiagnosticStatus.OK, Mode.RUNNING: DiagnosticStatus.OK,
+    Mode.HOLDING: DiagnosticStatus.WARN, Mode.FAULT: DiagnosticStatus.ERROR,
+}
+
+
+def stamp_of(time_ns: int) -> Time:
+    """Return nanoseconds as a stamp."""
+    return Time(sec=int(time_ns // NANOSECONDS), nanosec=int(time_ns % NANOSECONDS))
+
+
+def nanoseconds_of(stamp: Time) -> int:
+    """Return a stamp as nanoseconds."""
+    return stamp.sec * NANOSECONDS + stamp.nanosec
+
+
+def _duration(seconds: float) -> Duration:
+    total = round(seconds * NANOSECONDS)
+    return Duration(sec=total // NANOSECONDS, nanosec=total % NANOSECONDS)
+
+
+def trajectory_message(
+    stamp_ns: int, joints: Sequence[str], times: np.ndarray, positions: np.ndarray,
+    velocities: np.ndarray,
+) -> JointTrajectory:
+    """Return a trajectory; `times` [n] in seconds from the stamp, the others [n, J]."""
+    message = JointTrajectory()
+    message.header.stamp = stamp_of(stamp_ns)
+    message.joint_names = list(joints)
+    message.points = [
+        JointTrajectoryPoint(
+            positions=position, velocities=velocity, time_from_start=_duration(time))
+        for time, position, velocity in zip(
+            times.tolist(), positions.tolist(), velocities.tolist())]
+    return message
+
+
+def chunk_message(chunk: PublishedChunk, joints: Sequence[str]) -> ActionChunk:
+    """Return a chunk, its first action at `time_from_start` 0."""
+    message = ActionChunk()
+    message.header.stamp = stamp_of(chunk.first_due_ns)
+    message.epoch, message.chunk_id = chunk.epoch, chunk.chunk_id
+    message.observation_stamp = stamp_of(chunk.observation_ns)
+    message.trajectory = trajectory_message(
+        chunk.first_due_ns, joints, np.arange(len(chunk.positions)) * chunk.period,
+        chunk.positions, chunk.velocities)
+    message.inference_seconds = chunk.inference_seconds
+    message.grounded = chunk.grounded
+    return message
+
+
+def status_message(now_ns: int, progress: Progress, epoch: int) -> PolicyStatus:
+    """Return the status."""
+    message = PolicyStatus()
+    message.header.stamp = stamp_of(now_ns)
+    message.mode = int(progress.mode)
+    message.reason = progress.reason
+    message.instruction = progress.instruction
+    message.epoch = epoch
+    message.chunk_id = progress.chunk_id
+    message.memory_frames = progress.memory_frames
+    message.memory_capacity = progress.memory_capacity
+    message.inference_seconds = progress.inference_seconds
+    message.inference_seconds_p95 = progress.inference_seconds_p95
+    message.chunk_seconds = progress.chunk_seconds
+    message.starved_ticks = progress.starved_ticks
+    return message
+
+
+def diagnostics_message(
+    now_ns: int, node_name: str, progress: Progress, epoch: int, trained: str,
+) -> DiagnosticArray:
+    """
+    Return the diagnostics.
+
+    :param node_name: fully qualified, so that several namespaces can be told apart.
+    """
+    status = DiagnosticStatus(
+        name=f'{node_name}: policy', hardware_id=node_name, level=LEVELS[progress.mode],
+        message=f'{progress.mode.name}: {progress.reason}'.rstrip(': '))
+    status.values = [KeyValue(key=key, value=str(value)) for key, value in (
+        ('instruction', progress.instruction), ('epoch', epoch), ('chunk_id', progress.chunk_id),
+        ('memory_frames', progress.memory_frames), ('memory_capacity', progress.memory_capacity),
+        ('inference_seconds', f'{progress.inference_seconds:.4f}'),
+        ('inference_seconds_p95', f'{progress.inference_seconds_p95:.4f}'),
+        ('starved_ticks', progress.starved_ticks), ('checkpoint', trained))]
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = stamp_of(now_ns)
+    return message

@@ -1,0 +1,1 @@
+"""The engine: a loaded checkpoint with the session of one episode."""

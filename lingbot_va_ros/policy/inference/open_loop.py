@@ -1,0 +1,69 @@
+"""Open loop: from one image of each camera to chunks of imagined video and actions."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lingbot_va_ros.policy.inference.engine import Chunk, Engine
+from lingbot_va_ros.policy.inference.session import chunk_noise
+from lingbot_va_ros.specs.policy_file import Sampling
+
+
+@dataclass(frozen=True)
+class Imagination:
+    """
+    What was imagined, all chunks in a row.
+
+    `actions` [n, used] float32 in robot units: F N for each chunk, but the first N of all, which
+    belong to the image itself; `chunk_of` [n] is the chunk that each comes from, from 0.
+    `latents` [1, C, chunks F, h, w]. `seconds` is what each chunk took.
+    """
+
+    actions: np.ndarray
+    chunk_of: np.ndarray
+    latents: Tensor
+    seconds: tuple[float, ...]
+
+
+def forwards_per_chunk(video: Sampling, action: Sampling) -> int:
+    """Return how often a prediction calls its `between_steps`."""
+    return (video.exec_steps if video.exec_steps > 0 else video.steps + 1) + action.steps
+
+
+def imagine(
+    engine: Engine, images: Mapping[str, np.ndarray], chunks: int,
+    between_steps: Callable[[], None] = lambda: None,
+    chunk_done: Callable[[float], None] = lambda seconds: None, noise: Callable = chunk_noise,
+) -> Imagination:
+    """
+    Begin an episode with `images` and predict chunk after chunk; nothing is ever observed.
+
+    :param images: RGB uint8 [H, W, 3] per camera, of any size.
+    :param between_steps: called before every forward; may raise PredictionAborted.
+    :param chunk_done: called after every chunk with the seconds that it took.
+    :param noise: the starting noise of each chunk; called as `chunk_noise`.
+    :raises ValueError: a camera without an image, or an image of another kind.
+    :raises FloatingPointError: the network's numbers are not finite.
+    """
+    engine.reset()
+    engine.see_first(images)
+    predicted: list[Chunk] = []
+    seconds: list[float] = []
+    for number in range(chunks):
+        begin = time.monotonic()
+        chunk = engine.predict_further(between_steps, noise)
+        finite = bool(chunk.latents.isfinite().all()) and np.isfinite(chunk.actions).all()
+        seconds.append(time.monotonic() - begin)
+        if not finite:
+            raise FloatingPointError(
+                f'chunk {number + 1}: the network predicted numbers that are not finite')
+        predicted.append(chunk)
+        chunk_done(seconds[-1])
+    return Imagination(
+        np.concatenate([chunk.actions for chunk in predicted]),
+        np.repeat(np.arange(chunks), [len(chunk.actions) for chunk in predicted]),
+        torch.cat([chunk.latents for chunk in predicted], 2), tuple(seconds))

@@ -1,0 +1,1 @@
+"""The inference thread, the schedule, and what it sees of the robot. No ROS."""

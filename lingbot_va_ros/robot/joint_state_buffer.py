@@ -1,0 +1,74 @@
+"""Where the joints are, merged by name from joint states that may come in parts."""
+
+from collections.abc import Sequence
+import threading
+
+import numpy as np
+
+from lingbot_va_ros.motion.time import NANOSECONDS
+
+
+class MeasuredJoints:
+    """
+    The newest measured position of each joint, with an age of its own.
+
+    Arm and gripper may come from different publishers; joints that are not asked for are ignored.
+
+    :param joints: names, in the order of positions.
+    """
+
+    def __init__(self, joints: Sequence[str]):
+        self.joints = tuple(joints)
+        self._place = {name: index for index, name in enumerate(joints)}
+        self._positions = np.full(len(self.joints), np.nan)
+        self._stamps = np.zeros(len(self.joints), np.int64)
+        self._foreign: str | None = None
+        self._lock = threading.Lock()
+
+    def update(self, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> None:
+        """Take what a joint state says about our joints, positions that are finite."""
+        with self._lock:
+            known = False
+            for name, position in zip(names, positions):
+                place = self._place.get(name)
+                if place is None or not np.isfinite(position):
+                    continue
+                self._positions[place], self._stamps[place] = position, stamp_ns
+                known = True
+            if not known and self._foreign is None:
+                self._foreign = ', '.join(names[:4])
+
+    def clear(self) -> None:
+        """Forget all positions (a clock that jumped)."""
+        with self._lock:
+            self._positions[:] = np.nan
+
+    def positions(self) -> np.ndarray | None:
+        """Return positions [J], or None while one is unknown."""
+        with self._lock:
+            return None if np.isnan(self._positions).any() else self._positions.copy()
+
+    def fault(self, now_ns: int, max_age: float) -> str | None:
+        """
+        Return in one line which joints are unknown or older than `max_age` seconds, or None.
+
+        A stamp that is further ahead than that counts as a fault too: it would look fresh for as
+        long, whoever has fallen silent meanwhile.
+        """
+        with self._lock:
+            unknown = np.isnan(self._positions)
+            old = ~unknown & (now_ns - self._stamps > max_age * NANOSECONDS)
+            ahead = ~unknown & (self._stamps - now_ns > max_age * NANOSECONDS)
+            foreign = self._foreign
+        if unknown.any():
+            line = f'joint_states: no position of {self._names(unknown)}'
+            return line + (f' (seen were: {foreign})' if unknown.all() and foreign else '')
+        if old.any():
+            return f'joint_states: older than {max_age:.2f} s: {self._names(old)}'
+        if ahead.any():
+            return (f"joint_states: stamps more than {max_age:.2f} s ahead of this node's clock: "
+                    f'{self._names(ahead)}')
+        return None
+
+    def _names(self, chosen: np.ndarray) -> str:
+        return ', '.join(name for name, picked in zip(self.joints, chosen) if picked)

@@ -1,0 +1,1 @@
+"""The public websocket protocol on an engine: requests, messages, connections."""

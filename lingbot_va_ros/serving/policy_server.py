@@ -1,0 +1,164 @@
+"""One model behind the public protocol: the public server's three requests on an Engine."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from lingbot_va_ros.policy.errors import PredictionAborted
+from lingbot_va_ros.policy.inference.engine import Engine
+from lingbot_va_ros.policy.inference.normalization import denormalise, normalise
+from lingbot_va_ros.policy.inference.session import chunk_noise
+from lingbot_va_ros.serving.protocol import COMMIT, listed, Request, RequestError, RESET
+from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
+
+
+class PublicPolicy:
+    """
+    Answers requests in the order in which they come; one episode at a time.
+
+    Everything about a request is checked before the model or its memory is touched. Not
+    thread-safe: one thread calls it.
+
+    :param noise: starting noise by (seed, first frame, chunk shape, latent channels, action
+        channels), as `chunk_noise`.
+    """
+
+    def __init__(self, engine: Engine, noise: Callable = chunk_noise):
+        self.engine = engine
+        self._noise = noise
+        self._begun = False  # since a reset, and nothing has failed
+        self._prompt: str | None = None
+        policy = engine.policy
+        self._keys = {
+            camera: policy.observation_keys.get(camera, camera) for camera in policy.cameras}
+
+    def answer(
+        self, request: Request, between_steps: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
+        """
+        Carry out a request and return the reply: {action: [used, F, N] float32} or {}.
+
+        :param between_steps: called before every forward of a prediction; may raise
+            PredictionAborted.
+        :raises RequestError: the request is refused and nothing has changed.
+        :raises PredictionAborted: from `between_steps`; the memory is as it was.
+        """
+        if not self._begun and request.kind != RESET:
+            raise RequestError(f'{request.kind} without an episode: send reset first')
+        carry_out = {RESET: self._reset, COMMIT: self._commit}.get(request.kind)
+        try:
+            if carry_out is None:
+                return self._infer(request, between_steps)
+            carry_out(request)
+            return {}
+        except (RequestError, PredictionAborted):
+            raise
+        except Exception:
+            self._begun = False  # the codec or the memory may have seen half of it
+            raise
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what a client is told when it connects."""
+        policy = self.engine.policy
+        return {
+            'policy': policy.name, 'trained': policy.trained, 'cameras': dict(self._keys),
+            'action_shape': [len(policy.used_channels), policy.frames_per_chunk,
+                             policy.actions_per_frame]}
+
+    def _reset(self, request: Request) -> None:
+        self._begun = False
+        self.engine.reset()
+        self._prompt = request.prompt
+        if request.prompt is not None:
+            self.engine.set_instruction(request.prompt)
+        self._begun = True
+
+    @torch.inference_mode()
+    def _infer(self, request: Request, between_steps: Callable[[], None]) -> dict[str, Any]:
+        engine, session = self.engine, self.engine.session
+        first_frame, first = session.frame + session.imagined_frames, None
+        if first_frame == 0:
+            images = self._images(request.observations, 'infer')
+            if len(request.observations) != 1:
+                raise RequestError(
+                    f'infer: {len(request.observations)} observations; the first infer of an '
+                    'episode takes one')
+        if self._prompt is None:
+            if request.prompt is None:
+                raise RequestError('infer without an instruction: send prompt with reset')
+            engine.set_instruction(request.prompt)
+            self._prompt = request.prompt
+        if first_frame == 0:
+            engine.stream.clear()
+            first = engine.stream.encode(images)
+        config = session.network.config
+        noise = self._noise(
+            engine.seed, first_frame, engine.shape, config.latent_channels,
+            config.action_channels)
+        prediction = session.predict(*noise, first, between_steps)
+        policy = engine.policy
+        return {'action': denormalise(
+            prediction.actions, policy.used_channels, policy.q01, policy.q99)}
+
+    @torch.inference_mode()
+    def _commit(self, request: Request) -> None:
+        engine, session, policy = self.engine, self.engine.session, self.engine.policy
+        if session.first_latent is None:
+            raise RequestError('compute_kv_cache before the first infer of the episode')
+        observations = request.observations
+        if len(observations) % IMAGES_PER_FRAME:
+            raise RequestError(
+                f'compute_kv_cache: {len(observations)} observations; expected a multiple of '
+                f'{IMAGES_PER_FRAME} (one after every {policy.images_every} actions)')
+        # The first latent frame of an episode is the first observation alone.
+        frames = len(observations) // IMAGES_PER_FRAME + (session.frame == 0)
+        most = min(2 * policy.frames_per_chunk, engine.memory_capacity)
+        if not 0 < frames <= most:
+            raise RequestError(
+                f'compute_kv_cache: {len(observations)} observations make {frames} frames; '
+                f'expected 1 to {most}')
+        state = self._state(request.state, frames, len(observations))
+        images = self._images(observations, 'compute_kv_cache')
+        latents = [engine.stream.encode(images)] if observations else []
+        if session.frame == 0:
+            latents.insert(0, session.first_latent.to(engine.codec.device))
+        session.commit(
+            torch.cat(latents, 2),
+            normalise(state, policy.used_channels, policy.q01, policy.q99))
+
+    def _state(self, state: np.ndarray, frames: int, observations: int) -> np.ndarray:
+        policy = self.engine.policy
+        expected = (len(policy.used_channels), frames, policy.actions_per_frame)
+        if state.shape != expected or state.dtype.kind not in 'fiu':
+            raise RequestError(
+                f'state is {state.dtype.name} {list(state.shape)}; expected numbers '
+                f'{list(expected)} (used channels, frames, actions a frame) for {observations} '
+                'observations')
+        with np.errstate(over='ignore'):
+            state = state.astype(np.float32)
+        if not np.isfinite(state).all():
+            raise RequestError('state has entries that are not finite')
+        return state
+
+    def _images(
+        self, observations: Sequence[Mapping[str, Any]], where: str,
+    ) -> dict[str, list[np.ndarray]]:
+        images: dict[str, list[np.ndarray]] = {camera: [] for camera in self._keys}
+        for place, observation in enumerate(observations):
+            for camera, key in self._keys.items():
+                image = observation.get(key, observation.get(camera))
+                if image is None:
+                    raise RequestError(
+                        f'{where}: obs {place} has no image of camera {camera}; expected keys '
+                        f'{", ".join(self._keys.values())}, got {listed(observation) or "none"}')
+                if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or (
+                        image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape):
+                    found = (f'{image.dtype.name} {list(image.shape)}'
+                             if isinstance(image, np.ndarray) else type(image).__name__)
+                    raise RequestError(
+                        f'{where}: obs {place}, {key} is {found}; expected RGB uint8 '
+                        '[height, width, 3]')
+                images[camera].append(image)
+        return images

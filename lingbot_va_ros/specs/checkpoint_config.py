@@ -1,0 +1,137 @@
+"""The sizes of a network, as a checkpoint's transformer/config.json gives them."""
+
+from dataclasses import dataclass
+import json
+from pathlib import Path
+from typing import Any
+
+from lingbot_va_ros.specs.errors import CheckpointError
+
+IMAGES_PER_FRAME = 4  # of a latent frame, after the first, which is one image
+
+_FIELDS = {
+    'num_layers': 'num_layers',
+    'num_attention_heads': 'heads',
+    'attention_head_dim': 'head_dim',
+    'ffn_dim': 'ffn_dim',
+    'in_channels': 'latent_channels',
+    'action_dim': 'action_channels',
+    'text_dim': 'text_dim',
+    'freq_dim': 'time_frequencies',
+}
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """
+    Sizes of a network (public checkpoints: Wan2.2-5B shaped, one backbone for both modalities).
+
+    `patch` is (frames, rows, columns) of one video token in latent pixels; the frame part is 1.
+    `action_hidden_dim` is the width of the action stream of the paper's mixture of transformers;
+    None: video and actions share the backbone.
+    """
+
+    num_layers: int
+    heads: int
+    head_dim: int
+    ffn_dim: int
+    latent_channels: int = 48
+    action_channels: int = 30
+    text_dim: int = 4096
+    time_frequencies: int = 256
+    patch: tuple = (1, 2, 2)
+    text_norm: bool = True
+    eps: float = 1e-6
+    action_hidden_dim: int | None = None
+
+    @property
+    def dim(self) -> int:
+        """Width of the residual stream (of the video's, where there are two)."""
+        return self.heads * self.head_dim
+
+    @property
+    def action_ffn_dim(self) -> int:
+        """Width of the action stream's feed-forward part: as many times its own as the video's."""
+        return max(1, self.ffn_dim * self.action_hidden_dim // self.dim)
+
+    @property
+    def patch_features(self) -> int:
+        """Numbers in one video token's input and output."""
+        return self.latent_channels * self.patch[1] * self.patch[2]
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """
+    Read a JSON file that holds an object.
+
+    :raises CheckpointError: it is missing, unreadable, no JSON, or holds something else.
+    """
+    try:
+        raw = json.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise CheckpointError(f'{path} does not exist') from None
+    except OSError as error:
+        raise CheckpointError(f'{path} cannot be read: {error.strerror}') from None
+    except ValueError as error:
+        raise CheckpointError(f'{path} is no JSON: {error}') from None
+    if not isinstance(raw, dict):
+        raise CheckpointError(f'{path} holds no JSON object')
+    return raw
+
+
+def read_transformer_config(path: Path) -> TransformerConfig:
+    """
+    Read a diffusers-style config.json.
+
+    `attn_mode` and what else only steers the public code is left unread: any value of it works.
+
+    :raises CheckpointError: the file is missing, is no JSON, or lacks a size; all are named.
+    """
+    raw = read_json_object(path)
+    missing = [key for key in _FIELDS if not _is_size(raw.get(key))]
+    if missing:
+        raise CheckpointError(
+            f'{path} is not the config of a LingBot-VA transformer: '
+            f'no whole number above 0 under {", ".join(missing)}')
+    patch = raw.get('patch_size', [1, 2, 2])
+    if not isinstance(patch, list) or len(patch) != 3 or patch[0] != 1 or not all(
+            map(_is_size, patch)):
+        raise CheckpointError(f'{path}: patch_size is {patch!r}, expected [1, rows, columns]')
+    eps = raw.get('eps', 1e-6)
+    if not isinstance(eps, (int, float)) or not 0 <= eps < 1:
+        raise CheckpointError(f'{path}: eps is {eps!r}, expected a small number')
+    if raw.get('out_channels', raw['in_channels']) != raw['in_channels']:
+        raise CheckpointError(
+            f'{path}: out_channels is {raw["out_channels"]}, expected in_channels '
+            f'({raw["in_channels"]})')
+    if (raw['attention_head_dim'] // 3) % 2 or raw['attention_head_dim'] % 2:
+        raise CheckpointError(
+            f'{path}: attention_head_dim is {raw["attention_head_dim"]}, expected an even number '
+            'whose third (rounded down) is even')
+    narrow = raw.get('action_hidden_dim')
+    if narrow is not None and not _is_size(narrow):
+        raise CheckpointError(
+            f'{path}: action_hidden_dim is {narrow!r}, expected the width of the action stream, '
+            'or none for a shared backbone')
+    return TransformerConfig(
+        **{ours: raw[theirs] for theirs, ours in _FIELDS.items()},
+        patch=tuple(patch),
+        text_norm=bool(raw.get('cross_attn_norm', True)),
+        eps=float(eps),
+        action_hidden_dim=narrow)
+
+
+def config_json(config: TransformerConfig) -> dict[str, Any]:
+    """Return what `read_transformer_config` reads as `config`, in the public layout."""
+    raw = {
+        '_class_name': 'WanTransformer3DModel',
+        **{theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()},
+        'out_channels': config.latent_channels, 'patch_size': list(config.patch),
+        'cross_attn_norm': config.text_norm, 'eps': config.eps, 'attn_mode': 'torch'}
+    if config.action_hidden_dim is not None:
+        raw['action_hidden_dim'] = config.action_hidden_dim
+    return raw
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

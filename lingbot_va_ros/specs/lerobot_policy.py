@@ -1,0 +1,464 @@
+"""
+The fields of a policy file, derived from what LeRobot saved. No torch here.
+
+config.json says sizes and sampling, policy_postprocessor.json how actions come back to robot units
+(huggingface/lerobot, policies/lingbot_va/configuration_lingbot_va.py and
+processor/normalize_processor.py). LeRobot saves neither the rate nor the frame of the actions;
+`policy.yaml` beside config.json may say them, as well as any other field of a policy file.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+import json
+import math
+import os
+from pathlib import Path
+import re
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open, SafetensorError
+import yaml
+
+from lingbot_va_ros.specs.checkpoint_config import read_json_object
+from lingbot_va_ros.specs.errors import CheckpointError
+from lingbot_va_ros.specs.lerobot_folder import (
+    CONFIG,
+    find_lerobot_folder,
+    POSTPROCESSOR,
+    PREPROCESSOR,
+    TRAIN_CONFIG,
+)
+from lingbot_va_ros.specs.strict_schema import StrictValidator
+
+OVERRIDES = 'policy.yaml'
+LAYOUTS = {'width_concat': 'side_by_side', 'robotwin_tshape': 'tshape'}
+# Slow on purpose: nothing in the folder says how fast the demonstrations were.
+UNKNOWN_RATE = 10.0  # Hz
+POSE_CHANNELS, JOINT_CHANNELS, GRIPPER_CHANNELS = range(14), range(14, 28), range(28, 30)
+TEXT_TOKENS = 512
+
+# LeRobot's own names for the cameras that this package calls head and wrists.
+_ROLES = {
+    'cam_high': 'head', 'head_camera': 'head', 'image': 'head', 'agentview_rgb': 'head',
+    'cam_left_wrist': 'left_wrist', 'left_camera': 'left_wrist', 'image2': 'left_wrist',
+    'eye_in_hand_rgb': 'left_wrist', 'cam_right_wrist': 'right_wrist',
+    'right_camera': 'right_wrist'}
+# The statistics of a mode, each (x - low) / (high - low) * 2 - 1; MEAN_STD is put in that form.
+_STATISTICS = {
+    'QUANTILES': ('q01', 'q99'), 'QUANTILE10': ('q10', 'q90'), 'MIN_MAX': ('min', 'max'),
+    'MEAN_STD': ('mean', 'std')}
+_HARMLESS_STEPS = ('device_processor', 'to_batch_processor', 'identity_processor')
+
+
+def _whole(minimum: int) -> dict:
+    return {'type': 'integer', 'minimum': minimum}
+
+
+_ABOVE_0 = {'type': 'number', 'exclusiveMinimum': 0}
+_AT_LEAST_0 = {'type': 'number', 'minimum': 0}
+_REQUIRED = {
+    **{size: _whole(1) for size in (
+        'num_layers', 'num_attention_heads', 'attention_head_dim', 'ffn_dim', 'in_channels',
+        'text_dim', 'freq_dim')},
+    'action_dim': {'const': 30},
+    'obs_cam_keys': {'type': 'array', 'items': {'type': 'string', 'minLength': 1}, 'minItems': 1,
+                     'uniqueItems': True},
+    'camera_layout': {'enum': list(LAYOUTS)},
+    'height': _whole(16), 'width': _whole(16),
+    'frame_chunk_size': _whole(2),
+    'action_per_frame': {**_whole(4), 'multipleOf': 4},
+    'attn_window': _whole(2),
+    'num_inference_steps': _whole(1), 'action_num_inference_steps': _whole(1),
+    'guidance_scale': _AT_LEAST_0, 'action_guidance_scale': _AT_LEAST_0,
+    'snr_shift': _ABOVE_0, 'action_snr_shift': _ABOVE_0,
+    'used_action_channel_ids': {
+        'type': 'array', 'minItems': 1, 'uniqueItems': True,
+        'items': {'type': 'integer', 'minimum': 0, 'maximum': 29}}}
+SCHEMA = {
+    'type': 'object', 'required': list(_REQUIRED), 'properties': {
+        **_REQUIRED,
+        'video_exec_step': {'type': 'integer', 'minimum': -1},
+        'image_hflip': {'type': 'boolean'},
+        'max_sequence_length': {'const': TEXT_TOKENS}}}
+# Which field of the policy file a wrong field of config.json would have given.
+_GIVES = {
+    'obs_cam_keys': 'cameras', 'camera_layout': 'layout', 'height': 'image', 'width': 'image',
+    'frame_chunk_size': 'frames_per_chunk', 'action_per_frame': 'actions_per_frame',
+    'attn_window': 'memory_chunks', 'num_inference_steps': 'video', 'guidance_scale': 'video',
+    'snr_shift': 'video', 'video_exec_step': 'video', 'action_num_inference_steps': 'action',
+    'action_guidance_scale': 'action', 'action_snr_shift': 'action',
+    'used_action_channel_ids': 'used_channels', 'image_hflip': 'mirror_images'}
+
+
+@dataclass
+class LeRobotPolicy:
+    """
+    What a LeRobot folder says.
+
+    :param fields: of the policy file; complete where there are no mistakes.
+    :param mistakes: (file, line) for everything that is missing, wrong or contradictory.
+    :param remarks: (file, line) for what a user should know before a robot moves.
+    """
+
+    folder: Path
+    fields: dict[str, Any] = field(default_factory=dict)
+    mistakes: list[tuple[Path, str]] = field(default_factory=list)
+    remarks: list[tuple[Path, str]] = field(default_factory=list)
+
+    def wrong(self, file: str, line: str) -> None:
+        """Note a mistake in one of the folder's files."""
+        self.mistakes.append((self.folder / file, line))
+
+    def remark(self, file: str, line: str) -> None:
+        """Note what a user should know, and the file that it follows from."""
+        self.remarks.append((self.folder / file, line))
+
+
+def derive_policy(folder: Path) -> LeRobotPolicy:
+    """
+    Derive a policy file from LeRobot's config.json, post-processor and training config.
+
+    :param folder: the one that holds config.json.
+    :raises CheckpointError: config.json is missing or no JSON object.
+    """
+    folder = Path(folder)
+    found = LeRobotPolicy(folder)
+    config = read_json_object(folder / CONFIG)
+    overrides = _overrides(found)
+
+    def mistake(file: str, what: str, message: str, gives: str = '') -> None:
+        if gives not in overrides:
+            found.wrong(file, f'{what}: {message}')
+
+    wrong = set()
+    for error in StrictValidator(SCHEMA).iter_errors(config):
+        if error.absolute_path:
+            name, message = str(error.absolute_path[0]), error.message
+        else:  # one error for each name that is missing
+            name = next(name for name in _REQUIRED
+                        if name not in config and f"'{name}'" in error.message)
+            message = 'is missing'
+        wrong.add(name)
+        mistake(CONFIG, name, message, _GIVES.get(name, ''))
+    config = {name: value for name, value in config.items() if name not in wrong}
+    for name, message in _contradictions(config):
+        mistake(CONFIG, name, message, _GIVES.get(name, ''))
+
+    used = overrides.get('used_channels', config.get('used_action_channel_ids'))
+    if not isinstance(used, list):  # what overrides say is checked as every policy file is
+        used = None
+    quantiles = None
+    if used is not None and 'quantiles' not in overrides:
+        quantiles = _quantiles(found, used)
+    fields = {
+        'name': _name(config, folder), 'quantiles': quantiles, 'used_channels': used,
+        'layout': LAYOUTS.get(config.get('camera_layout')),
+        'frames_per_chunk': config.get('frame_chunk_size'),
+        'actions_per_frame': config.get('action_per_frame'),
+        'image': {side: config.get(side) for side in ('height', 'width')},
+        'video': {
+            'steps': config.get('num_inference_steps'), 'shift': config.get('snr_shift'),
+            'guidance': config.get('guidance_scale'),
+            'exec_steps': config.get('video_exec_step', -1)},
+        'action': {
+            'steps': config.get('action_num_inference_steps'),
+            'shift': config.get('action_snr_shift'),
+            'guidance': config.get('action_guidance_scale')},
+        # LeRobot counts video and actions of a chunk apart.
+        'memory_chunks': config.get('attn_window', 0) // 2,
+        'mirror_images': config.get('image_hflip', False),
+        'forward_dynamics': False, 'trained': True}
+    if 'obs_cam_keys' in config:
+        roles = camera_roles(config['obs_cam_keys'])
+        fields['cameras'] = list(roles)
+        fields['observation_keys'] = roles
+        if len(roles) != len(config['obs_cam_keys']):
+            mistake(CONFIG, 'obs_cam_keys',
+                    f'{config["obs_cam_keys"]} do not end in names that differ', 'cameras')
+    if 'action_rate' not in overrides:
+        fields['action_rate'] = _action_rate(found)
+    if used is not None and 'action_frame' not in overrides:
+        fields['action_frame'] = _action_frame(found, used)
+    fields.update(overrides)
+    if 'cameras' in overrides and 'observation_keys' not in overrides:
+        fields['observation_keys'] = {}
+    found.fields = fields
+    _remark_on_training(found, config)
+    return found
+
+
+def lerobot_findings(checkpoint: Path) -> list[tuple[str, str, str]]:
+    """
+    Return what a check says of the policy in a LeRobot folder; nothing for another layout.
+
+    Its weights are for others to look at.
+
+    :returns: severity ('error' or 'warning'), the file, and a line.
+    """
+    try:
+        folder = find_lerobot_folder(checkpoint)
+        if folder is None:
+            return []
+        found = derive_policy(folder)
+    except CheckpointError as error:
+        return [('error', str(checkpoint), str(error))]
+    return [
+        *(('error', str(file), line) for file, line in found.mistakes),
+        *(('warning', str(file), line) for file, line in found.remarks)]
+
+
+def camera_roles(keys: Sequence[str]) -> dict[str, str]:
+    """
+    Return {role: key} in the order of LeRobot's camera keys.
+
+    The role is the last part of the key, or what this package calls that camera. Fewer roles than
+    keys come back where they do not differ.
+    """
+    plain = []
+    for key in keys:
+        name = re.sub(r'[^a-z0-9_]+', '_', key.rpartition('.')[2].lower()).strip('_')
+        plain.append(name if re.match('[a-z]', name) else f'camera_{name}')
+    roles = [_ROLES.get(name, name) for name in plain]
+    return dict(zip(roles if len(set(roles)) == len(keys) else plain, keys))
+
+
+def _overrides(found: LeRobotPolicy) -> dict[str, Any]:
+    path = found.folder / OVERRIDES
+    if not path.is_file():
+        return {}
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        found.wrong(OVERRIDES, f'cannot be read: {" ".join(str(error).split())}')
+        return {}
+    if raw is not None and not isinstance(raw, dict):
+        found.wrong(OVERRIDES, 'top level: expected fields of a policy file')
+        return {}
+    return raw or {}
+
+
+def _contradictions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    lines = []
+    layout, keys = config.get('camera_layout'), config.get('obs_cam_keys')
+    multiple = 32 if layout == 'robotwin_tshape' else 16
+    lines.extend(
+        (side, f'{config[side]} is no multiple of {multiple}')
+        for side in ('height', 'width') if config.get(side, 0) % multiple)
+    if layout == 'robotwin_tshape' and keys is not None and len(keys) != 3:
+        lines.append(('obs_cam_keys', f'camera_layout {layout} takes 3 cameras, got {len(keys)}'))
+    steps, kept = config.get('num_inference_steps'), config.get('video_exec_step', -1)
+    if steps is not None and (kept == 0 or kept > steps + 1):
+        lines.append(('video_exec_step', f'{kept}; expected -1, or 1 to {steps + 1}'))
+    used, width = config.get('used_action_channel_ids'), _action_width(config.get(
+        'output_features'))
+    if used is not None and width not in (None, len(used)):
+        lines.append((
+            'output_features.action.shape',
+            f'{width} actions for {len(used)} channels in used_action_channel_ids'))
+    return lines
+
+
+def _action_width(features: Any) -> int | None:
+    """Return the width of the action in a LeRobot table of features, if it says one."""
+    action = features.get('action') if isinstance(features, dict) else None
+    shape = action.get('shape') if isinstance(action, dict) else None
+    return shape[0] if isinstance(shape, list) and len(shape) == 1 else None
+
+
+def _quantiles(found: LeRobotPolicy, used: Sequence[int]) -> dict[str, list[float]] | None:
+    """Return the ends of the range that the network's -1 and 1 stand for, per used channel."""
+    path = found.folder / POSTPROCESSOR
+    try:
+        steps = read_json_object(path).get('steps')
+    except CheckpointError as error:
+        found.wrong(POSTPROCESSOR, str(error).removeprefix(str(path)).lstrip(': '))
+        return None
+    names = [_step_name(step) for step in steps] if isinstance(steps, list) else []
+    unknown = [name for name in names
+               if name != 'unnormalizer_processor' and name not in _HARMLESS_STEPS]
+    if names.count('unnormalizer_processor') != 1 or unknown:
+        found.wrong(
+            POSTPROCESSOR,
+            f'steps: {", ".join(names) or "none"}; expected unnormalizer_processor once and '
+            f'besides it only {", ".join(_HARMLESS_STEPS)}')
+        return None
+    step = steps[names.index('unnormalizer_processor')]
+    settings = step.get('config') if isinstance(step.get('config'), dict) else {}
+    width = _action_width(settings.get('features'))
+    if width not in (None, len(used)):
+        found.wrong(
+            POSTPROCESSOR, f'features.action.shape: {width} actions for {len(used)} used channels')
+    mode = _action_mode(settings)
+    if mode == 'IDENTITY':
+        found.remark(
+            POSTPROCESSOR, 'norm_map leaves actions as they are (IDENTITY): what the network '
+            'returns is taken as robot units, as LeRobot does')
+        return {'q01': [-1.0] * len(used), 'q99': [1.0] * len(used)}
+    if mode not in _STATISTICS:
+        found.wrong(
+            POSTPROCESSOR, f'norm_map.ACTION: {mode!r}; expected IDENTITY or one of '
+            f'{", ".join(_STATISTICS)}')
+        return None
+    return _read_range(found, step.get('state_file'), mode, used)
+
+
+def _read_range(
+    found: LeRobotPolicy, file: Any, mode: str, used: Sequence[int],
+) -> dict[str, list[float]] | None:
+    names = _STATISTICS[mode]
+    if not isinstance(file, str) or not file or Path(file).name != file:
+        found.wrong(
+            POSTPROCESSOR, f'state_file: {file!r}; expected the file beside it that holds '
+            f'action.{names[0]} and action.{names[1]} ({mode})')
+        return None
+    try:
+        with safe_open(str(found.folder / file), framework='np') as tensors:
+            present = set(tensors.keys())
+            missing = [f'action.{name}' for name in names if f'action.{name}' not in present]
+            if missing:
+                found.wrong(file, f'{", ".join(missing)}: is missing ({mode})')
+                return None
+            first, second = (
+                np.asarray(tensors.get_tensor(f'action.{name}'), np.float64) for name in names)
+    except (SafetensorError, OSError, TypeError) as error:
+        found.wrong(file, f'cannot be read: {error}')
+        return None
+    wrong = [
+        f'action.{name}: shape {list(values.shape)}, expected [{len(used)}]'
+        for name, values in zip(names, (first, second)) if values.shape != (len(used),)]
+    wrong.extend(
+        f'action.{name}: holds numbers that are not finite'
+        for name, values in zip(names, (first, second)) if not np.isfinite(values).all())
+    if not wrong:
+        low, high = (first - second, first + second) if mode == 'MEAN_STD' else (first, second)
+        wrong = [
+            f'channel {channel}: action.{names[0]} {a} is above action.{names[1]} {b}'
+            if mode != 'MEAN_STD' else f'channel {channel}: action.std {b} is below 0'
+            for channel, a, b, below, above in zip(used, first, second, low, high)
+            if below > above]
+    for line in wrong:
+        found.wrong(file, line)
+    if wrong:
+        return None
+    constant = [channel for channel, below, above in zip(used, low, high) if below == above]
+    if constant:
+        found.remark(
+            file, f'channels {constant} never moved in training (their range is empty): any other '
+            'position is far outside what the network has seen')
+    return {'q01': low.tolist(), 'q99': high.tolist()}
+
+
+def _step_name(step: Any) -> str:
+    """Return the name under which LeRobot registers a processor step."""
+    if not isinstance(step, dict):
+        return repr(step)
+    return str(step.get('registry_name') or step.get('class') or '?')
+
+
+def _action_mode(settings: Any) -> str:
+    table = settings.get('norm_map') if isinstance(settings, dict) else None
+    return str(table.get('ACTION', 'IDENTITY')) if isinstance(table, dict) else 'IDENTITY'
+
+
+def _action_rate(found: LeRobotPolicy) -> float:
+    """Return the frame rate of the data that the policy was trained on, where it can be found."""
+    train = _json_or_nothing(found.folder / TRAIN_CONFIG)
+    data = train.get('dataset') if isinstance(train.get('dataset'), dict) else {}
+    home = os.environ.get('HF_LEROBOT_HOME') or Path(
+        os.environ.get('HF_HOME') or '~/.cache/huggingface', 'lerobot')
+    places = [Path(data['root'])] if isinstance(data.get('root'), str) else []
+    if isinstance(data.get('repo_id'), str):
+        places.append(Path(home, data['repo_id']))
+    for place in places:
+        rate = _rate(_json_or_nothing(place.expanduser() / 'meta' / 'info.json').get('fps'))
+        if rate:
+            return rate
+    rate = _rate((train.get('env') or {}).get('fps')) if isinstance(
+        train.get('env'), dict) else None
+    if rate:
+        return rate
+    data_name = f' ({data["repo_id"]})' if isinstance(data.get('repo_id'), str) else ''
+    found.remark(
+        CONFIG, f'LeRobot does not save the rate of the actions and the data{data_name} is not '
+        f'on this machine: taken as {UNKNOWN_RATE:g} Hz; say action_rate in {OVERRIDES} beside '
+        'config.json')
+    return UNKNOWN_RATE
+
+
+def _rate(value: Any) -> float | None:
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if numeric and 0 < value < math.inf else None
+
+
+def _action_frame(found: LeRobotPolicy, used: Sequence[int]) -> str | None:
+    """Return what the channels speak of; LeRobot leaves it to the data."""
+    poses = [channel for channel in used if channel in POSE_CHANNELS]
+    joints = [channel for channel in used if channel in JOINT_CHANNELS]
+    if poses and joints:
+        found.wrong(
+            CONFIG, f'used_action_channel_ids: end-effector channels {poses} '
+            f'beside joint channels {joints}; expected one kind')
+        return None
+    if not poses:
+        return 'joints'
+    # LIBERO has its gripper in channel 6; poses with a quaternion have theirs apart.
+    apart = any(channel in GRIPPER_CHANNELS for channel in used)
+    frame = 'eef_relative' if apart else 'eef_delta'
+    found.remark(
+        CONFIG, 'LeRobot does not save what the end-effector actions are relative to: taken as '
+        f'{frame}, as the released checkpoint with such channels; say action_frame in {OVERRIDES} '
+        'beside config.json if yours differs')
+    return frame
+
+
+def _remark_on_training(found: LeRobotPolicy, config: Mapping[str, Any]) -> None:
+    trained_here = (found.folder / TRAIN_CONFIG).is_file()
+    found.remark(
+        CONFIG, "LeRobot's training pairs latent frame 0 with the actions after the first image "
+        'and sees single chunks without history, while its inference, which is reproduced here, '
+        'neither executes nor predicts the first action frame of an episode: '
+        + ('actions of this policy come one frame late against what it was trained on'
+           if trained_here else
+           'actions come one frame late if these weights were trained by lerobot-train '
+           f'(no {TRAIN_CONFIG} says so)'))
+    before = _mode_in(found.folder / PREPROCESSOR, 'normalizer_processor')
+    after = _mode_in(found.folder / POSTPROCESSOR, 'unnormalizer_processor')
+    if trained_here and before and after and before != after:
+        found.remark(
+            PREPROCESSOR, f'training took actions as {before}, inference gives them back as '
+            f'{after}: they are not in the same units')
+    if config.get('image_hflip'):
+        found.remark(
+            CONFIG, 'image_hflip: the images of all cameras are mirrored left to right, as '
+            'LeRobot does at inference, not in training')
+    inputs = config.get('input_features')
+    absent = [key for key in config.get('obs_cam_keys', ())
+              if isinstance(inputs, dict) and inputs and key not in inputs]
+    if absent:
+        found.remark(
+            CONFIG, f'obs_cam_keys {", ".join(absent)} are not among input_features')
+
+
+def _mode_in(path: Path, name: str) -> str:
+    steps = _json_or_nothing(path).get('steps')
+    for step in steps if isinstance(steps, list) else ():
+        if _step_name(step) == name:
+            return _action_mode(step.get('config'))
+    return ''
+
+
+def _name(config: Mapping[str, Any], folder: Path) -> str:
+    if isinstance(config.get('repo_id'), str) and config['repo_id']:
+        return config['repo_id'].rpartition('/')[2]
+    parts = [part for part in Path(os.path.abspath(folder)).parts
+             if part not in ('pretrained_model', 'checkpoints', 'last') and not part.isdigit()]
+    return parts[-1]
+
+
+def _json_or_nothing(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(Path(path).read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return {}
+    return raw if isinstance(raw, dict) else {}

@@ -1,0 +1,250 @@
+"""Find or build the URDF that an embodiment names: a file, a xacro file, or arms put together."""
+
+import copy
+from dataclasses import dataclass
+import hashlib
+import os
+from pathlib import Path
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from xml.etree import ElementTree
+
+from lingbot_va_ros.resources import PACKAGE, share_folder
+
+_PACKAGE_URI = re.compile(r'package://([A-Za-z][A-Za-z0-9_-]*)/(.+)')
+_XACRO_SECONDS = 60.0
+
+
+class DescriptionError(ValueError):
+    """A robot description cannot be found or built; one line."""
+
+
+@dataclass(frozen=True)
+class UrdfJoint:
+    """One joint of a URDF: position limits in rad or m, velocity in rad/s or m/s (0: not said)."""
+
+    kind: str
+    lower: float
+    upper: float
+    velocity: float
+    mimics: str | None
+
+
+def find_description(entry, embodiment_file: Path) -> Path:
+    """
+    Return the path of a plain URDF for the `urdf` entry of an embodiment file.
+
+    A plain URDF is returned where it lies; what is made of xacro or of several parts is written
+    into the cache folder, under a name that holds a hash of its content.
+
+    :param entry: a path or package URI; the same as `file` of a dict with `arguments` and
+        `install`; or a list of such dicts, one per part, with `joint_prefix`, `link_prefix`,
+        `xyz` (m) and `rpy` (rad) in a common link `world`.
+    :raises DescriptionError: what is missing, and how to get it.
+    """
+    parts = entry if isinstance(entry, list) else [entry]
+    parts = [{'file': part} if isinstance(part, str) else part for part in parts]
+    if isinstance(entry, list):
+        return _keep(_put_together(parts, embodiment_file), embodiment_file.stem)
+    path = _find_file(parts[0], embodiment_file)
+    if path.suffix != '.xacro':
+        return path
+    return _keep(_run_xacro(path, parts[0].get('arguments', {})), embodiment_file.stem)
+
+
+def read_urdf(path: Path) -> tuple[dict[str, UrdfJoint], set[str]]:
+    """
+    Return the joints of a URDF by name, and the names of its links.
+
+    :raises DescriptionError: names the file and what is wrong in it.
+    """
+    try:
+        robot = ElementTree.parse(path).getroot()
+        joints = {}
+        for joint in robot.findall('joint'):
+            limit = joint.find('limit')
+            attributes = {} if limit is None else limit.attrib
+            mimic = joint.find('mimic')
+            name = joint.attrib['name']
+            if name in joints:
+                raise DescriptionError(f"URDF {path} has two joints called '{name}'")
+            joints[name] = UrdfJoint(
+                kind=joint.attrib['type'],
+                lower=float(attributes.get('lower', 0.0)),
+                upper=float(attributes.get('upper', 0.0)),
+                velocity=float(attributes.get('velocity', 0.0)),
+                mimics=None if mimic is None else mimic.attrib['joint'])
+        return joints, {link.attrib['name'] for link in robot.findall('link')}
+    except DescriptionError:
+        raise
+    except OSError as error:
+        raise DescriptionError(f'URDF {path} cannot be read: {error.strerror}') from None
+    except ElementTree.ParseError as error:
+        raise DescriptionError(f'URDF {path} is not well-formed XML: {error}') from None
+    except KeyError as error:
+        raise DescriptionError(
+            f'URDF {path}: a joint or link lacks the attribute {error}') from None
+    except ValueError as error:
+        raise DescriptionError(f'URDF {path}: a joint limit is not a number: {error}') from None
+
+
+def find_package(name: str) -> Path | None:
+    """Return the share folder of an installed ROS package: the first in AMENT_PREFIX_PATH."""
+    if name == PACKAGE:
+        return share_folder()  # also in a checkout, which is in no prefix
+    for prefix in filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)):
+        folder = Path(prefix) / 'share' / name
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def _find_file(part: dict, embodiment_file: Path) -> Path:
+    """Return the existing file that a part names; `needs` packages are looked for as well."""
+    name = part['file']
+    matched = _PACKAGE_URI.fullmatch(name)
+    packages = ([matched.group(1)] if matched else []) + part.get('needs', [])
+    missing = [package for package in packages if find_package(package) is None]
+    if missing:
+        which = ', '.join(f"'{package}'" for package in missing)
+        how = part.get('install', 'install it and source its setup file')
+        raise DescriptionError(
+            f'ROS package{"s" if len(missing) > 1 else ""} {which} not found in '
+            f'AMENT_PREFIX_PATH: {how}')
+    if matched:
+        path = find_package(matched.group(1)) / matched.group(2)
+        if not path.is_file():
+            raise DescriptionError(
+                f"package '{matched.group(1)}' has no {matched.group(2)} in {path.parents[0]}; is "
+                'it another version?')
+        return path
+    for folder in (embodiment_file.parent, share_folder()):
+        path = folder / name
+        if path.is_file():
+            return path
+    raise DescriptionError(
+        f'{name} is neither in {embodiment_file.parent} nor in {share_folder()}')
+
+
+def _run_xacro(path: Path, arguments: dict) -> str:
+    """Return what `xacro FILE name:=value …` prints, or raise what it complains about."""
+    # The one beside this Python first: its environment also has what looks packages up.
+    beside = Path(sys.executable).parent / 'xacro'
+    program = str(beside) if beside.is_file() else shutil.which('xacro')
+    if program is None:
+        raise DescriptionError(
+            f'{path.name} needs xacro, which is not installed: apt install ros-$ROS_DISTRO-xacro, '
+            'or pip install xacro')
+    command = [program, str(path), *(
+        f'{name}:={_as_xacro(value)}' for name, value in arguments.items())]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_XACRO_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise DescriptionError(
+            f'xacro took more than {_XACRO_SECONDS:g} s for {path}') from None
+    except OSError as error:
+        raise DescriptionError(f'{program} cannot be run: {error.strerror}') from None
+    if done.returncode != 0:
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        errors = [line for line in said if 'rror' in line or 'not found' in line] or said
+        raise DescriptionError(
+            f'xacro cannot read {path}: {errors[0] if errors else f"exit {done.returncode}"}')
+    return done.stdout
+
+
+def _as_xacro(value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _put_together(parts: list, embodiment_file: Path) -> str:
+    """Return one URDF of all parts, each fixed to the link `world` and with its prefixes."""
+    robot = ElementTree.Element('robot', name=embodiment_file.stem)
+    ElementTree.SubElement(robot, 'link', name='world')
+    seen = {('link', 'world')}
+    for index, part in enumerate(parts):
+        path = _find_file(part, embodiment_file)
+        tree = _parse(path, part)
+        _add_prefixes(tree, part.get('joint_prefix', ''), part.get('link_prefix', ''))
+        for element in tree:
+            # What else a description holds (transmissions, simulators' plugins) is no kinematics.
+            if element.tag not in ('link', 'joint', 'material'):
+                continue
+            key = (element.tag, element.get('name'))
+            if key in seen and element.tag == 'material':
+                continue
+            if key in seen:
+                raise DescriptionError(
+                    f"part {index} ({path.name}) has a second {key[0]} '{key[1]}'; give the parts "
+                    f'a {key[0]}_prefix each')
+            seen.add(key)
+            robot.append(copy.deepcopy(element))
+        root = _root_link(tree, path)
+        name = f'world_to_{root}'
+        joint = ElementTree.SubElement(robot, 'joint', name=name, type='fixed')
+        ElementTree.SubElement(joint, 'parent', link='world')
+        ElementTree.SubElement(joint, 'child', link=root)
+        ElementTree.SubElement(
+            joint, 'origin', xyz=_numbers(part.get('xyz', (0, 0, 0))),
+            rpy=_numbers(part.get('rpy', (0, 0, 0))))
+    return ElementTree.tostring(robot, encoding='unicode')
+
+
+def _parse(path: Path, part: dict) -> ElementTree.Element:
+    try:
+        if path.suffix == '.xacro':
+            return ElementTree.fromstring(_run_xacro(path, part.get('arguments', {})))
+        return ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise DescriptionError(f'URDF {path} is not well-formed XML: {error}') from None
+    except OSError as error:
+        raise DescriptionError(f'URDF {path} cannot be read: {error.strerror}') from None
+
+
+def _add_prefixes(robot: ElementTree.Element, joint_prefix: str, link_prefix: str) -> None:
+    for link in robot.findall('link'):
+        link.set('name', link_prefix + link.get('name', ''))
+    for joint in robot.findall('joint'):
+        joint.set('name', joint_prefix + joint.get('name', ''))
+        for end in joint.findall('parent') + joint.findall('child'):
+            end.set('link', link_prefix + end.get('link', ''))
+        for mimic in joint.findall('mimic'):
+            mimic.set('joint', joint_prefix + mimic.get('joint', ''))
+
+
+def _root_link(robot: ElementTree.Element, path: Path) -> str:
+    children = {joint.find('child').get('link') for joint in robot.findall('joint')
+                if joint.find('child') is not None}
+    roots = [link.get('name') for link in robot.findall('link')
+             if link.get('name') not in children]
+    if len(roots) != 1:
+        raise DescriptionError(f'{path} has {len(roots)} links without a parent, not one')
+    return roots[0]
+
+
+def _numbers(values) -> str:
+    return ' '.join(repr(float(value)) for value in values)
+
+
+def _keep(urdf: str, name: str) -> Path:
+    """Write a URDF into the cache, where readers of any process find it whole, or not at all."""
+    base = os.environ.get('XDG_CACHE_HOME', '')
+    # What is not absolute has to be ignored (XDG Base Directory Specification).
+    root = Path(base) if os.path.isabs(base) else Path(os.path.expanduser('~')) / '.cache'
+    digest = hashlib.sha256(urdf.encode()).hexdigest()[:16]
+    path = root / 'lingbot_va_ros' / 'urdf' / f'{name}_{digest}.urdf'
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+                'w', dir=path.parent, suffix='.part', delete=False) as file:
+            file.write(urdf)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise DescriptionError(
+            f'{path} cannot be written: {error.strerror}; set XDG_CACHE_HOME to a folder that '
+            'can') from None
+    return path

@@ -1,0 +1,258 @@
+"""
+A batch of episodes, and everything that chance decides about one training step with it.
+
+    drawn = draw(episodes, settings, generator)
+    losses = training_losses(network, episodes, drawn)  # training/sequence.py
+    losses.total.backward()
+
+A training sequence holds an episode once as clean history, and beside it noisy chunks that are
+each predicted from the history before them. A noisy chunk has a noise level and noise of its own,
+and no noisy chunk sees another, so several of them (replicas) may stand for one chunk of the
+episode, and as few as wanted may be drawn from a long one (`DrawSettings.noisy_frames`).
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from lingbot_va_ros.model.flow_matching import shifted
+
+NO_FRAME = -1  # a place in a row that stays empty
+
+Tensors = TypeVar('Tensors', 'Episodes', 'Drawn')
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """
+    B episodes of the same number of latent frames; short ones are filled up behind their end.
+
+    Every episode begins with its first latent frame: the observed image, whose actions are zero.
+
+    :param latents: [B, C, F, h, w] float, normalised latents.
+    :param actions: [B, Ca, F, N, 1] float, normalised; unused channels and frame 0 are zero.
+    :param frames: [B] int64, how many of the F frames are there (at least 2).
+    :param text: [B, T, text_dim] float, as `TextEncoder.encode` returns it; rows after the text
+        are zero. They count as the network's 512 do, however many are given (`text_rows`).
+    :param channels: used action channels; the others take no part in the losses.
+    :param events: [B, F] int64, how many events there had been at each frame's end, for the
+        auxiliary loss; None where it is not wanted.
+    :param places: [B, F, bodies, 3] float, m, of bodies at each frame's end, NaN where a scene has
+        no such body, for the auxiliary loss; None where it is not wanted.
+    :param text_rows: of how many rows the network's text has; zero rows are added up to it.
+    """
+
+    latents: Tensor
+    actions: Tensor
+    frames: Tensor
+    text: Tensor
+    channels: tuple[int, ...]
+    events: Tensor | None = None
+    places: Tensor | None = None
+    text_rows: int = 512
+
+    def to(self, device: torch.device) -> 'Episodes':
+        """Return the same on another device."""
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class DrawSettings:
+    """
+    How a training step is drawn; the defaults are the paper's, where it gives a number.
+
+    :param chunk_frames: least and most latent frames of a chunk, drawn for each episode.
+    :param window_chunks: least and most chunks of the memory, the predicted one included.
+    :param offset_frames: the most frames by which all positions of an episode are moved.
+    :param video_shift: of the schedule, as the policy file's; `action_shift` likewise.
+    :param forward_dynamics: how often an episode's video is predicted from its actions.
+    :param noisy_history: how often an episode's clean video carries noise.
+    :param history_clean: least and most share of the image in a noisy history before the shift
+        (s_aug), drawn for each frame.
+    :param action_history_std: standard deviation of the noise on the history's actions.
+    :param noisy_frames: how many frames of noisy chunks a sequence has room for; chunks are drawn
+        until the next one does not fit. None: every chunk of the episode, `replicas` times.
+    :param replicas: how often each chunk is drawn at most.
+    """
+
+    chunk_frames: tuple[int, int] = (1, 4)
+    window_chunks: tuple[int, int] = (2, 32)
+    offset_frames: int = 0
+    video_shift: float = 5.0
+    action_shift: float = 1.0
+    forward_dynamics: float = 0.5
+    noisy_history: float = 0.5
+    history_clean: tuple[float, float] = (0.5, 1.0)
+    action_history_std: float = 0.02
+    noisy_frames: int | None = None
+    replicas: int = 1
+
+    def __post_init__(self):
+        """
+        Look for numbers that make no sense.
+
+        :raises ValueError: one line for each.
+        """
+        faults = [
+            f'{name} is {list(pair)}, expected a least and a most from {least} on'
+            for name, pair, least in (
+                ('chunk_frames', self.chunk_frames, 1),
+                ('window_chunks', self.window_chunks, 1),
+                ('history_clean', self.history_clean, 0))
+            if not least <= pair[0] <= pair[1]]
+        faults += [
+            f'{name} is {value}, expected a probability from 0 to 1' for name, value in (
+                ('forward_dynamics', self.forward_dynamics),
+                ('noisy_history', self.noisy_history)) if not 0 <= value <= 1]
+        faults += [
+            f'{name} is {value}, expected a number above 0' for name, value in (
+                ('video_shift', self.video_shift), ('action_shift', self.action_shift),
+                ('replicas', self.replicas)) if not value > 0]
+        if self.history_clean[1] > 1:
+            faults.append(f'history_clean ends at {self.history_clean[1]}, expected at most 1')
+        if self.noisy_frames is not None and self.noisy_frames < self.chunk_frames[1]:
+            faults.append(
+                f'noisy_frames is {self.noisy_frames}, expected room for the longest chunk '
+                f'({self.chunk_frames[1]})')
+        for name in ('offset_frames', 'action_history_std'):
+            if not getattr(self, name) >= 0:
+                faults.append(f'{name} is {getattr(self, name)}, expected none below 0')
+        if faults:
+            raise ValueError('\n'.join(faults))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """
+    What was drawn for a batch: M places for frames of noisy chunks beside the F clean ones.
+
+    Chunk i of an episode holds its frames i L … i L + L - 1, as at inference, where chunk 0 begins
+    with the observed frame.
+
+    :param chunk_frames: L of each episode, [B] int64.
+    :param window_chunks: [B] int64.
+    :param offset: frames that positions are moved by, [B] int64.
+    :param forward_dynamics: [B] bool: noisy video of these episodes sees its chunk's actions, and
+        counts for L_fdm instead of L_dyn.
+    :param history_level: noise level of the clean video, [B, F] float (0: none).
+    :param history_noise: standard normal, as the latents; None where no history is noised.
+    :param action_history_noise: is added to the clean actions, as they; None: nothing.
+    :param noisy_frames: which frame lies at each noisy place, [B, M] int64; -1: none.
+    :param noisy_chunks: the number of the noisy chunk that a place belongs to, [B, M] int64,
+        unique within an episode; places of one number are seen by each other. -1: none.
+    :param clamped: [B, M] bool: the frame's video is given, not predicted (time step 0).
+    :param video_level: noise level, [B, M] float, the same within a noisy chunk; `action_level`
+        likewise.
+    :param video_noise: [B, C, M, h, w] standard normal.
+    :param action_noise: [B, Ca, M, N, 1] standard normal.
+    """
+
+    chunk_frames: Tensor
+    window_chunks: Tensor
+    offset: Tensor
+    forward_dynamics: Tensor
+    history_level: Tensor
+    history_noise: Tensor | None
+    action_history_noise: Tensor | None
+    noisy_frames: Tensor
+    noisy_chunks: Tensor
+    clamped: Tensor
+    video_level: Tensor
+    action_level: Tensor
+    video_noise: Tensor
+    action_noise: Tensor
+
+    def to(self, device: torch.device) -> 'Drawn':
+        """Return the same on another device."""
+        return _moved(self, device)
+
+
+def draw(episodes: Episodes, settings: DrawSettings, generator: torch.Generator) -> Drawn:
+    """
+    Draw what a training step with these episodes needs.
+
+    :param generator: on the CPU, so that the same seed draws the same on every device.
+    :returns: tensors on the CPU.
+    """
+    batch, latent_channels, frames, height, width = episodes.latents.shape
+    action_channels, per_frame = episodes.actions.shape[1], episodes.actions.shape[3]
+
+    def between(pair: tuple[int, int]) -> Tensor:
+        return torch.randint(pair[0], pair[1] + 1, (batch,), generator=generator)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    def happens(probability: float) -> Tensor:
+        return torch.rand(batch, generator=generator) < probability
+
+    chunk_frames = between(settings.chunk_frames)
+    forward = happens(settings.forward_dynamics)
+    noised = happens(settings.noisy_history)
+    least, most = settings.history_clean
+    clean = least + (most - least) * torch.rand(batch, frames, generator=generator)
+    history_level = shifted(1 - clean, settings.video_shift) * noised[:, None]
+
+    rows = [_noisy_rows(length, count, given, settings, generator) for length, count, given in zip(
+        chunk_frames.tolist(), episodes.frames.tolist(), forward.tolist())]
+    places = settings.noisy_frames or max(len(row) for row in rows)
+    laid_out = torch.tensor([
+        row + [_EMPTY] * (places - len(row)) for row in rows])  # [B, M, 3]
+    noisy_frames, noisy_chunks, clamped = laid_out.unbind(-1)
+
+    def levels(shift: float) -> Tensor:
+        # One for each noisy chunk, from 0 (left out) to 1 (taken in), as the sampler begins at 1.
+        each = 1 - torch.rand(batch, places, generator=generator)
+        return shifted(each.gather(1, noisy_chunks.clamp(min=0)), shift)
+
+    return Drawn(
+        chunk_frames=chunk_frames, window_chunks=between(settings.window_chunks),
+        offset=between((0, settings.offset_frames)), forward_dynamics=forward,
+        history_level=history_level,
+        history_noise=normal(*episodes.latents.shape) if noised.any() else None,
+        action_history_noise=(settings.action_history_std * normal(*episodes.actions.shape)
+                              if settings.action_history_std > 0 else None),
+        noisy_frames=noisy_frames, noisy_chunks=noisy_chunks, clamped=clamped.bool(),
+        video_level=levels(settings.video_shift), action_level=levels(settings.action_shift),
+        video_noise=normal(batch, latent_channels, places, height, width),
+        action_noise=normal(batch, action_channels, places, per_frame, 1))
+
+
+_EMPTY = (NO_FRAME, -1, 0)
+
+
+def _noisy_rows(
+    length: int, frames: int, forward_dynamics: bool, settings: DrawSettings,
+    generator: torch.Generator,
+) -> list[tuple]:
+    """Return (frame, number of the noisy chunk, clamped) of the noisy places, in that order."""
+    rows: list[tuple] = []
+    number = 0
+
+    def order(row: tuple) -> tuple:
+        return row[0] // length, row[1], row[0]
+
+    # A first chunk of one frame is the observed image alone: nothing of it is predicted.
+    chunks = range(1 if length == 1 else 0, -(-frames // length))
+    for _ in range(settings.replicas):
+        for drawn in torch.randperm(len(chunks), generator=generator).tolist():
+            chunk = chunks[drawn]
+            inside = range(chunk * length, min(chunk * length + length, frames))
+            if settings.noisy_frames is not None and (
+                    len(rows) + len(inside) > settings.noisy_frames):
+                return sorted(rows, key=order)
+            given = 0
+            if forward_dynamics:
+                given = int(torch.randint(0, len(inside), (), generator=generator))
+            given = max(given, 1 if chunk == 0 else 0)
+            rows += [(frame, number, int(place < given)) for place, frame in enumerate(inside)]
+            number += 1
+    return sorted(rows, key=order)
+
+
+def _moved(tensors: Tensors, device: torch.device) -> Tensors:
+    return replace(tensors, **{
+        field.name: getattr(tensors, field.name).to(device, non_blocking=True)
+        for field in fields(tensors) if isinstance(getattr(tensors, field.name), Tensor)})

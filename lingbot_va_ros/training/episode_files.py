@@ -1,0 +1,89 @@
+"""A recorded episode and its file: what the cameras saw, what was commanded, what had happened."""
+
+from dataclasses import dataclass
+import json
+import os
+from pathlib import Path
+import zipfile
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Recording:
+    """
+    One episode on the action grid: T commands, and T + 1 images of each camera around them.
+
+    Image 0 is what was seen before the first command, image t right after command t - 1.
+
+    :param images: per camera uint8 [T + 1, H, W, 3], rgb.
+    :param marked: per camera bool [T + 1, H, W]: pixels of what the task is about.
+    :param commands: [T, J] float32, rad and m, in the order of the embodiment's joints.
+    :param counts: per name of the task's counts int16 [T + 1].
+    :param places: per name of a body float32 [T + 1, 3], m, in the world frame.
+    :param finished: the number of commands after which the expert was done; the rest is idle.
+    :param success: what the task's state said at the end.
+    """
+
+    task: str
+    seed: int
+    images: dict[str, np.ndarray]
+    marked: dict[str, np.ndarray]
+    commands: np.ndarray
+    counts: dict[str, np.ndarray]
+    places: dict[str, np.ndarray]
+    finished: int
+    success: bool
+
+    @property
+    def events(self) -> np.ndarray:
+        """Events so far at each image, [T + 1] int16: all counts of the task together."""
+        return sum(self.counts.values(), np.zeros(len(self.commands) + 1, np.int16))
+
+
+def save_recording(path: Path, recording: Recording) -> None:
+    """Write a file at once or not at all; images as differences in time, which pack better."""
+    arrays = {'commands': recording.commands}
+    for name, images in recording.images.items():
+        arrays[f'images.{name}'] = np.diff(images, axis=0, prepend=np.zeros_like(images[:1]))
+        arrays[f'marked.{name}'] = np.packbits(recording.marked[name], axis=-1)
+    for kind in ('counts', 'places'):
+        for name, values in getattr(recording, kind).items():
+            arrays[f'{kind}.{name}'] = values
+    about = {'task': recording.task, 'seed': recording.seed, 'finished': recording.finished,
+             'success': recording.success}
+    arrays['about'] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        with open(unfinished, 'wb') as file:
+            np.savez_compressed(file, **arrays)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_recording(path: Path) -> Recording:
+    """
+    Read a file of `save_recording`.
+
+    :raises ValueError: it is damaged or something else; the message names it.
+    """
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        about = json.loads(arrays.pop('about').tobytes())
+        images = {
+            name.removeprefix('images.'): np.cumsum(array, axis=0, dtype=np.uint8)
+            for name, array in arrays.items() if name.startswith('images.')}
+        marked = {
+            name: np.unpackbits(arrays[f'marked.{name}'], axis=-1, count=pictures.shape[2])
+            .astype(bool) for name, pictures in images.items()}
+        counts, places = (
+            {name.removeprefix(f'{kind}.'): array for name, array in arrays.items()
+             if name.startswith(f'{kind}.')} for kind in ('counts', 'places'))
+        return Recording(
+            images=images, marked=marked, commands=arrays['commands'], counts=counts,
+            places=places, **about)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f'{path} is no recording that can be read: {error}') from None

@@ -1,0 +1,166 @@
+"""Record episodes of a task by its scripted expert, in process, in as many processes as wanted."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+import multiprocessing
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from lingbot_va_ros.sim.experts import drive, make_expert, PERIOD
+from lingbot_va_ros.sim.scenes.distractors import NAMES as DISTRACTORS
+from lingbot_va_ros.sim.simulation import Simulation
+from lingbot_va_ros.training.episode_files import Recording, save_recording
+
+# Parts of a robot that are marked in the pictures, as what lies on the table is.
+MARKED_PARTS = ('finger_1', 'finger_2')
+TOOL = 'left_tool'
+
+
+class Actor(Protocol):
+    """As `sim.experts.Expert`: `act()` gives the command [J] that is due 0.1 s later."""
+
+    finished: bool
+
+    def act(self) -> np.ndarray: ...
+
+
+# Called with the simulation as it was reset and a generator for whatever the expert draws.
+MakeActor = Callable[[Simulation, np.random.Generator], Actor]
+
+
+@dataclass(frozen=True)
+class RecordingOptions:
+    """
+    What an episode is like beside its task.
+
+    :param size: pixels of the square pictures.
+    :param idle: seconds, the least and most that the arm stays at rest after the expert is done.
+    :param longest: seconds after which an expert that is not done has failed.
+    """
+
+    cameras: tuple[str, ...] = ('head', 'left_wrist')
+    size: int = 64
+    idle: tuple[float, float] = (4.0, 10.0)
+    longest: float = 120.0
+
+
+def record_episode(
+    task: str, seed: int, options: RecordingOptions = RecordingOptions(),
+    make_actor: MakeActor = make_expert,
+) -> Recording:
+    """
+    Record one episode; the same arguments give the same recording.
+
+    :param seed: of the scene, of the expert and of the idle time.
+    :raises ValueError: the task is unknown.
+    :raises NoRenderer: see `sim.cameras`.
+    """
+    simulation = Simulation(task, 'left', seed, options.size, options.size)
+    try:
+        # Not the scene's own generator: it has the same seed, and would draw the same numbers.
+        rng = np.random.default_rng([seed, 1])
+        return _record(simulation, make_actor(simulation, rng), seed, rng, options)
+    finally:
+        simulation.close()
+
+
+def _record(
+    simulation: Simulation, expert: Actor, seed: int, rng: np.random.Generator,
+    options: RecordingOptions,
+) -> Recording:
+    eye = _Eye(simulation, options.cameras)
+    commands: list[np.ndarray] = []
+    idle, finished = round(rng.uniform(*options.idle) / PERIOD), None
+    eye.look()
+    while finished is None or len(commands) < finished + idle:
+        if finished is None and (expert.finished or len(commands) * PERIOD >= options.longest):
+            finished = len(commands)
+            continue
+        command = np.asarray(commands[-1] if finished is not None and commands else expert.act())
+        drive(simulation, command)
+        commands.append(command)
+        eye.look()
+    return Recording(
+        simulation.task, seed, eye.stacked(eye.images), eye.stacked(eye.marked),
+        np.array(commands, np.float32),
+        {name: np.array(values, np.int16) for name, values in eye.counts.items()},
+        {name: np.array(values, np.float32) for name, values in eye.places.items()},
+        finished, simulation.task_state.success)
+
+
+class _Eye:
+    """What is seen and known of a simulation, picture by picture."""
+
+    def __init__(self, simulation: Simulation, cameras: Sequence[str]):
+        self._simulation = simulation
+        self.images: dict[str, list] = {name: [] for name in cameras}
+        self.marked: dict[str, list] = {name: [] for name in cameras}
+        self.counts: dict[str, list] = {name: [] for name in simulation.task_state.counts}
+        self._bodies = [*_things(simulation), TOOL]
+        self.places: dict[str, list] = {name: [] for name in self._bodies}
+        model = simulation.model
+        marked = [model.body(name).id for name in self._bodies[:-1]] + [
+            model.body(f'left_{part}').id for part in MARKED_PARTS]
+        # Geom -1 is the background: it looks up the last row, which is false.
+        self._is_marked = np.append(np.isin(model.geom_bodyid, marked), False)
+
+    def look(self) -> None:
+        """Take the next picture of each camera, and note how the task stands."""
+        simulation = self._simulation
+        for name, images in self.images.items():
+            images.append(simulation.render(name))
+            self.marked[name].append(self._is_marked[simulation.render_geoms(name)])
+        for name, count in simulation.task_state.counts.items():
+            self.counts[name].append(count)
+        for name, places in self.places.items():
+            places.append(simulation.data.body(name).xpos.copy())
+
+    @staticmethod
+    def stacked(pictures: dict[str, list]) -> dict[str, np.ndarray]:
+        """Return per camera one array of its pictures."""
+        return {name: np.stack(values) for name, values in pictures.items()}
+
+
+def _things(simulation: Simulation) -> list[str]:
+    """Return the names of the bodies of the scene that the task is about."""
+    model = simulation.model
+    names = [model.body(index).name for index in range(1, model.nbody)]
+    robot = tuple(f'{arm.side}_' for arm in simulation.embodiment.arms)
+    return [name for name in names if name and name not in DISTRACTORS
+            and not name.startswith((*robot, 'head_camera'))]
+
+
+def recording_path(folder: Path, task: str, seed: int) -> Path:
+    """Return where an episode's file lies."""
+    return Path(folder) / task / f'{seed:07d}.npz'
+
+
+def record_missing(
+    folder: Path, task: str, seeds: Sequence[int],
+    options: RecordingOptions = RecordingOptions(), processes: int = 1,
+    make_actor: MakeActor = make_expert,
+) -> Iterator[Path]:
+    """
+    Record the episodes that have no file yet, and yield each file as it is done.
+
+    :param processes: at most so many at a time.
+    :param make_actor: a function or class of a module, for it goes to other processes.
+    :raises ValueError: as `record_episode`.
+    """
+    jobs = [(folder, task, seed, options, make_actor) for seed in seeds
+            if not recording_path(folder, task, seed).is_file()]
+    if processes < 2 or len(jobs) < 2:
+        yield from map(_record_file, jobs)
+        return
+    # Fresh processes: a drawing context and torch's threads do not survive a fork.
+    with multiprocessing.get_context('spawn').Pool(min(processes, len(jobs))) as pool:
+        yield from pool.imap_unordered(_record_file, jobs)
+
+
+def _record_file(job: tuple) -> Path:
+    folder, task, seed, options, make_actor = job
+    path = recording_path(folder, task, seed)
+    save_recording(path, record_episode(task, seed, options, make_actor))
+    return path

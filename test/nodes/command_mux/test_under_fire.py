@@ -1,0 +1,498 @@
+"""
+The command mux while everybody sends it nonsense, and while processes are killed and stopped.
+
+A monitor stands where the controller is and judges every command. Runs for some seconds; set
+LINGBOT_VA_FAULT_SECONDS for longer.
+"""
+
+from collections import Counter, deque
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import JointState, Joy
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from lingbot_va_ros.motion.plan import Plan, resting_at
+from lingbot_va_ros.msg import ControlMode
+from lingbot_va_ros.nodes import qos
+from lingbot_va_ros.specs.embodiment import load_embodiment
+from lingbot_va_ros.srv import SetControlMode
+
+NS = 1_000_000_000
+PERIOD = 10_000_000
+SECONDS = float(os.environ.get('LINGBOT_VA_FAULT_SECONDS', '2'))
+SEED = int(os.environ.get('LINGBOT_VA_FAULT_SEED', '1'))
+DEADLINE = 30.0
+TIMEOUT = 1.0  # seconds: which source is lost is told by who was killed, not by a busy machine
+ROBOT = load_embodiment('sim_left')
+NAMES = list(ROBOT.joints)
+START = np.array([0.1, 0.2, 0.6, 0.1, 0.2, 0.1, 0.02])
+SWING = np.array([0.5, 0.3, 0.3, 0.4, 0.3, 0.2, 0.005])
+EVERYTHING = QoSProfile(depth=5000, reliability=ReliabilityPolicy.RELIABLE)
+WILD = (float('nan'), float('inf'), -float('inf'), 1e300, -1e300, 0.0, 7.0, -7.0)
+
+pytestmark = pytest.mark.timeout(2 * SECONDS + 120)
+
+
+def wait_for(condition, what, deadline=DEADLINE):
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f'{what} did not happen within {deadline} s')
+
+
+def nanoseconds(stamp):
+    return stamp.sec * NS + stamp.nanosec
+
+
+def stamped(message, time_ns):
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(int(time_ns), NS)
+    return message
+
+
+def swing(time_ns, rate=2.0):
+    return START + SWING * (1 - np.cos(rate * (time_ns % (1000 * NS)) / NS)) / 2
+
+
+class Monitor:
+    """The controller with its arm: judges every command and says what is wrong with it."""
+
+    def __init__(self, node, namespace):
+        self.node, self.namespace = node, namespace
+        self.arm = resting_at(0, START)
+        self.told = deque(maxlen=50)  # positions by joint, as measured in the last second
+        self.by_mode = Counter()
+        self.commands, self.wrong, self.modes, self.answers = 0, [], [], []
+        self.anew = True  # whether the next command may begin at what was measured
+        self.rng = np.random.default_rng(SEED)
+        self.spoils = False  # whether joint states may be nonsense
+        self.silent_until = 0.0
+        self._clients = {}
+        node.create_subscription(
+            JointTrajectory, f'{namespace}/joint_trajectory_controller/joint_trajectory',
+            self._on_command, EVERYTHING)
+        node.create_subscription(
+            ControlMode, f'{namespace}/command_mux/mode', self._on_mode, qos.LATCHED)
+        self._joints = node.create_publisher(
+            JointState, f'{namespace}/joint_states', qos.JOINT_STATES)
+        node.create_timer(0.02, self._tell)
+
+    @property
+    def mode(self):
+        return self.modes[-1][1] if self.modes else None
+
+    def _on_mode(self, message):
+        self.modes.append((nanoseconds(message.header.stamp), message.mode, message.reason))
+
+    def _tell(self):
+        now = time.time_ns()
+        q, v = self.arm.sample(now)
+        message = stamped(JointState(name=NAMES, position=list(q), velocity=list(v)), now)
+        if self.spoils and time.monotonic() < self.silent_until:
+            return
+        chance = self.rng.random() if self.spoils else 1.0
+        if chance < 0.002:
+            self.silent_until = time.monotonic() + self.rng.uniform(0.05, 0.4)
+        elif chance < 0.06:
+            self._spoil(message)
+        self.told.append(dict(zip(message.name, message.position)))
+        self._joints.publish(message)
+
+    def _spoil(self, message):
+        kind = self.rng.integers(6)
+        if kind == 0:
+            message.position[self.rng.integers(7)] = float(self.rng.choice(WILD))
+        elif kind == 1:
+            message.velocity[self.rng.integers(7)] = float(self.rng.choice(WILD))
+        elif kind == 2:
+            message.position = message.position[:self.rng.integers(7)]
+        elif kind == 3:
+            message.name = ['another', *NAMES[1:]]
+        elif kind == 4:
+            message.name = []
+        else:
+            message.velocity = []
+
+    def _on_command(self, message):
+        self.commands += 1
+        self.by_mode[self.mode] += 1
+        wrong = self._judged(message)
+        if wrong:
+            self.wrong.append(f'command {self.commands}: {wrong}')
+
+    def _judged(self, message):
+        limits, begin = ROBOT.limits, nanoseconds(message.header.stamp)
+        if list(message.joint_names) != NAMES or not message.points:
+            return 'joints'
+        times = [begin, *(begin + nanoseconds(p.time_from_start) for p in message.points)]
+        q0, v0 = self.arm.sample(begin)
+        rested = begin >= self.arm.end_ns
+        rows = np.array([q0, *(p.positions for p in message.points)])
+        speeds = np.array([v0, *(p.velocities for p in message.points)])
+        self.arm = Plan(np.array(times), rows, speeds)
+        anew, self.anew = self.anew, False
+        if not (np.isfinite(rows).all() and np.isfinite(speeds).all()):
+            return 'not finite'
+        if not np.all(np.diff(times) > 0):
+            return f'times {times}'
+        if speeds[-1].any():
+            return 'no stop at its end'
+        if (rows < limits.lower - 1e-9).any() or (rows > limits.upper + 1e-9).any():
+            return f'position limits: {rows}'
+        if (np.abs(speeds) > limits.velocity + 1e-9).any():
+            return f'velocity limits: {speeds}'
+        first = int(anew or rested)  # at rest a motion may begin as measured
+        seconds = np.diff(times)[first:, None] * 1e-9
+        if (np.abs(np.diff(speeds[first:], axis=0)) > limits.acceleration * seconds + 1e-7).any():
+            return f'acceleration limits: {speeds}, {times}'
+        mean = (speeds[first:-1] + speeds[first + 1:]) / 2
+        if not np.allclose(np.diff(rows[first:], axis=0), mean * seconds, atol=1e-7):
+            return f'no motion leads along {rows} with {speeds}'
+        if first and not all(
+                self._begins(name, *row) for name, *row in zip(NAMES, q0, rows[1], limits.velocity)
+        ):
+            return f'a jump from {q0} to {rows[1]}'
+        return ''
+
+    def _begins(self, name, last, position, velocity):
+        """Return whether a motion begins where the last command has led, or as measured."""
+        near = 1e-3 + velocity * PERIOD * 1e-9
+        measured = [row[name] for row in list(self.told) if np.isfinite(row.get(name, np.nan))]
+        return np.abs(np.array([last, *measured]) - position).min() <= near
+
+    def ask(self, kind, name, request):
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = self.node.create_client(
+                kind, f'{self.namespace}/command_mux/{name}')
+        return client.call_async(request)
+
+    def choose(self, mode):
+        future = self.ask(SetControlMode, 'set_mode', SetControlMode.Request(mode=mode))
+        future.add_done_callback(lambda done: self.answers.append((mode, done.result().success)))
+        return future
+
+    def assert_nothing_wrong(self):
+        assert not self.wrong, f'{len(self.wrong)} of {self.commands}: {self.wrong[:3]}'
+
+
+class Fire:
+    """Good sources and bad ones on every input of the mux."""
+
+    def __init__(self, monitor):
+        node, namespace = monitor.node, monitor.namespace
+        self.monitor, self.rng = monitor, np.random.default_rng(SEED + 1)
+        self.share = 0.3  # of messages that are nonsense
+        self.plans = {
+            name: node.create_publisher(JointTrajectory, f'{namespace}/{name}', qos.COMMAND)
+            for name in ('policy/joint_trajectory', 'teleop/joint_trajectory')}
+        self.leader = node.create_publisher(
+            JointState, f'{namespace}/teleop/joint_states', qos.JOINT_STATES)
+        self.joy = node.create_publisher(Joy, f'{namespace}/joy', qos.SENSOR)
+        self.stop = node.create_publisher(Bool, f'{namespace}/emergency_stop', qos.EVENTS)
+        self.begin = time.time_ns()
+        self.begun = START
+
+    def goal(self, time_ns):
+        ahead = max(0.0, (time_ns - self.begin) / NS)
+        return self.begun + SWING * np.sin(2.0 * ahead) * min(1.0, ahead)
+
+    def plan(self):
+        now = time.time_ns()
+        message = stamped(JointTrajectory(joint_names=NAMES), now)
+        for index in range(1, 9):
+            after = index * 40_000_000
+            q = np.clip(self.goal(now + after), ROBOT.limits.lower, ROBOT.limits.upper)
+            v = (self.goal(now + after + 1000) - self.goal(now + after - 1000)) / 2e-6
+            point = JointTrajectoryPoint(
+                positions=list(q), velocities=list(v if index < 8 else 0.0 * v))
+            point.time_from_start.sec, point.time_from_start.nanosec = divmod(after, NS)
+            message.points.append(point)
+        return message
+
+    def spoiled(self, message):
+        rng, point = self.rng, message.points[self.rng.integers(len(message.points))]
+        joint, wild = rng.integers(7), float(rng.choice(WILD))
+
+        def put(rows):
+            if len(rows) > joint:
+                rows[joint] = wild
+
+        kinds = (
+            lambda: put(point.positions), lambda: put(point.velocities),
+            lambda: point.positions.append(wild), lambda: point.velocities.pop(),
+            lambda: setattr(message, 'joint_names', NAMES[:-1]),
+            lambda: setattr(message, 'joint_names', NAMES[:-1] + [NAMES[0]]),
+            lambda: setattr(message, 'joint_names', NAMES[::-1]),
+            lambda: setattr(message, 'points', []),
+            lambda: setattr(message, 'points', message.points[::-1]),
+            lambda: setattr(message, 'points', message.points * 40),
+            lambda: setattr(point.time_from_start, 'sec', int(rng.integers(-2**31, 2**31))),
+            lambda: setattr(point.time_from_start, 'nanosec', int(rng.integers(2**32))),
+            lambda: setattr(message.header.stamp, 'sec', int(rng.integers(-2**31, 2**31))),
+            lambda: stamped(message, time.time_ns() + rng.normal() * 0.3 * NS),
+            lambda: stamped(message, 0),
+            lambda: setattr(message.points[-1], 'velocities', [wild] * 7),
+            lambda: setattr(point, 'accelerations', [wild] * 7),
+            lambda: setattr(point, 'positions', list(rng.uniform(-3, 3, 7))))
+        kinds[rng.integers(len(kinds))]()
+        return message
+
+    def shoot(self):
+        """Send one message, sound or not, somewhere; now and then ask for something."""
+        rng = self.rng
+        for name, publisher in self.plans.items():
+            if rng.random() < 0.9 and (name.startswith('policy') or self.person != 'leader'):
+                message = self.plan()
+                publisher.publish(
+                    self.spoiled(message) if rng.random() < self.share else message)
+        now = time.time_ns()
+        message = stamped(JointState(name=NAMES, position=list(self.goal(now))), now)
+        if rng.random() < self.share:
+            kind = rng.integers(4)
+            if kind == 0:
+                message.position[rng.integers(7)] = float(rng.choice(WILD))
+            elif kind == 1:
+                message.position.pop()
+            elif kind == 2:
+                stamped(message, now + rng.normal() * NS)
+            else:
+                message.name = NAMES[::-1]
+        if self.person != 'jogs':
+            self.leader.publish(message)
+        buttons = [int(rng.random() < 0.95)] * int(rng.integers(3))
+        self.joy.publish(stamped(Joy(buttons=[1] if rng.random() > self.share else buttons), now))
+        chance = rng.random()
+        if chance < 0.08:
+            self.monitor.choose(int(rng.choice([0, 1, 1, 2, 2, 2, 3, 7, 255])))
+        elif chance < 0.12:
+            self.monitor.ask(Trigger, 'clear_stop', Trigger.Request())
+        elif chance < 0.13:
+            self.monitor.ask(Trigger, 'go_home', Trigger.Request())
+        elif chance < 0.15:
+            self.stop.publish(Bool(data=bool(rng.random() < 0.3)))
+
+    person = 'jogs'
+
+    def begin_where_the_arm_is(self):
+        self.begin, self.begun = time.time_ns(), self.monitor.arm.positions[-1]
+
+    def go_on(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            # Sources that differ, that fall silent, and that are sound for once.
+            self.share = float(self.rng.choice([0.0, 0.05, 0.3, 0.9]))
+            self.person = str(self.rng.choice(['jogs', 'leader', 'leader', 'both']))
+            self.begin_where_the_arm_is()
+            for _ in range(self.rng.integers(10, 80)):
+                self.shoot()
+                time.sleep(0.02)
+            if self.rng.random() < 0.2:
+                time.sleep(self.rng.uniform(0.0, 0.5))
+
+
+@contextlib.contextmanager
+def spinning(namespace):
+    rclpy.init()
+    node = rclpy.create_node('monitor')
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    ending = threading.Event()
+
+    def spin():
+        while not ending.is_set():
+            executor.spin_once(timeout_sec=0.05)
+
+    thread = threading.Thread(target=spin, daemon=True)
+    monitor = Monitor(node, namespace)
+    thread.start()
+    try:
+        yield monitor
+    finally:
+        ending.set()
+        thread.join()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown()
+
+
+def start_mux(namespace, log, *parameters):
+    words = [word for parameter in parameters for word in ('-p', parameter)]
+    with log.open('a') as out:
+        return subprocess.Popen(
+            [sys.executable, '-m', 'lingbot_va_ros.nodes.command_mux.node', '--ros-args',
+             '-r', f'__ns:={namespace}', *words], stdout=out, stderr=subprocess.STDOUT)
+
+
+def end(process):
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGCONT)
+    process.kill()
+    process.wait()
+
+
+def test_no_command_breaks_a_limit_whatever_comes_in(tmp_path):
+    namespace, log = '/fire', tmp_path / 'mux.log'
+    mux = start_mux(
+        namespace, log, 'takeover_motion:=0.05', 'deadman_button:=0', 'max_rejections:=30',
+        'source_timeout:=0.4', 'joint_state_timeout:=0.4')
+    try:
+        with spinning(namespace) as monitor:
+            wait_for(lambda: monitor.mode == ControlMode.HOLD, 'the first mode')
+            assert monitor.commands == 0
+            monitor.spoils = True
+            fire, end_by = Fire(monitor), time.monotonic() + SECONDS + DEADLINE
+            fire.go_on(SECONDS)
+            while monitor.commands < 20 or ControlMode.POLICY not in modes_of(monitor):
+                assert time.monotonic() < end_by, monitor.modes
+                fire.go_on(0.1)
+            assert mux.poll() is None, log.read_text()[-2000:]
+            assert 'Traceback' not in log.read_text()
+            monitor.assert_nothing_wrong()
+            print(f'{dict(monitor.by_mode)} commands by mode, {len(monitor.modes)} modes, '
+                  f'{sorted({reason for _, _, reason in monitor.modes})}')
+            chosen = sum(mode == ControlMode.POLICY for mode, done in monitor.answers if done)
+            became = sum(mode == ControlMode.POLICY for _, mode, _ in monitor.modes)
+            assert became <= chosen  # nothing else gives it the arm
+            # STOPPED is left by clear_stop alone, to HOLD.
+            for (_, before, _), (_, after, _) in zip(monitor.modes, monitor.modes[1:]):
+                assert before != ControlMode.STOPPED or after in (
+                    ControlMode.HOLD, ControlMode.STOPPED)
+    finally:
+        end(mux)
+
+
+def modes_of(monitor):
+    return {mode for _, mode, _ in monitor.modes}
+
+
+SOURCE = """
+import sys, time
+import numpy as np
+import rclpy
+from lingbot_va_ros.nodes.qos import COMMAND, JOINT_STATES
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+rclpy.init()
+node = rclpy.create_node('source')
+topic, start, swing, names = (
+    sys.argv[1], np.array(eval(sys.argv[2])), np.array(eval(sys.argv[3])), sys.argv[4:])
+plans = 'policy' in topic
+publisher = (node.create_publisher(JointTrajectory, topic, COMMAND) if plans
+             else node.create_publisher(JointState, topic, JOINT_STATES))
+def goal(t):
+    return (start + swing * (1 - np.cos(2.0 * (t % 1000))) / 2).tolist()
+while True:
+    now = time.time()
+    message = JointTrajectory(joint_names=names) if plans else JointState(
+        name=names, position=goal(now))
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(int(now * 1e9), 10**9)
+    for i in range(1, 11) if plans else ():
+        q, v = goal(now + 0.03 * i), [0.0] * 7
+        if i < 10:
+            v = ((np.array(goal(now + 0.03 * i + 1e-3)) - goal(now + 0.03 * i - 1e-3)) / 2e-3)
+        point = JointTrajectoryPoint(positions=q, velocities=list(v))
+        point.time_from_start.nanosec = 30_000_000 * i
+        message.points.append(point)
+    publisher.publish(message)
+    time.sleep(0.02)
+"""
+
+
+class Processes:
+    """Mux, policy and leader as processes that die and stop, and are started again."""
+
+    def __init__(self, namespace, folder):
+        self.namespace, self.log = namespace, folder / 'mux.log'
+        self.script = folder / 'source.py'
+        self.script.write_text(SOURCE)
+        self.running = {}
+        for name in ('mux', 'policy', 'leader'):
+            self.start(name)
+
+    def start(self, name):
+        if name == 'mux':
+            self.running[name] = start_mux(
+                self.namespace, self.log, f'source_timeout:={TIMEOUT}',
+                f'joint_state_timeout:={TIMEOUT}')
+            return
+        topic = 'policy/joint_trajectory' if name == 'policy' else 'teleop/joint_states'
+        self.running[name] = subprocess.Popen(
+            [sys.executable, str(self.script), f'{self.namespace}/{topic}',
+             str(START.tolist()), str(SWING.tolist()), *NAMES])
+
+    def end(self):
+        for process in self.running.values():
+            end(process)
+
+
+def test_the_arm_comes_to_rest_whichever_process_is_killed_or_stopped(tmp_path):
+    namespace, rng = '/killed', np.random.default_rng(SEED)
+    processes = Processes(namespace, tmp_path)
+    try:
+        with spinning(namespace) as monitor:
+            stop_at, turn = time.monotonic() + SECONDS, 0
+            while time.monotonic() < stop_at or turn < 3:
+                wanted = ControlMode.POLICY if turn % 2 == 0 else ControlMode.TELEOP
+                source = 'policy' if wanted == ControlMode.POLICY else 'leader'
+                move(monitor, wanted)
+                victim = ['mux', source, str(rng.choice(['policy', 'leader', 'mux']))][turn % 3]
+                number = signal.SIGKILL if rng.random() < 0.5 else signal.SIGSTOP
+                process = processes.running[victim]
+                process.send_signal(number)
+                hit = time.monotonic()
+                if victim in ('mux', source):
+                    wait_for(lambda: not speed(monitor), 'the arm to rest')
+                    assert time.monotonic() - hit < TIMEOUT + 2.0  # a busy machine
+                else:
+                    time.sleep(rng.uniform(0.0, 0.5))
+                    assert monitor.mode == wanted, monitor.modes[-1]
+                if victim == source:
+                    wait_for(lambda: monitor.mode == ControlMode.HOLD, 'HOLD')
+                if number == signal.SIGSTOP:
+                    time.sleep(rng.uniform(0.0, 0.5))
+                    process.send_signal(signal.SIGCONT)
+                else:
+                    process.wait()
+                    known = len(monitor.modes)
+                    processes.start(victim)
+                    if victim == 'mux':  # it is silent, and says so
+                        monitor.anew = True
+                        wait_for(lambda: monitor.modes[known:], 'the word of the new mux')
+                        assert monitor.modes[known][1:] == (ControlMode.HOLD, 'started')
+                monitor.assert_nothing_wrong()
+                turn += 1
+            assert 'Traceback' not in processes.log.read_text()
+    finally:
+        processes.end()
+
+
+def speed(monitor):
+    return np.abs(monitor.arm.sample(time.time_ns())[1]).max()
+
+
+def move(monitor, mode):
+    """Give the arm to a source, and ask again until it moves the arm: a busy machine is late."""
+    end_at = time.monotonic() + 2 * DEADLINE
+    while monitor.mode != mode or speed(monitor) < 0.05:
+        assert time.monotonic() < end_at, (mode, monitor.modes[-2:], monitor.answers[-2:])
+        if monitor.mode != mode:
+            future = monitor.choose(mode)
+            patience = time.monotonic() + 3.0  # what is asked before a mux is discovered is lost
+            while not future.done() and time.monotonic() < patience:
+                time.sleep(0.01)
+        time.sleep(0.2)

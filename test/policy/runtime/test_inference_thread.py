@@ -1,0 +1,376 @@
+"""The inference thread on the untrained checkpoint, with a world that the test plays."""
+
+import dataclasses
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from lingbot_va_ros.motion.plan import MotionLimits
+from lingbot_va_ros.motion.plan_slot import PlanSlot
+from lingbot_va_ros.policy.errors import NotExecutable
+from lingbot_va_ros.policy.inference.engine import load_engine
+from lingbot_va_ros.policy.runtime import scheduler as schedule_module
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault, Observations
+from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
+from lingbot_va_ros.policy.runtime.inference_thread import Worker
+from lingbot_va_ros.policy.runtime.robot_interface import World
+from lingbot_va_ros.policy.runtime.status import Mode
+from lingbot_va_ros.robot.action_map import make_action_map
+from lingbot_va_ros.specs.embodiment import load_embodiment
+from lingbot_va_ros.specs.policy_file import load_policy_file
+
+JOINTS = 7
+REST = np.array([0.0, 0.0, 1.8, 0.0, 1.34, 0.0, 0.7])
+LIMITS = MotionLimits(
+    np.full(JOINTS, -3.0), np.full(JOINTS, 3.0), np.full(JOINTS, 5.0), np.full(JOINTS, 10.0))
+DEADLINE = 20.0
+
+
+def wait_for(condition, what, deadline=DEADLINE):
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.005)
+    raise AssertionError(f'{what} did not happen within {deadline} s')
+
+
+class Stage:
+    """Two cameras at 50 Hz and an arm whose executed commands follow the plan, in a thread."""
+
+    def __init__(self, policy):
+        self.policy = policy
+        self.slot = PlanSlot(time.time_ns)
+        self.slot.begin(LIMITS)
+        self.observations = Observations(policy.cameras, 5.0)
+        self.executed = ExecutedLog(5.0)
+        self.reports_executed = True
+        self.shown = set(policy.cameras)
+        self.obstacle = None
+        self.elsewhere = None
+        self.chunks, self.faults = [], []
+        self.worker = Worker(
+            self.slot, lambda: None, self.chunks.append, lambda picture, due: None,
+            self.faults.append)
+        self._stop = threading.Event()
+        self._picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+        self._thread = threading.Thread(target=self._play, daemon=True)
+        self._thread.start()
+
+    def _play(self):
+        while not self._stop.wait(0.02):
+            now = time.time_ns()
+            for camera in list(self.shown):
+                self.observations.add(camera, now, self._picture)
+            plan, now = self.slot.look()
+            if plan is not None and self.reports_executed:
+                self.executed.add(now, plan.sample(now)[0])
+
+    def world(self, to_rgb=lambda camera, image: image, **changes):
+        world = World(
+            clock=time.time_ns, observations=self.observations, executed=self.executed,
+            to_rgb=to_rgb, to_joints=lambda actions, start: actions,
+            from_joints=lambda joints, before: joints, begin=lambda joints: None,
+            obstacle=lambda: self.obstacle,
+            elsewhere=lambda: self.elsewhere, measured=lambda: REST,
+            max_velocity=LIMITS.velocity,
+            start_tolerance=np.full(JOINTS, 10.0), max_camera_skew=lambda: 0.1,
+            wants_imagined=lambda: False)
+        return dataclasses.replace(world, **changes)
+
+    def close(self):
+        self._stop.set()
+        self._thread.join()
+        assert self.worker.close(10.0)
+
+
+@pytest.fixture(scope='module')
+def policy(untrained_checkpoint):
+    """The untrained policy, four times as fast: a chunk takes 0.4 s, a frame 0.2 s."""
+    return dataclasses.replace(
+        load_policy_file(untrained_checkpoint / 'policy.yaml'), action_rate=40.0)
+
+
+@pytest.fixture
+def stage(policy, untrained_checkpoint):
+    stage = Stage(policy)
+    stage.worker.load(lambda: load_engine(
+        untrained_checkpoint, policy, policy.video, policy.action, policy.memory_chunks, 0,
+        torch.device('cpu'), torch.float32, lambda line: None)).result(60)
+    yield stage
+    stage.close()
+
+
+def test_a_chunk_becomes_memory_when_it_has_been_executed(stage):
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: len(stage.chunks) == 3, 'three chunks')
+    assert [chunk.chunk_id for chunk in stage.chunks] == [0, 1, 2]
+    assert stage.worker.progress.memory_frames == 4
+    assert stage.worker.progress.mode == Mode.RUNNING
+
+
+def test_each_chunk_begins_after_the_one_before_has_ended(stage):
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: len(stage.chunks) == 3, 'three chunks')
+    for before, after in zip(stage.chunks, stage.chunks[1:]):
+        end = before.first_due_ns + round(len(before.positions) * before.period * 1e9)
+        assert after.first_due_ns > end
+
+
+@pytest.mark.parametrize('schedule', ['async', 'async_ungrounded'])
+def test_chunks_predicted_ahead_by_the_real_engine_join_and_are_remembered(stage, schedule):
+    stage.worker.start(stage.world(schedule=schedule), 'go')
+
+    def joined():
+        chunks, count = list(stage.chunks), 0
+        for before, after in zip(chunks, chunks[1:]):
+            due = before.first_due_ns + round(len(before.positions) * before.period * 1e9)
+            count = count + 1 if abs(after.first_due_ns - due) <= 10 else 0
+        return count
+
+    wait_for(lambda: joined() >= 3 or stage.faults, 'three chunks without a stop between them')
+    assert not stage.faults
+    assert all(chunk.grounded == (schedule == 'async') for chunk in stage.chunks[-3:])
+    frames = stage.worker.progress.memory_frames
+    wait_for(lambda: stage.worker.progress.memory_frames >= frames + 2, 'a chunk more')
+    assert stage.worker.reset().result(DEADLINE) >= frames + 2
+    wait_for(lambda: stage.chunks[-1].epoch == 2, 'a chunk of the new epoch')
+    assert stage.worker.close(DEADLINE)
+
+
+def test_an_obstacle_stops_the_arm_and_keeps_only_complete_frames(stage):
+    stage.worker.start(stage.world(), 'go')
+    chunk = wait_for(lambda: stage.chunks[1:2], 'the second chunk')[0]
+    one_frame = chunk.first_due_ns + round(0.3e9)  # of two frames of 0.2 s
+    wait_for(lambda: time.time_ns() > one_frame, 'one frame and a half')
+    stage.obstacle = 'a wall'
+    wait_for(lambda: stage.worker.progress.mode == Mode.HOLDING, 'holding')
+    assert stage.worker.progress.reason == 'a wall'
+    assert stage.worker.progress.memory_frames == 3
+    plan, now = stage.slot.look()
+    assert plan.end_ns - now < 1e9 and not plan.velocities[-1].any()
+    stage.obstacle = None
+    wait_for(lambda: len(stage.chunks) == 3, 'the next chunk')
+
+
+def test_what_was_executed_is_remembered_and_not_what_was_predicted(stage):
+    stage.worker.start(stage.world(), 'go')
+    engine = stage.worker._schedule.engine
+    committed = []
+    commit = engine.commit
+    engine.commit = lambda actions: (committed.append(actions), commit(actions))
+    wait_for(lambda: committed, 'a commit')
+    chunk = stage.chunks[0]
+    times = [chunk.first_due_ns + round(i * chunk.period * 1e9) for i in range(8)]
+    np.testing.assert_allclose(committed[0], stage.executed.at(times), atol=0.02)
+    assert np.abs(committed[0] - chunk.positions).max() > 0  # read back, not passed on
+
+
+def test_a_chunk_of_which_nothing_was_reported_executed_is_not_remembered(stage):
+    stage.reports_executed = False
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: len(stage.chunks) == 2, 'two chunks')
+    assert stage.worker.progress.memory_frames == 0
+
+
+def test_a_reset_during_a_prediction_is_answered_between_two_steps(stage):
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: stage.worker.progress.memory_frames >= 2, 'a memory')
+    engine, waiting = stage.worker._schedule.engine, threading.Event()
+    predict = engine.predict
+
+    def slow(between_steps):
+        def step():
+            waiting.set()
+            time.sleep(0.2)
+            between_steps()
+        return predict(step)
+
+    engine.predict = slow
+    assert waiting.wait(DEADLINE)
+    asked = time.monotonic()
+    forgotten = stage.worker.reset().result(DEADLINE)
+    assert time.monotonic() - asked < 0.5  # a whole prediction would take 13 steps of 0.2 s
+    assert forgotten >= 2 and stage.slot.epoch == 2
+    engine.predict = predict
+    wait_for(lambda: [chunk for chunk in stage.chunks if chunk.epoch == 2], 'a new chunk')
+
+
+def test_an_aborted_prediction_gives_the_same_chunk_again(stage):
+    engine = stage.worker._schedule.engine
+    picture = dict.fromkeys(stage.policy.cameras, stage._picture)
+
+    def both():
+        engine.set_instruction('go')
+        engine.see_first(picture)
+        return engine.predict().actions
+    first = stage.worker._requests.ask(both).result(DEADLINE)
+    stage.elsewhere = 'somebody else'  # predicted, and kept waiting
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: stage.worker._schedule._ready is not None, 'a chunk that waits')
+    stage.worker.set_instruction('stop that').result(DEADLINE)
+    stage.worker.set_instruction('go').result(DEADLINE)
+    wait_for(lambda: stage.worker._schedule._ready is not None, 'the chunk again')
+    np.testing.assert_array_equal(stage.worker._schedule._ready.chunk.actions, first)
+
+
+def test_an_image_that_cannot_be_read_holds_and_names_the_camera(stage):
+    def refuse(camera, image):
+        raise CameraFault(f'camera {camera}: upside down')
+    stage.worker.start(stage.world(refuse), 'go')
+    wait_for(lambda: stage.worker.progress.reason == 'camera head: upside down', 'the reason')
+    assert stage.worker.progress.mode == Mode.HOLDING and not stage.chunks
+
+
+def counting(engine):
+    """Return a list that grows by one with each prediction."""
+    predictions, predict = [], engine.predict
+
+    def count(between_steps):
+        predictions.append(time.monotonic())
+        return predict(between_steps)
+    engine.predict = count
+    return predictions
+
+
+def test_a_chunk_that_cannot_be_executed_holds_and_is_not_predicted_again(stage):
+    refusing = threading.Event()
+
+    def to_joints(actions, start):
+        if refusing.is_set() and len(stage.chunks) == 1:
+            raise NotExecutable('left arm: too far')
+        return actions
+    refusing.set()
+    predictions = counting(stage.worker._schedule.engine)
+    stage.worker.start(stage.world(to_joints=to_joints), 'go')
+    wait_for(lambda: stage.worker.progress.reason == 'left arm: too far', 'the reason')
+    assert stage.worker.progress.mode == Mode.HOLDING and len(stage.chunks) == 1
+    plan, now = stage.slot.look()
+    assert now >= plan.end_ns  # the arm rests
+    done = len(predictions)
+    time.sleep(0.3)
+    assert len(predictions) == done and not stage.faults
+    assert stage.worker.progress.reason == 'left arm: too far'
+    refusing.clear()
+    stage.worker.set_instruction('another way')
+    wait_for(lambda: len(stage.chunks) == 2, 'the next chunk')
+
+
+def test_a_refused_chunk_is_tried_again_when_somebody_else_has_had_the_arm(stage):
+    refusing = True
+
+    def to_joints(actions, start):
+        if refusing and len(stage.chunks) == 1:
+            raise NotExecutable('left arm: too far')
+        return actions
+    stage.worker.start(stage.world(to_joints=to_joints), 'go')
+    wait_for(lambda: stage.worker.progress.reason == 'left arm: too far', 'the reason')
+    refusing, stage.elsewhere = False, 'control_mode is TELEOP'
+    wait_for(lambda: stage.worker.progress.reason == stage.elsewhere, 'the other reason')
+    stage.elsewhere = None
+    wait_for(lambda: len(stage.chunks) == 2, 'the next chunk')
+
+
+def test_an_episode_whose_first_chunk_is_refused_begins_anew_after_a_while(stage, monkeypatch):
+    monkeypatch.setattr(schedule_module, 'BEGIN_AGAIN', 0.2)
+    begun = []
+
+    def to_joints(actions, start):
+        if len(begun) < 3:
+            raise NotExecutable('left arm: too far')
+        return actions
+    predictions = counting(stage.worker._schedule.engine)
+    stage.worker.start(stage.world(to_joints=to_joints, begin=begun.append), 'go')
+    wait_for(lambda: stage.chunks, 'a chunk')
+    assert len(predictions) >= 3 and (np.diff(predictions[:3]) > 0.2).all()
+    np.testing.assert_array_equal(begun[0], REST)
+
+
+@pytest.mark.parametrize('frame', ['eef_delta', 'eef_relative'])
+def test_an_end_effector_policy_moves_an_arm_and_remembers_its_own_actions(
+        frame, policy, untrained_checkpoint):
+    embodiment = load_embodiment('sim_left')
+    channels = (0, 1, 2, 3, 4, 5, 6) + ((28,) if frame == 'eef_relative' else ())
+    low, high = np.full(30, -0.01, np.float32), np.full(30, 0.01, np.float32)
+    if frame == 'eef_relative':
+        low[6], high[6] = 0.9, 1.0
+    policy = dataclasses.replace(
+        policy, action_frame=frame, used_channels=channels, q01=low, q99=high)
+    action_map = make_action_map(embodiment, policy)
+    stage = Stage(policy)
+    stage.worker.load(lambda: load_engine(
+        untrained_checkpoint, policy, policy.video, policy.action, policy.memory_chunks, 0,
+        torch.device('cpu'), torch.float32, lambda line: None)).result(60)
+    engine = stage.worker._schedule.engine
+    predicted, committed, commit, predict = [], [], engine.commit, engine.predict
+
+    def keep(between_steps):
+        predicted.append(predict(between_steps))
+        return predicted[-1]
+    engine.predict = keep
+    engine.commit = lambda actions: (committed.append(actions), commit(actions))
+    try:
+        stage.worker.start(stage.world(
+            to_joints=action_map.to_joints, from_joints=action_map.from_joints,
+            begin=action_map.begin, executed=None, measured=lambda: embodiment.home), 'go')
+        wait_for(lambda: len(committed) == 2 or stage.faults, 'two commits')
+        assert not stage.faults
+        for chunk, actions in zip(predicted, committed):
+            expected = chunk.actions.astype(np.float64)
+            if frame == 'eef_relative':
+                expected[:, 3:7] /= np.linalg.norm(expected[:, 3:7], axis=1)[:, None]
+            np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-3)
+    finally:
+        stage.close()
+
+
+def test_an_exception_while_working_is_reported_once_and_stops_the_work(stage):
+    stage.worker._schedule.engine.predict = lambda between_steps: 1 / 0
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: stage.faults, 'a fault')
+    assert 'ZeroDivisionError' in stage.faults[0]
+    assert not stage.worker._schedule.active
+    assert stage.worker.set_instruction('still answering').result(DEADLINE) is None
+
+
+def test_statistics_hold_no_warm_up(stage):
+    assert stage.worker.progress.inference_seconds == 0.0
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: stage.chunks, 'a chunk')
+    assert stage.worker.progress.inference_seconds == pytest.approx(
+        stage.chunks[0].inference_seconds)
+
+
+def test_what_arises_during_a_prediction_is_seen_before_anything_moves(stage):
+    engine = stage.worker._schedule.engine
+    predict = engine.predict
+
+    def slow(between_steps):
+        chunk = predict(between_steps)
+        stage.obstacle = 'a wall'
+        return chunk
+
+    engine.predict = slow
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: stage.worker.progress.reason == 'a wall', 'holding')
+    assert not stage.chunks
+
+
+def test_while_somebody_else_has_the_arm_it_predicts_once(stage):
+    engine, count = stage.worker._schedule.engine, []
+    predict = engine.predict
+    engine.predict = lambda between_steps: (count.append(1), predict(between_steps))[1]
+    stage.elsewhere = 'somebody else'
+    stage.worker.start(stage.world(), 'go')
+    wait_for(lambda: stage.worker._schedule._ready is not None, 'a chunk that waits')
+    wait_for(stage.worker._schedule._ready_is_stale, 'the image to grow old')
+    until = time.monotonic() + 0.3
+    wait_for(lambda: time.monotonic() > until, 'some more rounds')
+    assert len(count) == 1
+    stage.elsewhere = None
+    wait_for(lambda: stage.chunks, 'a chunk')
+    assert len(count) == 2  # from an image that is true

@@ -1,0 +1,639 @@
+"""The asynchronous schedules in simulated time: a scripted engine, cameras and an arm."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lingbot_va_ros.motion.plan import MotionLimits
+from lingbot_va_ros.motion.plan_slot import PlanSlot
+from lingbot_va_ros.motion.time import NANOSECONDS
+from lingbot_va_ros.policy.errors import NotExecutable, PredictionAborted
+from lingbot_va_ros.policy.runtime import latency as latency_module
+from lingbot_va_ros.policy.runtime.camera_buffer import Observations
+from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
+from lingbot_va_ros.policy.runtime.requests import Requests
+from lingbot_va_ros.policy.runtime.robot_interface import World
+from lingbot_va_ros.policy.runtime.scheduler import Schedule
+from lingbot_va_ros.policy.runtime.status import Mode
+from lingbot_va_ros.policy.runtime.task import Outcome, Task
+
+TICK = 5_000_000  # ns between two looks of the played world
+SHOW = 20_000_000  # ns between two images
+START = 1_700_000_000_000_000_000
+JOINTS = 2
+LIMITS = MotionLimits(
+    np.full(JOINTS, -9.0), np.full(JOINTS, 9.0), np.full(JOINTS, 2.0), np.full(JOINTS, 10.0))
+PERIOD = 0.1
+FRAMES, ACTIONS = 2, 4
+CHUNK = FRAMES * ACTIONS
+POLICY = SimpleNamespace(
+    frames_per_chunk=FRAMES, actions_per_frame=ACTIONS, action_period=PERIOD, images_every=1,
+    cameras=('head',))
+
+
+def ns(seconds):
+    return round(seconds * NANOSECONDS)
+
+
+class ScriptedEngine:
+    """Predicts a motion that goes on at a speed; takes a scripted time in scripted steps."""
+
+    def __init__(self, stage):
+        self.stage = stage
+        self.policy = POLICY
+        self.seconds, self.steps = 0.2, 10
+        self.speed = 0.3  # rad/s
+        self.offset = 0.0  # rad, by which the next chunk is off where the last one ended
+        self.imagine_steps = 3
+        self.memory_capacity = 60
+        self.instruction = ''
+        self.first_image = None
+        self.chunks = 0  # committed
+        self.seen = []
+        self.calls = []
+
+    @property
+    def began(self):
+        return self.chunks > 0
+
+    @property
+    def memory_frames(self):
+        return self.chunks and self.chunks * FRAMES
+
+    def called(self, name, **details):
+        self.calls.append(SimpleNamespace(name=name, now=self.stage.now, **details))
+        return self.calls[-1]
+
+    def named(self, *names):
+        return [call for call in self.calls if call.name in names]
+
+    def set_instruction(self, instruction):
+        self.instruction = instruction
+
+    def see_first(self, images):
+        self.first_image, self.seen = images, []
+
+    def see(self, images):
+        self.called('see')
+        self.stage.pass_time(0.01)
+        self.seen.append(images)
+
+    def _compute(self, between_steps, start):
+        for _ in range(self.steps):
+            self.stage.pass_time(self.seconds / self.steps)
+            between_steps()
+        count = CHUNK if self.began or self.seen_as_running else CHUNK - ACTIONS
+        ways = PERIOD * self.speed * np.arange(1, count + 1)
+        actions = start + self.offset + np.stack([ways, -ways], 1)
+        return SimpleNamespace(actions=actions, grounded=True)
+
+    seen_as_running = False
+
+    def predict(self, between_steps):
+        call = self.called('predict', instruction=self.instruction, ended=None)
+        self.seen_as_running = False
+        chunk = self._compute(between_steps, self.stage.slot.look()[0].positions[-1])
+        call.ended = self.stage.now
+        return chunk
+
+    def predict_ahead(self, executing, grounded, between_steps):
+        call = self.called(
+            'ahead', instruction=self.instruction, executing=executing, seen=len(self.seen),
+            grounded=grounded, ended=None)
+        assert len(executing) == (CHUNK if self.began else CHUNK - ACTIONS)
+        self.seen_as_running = True
+        chunk = self._compute(between_steps, executing[-1])
+        call.ended = self.stage.now
+        chunk.grounded = grounded
+        return chunk
+
+    def commit(self, executed):
+        assert len(executed) == len(self.seen) * ACTIONS
+        self.called('commit', executed=executed, frames=len(self.seen))
+        self.chunks += 1
+        self.seen = []
+
+    def drop_seen(self):
+        self.called('drop_seen')
+        self.seen = []
+
+    def reset(self):
+        forgotten, self.chunks, self.seen = self.memory_frames, 0, []
+        return forgotten
+
+    def keep_last_chunk(self):
+        self.called('keep_last_chunk')
+
+    def snapshot(self):
+        return self.chunks, list(self.seen)
+
+    def restore(self, snapshot):
+        self.chunks, seen = snapshot
+        self.seen = list(seen)
+
+
+class PlayedRequests(Requests):
+    """Waiting passes the stage's time."""
+
+    stage = None
+
+    def wait(self, seconds):
+        self.stage.pass_time(seconds)
+
+
+class Stage:
+    """A camera at 50 Hz and an arm that does what the plan says, in simulated time."""
+
+    def __init__(self, schedule='async', **changes):
+        self.now = START
+        self.requests = PlayedRequests()
+        self.requests.stage = self
+        self.slot = PlanSlot(lambda: self.now)
+        self.slot.begin(LIMITS)
+        self.observations, self.executed = Observations(('head',), 5.0), ExecutedLog(30.0)
+        self.camera, self.camera_delay = True, 0.0
+        self.obstacle = self.elsewhere = None
+        self.clipped = 0.0  # what the arm is sent lies so much beside the plan
+        self.chunks, self.trace, self.modes = [], [], []
+        self.starved = 0
+        self.at = {}
+        self.schedule = Schedule(
+            self.slot, self.requests, lambda: self.modes.append(self.schedule.progress.mode),
+            lambda chunk: self.chunks.append((self.now, chunk)), lambda picture, due: None,
+            steady=lambda: self.now / NANOSECONDS)
+        self.engine = ScriptedEngine(self)
+        self.world = dataclasses.replace(World(
+            clock=lambda: self.now, observations=self.observations, executed=self.executed,
+            to_rgb=lambda camera, image: image, to_joints=lambda actions, start: actions,
+            from_joints=lambda joints, before: joints, begin=lambda joints: None,
+            obstacle=lambda: self.obstacle, elsewhere=lambda: self.elsewhere,
+            measured=lambda: np.zeros(JOINTS), max_velocity=LIMITS.velocity,
+            start_tolerance=np.full(JOINTS, 99.0), max_camera_skew=lambda: 0.05,
+            wants_imagined=lambda: False, schedule=schedule), **changes)
+        self.schedule.load(self.engine, 2)
+        self.pass_time(0.1)
+        self.schedule.start(self.world, 'go')
+
+    def pass_time(self, seconds):
+        for _ in range(max(1, round(seconds * NANOSECONDS / TICK))):
+            self.now += TICK
+            if self.now in self.at:
+                self.at.pop(self.now)()
+            if self.camera and self.now % SHOW == 0:
+                stamp = self.now - ns(self.camera_delay)
+                self.observations.add('head', stamp, stamp)
+            plan, _ = self.slot.look()
+            if plan is not None:
+                q, v = plan.sample(self.now)
+                self.executed.add(self.now, q + self.clipped)
+                self.trace.append((self.now, q, v))
+                self.starved += self.schedule.flowing and self.now > plan.end_ns
+
+    def later(self, seconds, what):
+        """Have something done while time passes, also within a prediction."""
+        moment = self.now + ns(seconds)
+        self.at[moment + -moment % TICK] = what
+
+    def play(self, until, seconds=60.0):
+        """Let the schedule work until a condition holds."""
+        end = self.now + ns(seconds)
+        while not until():
+            assert self.now < end, f'not within {seconds} s'
+            if self.requests.serve():
+                self.schedule.forgive()
+            try:
+                self.schedule.advance()
+            except PredictionAborted:
+                pass
+
+    def play_chunks(self, count):
+        self.play(lambda: len(self.chunks) >= count)
+        return [chunk for _, chunk in self.chunks]
+
+    def arm_at(self, time_ns):
+        """Return where the arm was, and how fast."""
+        return min(self.trace, key=lambda entry: abs(entry[0] - time_ns))[1:]
+
+
+def end_of(chunk):
+    return chunk.first_due_ns + ns((len(chunk.positions) - 1) * PERIOD)
+
+
+@pytest.fixture(autouse=True)
+def known_after_two(monkeypatch):
+    monkeypatch.setattr(latency_module, 'ENOUGH', 2)
+
+
+@pytest.mark.parametrize('schedule', ['async', 'async_ungrounded'])
+def test_each_chunk_begins_one_period_after_the_last_action_of_the_one_before(schedule):
+    stage = Stage(schedule)
+    chunks = stage.play_chunks(6)
+    assert [len(chunk.positions) for chunk in chunks] == [ACTIONS] + [CHUNK] * 5
+    assert [chunk.chunk_id for chunk in chunks] == list(range(6))
+    for before, after in zip(chunks, chunks[1:]):
+        assert after.first_due_ns == end_of(before) + ns(PERIOD)
+    assert stage.starved == 0
+
+
+def test_every_action_is_passed_when_it_is_due():
+    stage = Stage()
+    stage.engine.speed = 0.7
+    for chunk in stage.play_chunks(5)[:-1]:
+        for index, action in enumerate(chunk.positions):
+            found, _ = stage.arm_at(chunk.first_due_ns + ns(index * PERIOD))
+            np.testing.assert_allclose(found, action, atol=0.7 * 1.5 * TICK / NANOSECONDS)
+
+
+def test_the_seam_is_passed_at_speed_and_without_a_jump():
+    stage = Stage()
+    chunks = stage.play_chunks(5)
+    for before in chunks[:-1]:
+        _, speed = stage.arm_at(end_of(before))
+        np.testing.assert_allclose(np.abs(speed), 0.3, atol=1e-6)
+    speeds = np.stack([v for now, _, v in stage.trace if now < end_of(chunks[-2])])
+    assert np.abs(np.diff(speeds, axis=0)).max() < 0.1  # from rest to 0.3 rad/s and no stop
+
+
+def test_without_measurements_it_predicts_at_once_and_then_as_late_as_they_allow():
+    stage = Stage()
+    stage.engine.seconds = 0.15
+    chunks = stage.play_chunks(6)
+    ahead = stage.engine.named('ahead')
+    assert ahead[0].now < chunks[0].first_due_ns
+    assert [call.seen for call in ahead[3:5]] == [1, 1]
+    for call, chunk in zip(ahead[3:5], chunks[3:5]):
+        needed = end_of(chunk) - ns(PERIOD) - ns(stage.world.reaction)
+        assert 0 <= needed - call.ended < ns(0.06)
+
+
+def test_the_running_chunk_is_what_was_executed_so_far_and_the_plan_for_the_rest():
+    stage = Stage()
+    stage.play_chunks(4)
+    stage.clipped = 0.05
+    chunk = stage.play_chunks(5)[-1]
+    stage.play(lambda: stage.engine.named('ahead')[-1].now > chunk.first_due_ns)
+    call = stage.engine.named('ahead')[-1]
+    beside = np.abs(call.executing - chunk.positions).max(1)
+    done = [chunk.first_due_ns + ns(i * PERIOD) <= call.now for i in range(CHUNK)]
+    assert 3 < sum(done) < CHUNK
+    np.testing.assert_allclose(beside, np.where(done, 0.05, 0.0), atol=1e-3)
+
+
+def test_what_is_remembered_is_whole_and_as_it_was_executed():
+    stage = Stage()
+    stage.clipped = 0.05
+    chunks = stage.play_chunks(5)
+    commits = stage.engine.named('commit')
+    assert [call.frames for call in commits[:3]] == [FRAMES - 1, FRAMES, FRAMES]
+    for call, chunk in zip(commits, chunks):
+        assert call.now >= end_of(chunk)
+        np.testing.assert_allclose(call.executed, chunk.positions + 0.05, atol=1e-6)
+
+
+def test_images_that_come_late_are_those_of_their_time():
+    stage = Stage()
+    stage.camera_delay = 0.06
+    seen, see = [], stage.engine.see
+    stage.engine.see = lambda images: (seen.append(images['head']), see(images))
+    chunks = stage.play_chunks(4)
+    times = [end_of(chunk) - ns(i * PERIOD)
+             for chunk in chunks[:2] for i in reversed(range(len(chunk.positions)))]
+    found = [stamp for frame in seen for stamp in frame][:len(times)]
+    assert np.abs(np.subtract(found, times)).max() <= SHOW / 2
+
+
+def test_a_late_chunk_stops_the_arm_smoothly_and_begins_with_its_first_action():
+    stage = Stage()
+    stage.play_chunks(2)
+    stage.engine.seconds = 1.5
+    chunks = stage.play_chunks(4)
+    for before, after in zip(chunks[1:], chunks[2:]):
+        assert after.first_due_ns > end_of(before) + ns(PERIOD)
+        rest = [entry for entry in stage.trace
+                if end_of(before) <= entry[0] < after.first_due_ns - ns(PERIOD)]
+        assert all(not v.any() for _, _, v in rest[1:])
+        np.testing.assert_allclose(
+            after.positions[0], before.positions[-1] + [0.03, -0.03], atol=1e-9)
+    late = sum(after.first_due_ns - ns(PERIOD) - end_of(before)
+               for before, after in zip(chunks[1:], chunks[2:]))
+    assert abs(stage.starved * TICK - late) < 4 * TICK
+    speeds = np.stack([v for _, _, v in stage.trace])
+    assert np.abs(np.diff(speeds, axis=0)).max() < 0.1
+    # What the cameras showed while the arm rested is in no frame.
+    assert all(call.frames == FRAMES for call in stage.engine.named('commit')[1:])
+
+
+def test_padding_is_measured_as_if_the_model_took_so_long():
+    stage = Stage(padded_latency=lambda: 0.6)
+    chunks = stage.play_chunks(6)
+    assert all(chunk.inference_seconds > 0.599 for chunk in chunks)
+    assert chunks[5].first_due_ns == end_of(chunks[4]) + ns(PERIOD)
+
+
+def test_a_latency_of_nine_tenths_of_a_chunk_is_hidden():
+    stage = Stage(padded_latency=lambda: 0.9 * CHUNK * PERIOD, reaction=0.035)
+    chunks = stage.play_chunks(8)
+    for before, after in zip(chunks[2:], chunks[3:]):
+        assert after.first_due_ns == end_of(before) + ns(PERIOD)
+        assert after.inference_seconds > 0.719
+
+
+def test_a_first_action_far_off_is_approached_at_the_speed_limit():
+    stage = Stage()
+    stage.play_chunks(3)
+    stage.engine.offset = 0.5
+    chunks = stage.play_chunks(5)
+    assert chunks[4].first_due_ns == end_of(chunks[3]) + ns(PERIOD)
+    speeds = np.stack([v for _, _, v in stage.trace])
+    assert np.abs(speeds).max() <= 2.0 + 1e-6
+    np.testing.assert_allclose(  # and reached
+        chunks[4].positions[-1, 0], chunks[3].positions[-1, 0] + 0.5 + CHUNK * 0.03, atol=1e-6)
+
+
+def test_another_instruction_takes_back_what_was_predicted_for_the_one_before():
+    stage = Stage()
+    stage.engine.seconds = 0.1
+    stage.play_chunks(1)
+    stage.play(lambda: stage.schedule._execution.following is not None)
+    assert stage.engine.named('ahead')[-1].instruction == 'go'
+    running = stage.chunks[-1][1]
+    stage.schedule.set_instruction('stop')
+    plan, _ = stage.slot.look()
+    assert plan.end_ns == end_of(running) and not plan.velocities[-1].any()
+    stage.play_chunks(2)
+    assert stage.engine.named('ahead')[-1].instruction == 'stop'
+    assert stage.chunks[-1][1].first_due_ns == end_of(running) + ns(PERIOD)
+
+
+def test_an_instruction_stops_a_prediction_ahead_and_it_is_made_again():
+    stage = Stage()
+    stage.play_chunks(1)
+    stage.later(0.1, lambda: stage.requests.ask(
+        lambda: stage.schedule.set_instruction('another')))
+    stage.play_chunks(2)
+    first, again = stage.engine.named('ahead')[:2]
+    assert (first.instruction, first.ended) == ('go', None)
+    assert again.instruction == 'another' and again.ended is not None
+
+
+@pytest.mark.parametrize('reason', ['obstacle', 'elsewhere'])
+def test_what_takes_the_arm_away_cuts_off_within_a_denoising_step(reason):
+    stage = Stage()
+    stage.engine.seconds, stage.engine.steps = 0.5, 10
+    chunk = stage.play_chunks(3)[-1]
+    stage.play(lambda: stage.now > chunk.first_due_ns)
+    starved = stage.starved
+    stage.later(0.5, lambda: setattr(stage, reason, 'a wall'))
+    stage.play(lambda: stage.schedule.progress.mode == Mode.HOLDING)
+    assert stage.schedule.progress.reason == 'a wall'
+    assert stage.now - chunk.first_due_ns < ns(0.5 + 0.06 + 0.03)
+    commit = stage.engine.named('commit')[-1]
+    assert commit.frames == 1 and commit.now == stage.engine.calls[-1].now
+    plan, _ = stage.slot.look()
+    assert not plan.velocities[-1].any() and plan.end_ns - stage.now < ns(0.2)
+    before = len(stage.chunks)
+    stage.play(lambda: stage.now > end_of(chunk) + ns(1.0))
+    assert len(stage.chunks) == before  # what was predicted ahead never begins
+    setattr(stage, reason, None)
+    assert stage.starved == starved
+    stage.play_chunks(before + 2)
+
+
+def test_a_camera_that_skips_is_named_and_work_goes_on_when_it_is_back():
+    stage = Stage()
+    chunk = stage.play_chunks(3)[-1]
+    stage.later(0.2, lambda: setattr(stage, 'camera', False))
+    stage.later(0.45, lambda: setattr(stage, 'camera', True))
+    stage.play(lambda: Mode.HOLDING in stage.modes)
+    assert 'camera head' in stage.schedule.progress.reason
+    assert stage.now < end_of(chunk)
+    stage.play_chunks(5)
+
+
+def test_after_a_reset_no_chunk_of_the_old_epoch_begins():
+    stage = Stage()
+    stage.play_chunks(3)
+    stage.play(lambda: stage.schedule._execution.following is not None)
+    stage.requests.ask(
+        lambda: stage.schedule.reset(''), first=lambda: stage.slot.stop(new_epoch=True))
+    asked = stage.now
+    stage.play_chunks(5)
+    assert [chunk.epoch for now, chunk in stage.chunks if now > asked] == [2, 2]
+    assert [chunk.chunk_id for now, chunk in stage.chunks if now > asked] == [0, 1]
+
+
+def test_a_pose_that_cannot_be_taken_ahead_is_decided_when_the_chunk_has_been_seen():
+    refusing = []
+
+    def to_joints(actions, start):
+        if refusing:
+            raise NotExecutable('too far')
+        return actions
+
+    stage = Stage(to_joints=to_joints)
+    stage.play_chunks(2)
+    refusing.append(True)
+    commits = len(stage.engine.named('commit'))
+    stage.play(lambda: stage.schedule.progress.mode == Mode.HOLDING)
+    assert stage.schedule.progress.reason == 'too far'
+    assert len(stage.engine.named('commit')) >= commits + 1
+    assert stage.engine.calls[-1].name == 'predict'
+
+
+def test_where_nothing_is_reported_executed_what_was_predicted_ahead_is_cut_off_too():
+    stage = Stage()
+    stage.play_chunks(3)
+    stage.executed.add = lambda stamp, row: None
+    stage.play(lambda: stage.engine.calls[-1].name == 'drop_seen')
+    plan, _ = stage.slot.look()
+    assert not plan.velocities[-1].any() and plan.end_ns - stage.now < ns(0.2)
+
+
+def test_the_ablation_keeps_the_last_chunk_after_every_commit():
+    stage = Stage(last_chunk_only=True)
+    stage.play_chunks(4)
+    names = [call.name for call in stage.engine.named('commit', 'keep_last_chunk')]
+    assert names[:4] == ['commit', 'keep_last_chunk'] * 2
+
+
+def test_in_the_schedule_sync_nothing_is_predicted_ahead():
+    stage = Stage('sync')
+    chunks = stage.play_chunks(3)
+    assert not stage.engine.named('ahead') and stage.starved == 0
+    assert all(after.first_due_ns > end_of(before) + ns(PERIOD)
+               for before, after in zip(chunks, chunks[1:]))
+
+
+# Snapshots
+
+
+def test_saving_leaves_a_prediction_to_go_on():
+    stage = Stage()
+    stage.play_chunks(3)
+    frames = []
+    stage.later(0.1, lambda: frames.append(
+        stage.requests.ask(lambda: stage.schedule.save('here'), gentle=True)))
+    before = len(stage.engine.named('ahead', 'predict'))
+    stage.play(lambda: frames and frames[0].done())
+    stage.play_chunks(5)
+    assert frames[0].result() > 0
+    calls = stage.engine.named('ahead', 'predict')[before:]
+    assert all(call.ended is not None for call in calls[:-1])
+
+
+def test_what_had_been_seen_of_the_running_chunk_is_in_the_snapshot():
+    stage = Stage()
+    stage.play_chunks(3)
+    stage.play(lambda: len(stage.engine.seen) == 1)
+    chunks, frames = stage.engine.chunks, stage.schedule.save('here')
+    assert frames == stage.engine.memory_frames + 1
+    stage.play_chunks(5)
+    stage.elsewhere = 'HOLD'
+    stage.play(lambda: stage.schedule.progress.mode == Mode.HOLDING)
+    stage.schedule.restore('here')
+    assert stage.slot.epoch == 2
+    assert stage.engine.calls[-1].name == 'commit' and stage.engine.calls[-1].frames == 1
+    assert stage.engine.chunks == chunks + 1
+    stage.elsewhere = None
+    told = len(stage.chunks)
+    assert stage.play_chunks(told + 1)[-1].chunk_id == 0
+
+
+@pytest.mark.parametrize('name, words', [
+    ('', 'expected 1 to 64'), ('a b', "name 'a b'"), ('x' * 65, 'expected 1 to 64')])
+def test_a_name_that_is_none_is_refused(name, words):
+    with pytest.raises(ValueError, match=words):
+        Stage().schedule.save(name)
+
+
+def test_one_snapshot_too_many_is_refused_and_the_names_are_told():
+    stage = Stage()
+    stage.schedule.save('one')
+    stage.schedule.save('two')
+    stage.schedule.save('one')
+    with pytest.raises(ValueError, match='max_snapshots 2.*one, two'):
+        stage.schedule.save('three')
+    with pytest.raises(ValueError, match='no snapshot .*one, two'):
+        stage.schedule.restore('three')
+    assert stage.slot.epoch == 1
+
+
+# Tasks
+
+
+def begin(stage, **goal):
+    task = Task('wipe', **goal)
+    stage.requests.ask(
+        lambda: stage.schedule.begin_task(task),
+        first=(lambda: None) if task.keep_memory else (lambda: stage.slot.stop(new_epoch=True)))
+    stage.play(lambda: stage.schedule._task is task)
+    return task
+
+
+def ended(stage, task):
+    stage.play(task.result.done)
+    outcome, _ = task.result.result()
+    assert stage.schedule.progress.mode == Mode.IDLE
+    assert outcome.name in stage.schedule.progress.reason
+    assert not stage.slot.look()[0].velocities[-1].any()
+    return outcome
+
+
+@pytest.mark.parametrize('schedule', ['sync', 'async'])
+def test_a_task_ends_after_its_chunks_and_the_policy_rests(schedule):
+    stage = Stage(schedule)
+    stage.play_chunks(2)
+    before = len(stage.chunks)
+    task = begin(stage, max_chunks=3)
+    assert stage.slot.epoch == 2
+    assert ended(stage, task) == Outcome.CHUNK_LIMIT
+    told = [chunk for _, chunk in stage.chunks if chunk.epoch == 2]
+    assert task.chunks == 3 and [chunk.chunk_id for chunk in told] == [0, 1, 2]
+    assert stage.starved == 0 and len(stage.chunks) - before in (3, 4)
+    stage.play(lambda: stage.now > end_of(told[-1]) + ns(3.0))
+    assert stage.chunks[-1][1] is told[-1]
+    stage.schedule.set_instruction('go on')
+    stage.play_chunks(len(stage.chunks) + 1)
+    assert stage.chunks[-1][1].epoch == 2  # remembered
+
+
+def test_a_task_ends_when_its_time_is_over_also_within_a_prediction():
+    stage = Stage('sync')
+    stage.engine.seconds, stage.engine.steps = 20.0, 200
+    began = stage.now
+    task = begin(stage, timeout=2.0)
+    assert ended(stage, task) == Outcome.TIMEOUT
+    assert 2.0 <= task.seconds < 2.3 and stage.now - began < ns(2.5)
+
+
+def test_a_clock_that_jumps_back_takes_no_time_from_a_task():
+    task = Task('wipe', timeout=2.0)
+    assert task.look(ns(100.0), None) is None and task.look(ns(101.5), None) is None
+    assert task.look(ns(10.0), None) is None and task.seconds == 1.5
+    assert task.look(ns(10.5), None)[0] == Outcome.TIMEOUT
+
+
+def test_a_newer_task_takes_the_place_of_one_and_both_are_told():
+    stage = Stage()
+    first = begin(stage)
+    stage.play_chunks(2)
+    second = begin(stage, keep_memory=True, max_chunks=1)
+    assert first.result.result()[0] == Outcome.PREEMPTED
+    assert stage.engine.named('commit') and stage.slot.epoch == 2
+    assert ended(stage, second) == Outcome.CHUNK_LIMIT
+
+
+def test_a_task_waits_for_the_arm_and_ends_when_it_is_taken_away():
+    stage = Stage()
+    stage.elsewhere = 'control_mode is HOLD'
+    task = begin(stage)
+    stage.play(lambda: stage.schedule.progress.reason == stage.elsewhere)
+    stage.elsewhere = None
+    stage.play_chunks(2)
+    stage.elsewhere = 'control_mode is STOPPED'
+    assert ended(stage, task) == Outcome.STOPPED
+    assert 'STOPPED' in task.result.result()[1]
+
+
+def test_a_cancelled_task_rests_and_remembers_what_was_complete():
+    stage = Stage()
+    task = begin(stage)
+    chunk = stage.play_chunks(2)[-1]
+    stage.play(lambda: stage.now > chunk.first_due_ns + ns(0.5))
+    stage.requests.ask(lambda: stage.schedule.cancel_task(task))
+    assert ended(stage, task) == Outcome.CANCELED
+    assert stage.engine.named('commit')[-1].frames == 1
+
+
+def test_after_a_task_neither_a_reset_nor_a_load_begins_motion():
+    stage = Stage()
+    stage.schedule.save('here')
+    ended(stage, begin(stage, max_chunks=1))
+    told = len(stage.chunks)
+    stage.schedule.restore('here')
+    stage.requests.ask(lambda: stage.schedule.reset('go on'))
+    until = stage.now + ns(3.0)
+    stage.play(lambda: stage.now > until)
+    assert len(stage.chunks) == told and stage.schedule.progress.mode == Mode.IDLE
+
+
+def test_a_set_instruction_takes_the_place_of_a_task():
+    stage = Stage()
+    task = begin(stage)
+    stage.play_chunks(1)
+    stage.schedule.set_instruction('something else')
+    assert task.result.result()[0] == Outcome.PREEMPTED
+    stage.play_chunks(2)
+    assert stage.schedule.progress.instruction == 'something else'
+
+
+def test_a_task_ends_with_the_activity():
+    stage = Stage()
+    task = begin(stage)
+    stage.play_chunks(1)
+    stage.schedule.stop('inactive')
+    assert task.result.result() == (Outcome.STOPPED, 'inactive')
+    with pytest.raises(ValueError, match='inactive'):
+        stage.schedule.begin_task(Task('more'))

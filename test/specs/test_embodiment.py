@@ -1,0 +1,172 @@
+"""The embodiment file: what is read, and that every mistake is named at once with its place."""
+
+import numpy as np
+import pytest
+import yaml
+
+from lingbot_va_ros.specs.embodiment import EmbodimentError, load_embodiment
+
+
+def write_robot(folder, change=lambda data: None):
+    """Write a two-joint arm with a gripper; `change` edits the data before it is written."""
+    urdf = ['<robot name="r"><link name="base"/><link name="l1"/><link name="l2"/>'
+            '<link name="finger"/><link name="finger_2"/>']
+    for name, kind, parent, child, limit in (
+            ('j1', 'revolute', 'base', 'l1', 'lower="-2" upper="2" velocity="3" effort="9"'),
+            ('j2', 'revolute', 'l1', 'l2', 'lower="-1" upper="1.5" velocity="2" effort="9"'),
+            ('grip', 'prismatic', 'l2', 'finger', 'lower="0" upper="0.04" velocity="0.2"')):
+        urdf.append(
+            f'<joint name="{name}" type="{kind}"><parent link="{parent}"/><child link="{child}"/>'
+            f'<axis xyz="0 0 1"/><limit {limit}/></joint>')
+    urdf.append(
+        '<joint name="grip_2" type="prismatic"><parent link="l2"/><child link="finger_2"/>'
+        '<limit lower="0" upper="0.04" velocity="0.2"/><mimic joint="grip"/></joint></robot>')
+    (folder / 'arm.urdf').write_text(''.join(urdf))
+    data = {
+        'name': 'arm', 'urdf': 'arm.urdf',
+        'arms': [{
+            'side': 'left', 'joints': ['j1', 'j2'],
+            'gripper': {'joint': 'grip', 'open': 0.04, 'closed': 0.0}}],
+        'limits': {
+            'j1': {'acceleration': 5.0, 'jerk': 50.0, 'upper': 1.0},
+            'j2': {'acceleration': 6.0, 'jerk': 60.0},
+            'grip': {'acceleration': 1.0, 'jerk': 10.0}},
+        'home': {'j1': 0.5, 'j2': 0.0, 'grip': 0.04},
+        'controllers': [
+            {'topic': 'arm/joint_trajectory', 'kind': 'trajectory', 'joints': ['j1', 'j2']},
+            {'topic': 'hand/joint_trajectory', 'kind': 'trajectory', 'joints': ['grip']}],
+        'cameras': {'head': {'topic': 'camera/head/image_raw'}},
+    }
+    change(data)
+    path = folder / 'arm.yaml'
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return path
+
+
+def mistakes_of(folder, change):
+    with pytest.raises(EmbodimentError) as caught:
+        load_embodiment(str(write_robot(folder, change)))
+    return str(caught.value).splitlines()
+
+
+def test_limits_come_from_the_urdf_tightened_by_the_file(tmp_path):
+    embodiment = load_embodiment(str(write_robot(tmp_path)))
+    assert embodiment.joints == ('j1', 'j2', 'grip')
+    np.testing.assert_array_equal(embodiment.limits.lower, [-2, -1, 0])
+    np.testing.assert_array_equal(embodiment.limits.upper, [1, 1.5, 0.04])
+    np.testing.assert_array_equal(embodiment.limits.velocity, [3, 2, 0.2])
+    np.testing.assert_array_equal(embodiment.limits.acceleration, [5, 6, 1])
+    np.testing.assert_array_equal(embodiment.home, [0.5, 0, 0.04])
+
+
+def test_grippers_come_after_the_joints_of_all_arms():
+    embodiment = load_embodiment('sim_dual')
+    assert embodiment.joints[-2:] == ('left_gripper_joint', 'right_gripper_joint')
+    assert [arm.side for arm in embodiment.arms] == ['left', 'right']
+
+
+@pytest.mark.parametrize('name, wrists', [
+    ('sim_left', {'left_wrist'}), ('sim_right', {'right_wrist'}),
+    ('sim_dual', {'left_wrist', 'right_wrist'})])
+def test_shipped_embodiments_load(name, wrists):
+    embodiment = load_embodiment(name)
+    assert embodiment.name == name
+    assert set(embodiment.cameras) == {'head'} | wrists
+
+
+def test_every_mistake_is_named_at_once_with_its_line(tmp_path):
+    def change(data):
+        data['home']['j1'] = 1.7
+        data['limits']['j2']['velocity'] = 9.0
+        data['arms'][0]['joints'][1] = 'j9'
+        data['controllers'][1]['joints'] = ['j1']
+    lines = mistakes_of(tmp_path, change)
+    text = '\n'.join(lines)
+    assert "arms[0].joints[1]: the URDF arm.urdf has no joint 'j9'" in text
+    assert 'home.j1: 1.7 is outside the limits -2 … 1' in text
+    assert "controllers[1].joints[0]: joint 'j1' is in a controller already" in text
+    assert "no controller takes joint 'grip'" in text
+    source = (tmp_path / 'arm.yaml').read_text().splitlines()
+    for line in lines:
+        assert line.startswith(str(tmp_path / 'arm.yaml'))
+    number = int(next(line for line in lines if 'home.j1' in line).split(':')[1])
+    assert source[number - 1].strip() == 'j1: 1.7'
+
+
+@pytest.mark.parametrize('change, expected', [
+    (lambda d: d.update(colour='red'), "'colour' was unexpected"),
+    (lambda d: d['arms'][0]['joints'].append('j1'), "joint 'j1' is used twice"),
+    (lambda d: d['limits']['j1'].update(upper=2.5), "2.5 is looser than the URDF's 2"),
+    (lambda d: d['limits']['j1'].update(lower=1.5), 'lower 1.5 is not below upper 1'),
+    (lambda d: d['limits'].pop('j1'), "joint 'j1' has no acceleration"),
+    (lambda d: d['limits']['j1'].update(acceleration=float('inf')), 'inf is not a finite'),
+    (lambda d: d['home'].pop('j2'), "joint 'j2' has no home position"),
+    (lambda d: d['home'].update(j7=0.0), 'home.j7: is no joint'),
+    (lambda d: d['arms'][0]['gripper'].update(open=0.0), 'the same position'),
+    (lambda d: d['arms'][0]['gripper'].update(open=0.08), 'outside the limits'),
+    (lambda d: d.update(urdf='none.urdf'), 'none.urdf is neither in'),
+    (lambda d: d['controllers'][0].update(topic='/absolute'), 'does not match'),
+    (lambda d: d['controllers'][1].update(topic='arm/joint_trajectory'), 'appears twice'),
+    (lambda d: d['controllers'][0].update(kind='gripper_action'), 'moves one joint'),
+    (lambda d: d['controllers'][0].update(max_effort=5.0), 'only a gripper_action has'),
+    (lambda d: d.update(base_frame='nowhere'), "no link 'nowhere'"),
+    (lambda d: d.update(workspace={'lower': [0, 0, 0], 'upper': [1, 1, 1]}), 'needs base_frame'),
+])
+def test_one_mistake_gives_one_line(tmp_path, change, expected):
+    lines = mistakes_of(tmp_path, change)
+    assert len(lines) == 1, lines
+    assert expected in lines[0]
+
+
+def test_a_mimic_joint_cannot_be_commanded(tmp_path):
+    lines = mistakes_of(tmp_path, lambda d: d['arms'][0]['joints'].append('grip_2'))
+    assert "arms[0].joints[2]: joint 'grip_2' mimics 'grip'; command that one" in lines[0]
+
+
+def test_looser_limits_are_taken_where_the_file_says_so(tmp_path):
+    path = write_robot(
+        tmp_path, lambda d: d['limits']['j1'].update(upper=2.5, looser_than_urdf=True))
+    assert load_embodiment(str(path)).limits.upper[0] == 2.5
+
+
+def test_a_key_that_appears_twice_is_refused(tmp_path):
+    path = write_robot(tmp_path)
+    path.write_text(path.read_text() + 'name: other\n')
+    with pytest.raises(EmbodimentError, match='name: appears twice'):
+        load_embodiment(str(path))
+
+
+def test_text_that_is_no_yaml_gives_one_line(tmp_path):
+    path = tmp_path / 'x.yaml'
+    path.write_text('a: [1\nb: 2')
+    with pytest.raises(EmbodimentError, match='cannot be read as YAML') as caught:
+        load_embodiment(str(path))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(EmbodimentError, match="'sim_middle'; there are .*sim_left"):
+        load_embodiment('sim_middle')
+
+
+def test_what_needs_no_urdf_is_checked_without_one(tmp_path):
+    def change(data):
+        data['urdf'] = {'file': 'package://vendor/arm.urdf', 'install': 'apt install vendor'}
+        data['controllers'].pop()
+        data['home'].pop('j1')
+    lines = mistakes_of(tmp_path, change)
+    assert len(lines) == 3
+    assert "'vendor'" in lines[0] and 'apt install vendor' in lines[0]
+    assert "joint 'j1' has no home position" in lines[1]
+    assert "no controller takes joint 'grip'" in lines[2]
+
+
+def test_the_unit_of_a_gripper_is_that_of_its_joint(tmp_path):
+    lines = mistakes_of(tmp_path, lambda d: d['arms'][0]['gripper'].update(unit='rad'))
+    assert len(lines) == 1
+    assert "arms[0].gripper.unit: joint 'grip' is prismatic: its positions are in m" in lines[0]
+
+
+def test_a_wrong_key_in_the_description_is_named(tmp_path):
+    lines = mistakes_of(tmp_path, lambda d: d.update(urdf={'file': 'arm.urdf', 'argument': {}}))
+    assert len(lines) == 1 and "'argument' was unexpected" in lines[0]
