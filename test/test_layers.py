@@ -1,4 +1,4 @@
-"""The import rule of docs/architecture.md: a layer imports only those below it."""
+"""The import rule of docs/explanation/architecture.md: a layer imports only those below it."""
 
 import ast
 from pathlib import Path

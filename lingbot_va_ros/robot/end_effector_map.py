@@ -36,7 +36,7 @@ class EndEffectorMap:
     Map between end-effector actions and the joints of an embodiment.
 
     Poses are those of each arm's tool frame in its base frame, in m, with quaternions x, y, z, w;
-    docs/action_frames.md says which frame means what. One map serves one episode at a time and
+    docs/reference/action_frames.md defines the frames. One map serves one episode at a time and
     is used by one thread.
 
     :raises ValueError: names every channel that is missing or has no use, or what the embodiment

@@ -75,7 +75,7 @@ START_TOLERANCE = 0.05
 # clock, or of the time before a simulation was reset: kept, it would hide all that come after it.
 MAX_AHEAD = 1.0  # seconds
 # How long a thread may keep the interpreter while the control thread waits for it; Python's own
-# 5 ms would be seen in the stream. Measured in docs/timing.md.
+# 5 ms would be seen in the stream. Measured in docs/reference/timing_results.md.
 SWITCH_SECONDS = 0.001
 # By how much the executor's thread and those of DDS stand behind the control thread.
 RECEIVING_BEHIND = 10
@@ -112,7 +112,7 @@ def logged(transition):
 
 
 class PolicyNode(LifecycleNodeMixin, Node):
-    """The node `lingbot_va_policy`; see docs/interface.md for its topics and promises."""
+    """The node `lingbot_va_policy`; docs/reference/interface.md has its topics and promises."""
 
     def __init__(self, **kwargs):
         Node.__init__(self, 'lingbot_va_policy', **kwargs)

@@ -76,7 +76,8 @@ _TEXTS: dict[str, tuple] = {
         'release', 'Where the text encoder stays after a new instruction: release frees it.',
         ENCODER_PLACES),
     'schedule': (
-        'sync', 'How prediction and execution follow each other; see docs/architecture.md.',
+        'sync', 'How prediction and execution follow each other; see '
+        'docs/explanation/architecture.md.',
         SCHEDULES),
     'memory_ablation': (
         'none', 'last_chunk: remember the last chunk alone; for measurements.', ABLATIONS),
