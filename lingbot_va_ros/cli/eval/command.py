@@ -186,13 +186,13 @@ def _runner(
     """Return what runs a row, and the length of a chunk in s."""
     if arguments.in_process:
         return _in_process(arguments, checkpoint, progress)
-    from lingbot_va_ros.cli import eval_over_ros  # rclpy: only where it is needed
+    from lingbot_va_ros.cli.eval import over_ros  # rclpy: only where it is needed
 
     def run_row(condition: Condition, seeds: Sequence[int], each) -> None:
         logs = arguments.output / 'logs' / '-'.join((
             condition.task, condition.schedule, condition.memory,
             f'{condition.latency_chunks:g}'))
-        for line in eval_over_ros.run_row(
+        for line in over_ros.run_row(
                 environment, logs, checkpoint, condition, seeds, arguments.max_chunks,
                 arguments.time_limit,
                 {'device': arguments.device, 'dtype': arguments.dtype,
@@ -204,14 +204,14 @@ def _runner(
 def _in_process(
     arguments: argparse.Namespace, checkpoint: Checkpoint, progress: Progress,
 ) -> tuple[Callable, float]:
-    from lingbot_va_ros.cli import eval_in_process  # torch: only where it is needed
-    engine = eval_in_process.load(
+    from lingbot_va_ros.cli.eval import in_process  # torch: only where it is needed
+    engine = in_process.load(
         checkpoint, arguments.device, arguments.noise_seed,
         lambda line: (progress.show(phase=line), progress.refresh(now=True)), arguments.dtype,
         arguments.weights)
 
     def run_row(condition: Condition, seeds: Sequence[int], each) -> None:
-        eval_in_process.run_row(
+        in_process.run_row(
             engine, condition, seeds, arguments.max_chunks, arguments.time_limit, each)
     return run_row, checkpoint.chunk_seconds
 
