@@ -16,6 +16,8 @@ endif
 VENV := $(if $(filter jazzy,$(DISTRO)),.venv,.venv-$(DISTRO))
 STAMPS := $(VENV)/stamps
 LOG := $(VENV)/set-up.log
+# Processes that run the tests. Most tests wait for real time, so that two use two cores well.
+WORKERS ?= 2
 PINS := constraints/common.txt constraints/$(DISTRO).txt
 
 ifneq ($(words $(CURDIR)),1)
@@ -51,7 +53,7 @@ demo: install
 	@$(VENV)/bin/lingbot_va demo $(ARGS)
 
 test: install
-	@$(VENV)/bin/pytest $(ARGS)
+	@$(VENV)/bin/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 install: $(STAMPS)/package
 

@@ -13,6 +13,9 @@ import tempfile
 from hypothesis import HealthCheck, settings
 import numpy as np
 import pytest
+from support.ros_domain import claim_domain
+
+from lingbot_va_ros.sim.gl import choose_gl
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -24,13 +27,14 @@ settings.register_profile(
 settings.register_profile('searching', deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'repeatable'))
 
-# Two runs on one machine must not hear each other. Domains up to 101 are legal everywhere: the
-# ports of higher ones reach into those that Linux gives out by itself.
-os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101)
+os.environ['ROS_DOMAIN_ID'] = str(claim_domain())
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 # Jazzy's Fast DDS reads the first, Kilted's the second.
 for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
     os.environ[variable] = str(CHECKOUT / 'config' / 'fastdds_images.xml')
+
+# MuJoCo chooses its renderer when it is imported first, which a test may do by itself.
+choose_gl()
 
 # Removed with the process; rclpy cannot start where it finds no folder for its logs.
 _logs = tempfile.TemporaryDirectory(prefix='lingbot_va_ros_test_log_')

@@ -14,6 +14,7 @@ import time
 import av
 import numpy as np
 import pytest
+from support.ros_domain import claim_domain
 
 from lingbot_va_ros.cli.demo.video import CAPTION, TILE
 
@@ -25,9 +26,8 @@ TRACKING = 0.1  # rad; a limp arm is off by more than that
 
 def start_demo(output, *words):
     """Start the demo in a session of its own, as a terminal would."""
-    # The suite's domain is no user's wish: the demo takes one of its own.
-    environment = {name: value for name, value in os.environ.items() if name != 'ROS_DOMAIN_ID'}
-    environment['ROS_LOG_DIR'] = str(output / 'ros')
+    environment = {**os.environ, 'ROS_DOMAIN_ID': str(claim_domain()),
+                   'ROS_LOG_DIR': str(output / 'ros')}
     return subprocess.Popen(
         [sys.executable, '-m', 'lingbot_va_ros.cli.main', 'demo', '--output', str(output), *words],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

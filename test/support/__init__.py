@@ -1,0 +1,1 @@
+"""What tests of several rooms share. pytest.ini puts test/ on the path: `from support import …`."""
