@@ -2,6 +2,7 @@
 #
 #   make demo                     two tasks on the simulated robot, over ROS 2; leaves demo_output/
 #   make test [DISTRO=kilted]     the test suite, on Jazzy (the default) or Kilted
+#   make lint                     ruff and mypy on the package, its tests and the tools
 #   make install [DISTRO=kilted]  only the set-up: the virtual environment with the package in it
 #   make clean                    remove what was built; `make clean-all` the environments too
 #
@@ -45,7 +46,7 @@ say = @printf '[set-up] %s\n' '$(1)'
 logged = >> $(LOG) 2>&1 || { tail -n 15 $(LOG); \
   echo 'set-up failed at: $(1) (whole log: $(LOG))'; exit 1; } >&2
 
-.PHONY: demo test install clean clean-all FORCE
+.PHONY: demo test lint install clean clean-all FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -54,6 +55,11 @@ demo: install
 
 test: install
 	@$(VENV)/bin/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+# mypy reads the libraries' types, but neither tool needs the package to be installed.
+lint: $(STAMPS)/lint
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
 
 install: $(STAMPS)/package
 
@@ -88,6 +94,12 @@ $(STAMPS)/wheels: $(PINS) tools/mend_wheels.py $(STAMPS)/torch
 	@$(VENV)/bin/python tools/mend_wheels.py $(call logged,mending the wheels)
 	@touch $@
 
+$(STAMPS)/lint: constraints/lint.txt $(STAMPS)/wheels
+	$(call say,linters)
+	@$(PIP) install --quiet --no-compile --progress-bar off --no-deps \
+	  -r constraints/lint.txt $(call logged,linters)
+	@touch $@
+
 # Changes when a file appears or goes, which no file's own time tells.
 $(STAMPS)/files: FORCE $(STAMPS)/place
 	@printf '%s\n' $(PACKAGE_FILES) | cmp -s - $@ || printf '%s\n' $(PACKAGE_FILES) > $@
@@ -100,7 +112,7 @@ $(STAMPS)/package: $(STAMPS)/wheels $(STAMPS)/files $(PACKAGE_FILES)
 	@mv $@.begun $@
 
 clean:
-	rm -rf build install log demo_output *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -rf build install log demo_output *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find lingbot_va_ros launch test tools -name __pycache__ -prune -exec rm -rf {} +
 
 clean-all: clean

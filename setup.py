@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 # One build folder for each environment: CMake's cache holds its paths.
 BUILD = HERE / 'build' / f'pip_{zlib.crc32(sys.prefix.encode()):08x}'
 MANIFEST = ElementTree.parse(HERE / 'package.xml').getroot()
-NAME = MANIFEST.findtext('name')
+NAME = MANIFEST.findtext('name', '')
 
 
 def run_cmake() -> Path:
@@ -65,7 +65,7 @@ class StagedInstall(build_py):
         shutil.copytree(
             packages[0], target, ignore=shutil.ignore_patterns('__pycache__'))
         python_folder = packages[0].parent
-        by_folder = {}
+        by_folder: dict[str, list[str]] = {}
         for path in sorted(stage.rglob('*')):
             if path.is_file() and python_folder not in path.parents:
                 folder = str(path.relative_to(stage).parent)
@@ -89,7 +89,7 @@ BUILD.mkdir(parents=True, exist_ok=True)
 setup(
     name=NAME,
     version=MANIFEST.findtext('version'),
-    description=' '.join(MANIFEST.findtext('description').split()),
+    description=' '.join(MANIFEST.findtext('description', '').split()),
     license=MANIFEST.findtext('license'),
     packages=[NAME],
     python_requires='>=3.10',

@@ -1,8 +1,8 @@
 """The policy and the command mux on a robot in Isaac Sim, which runs already."""
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
 
-from launch import LaunchContext, LaunchDescription
 from lingbot_va_ros.launching.arguments import declare, IsaacArguments, read
 from lingbot_va_ros.launching.nodes import command_mux, policy
 from lingbot_va_ros.launching.simulators import isaac_cameras, isaac_control

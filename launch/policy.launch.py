@@ -1,8 +1,8 @@
 """The policy and the command mux for a real arm; its driver and cameras start elsewhere."""
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
 
-from launch import LaunchContext, LaunchDescription
 from lingbot_va_ros.launching.arguments import Arguments, declare, read
 from lingbot_va_ros.launching.nodes import command_mux, policy
 

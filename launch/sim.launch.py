@@ -1,8 +1,8 @@
 """The policy and the command mux on the simulated robot."""
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
 
-from launch import LaunchContext, LaunchDescription
 from lingbot_va_ros.launching.arguments import declare, read, SimArguments
 from lingbot_va_ros.launching.nodes import command_mux, policy, sim_robot
 

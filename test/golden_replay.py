@@ -147,7 +147,7 @@ def replay_actions(golden: GoldenFolder, name: str) -> float:
 
 def replay_text_encoder(golden: GoldenFolder, name: str) -> float | None:
     data = golden.tensors(name)
-    folders = [folder for folder in sorted(golden.folder.glob('ckpt_*/text_encoder'))]
+    folders = sorted(golden.folder.glob('ckpt_*/text_encoder'))
     encoder = load_text_encoder(folders[0].parent, CPU, torch.float32)
     ours = encoder.embed_tokens(data['input_ids'], data['attention_mask'])
     valid = data['last_hidden_state_valid']

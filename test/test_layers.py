@@ -35,12 +35,6 @@ WITHOUT_TORCH = ('', 'motion', 'specs', 'robot', 'mux', 'sim', 'launching')
 # Nodes call the network through the layers below, never by hand.
 WITHOUT_TORCH_OF_THEIR_OWN = ('nodes',)
 
-ROS = ('', 'model', 'policy', 'robot', 'sim', 'training')
-# Neither themselves nor through what they import.
-WITHOUT_TORCH = ('', 'robot', 'sim', 'launching')
-# Nodes call the network through the layers above, never by hand.
-WITHOUT_TORCH_OF_THEIR_OWN = ('nodes',)
-
 ROS = ('rclpy', 'launch', 'launch_ros', 'cv_bridge', 'rosidl_runtime_py', 'rosidl_parser',
        'tf2_ros', 'message_filters', f'{PACKAGE}.msg', f'{PACKAGE}.srv', f'{PACKAGE}.action')
 ROS_PREFIXES = ('ament_', 'rosidl_', 'ros2')
@@ -77,7 +71,7 @@ def imports_of(name: str, path: Path) -> set[str]:
     """
     folder = ('.'.join([PACKAGE, name]) if path.name == '__init__.py'
               else '.'.join([PACKAGE, *name.split('.')[:-1]])).rstrip('.')
-    imported = set()
+    imported: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
             imported.update(alias.name for alias in node.names)

@@ -6,10 +6,10 @@ from pathlib import Path
 import re
 from typing import Any
 
+from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument
 import yaml
 
-from launch import LaunchContext
 from lingbot_va_ros.launching.bridges import check_gazebo_bridge, read_isaac_topics
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.specs.embodiment import load_embodiment

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from launch import EventHandler, LaunchContext
 from launch.action import Action
 from launch.actions import OpaqueCoroutine, OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnProcessStart
@@ -12,8 +13,6 @@ from launch_ros.events.lifecycle import ChangeState, StateTransition
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import GetState
-
-from launch import EventHandler, LaunchContext
 
 _ANSWER_SECONDS = 1.0
 _PAUSE_SECONDS = 0.5

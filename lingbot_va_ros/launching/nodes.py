@@ -7,6 +7,7 @@ from pathlib import Path
 import tempfile
 from typing import Any
 
+from launch import LaunchContext
 from launch.action import Action
 from launch.actions import OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
@@ -15,7 +16,6 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 import yaml
 
-from launch import LaunchContext
 from lingbot_va_ros.launching.arguments import Arguments, sections, SimArguments
 from lingbot_va_ros.launching.autostart import Autostart
 from lingbot_va_ros.resources import shared_file

@@ -5,6 +5,7 @@ from pathlib import Path
 import shlex
 
 from ament_index_python.packages import get_package_prefix, PackageNotFoundError
+from launch import LaunchContext
 from launch.action import Action
 from launch.actions import IncludeLaunchDescription, OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
@@ -14,7 +15,6 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from launch import LaunchContext
 from lingbot_va_ros.launching.arguments import (
     Arguments,
     GazeboArguments,

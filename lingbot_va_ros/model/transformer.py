@@ -193,7 +193,10 @@ class TimeEmbedder(nn.Module):
 
     def forward(self, timesteps: Tensor) -> tuple:
         """
-        Return the embedding [..., dim] and block vectors [..., 6, dim], float32, of steps [...].
+        Embed the timesteps.
+
+        :param timesteps: [...].
+        :returns: the embedding [..., dim] and the block vectors [..., 6, dim], float32.
         """
         half = self.frequencies // 2
         exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half

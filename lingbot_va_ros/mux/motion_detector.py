@@ -1,4 +1,4 @@
-"""Automatic takeover: has the person begun to move the teleoperation source?"""
+"""Detects that the operator has begun to move the teleoperation source (automatic takeover)."""
 
 import math
 

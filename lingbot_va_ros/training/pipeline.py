@@ -154,7 +154,7 @@ class TrainingRun:
         options = RecordingOptions(self.cameras, self.size, data.idle, data.longest)
         for task in self.settings.tasks:
             done = len(self._recordings(task))
-            for path in record_missing(
+            for _ in record_missing(
                     self.folder / 'data', task, self._seeds(), options, processes):
                 done += 1
                 self.report({'stage': 'data', 'task': task, 'step': done, 'steps': data.episodes})

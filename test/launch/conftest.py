@@ -68,7 +68,7 @@ class Launched:
 
 @pytest.fixture
 def launch_file(tmp_path):
-    """Return a context manager: `with launch_file('sim', 'checkpoint:=…') as launched`."""
+    """Return a function whose context runs a launch file, given its name and arguments."""
     environment = dict(os.environ)
     known = environment.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     environment['AMENT_PREFIX_PATH'] = os.pathsep.join([*filter(None, known), sys.prefix])

@@ -137,7 +137,7 @@ def test_policy_follows_its_plan_and_reports_every_command():
     bench.run(150)
     assert bench.mode == Mode.POLICY
     assert len(bench.commands) == len(bench.executed) == 150
-    for (sent_ns, command), (due_ns, q, v) in zip(bench.commands, bench.executed):
+    for (sent_ns, command), (due_ns, q, _) in zip(bench.commands, bench.executed):
         assert due_ns == sent_ns + PERIOD == command.times_ns[1]
         np.testing.assert_array_equal(command.positions[1], q)
         assert np.all(command.velocities[-1] == 0)

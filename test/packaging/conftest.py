@@ -11,7 +11,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PARTS = ('action', 'cmake', 'config', 'launch', 'lingbot_va_ros', 'models', 'msg', 'srv', 'test',
-         'urdf', 'CMakeLists.txt', 'package.xml', 'pyproject.toml', 'pytest.ini', 'setup.py')
+         'urdf', 'CMakeLists.txt', 'package.xml', 'pyproject.toml', 'setup.py')
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ def golden():
 def test_a_recorded_rollout_gives_the_recorded_actions(golden, name):
     rollout = Rollout(golden, name)
     assert rollout.ask(reset=True, prompt=PROMPT) == {}
-    for rollout.chunk in range(rollout.settings['num_infer_calls']):
+    for chunk in range(rollout.settings['num_infer_calls']):
+        rollout.chunk = chunk
         np.testing.assert_allclose(rollout.infer(), rollout.recorded(), rtol=0, atol=1e-4)
         if not rollout.settings['open_loop']:
             assert rollout.commit() == {}

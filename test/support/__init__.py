@@ -1,1 +1,5 @@
-"""What tests of several rooms share. pytest.ini puts test/ on the path: `from support import …`."""
+"""
+Code that tests of several rooms share.
+
+pyproject.toml puts test/ on the path, so that tests import it as `from support import …`.
+"""

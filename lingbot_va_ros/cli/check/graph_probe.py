@@ -1,5 +1,5 @@
 """
-Look at a running graph: is all there that the policy and command_mux need, and is it sound?
+Check that a running graph has what the policy and command_mux need, and that it is sound.
 
 Nothing is published, no mode is changed and nothing moves.
 """

@@ -78,7 +78,7 @@ class GripperAction:
         return '', strange
 
     def _make_client(self, kind: str) -> None:
-        import control_msgs.action  # noqa: F401
+        import control_msgs.action
 
         if self._client is not None:
             self._client.destroy()

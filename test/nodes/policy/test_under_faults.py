@@ -304,7 +304,7 @@ def test_it_is_never_silent(recorded):
 
 
 def test_every_plan_lies_ahead_and_ends_in_a_stop(recorded):
-    for _, now, plan in recorded.plans:
+    for _, _, plan in recorded.plans:
         times = [seconds(point.time_from_start) for point in plan.points]
         assert times[0] > 0 and all(b > a for a, b in zip(times, times[1:]))
         assert not any(plan.points[-1].velocities)
