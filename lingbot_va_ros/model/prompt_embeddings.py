@@ -7,13 +7,13 @@ import json
 import logging
 import os
 from pathlib import Path
-import tempfile
 
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save
 import torch
 from torch import Tensor
 
+from lingbot_va_ros.atomic_files import atomic_file
 from lingbot_va_ros.model.checkpoint import read_headers, weight_files
 from lingbot_va_ros.model.text_encoder import (
     check_text_encoder,
@@ -168,21 +168,14 @@ class Prompts:
     def _write(self, text: str, rows: Tensor) -> None:
         """Write a file at once or not at all, whoever else writes the same one."""
         data = save({'embeddings': rows}, self._description(text, rows))
-        unfinished = None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                    dir=self.folder, suffix='.unfinished', delete=False) as file:
-                unfinished = Path(file.name)
-                file.write(data)
-            unfinished.replace(self._path(text))
+            with atomic_file(self._path(text)) as unfinished:
+                unfinished.write_bytes(data)
             files = sorted(self.folder.glob('*.safetensors'), key=os.path.getmtime)
             for old in files[:-MOST_FILES]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             _log().warning('prompt embeddings are not kept on disk: %s', error)
-            if unfinished is not None:
-                unfinished.unlink(missing_ok=True)
 
 
 def cache_folder() -> Path:

@@ -6,6 +6,8 @@ from pathlib import Path
 import re
 import tempfile
 
+from lingbot_va_ros.atomic_files import write_text
+
 
 class StopRecord:
     """
@@ -37,9 +39,7 @@ class StopRecord:
     def write(self, reason: str) -> None:
         """Keep a stop and its reason."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = self.path.with_suffix('.part')
-        part.write_text(json.dumps({'reason': reason}))
-        os.replace(part, self.path)
+        write_text(self.path, json.dumps({'reason': reason}))
 
     def clear(self) -> None:
         """Forget the stop."""

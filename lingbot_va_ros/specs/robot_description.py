@@ -9,9 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from xml.etree import ElementTree
 
+from lingbot_va_ros.atomic_files import write_text
 from lingbot_va_ros.resources import PACKAGE, share_folder
 
 _PACKAGE_URI = re.compile(r'package://([A-Za-z][A-Za-z0-9_-]*)/(.+)')
@@ -238,11 +238,7 @@ def _keep(urdf: str, name: str) -> Path:
     if path.is_file():
         return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-                'w', dir=path.parent, suffix='.part', delete=False) as file:
-            file.write(urdf)
-        os.replace(file.name, path)
+        write_text(path, urdf)
     except OSError as error:
         raise DescriptionError(
             f'{path} cannot be written: {error.strerror}; set XDG_CACHE_HOME to a folder that '

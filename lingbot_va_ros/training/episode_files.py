@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 import json
-import os
 from pathlib import Path
 import zipfile
 
 import numpy as np
+
+from lingbot_va_ros.atomic_files import atomic_file
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,8 @@ def save_recording(path: Path, recording: Recording) -> None:
     about = {'task': recording.task, 'seed': recording.seed, 'finished': recording.finished,
              'success': recording.success}
     arrays['about'] = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        with open(unfinished, 'wb') as file:
-            np.savez_compressed(file, **arrays)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_file(path) as unfinished, open(unfinished, 'wb') as file:
+        np.savez_compressed(file, **arrays)
 
 
 def load_recording(path: Path) -> Recording:

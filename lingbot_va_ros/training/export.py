@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 import yaml
 
+from lingbot_va_ros.atomic_files import atomic_folder
 from lingbot_va_ros.model.checkpoint import save_transformer, transformer_tensors
 from lingbot_va_ros.model.mixture_of_transformers import make_network
 from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
@@ -51,13 +52,10 @@ def export_checkpoint(
     :param vae: a vae/ folder; `text` a folder with text_encoder/ and tokenizer/.
     :param policy: the fields of its policy.yaml.
     """
-    folder = Path(folder)
-    unfinished = folder.with_name(f'.{folder.name}.unfinished')
-    shutil.rmtree(unfinished, ignore_errors=True)
     with torch.device('meta'):
         network = make_network(config)
     network.load_state_dict(dict(weights), assign=True)
-    try:
+    with atomic_folder(Path(folder)) as unfinished:
         save_transformer(unfinished / 'transformer', config, transformer_tensors(network))
         shutil.copytree(vae, unfinished / 'vae')
         for part in ('text_encoder', 'tokenizer'):
@@ -65,13 +63,7 @@ def export_checkpoint(
         (unfinished / 'policy.yaml').write_text(
             yaml.safe_dump(dict(policy), sort_keys=False, default_flow_style=None))
         (unfinished / 'README.md').write_text(model_card(facts))
-        size = sum(path.stat().st_size for path in unfinished.rglob('*') if path.is_file())
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return size
+        return sum(path.stat().st_size for path in unfinished.rglob('*') if path.is_file())
 
 
 def model_card(facts: Facts) -> str:

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lingbot_va_ros.atomic_files import atomic_file, write_text
 from lingbot_va_ros.model.camera_layout import join_latents, SIDE_BY_SIDE
 from lingbot_va_ros.model.checkpoint import read_tensors, weight_files
 from lingbot_va_ros.model.video_vae import ENCODER, VideoCodec
@@ -123,17 +123,11 @@ def encode_missing(
         if path.is_file():
             continue
         episode = encode(codec, load_recording(source), cameras)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
         about = {'task': episode.task, 'seed': episode.seed, 'bodies': episode.bodies}
-        try:
-            with open(unfinished, 'wb') as file:
-                np.savez(file, latents=episode.latents, commands=episode.commands,
-                         events=episode.events, places=episode.places,
-                         about=np.frombuffer(json.dumps(about).encode(), np.uint8))
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with atomic_file(path) as unfinished, open(unfinished, 'wb') as file:
+            np.savez(file, latents=episode.latents, commands=episode.commands,
+                     events=episode.events, places=episode.places,
+                     about=np.frombuffer(json.dumps(about).encode(), np.uint8))
         yield path
 
 
@@ -153,14 +147,8 @@ def encode_missing_pairs(
         if path.is_file():
             continue
         pairs = encode_pairs(codec, load_recording(source), cameras, chunk_frames)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-        try:
-            with open(unfinished, 'wb') as file:
-                np.save(file, pairs)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with atomic_file(path) as unfinished, open(unfinished, 'wb') as file:
+            np.save(file, pairs)
         yield path
 
 
@@ -186,9 +174,7 @@ def normalise_codec(folder: Path, episodes: Sequence[EncodedEpisode]) -> None:
     config['latents_mean'] = numbers.mean(1, dtype=np.float64).tolist()
     config['latents_std'] = np.maximum(
         numbers.std(1, dtype=np.float64), LEAST_DEVIATION).tolist()
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-    unfinished.write_text(json.dumps(config, indent=2))
-    unfinished.replace(path)
+    write_text(path, json.dumps(config, indent=2))
 
 
 def normalised(latents: np.ndarray, codec: VideoCodec) -> Tensor:

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 import yaml
 
+from lingbot_va_ros.atomic_files import write_text
 from lingbot_va_ros.evaluation.rollout import run_episode
 from lingbot_va_ros.model.text_encoder import load_text_encoder
 from lingbot_va_ros.model.video_vae import AutoencoderKLWan, load_codec, VideoCodec
@@ -192,10 +193,10 @@ class TrainingRun:
             write_text_encoder(
                 self.folder / 'text', self._instructions(), self.settings.text,
                 self.settings.seed)
-            _write(self.folder / 'policy.yaml', yaml.safe_dump(policy, sort_keys=False))
+            write_text(self.folder / 'policy.yaml', yaml.safe_dump(policy, sort_keys=False))
         if held_out and training:
             found = probe_places(training, held_out)
-            _write(self.folder / 'probe.json', json.dumps(found, indent=2))
+            write_text(self.folder / 'probe.json', json.dumps(found, indent=2))
             for line in probe_lines(found):
                 self.say(line)
             self.report({'stage': 'probe', 'mm': found})
@@ -552,7 +553,3 @@ def _hardware(device: torch.device) -> str:
     return f'CPU ({name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads)'
 
 
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-    unfinished.write_text(text)
-    unfinished.replace(path)

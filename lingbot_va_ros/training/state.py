@@ -1,26 +1,19 @@
 """What a stage of training needs to go on where it was stopped: files that are whole or absent."""
 
 from collections.abc import Callable
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from lingbot_va_ros.atomic_files import atomic_file
+
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values; a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        with open(unfinished, 'wb') as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_file(path, durable=True) as unfinished, open(unfinished, 'wb') as file:
+        torch.save(state, file)
 
 
 def load_state(path: Path, device: torch.device = torch.device('cpu')) -> dict[str, Any] | None:

@@ -15,9 +15,9 @@ from pathlib import Path
 import platform
 import sys
 
+from lingbot_va_ros.atomic_files import atomic_files
 from lingbot_va_ros.cli.bench.settings import DESCRIPTIONS, load_setting, NAMES, Setting
 from lingbot_va_ros.cli.bench.table import compare, read_results, show
-from lingbot_va_ros.cli.common.atomic_files import whole_files
 from lingbot_va_ros.cli.common.engine_options import add_weights_argument
 from lingbot_va_ros.cli.common.interrupts import INTERRUPTED, signals_interrupt
 from lingbot_va_ros.cli.common.processes import DemoFailed
@@ -99,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.peer is not None and arguments.weights != FULL:
         raise ValueError(f'--peer runs the same weights; leave --weights {arguments.weights} out')
     earlier = None if arguments.compare is None else read_results(arguments.compare)
-    with whole_files([] if arguments.json is None else [arguments.json]) as files:
+    with atomic_files([] if arguments.json is None else [arguments.json]) as files:
         results = _measure(arguments)
         ratios = None if earlier is None else compare(results, earlier)
         if ratios is not None:

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 import hashlib
-import os
 from pathlib import Path
-import shutil
 import subprocess
 import sys
 
+from lingbot_va_ros.atomic_files import atomic_folder
 from lingbot_va_ros.cli.common.processes import DemoFailed, last_lines
 from lingbot_va_ros.resources import PACKAGE, share_folder, shared_file
 from lingbot_va_ros.specs.policy_file import (
@@ -22,7 +21,7 @@ SHIPPED = ('models', 'lingbot-va-tiny')
 _MADE_FROM = 'made_from.txt'
 _WRITE = (
     'import sys; from pathlib import Path; '
-    f'from {PACKAGE}.model.untrained import write_untrained_checkpoint; '
+    f'from {PACKAGE}.model.random_checkpoint import write_untrained_checkpoint; '
     'write_untrained_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]))')
 
 
@@ -82,16 +81,15 @@ def choose_checkpoint(
 def _untrained(folder: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> Path:
     """Make the untrained checkpoint, unless it is there and made from the same files."""
     policy_file = shared_file('config', 'policies', 'untrained.yaml')
-    sources = (policy_file, *sorted((Path(__file__).parents[1] / 'model').glob('*.py')))
+    sources = (policy_file, *sorted((Path(__file__).parents[2] / 'model').glob('*.py')))
     made_from = hashlib.sha256(b''.join(file.read_bytes() for file in sources)).hexdigest()
     mark = folder / _MADE_FROM
     if mark.is_file() and mark.read_text() == made_from:
         return folder
     say('making an UNTRAINED checkpoint (random weights) …')
-    unfinished = folder.with_name(f'{folder.name}.{os.getpid()}')
     log = folder.with_name(f'{folder.name}.log')
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as unfinished:
         with open(log, 'wb') as output:
             # In another process: this one has no use for torch.
             code = subprocess.run(
@@ -102,9 +100,5 @@ def _untrained(folder: Path, environment: Mapping[str, str], say: Callable[[str]
                 f'the untrained checkpoint cannot be made: {(last_lines(log, 1) or ["?"])[0]}',
                 log)
         (unfinished / _MADE_FROM).write_text(made_from)
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     log.unlink()
     return folder

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lingbot_va_ros.cli.common.atomic_files import whole_files
+from lingbot_va_ros.atomic_files import check_writable, write_text
 from lingbot_va_ros.cli.common.checkpoint import Checkpoint, choose_checkpoint
 from lingbot_va_ros.cli.common.engine_options import add_weights_argument
 from lingbot_va_ros.cli.common.interrupts import INTERRUPTED, signals_interrupt
@@ -124,7 +124,7 @@ def _run(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         sorted(_once(arguments.latency_chunks or [(0.0,)])))
     seeds = _seeds(arguments)
     for path in filter(None, (arguments.json, arguments.plot)):
-        _check_place(path.expanduser())
+        check_writable(path.expanduser())
     logs = arguments.output / 'logs'
     logs.mkdir(parents=True, exist_ok=True)
     shared_domain = bool(os.environ.get('ROS_DOMAIN_ID'))
@@ -149,19 +149,6 @@ def _run(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
                 if outcomes:  # those that were run count, whatever came then
                     rows.append(row_of(condition, outcomes, chunk_seconds, arguments.in_process))
                     _write(arguments, rows, checkpoint)
-
-
-class _NothingToWrite(Exception):
-    """Leaves what is at a path as it is."""
-
-
-def _check_place(path: Path) -> None:
-    """Try whether a file can be written before the work; raises OSError."""
-    try:
-        with whole_files([path]):
-            raise _NothingToWrite
-    except _NothingToWrite:
-        pass
 
 
 def _teller(
@@ -220,15 +207,12 @@ def _write(
     arguments: argparse.Namespace, rows: Sequence[dict[str, Any]], checkpoint: Checkpoint,
 ) -> None:
     if arguments.json:
-        with whole_files([arguments.json.expanduser()]) as (unfinished,):
-            unfinished.write_text(json.dumps({
-                'rows': rows, 'checkpoint': str(checkpoint.folder),
-                'trained': checkpoint.trained}, indent=2) + '\n')
+        write_text(arguments.json.expanduser(), json.dumps({
+            'rows': rows, 'checkpoint': str(checkpoint.folder),
+            'trained': checkpoint.trained}, indent=2) + '\n')
     if arguments.plot:
         from lingbot_va_ros.cli.eval.plot import write_plot  # matplotlib takes a second
-        path = arguments.plot.expanduser()
-        with whole_files([path]) as (unfinished,):
-            write_plot(unfinished, rows, checkpoint.label)
+        write_plot(arguments.plot.expanduser(), rows, checkpoint.label)
 
 
 def _seeds(arguments: argparse.Namespace) -> range:

@@ -9,6 +9,8 @@ import matplotlib
 matplotlib.use('Agg')  # before pyplot: there may be no screen
 import matplotlib.pyplot as plt
 
+from lingbot_va_ros.atomic_files import atomic_file
+
 PANELS = (
     ('successes', 'success, with its exact 95 % interval'),
     ('episode_seconds', 'time of an episode, s'),
@@ -23,7 +25,7 @@ APART = 0.012  # chunk lengths between intervals of the same latency
 
 def write_plot(path: Path, rows: Sequence[Mapping[str, Any]], label: str) -> None:
     """
-    Write the picture, in the format that the file's ending names.
+    Write the picture whole or not at all, in the format that the file's ending names.
 
     :param rows: as the JSON has them.
     :param label: the checkpoint's name, with UNTRAINED where it is.
@@ -45,7 +47,8 @@ def write_plot(path: Path, rows: Sequence[Mapping[str, Any]], label: str) -> Non
     figure.suptitle(
         f'checkpoint: {label} · episodes a row: {rows[0]["episodes"]} · {where}', fontsize=12,
         x=0.01, horizontalalignment='left')
-    figure.savefig(path, dpi=90, format=path.suffix[1:])
+    with atomic_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=90, format=path.suffix[1:])
     plt.close(figure)
 
 

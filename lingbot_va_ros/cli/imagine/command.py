@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lingbot_va_ros.cli.common.atomic_files import whole_files
+from lingbot_va_ros.atomic_files import atomic_files
 from lingbot_va_ros.cli.common.engine_options import (
     add_engine_arguments,
     chosen_checkpoint,
@@ -95,7 +95,7 @@ def _run(arguments: argparse.Namespace) -> int:
         paths['json'] = arguments.json.expanduser()
     title = 'lingbot_va imagine' + ('' if policy.trained else ' · UNTRAINED network')
     try:
-        with Progress(title) as progress, whole_files(list(paths.values())) as unfinished:
+        with Progress(title) as progress, atomic_files(list(paths.values())) as unfinished:
             for line in notes:
                 progress.say(f'note: {line}')
             if not policy.trained:
@@ -105,9 +105,8 @@ def _run(arguments: argparse.Namespace) -> int:
             if arguments.json is not None:
                 unfinished[-1].write_text(json.dumps(report, indent=2) + '\n')
     except OSError as error:
-        name = error.filename2 or error.filename
         raise CannotImagine(
-            f'cannot write{f" {_final_name(name)}" if name else ""}: '
+            f'cannot write{f" {error.filename}" if error.filename else ""}: '
             f'{error.strerror or _one_line(error)}') from None
     print('\n'.join(_closing_lines(report, output, arguments)))
     return 0
@@ -264,14 +263,6 @@ def _closing_lines(report: dict, output: Path, arguments: argparse.Namespace) ->
         f'decoding {report["decode_seconds"]:.3f} s; loading {report["load_seconds"]:.1f} s',
         f'wrote      {output}/: {", ".join(FILES.values())}'
         + (f'; {arguments.json}' if arguments.json is not None else '')]
-
-
-def _final_name(name) -> str:
-    """Return the name that a temporary file of `whole_files` was to get; others as they are."""
-    path = Path(name)
-    if path.name.startswith('.unfinished-'):
-        return str(path.with_name(path.name.split('-', 3)[3]))
-    return str(path)
 
 
 def _one_line(error: BaseException) -> str:
