@@ -21,6 +21,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, LATCHED
 from lingbot_va_ros.nodes.run import run_node
+from lingbot_va_ros.nodes.stamps import nanoseconds_of, stamp_of
 from lingbot_va_ros.sim.gl import no_renderer
 from lingbot_va_ros.sim.pacing import Pacing, SteadyOffset
 from lingbot_va_ros.sim.trajectory_controller import (
@@ -241,12 +242,11 @@ class SimRobot(Node):
         if not self._stamp_with_clock:
             self._ros_offset.follow()
             stamp_ns = self._pacing.due(stamp_ns) + self._ros_offset.ns
-        seconds, rest = divmod(stamp_ns, _NS)
-        return Time(sec=seconds, nanosec=rest)
+        return stamp_of(stamp_ns)
 
     def _simulated(self, stamp: Time) -> int:
         """Return the simulated time that a stamp means; zero stays zero, which means now."""
-        stamp_ns = _nanoseconds(stamp)
+        stamp_ns = nanoseconds_of(stamp)
         if self._stamp_with_clock or stamp_ns == 0:
             return stamp_ns
         return self._pacing.simulated(stamp_ns - self._ros_offset.ns) or 1
@@ -270,7 +270,7 @@ class SimRobot(Node):
             self._simulated(message.header.stamp),
             tuple(message.joint_names),
             tuple(TrajectoryPoint(
-                _nanoseconds(point.time_from_start), point.positions, point.velocities,
+                nanoseconds_of(point.time_from_start), point.positions, point.velocities,
                 point.accelerations, point.effort) for point in message.points))
         try:
             controller.accept(trajectory, self._simulation.time_ns)
@@ -360,10 +360,6 @@ def _fault(name: str, value) -> str:
     if not lower <= value <= upper:
         return f'{name}: {value:g} is outside {lower:g} to {upper:g}'
     return ''
-
-
-def _nanoseconds(time_or_duration) -> int:
-    return time_or_duration.sec * _NS + time_or_duration.nanosec
 
 
 def _image_message(picture: np.ndarray, stamp: Time, frame_id: str) -> Image:

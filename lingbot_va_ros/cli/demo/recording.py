@@ -14,6 +14,7 @@ from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
 from lingbot_va_ros.mux.modes import Mode
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.nodes.image_conversion import to_rgb
+from lingbot_va_ros.nodes.stamps import nanoseconds_of
 
 # Of the robot's camera images, which come at 30 Hz: 10 Hz are enough for the video, and all would
 # fill memory.
@@ -92,7 +93,7 @@ class Recorder:
             self.chunks.append(message)
 
     def _on_published(self, message: JointTrajectory) -> None:
-        self._published_ns.append(_nanoseconds(message.header.stamp))
+        self._published_ns.append(nanoseconds_of(message.header.stamp))
 
     def _on_image(self, camera: str, message: Image) -> None:
         if camera == OVERVIEW or self._seen[camera] % KEEP_EVERY == 0:
@@ -100,7 +101,7 @@ class Recorder:
         self._seen[camera] += 1
 
     def _seconds(self, stamp) -> float:
-        return (_nanoseconds(stamp) - self._began_ns) / _NS
+        return (nanoseconds_of(stamp) - self._began_ns) / _NS
 
     def _pictures(self, messages: Sequence[Image]) -> tuple[Picture, ...]:
         return tuple(
@@ -138,7 +139,7 @@ class Recorder:
         start = self._seconds(chunk.header.stamp)
         last = chunk.trajectory.points[-1].time_from_start
         return ChunkFigures(
-            chunk.chunk_id, start, start + _nanoseconds(last) / _NS, chunk.inference_seconds)
+            chunk.chunk_id, start, start + nanoseconds_of(last) / _NS, chunk.inference_seconds)
 
     def _starved_ticks(self) -> int:
         """Return those of this episode; policy_node may have counted anew."""
@@ -168,7 +169,3 @@ class Recorder:
             starved_ticks=self._starved_ticks(),
             task_state=self.task_state, holds=tuple(holds), stopped_by=stopped_by,
             counted=tuple(self._counted), modes=tuple(self._modes))
-
-
-def _nanoseconds(time) -> int:
-    return time.sec * _NS + time.nanosec

@@ -12,8 +12,6 @@ import threading
 import time
 import traceback
 
-from builtin_interfaces.msg import Duration as DurationMessage
-from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
 from rcl_interfaces.msg import ParameterDescriptor
@@ -38,6 +36,7 @@ from lingbot_va_ros.mux.validation import KINDS
 from lingbot_va_ros.nodes.priority import run_first, threads_of_process
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, JOINT_STATES, LATCHED, SENSOR
 from lingbot_va_ros.nodes.run import CannotStart, run_node
+from lingbot_va_ros.nodes.stamps import duration_of, nanoseconds_of, stamp_of
 from lingbot_va_ros.nodes.ticks import ticks
 from lingbot_va_ros.specs.embodiment import EmbodimentError, load_embodiment
 from lingbot_va_ros.srv import SetControlMode
@@ -320,7 +319,7 @@ class CommandMux(Node):
         return self._now_ns() / _NS if self._simulated else time.monotonic()
 
     def _on_joint_state(self, message: JointState) -> None:
-        stamp_ns = _nanoseconds(message.header.stamp)
+        stamp_ns = nanoseconds_of(message.header.stamp)
         self._mux.joint_state(
             message.name, message.position, message.velocity, stamp_ns, self._now_s())
 
@@ -334,11 +333,11 @@ class CommandMux(Node):
 
     def _on_leader(self, message: JointState) -> None:
         self._say_refused('teleop/joint_states', self._mux.leader_state(
-            message.name, message.position, _nanoseconds(message.header.stamp), self._now_ns(),
+            message.name, message.position, nanoseconds_of(message.header.stamp), self._now_ns(),
             self._now_s()))
 
     def _on_joy(self, message: Joy) -> None:
-        self._mux.joy(message.buttons, _nanoseconds(message.header.stamp), self._now_s())
+        self._mux.joy(message.buttons, nanoseconds_of(message.header.stamp), self._now_s())
         self._publish_mode()
 
     def _say_refused(self, topic: str, reason: str | None) -> None:
@@ -408,7 +407,7 @@ class CommandMux(Node):
             start_ns = int(tick.command.times_ns[0])
             for publisher, joints, columns in self._controllers:
                 message = JointTrajectory()
-                message.header.stamp = _time(start_ns)
+                message.header.stamp = stamp_of(start_ns)
                 message.joint_names = joints
                 message.points = [
                     _point(int(due_ns) - start_ns, q[columns], v[columns])
@@ -418,7 +417,7 @@ class CommandMux(Node):
                 publisher.publish(message)
         for due_ns, q, v in tick.executed:
             message = JointTrajectory()
-            message.header.stamp = _time(due_ns)
+            message.header.stamp = stamp_of(due_ns)
             message.joint_names = list(self._embodiment.joints)
             message.points = [_point(0, q, v)]
             self._executed.publish(message)
@@ -508,11 +507,11 @@ class CommandMux(Node):
 
 def _plain_trajectory(message: JointTrajectory) -> TrajectoryMessage:
     return TrajectoryMessage(
-        stamp_ns=_nanoseconds(message.header.stamp),
+        stamp_ns=nanoseconds_of(message.header.stamp),
         joints=tuple(message.joint_names),
         points=tuple(
             PlainPoint(
-                _nanoseconds(point.time_from_start),
+                nanoseconds_of(point.time_from_start),
                 point.positions, point.velocities, point.accelerations)
             for point in message.points))
 
@@ -521,16 +520,8 @@ def _point(after_ns: int, q: np.ndarray, v: np.ndarray) -> JointTrajectoryPoint:
     point = JointTrajectoryPoint()
     point.positions = array('d', q.tobytes())
     point.velocities = array('d', v.tobytes())
-    point.time_from_start = DurationMessage(sec=after_ns // _NS, nanosec=after_ns % _NS)
+    point.time_from_start = duration_of(after_ns)
     return point
-
-
-def _nanoseconds(time_or_duration) -> int:
-    return time_or_duration.sec * _NS + time_or_duration.nanosec
-
-
-def _time(ns: int) -> Time:
-    return Time(sec=ns // _NS, nanosec=ns % _NS)
 
 
 def main(args=None) -> None:

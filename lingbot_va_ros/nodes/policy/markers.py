@@ -7,7 +7,7 @@ import numpy as np
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
-from lingbot_va_ros.nodes.policy.messages import stamp_of
+from lingbot_va_ros.nodes.stamps import stamp_of
 from lingbot_va_ros.policy.runtime.status import Mode, Progress
 from lingbot_va_ros.robot.tool_path import ToolPath
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.msg import ActionChunk, PolicyStatus
+from lingbot_va_ros.nodes.stamps import duration_of_seconds, stamp_of
 from lingbot_va_ros.policy.runtime.active_chunk import PublishedChunk
 from lingbot_va_ros.policy.runtime.status import Mode, Progress
 
@@ -17,21 +16,6 @@ LEVELS = {
     Mode.WAITING: DiagnosticStatus.OK, Mode.RUNNING: DiagnosticStatus.OK,
     Mode.HOLDING: DiagnosticStatus.WARN, Mode.FAULT: DiagnosticStatus.ERROR,
 }
-
-
-def stamp_of(time_ns: int) -> Time:
-    """Return nanoseconds as a stamp."""
-    return Time(sec=int(time_ns // NANOSECONDS), nanosec=int(time_ns % NANOSECONDS))
-
-
-def nanoseconds_of(stamp: Time) -> int:
-    """Return a stamp as nanoseconds."""
-    return stamp.sec * NANOSECONDS + stamp.nanosec
-
-
-def _duration(seconds: float) -> Duration:
-    total = round(seconds * NANOSECONDS)
-    return Duration(sec=total // NANOSECONDS, nanosec=total % NANOSECONDS)
 
 
 def trajectory_message(
@@ -44,7 +28,7 @@ def trajectory_message(
     message.joint_names = list(joints)
     message.points = [
         JointTrajectoryPoint(
-            positions=position, velocities=velocity, time_from_start=_duration(time))
+            positions=position, velocities=velocity, time_from_start=duration_of_seconds(time))
         for time, position, velocity in zip(
             times.tolist(), positions.tolist(), velocities.tolist())]
     return message

@@ -49,10 +49,10 @@ from lingbot_va_ros.nodes.image_conversion import (
 from lingbot_va_ros.nodes.policy import messages as policy_messages
 from lingbot_va_ros.nodes.policy import parameters as policy_parameters
 from lingbot_va_ros.nodes.policy.markers import marker_array
-from lingbot_va_ros.nodes.policy.messages import nanoseconds_of, stamp_of
 from lingbot_va_ros.nodes.policy.task_action import TaskAction
 from lingbot_va_ros.nodes.priority import run_first, threads_of_process
 from lingbot_va_ros.nodes.run import run_node
+from lingbot_va_ros.nodes.stamps import nanoseconds_of, stamp_of
 from lingbot_va_ros.nodes.ticks import ticks
 from lingbot_va_ros.policy.errors import NotExecutable
 from lingbot_va_ros.policy.runtime.active_chunk import PublishedChunk
