@@ -1,4 +1,4 @@
-"""Run one node as a process: own signal handling, logged exceptions, an orderly end."""
+"""Runs one node as a process: signals, logged exceptions, an orderly shutdown."""
 
 from collections.abc import Callable, Sequence
 import os
@@ -6,91 +6,115 @@ import signal
 import sys
 import time
 import traceback
+from typing import Any
 
 import rclpy
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-# Seconds that a node's end waits for its last messages to arrive; a reader that hangs never says.
-LAST_WORDS = 0.5
+from lingbot_va_ros.nodes.parameters import WrongParameter
+
+# Longest wait at shutdown for readers to acknowledge the final messages; a reader that hangs
+# never acknowledges.
+ACKNOWLEDGE_SECONDS = 0.5
 
 
 class CannotStart(Exception):
-    """The node cannot start for a reason that the user can mend; the message is all they need."""
+    """The node cannot start for a reason that the user can mend; the message is one line."""
+
+
+# A user can mend these from their message alone. rclpy raises its own two for the parameters that
+# it declares in every node, such as use_sim_time.
+_MENDABLE = (CannotStart, WrongParameter, InvalidParameterTypeException,
+             InvalidParameterValueException)
 
 
 def run_node(
-    make_node: Callable[[], 'rclpy.node.Node'],
+    make_node: Callable[[], Any],
     args: Sequence[str] | None = None,
     make_executor: Callable[[], Executor] = SingleThreadedExecutor,
 ) -> int:
     """
     Make a node, spin it until SIGINT or SIGTERM, close it, and return the exit code.
 
-    rclpy's own handlers would shut the context down at once, and a node could no longer publish
-    its stop; here the signal only ends the loop. `node.close(number)` then has the live context,
-    and the signal's number, or None where others have shut the context down. It returns whether
-    every thread of the node has ended; where one has not (a checkpoint that is still loading), the
-    process leaves without waiting for it. What it published last, a stop above all, has arrived at
-    its readers before the graph forgets the node: DDS throws away what is still on the way from a
-    writer that is gone.
+    rclpy's own signal handlers shut the context down at once, and a node could not publish its
+    stop any more. Here a signal only ends the loop; `node.close` then has a live context. Where a
+    thread of the node has not ended (a checkpoint is still loading), the process exits without
+    waiting for it. The final messages, a stop above all, are acknowledged by their readers before
+    the node leaves the graph: DDS drops what a destroyed writer has not delivered yet.
 
-    Where the node raises CannotStart, its message is printed and the exit code is 1.
+    A callback that raises is logged with its traceback and the node goes on: rclpy would end the
+    process, and with it the stream of commands.
 
-    An exception in a callback is logged with its traceback and the node goes on: rclpy would end
-    the process, and with it the stream of commands.
+    :param make_node: returns an rclpy node with a method `close(asked_by) -> bool`, which
+        publishes the final messages and ends the node's threads. `asked_by` is the number of the
+        signal, or None where the context was shut down. It returns whether every thread has ended.
+    :param args: as of the command line; None takes sys.argv.
+    :returns: 0; 1 where the node cannot start (a wrong parameter or CannotStart: one line on
+        stderr; any other exception: a line and its traceback) or has set its attribute `failed`.
     """
-    asked_to_stop = []
-    signal.signal(signal.SIGINT, lambda number, _frame: asked_to_stop.append(number))
-    signal.signal(signal.SIGTERM, lambda number, _frame: asked_to_stop.append(number))
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    signals: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _frame: signals.append(number))
+    signal.signal(signal.SIGTERM, lambda number, _frame: signals.append(number))
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # arguments that rcl cannot parse; its exceptions are not public
+        print(f'cannot start: {_one_line(error)}', file=sys.stderr)
+        return 1
     try:
         node = make_node()
-    except CannotStart as error:
-        print(f'cannot start: {error}', file=sys.stderr)
-        rclpy.try_shutdown()
-        return 1
     except Exception as error:
-        print(f'cannot start: {error}', file=sys.stderr)
-        traceback.print_exc()
+        print(f'cannot start: {_one_line(error)}', file=sys.stderr)
+        if not isinstance(error, _MENDABLE):
+            traceback.print_exc()
         rclpy.try_shutdown()
         return 1
     executor = make_executor()
     executor.add_node(node)
-    while not asked_to_stop:
+    while not signals:
         try:
             executor.spin_once(timeout_sec=0.1)
         except ExternalShutdownException:
             break
         except Exception:
             node.get_logger().error(f'exception in a callback:\n{traceback.format_exc()}')
-    all_ended = node.close(asked_to_stop[0] if asked_to_stop else None)
-    wait_until_read(node, LAST_WORDS)
+    all_ended = node.close(signals[0] if signals else None)
+    wait_until_acknowledged(node, ACKNOWLEDGE_SECONDS)
     executor.shutdown(timeout_sec=1.0)
     node.destroy_node()  # so that the graph forgets it at once
     rclpy.try_shutdown()
+    code = int(getattr(node, 'failed', False))
     if not all_ended:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
-    return 0
+        os._exit(code)
+    return code
 
 
-def wait_until_read(node: 'rclpy.node.Node', seconds: float) -> bool:
+def wait_until_acknowledged(node: Node, seconds: float) -> bool:
     """
-    Wait until all reliable readers have what the node has published; return whether they have.
+    Wait until all reliable readers have received what the node has published.
 
-    :param seconds: at most, for all publishers together.
+    :param seconds: longest wait, for all publishers together.
+    :returns: whether all of them have acknowledged it.
     """
-    if not node.context.ok():  # whoever has shut it down has closed the way as well
+    if not node.context.ok():  # a context that is shut down delivers nothing more
         return False
     deadline = time.monotonic() + seconds
-    arrived = True
+    acknowledged = True
     for publisher in node.publishers:
         left = Duration(seconds=max(0.0, deadline - time.monotonic()))
         try:
-            arrived &= publisher.wait_for_all_acked(left)
-        except RuntimeError:  # a middleware that cannot tell; nothing must hold the end up
-            arrived = False
-    return arrived
+            acknowledged &= publisher.wait_for_all_acked(left)
+        except RuntimeError:  # the middleware cannot tell; the shutdown must not hang on it
+            acknowledged = False
+    return acknowledged
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, (InvalidParameterTypeException, InvalidParameterValueException)):
+        return str(error.args[0])  # rclpy adds the name, which the text has, once more
+    return ' '.join(str(error).split())

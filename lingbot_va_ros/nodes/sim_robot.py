@@ -2,6 +2,7 @@
 
 from collections import deque
 from concurrent.futures import Future
+from dataclasses import replace
 import json
 import sys
 import threading
@@ -10,8 +11,7 @@ import traceback
 
 from builtin_interfaces.msg import Time
 import numpy as np
-from rcl_interfaces.msg import ParameterDescriptor, ParameterType, SetParametersResult
-from rclpy.exceptions import InvalidParameterTypeException
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -19,8 +19,9 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, LATCHED
-from lingbot_va_ros.nodes.run import run_node
+from lingbot_va_ros.nodes.run import CannotStart, run_node
 from lingbot_va_ros.nodes.stamps import nanoseconds_of, stamp_of
 from lingbot_va_ros.sim.gl import no_renderer
 from lingbot_va_ros.sim.pacing import Pacing, SteadyOffset
@@ -34,29 +35,32 @@ STATE_RATE = 100
 TASK_STATE_RATE = 5
 _NS = 1_000_000_000
 
-# Name, default, whether it may change while the simulation runs, description.
-_PARAMETERS = (
-    ('task', 'table', True, 'Scene on the table. A new one is laid out at the next reset.'),
-    ('seed', 0, True, 'Places and paints the scene. A new one counts from the next reset on.'),
-    ('arms', 'left', False, 'Arms of the robot: left, right or both.'),
-    ('realtime_factor', 1.0, True, 'Simulated seconds per real second, 0.01 to 100.'),
-    ('publish_clock', False, False,
-     'Publish the simulated time on /clock and stamp with it; otherwise stamp with ROS time.'),
-    ('reset_clock', False, True, 'A reset sets the simulated time (publish_clock) back to zero.'),
-    ('camera_rate', 30.0, False, 'Pictures per simulated second and camera, 0.1 to 100.'),
-    ('camera_width', 128, False, 'Width of the pictures in pixels, 16 to 1920.'),
-    ('camera_height', 128, False, 'Height of the pictures in pixels, 16 to 1080.'),
-    ('overview_rate', 0.0, False,
-     'Pictures per simulated second of a camera for people, on camera/overview/image_raw; 0 to '
-     '30, 0: none.'),
+PARAMETERS = (
+    NodeParameter('task', 'table', 'Scene on the table. A new one is laid out at the next reset.'),
+    NodeParameter(
+        'seed', 0, 'Random seed of the scene. A new one counts from the next reset on.',
+        0, 2**31 - 1),
+    NodeParameter(
+        'arms', 'left', 'Arms of the robot.', choices=('left', 'right', 'both'), read_only=True),
+    NodeParameter('realtime_factor', 1.0, 'Simulated seconds per real second.', 0.01, 100.0),
+    NodeParameter(
+        'publish_clock', False,
+        'Publish the simulated time on /clock and stamp with it; otherwise stamp with ROS time.',
+        read_only=True),
+    NodeParameter(
+        'reset_clock', False, 'A reset sets the simulated time (publish_clock) back to zero.'),
+    NodeParameter(
+        'camera_rate', 30.0, 'Images per simulated second and camera.', 0.1, 100.0,
+        read_only=True),
+    NodeParameter(
+        'camera_width', 128, 'Width of the images in pixels.', 16, 1920, read_only=True),
+    NodeParameter(
+        'camera_height', 128, 'Height of the images in pixels.', 16, 1080, read_only=True),
+    NodeParameter(
+        'overview_rate', 0.0,
+        'Images per simulated second of a camera for people, on camera/overview/image_raw; 0: '
+        'none.', 0.0, 30.0, read_only=True),
 )
-_RANGES = {
-    'seed': (0, 2**31 - 1), 'realtime_factor': (0.01, 100.0), 'camera_rate': (0.1, 100.0),
-    'camera_width': (16, 1920), 'camera_height': (16, 1080), 'overview_rate': (0.0, 30.0)}
-
-
-class CannotStart(Exception):
-    """The node cannot start; the message is one line for the user."""
 
 
 class SimRobot(Node):
@@ -69,8 +73,11 @@ class SimRobot(Node):
 
     def __init__(self):
         super().__init__('sim_robot')
-        self._declare_parameters()
-        self._make_simulation, self._choices = _load_mujoco()
+        self._make_simulation, tasks = _load_mujoco()
+        self._table = {
+            row.name: replace(row, choices=tasks) if row.name == 'task' else row
+            for row in PARAMETERS}
+        declare_parameters(self, self._table.values())
         try:
             self._simulation = self._new_simulation()
         except ValueError as error:
@@ -100,37 +107,19 @@ class SimRobot(Node):
 
     # Executor thread --------------------------------------------------------------------------
 
-    def _declare_parameters(self) -> None:
-        for name, default, changeable, description in _PARAMETERS:
-            floating = isinstance(default, float)
-            descriptor = ParameterDescriptor(
-                name=name, description=description, read_only=not changeable,
-                # `realtime_factor:=2` is an integer on the command line, and meant as 2.0.
-                dynamic_typing=floating, type=ParameterType.PARAMETER_NOT_SET)
-            try:
-                value = self.declare_parameter(name, default, descriptor).value
-            except InvalidParameterTypeException as error:
-                raise CannotStart(str(error)) from error
-            reason = _fault(name, value)
-            if reason:
-                raise CannotStart(reason)
-
     def _check_change(self, parameters) -> SetParametersResult:
         for parameter in parameters:
-            reason = _fault(parameter.name, parameter.value)
-            if not reason and parameter.value not in self._choices.get(
-                    parameter.name, (parameter.value,)):
-                reason = (f"{parameter.name}: '{parameter.value}' is unknown; expected one of "
-                          f'{", ".join(self._choices[parameter.name])}')
-            if reason:
-                return SetParametersResult(successful=False, reason=reason)
+            row = self._table.get(parameter.name)
+            fault = row.fault(parameter.value) if row is not None else ''
+            if fault:
+                return SetParametersResult(successful=False, reason=fault)
         for parameter in parameters:
             if parameter.name == 'realtime_factor':
                 self._factor = float(parameter.value)
         return SetParametersResult(successful=True)
 
     def _new_simulation(self):
-        value = {name: self.get_parameter(name).value for name, *_ in _PARAMETERS}
+        value = {name: self.get_parameter(name).value for name in self._table}
         return self._make_simulation(
             value['task'], value['arms'], value['seed'], value['camera_width'],
             value['camera_height'])
@@ -340,26 +329,14 @@ class SimRobot(Node):
 
 
 def _load_mujoco() -> tuple:
-    """Return the Simulation class and the known values of parameters; MuJoCo is imported here."""
+    """Return the Simulation class and the names of the tasks; MuJoCo is imported here."""
     try:
         from lingbot_va_ros.sim.scenes import SCENES
         from lingbot_va_ros.sim.simulation import Simulation
     except Exception as error:
         # MuJoCo refuses a bad MUJOCO_GL, and one whose library is missing, at its import.
         raise CannotStart(str(no_renderer(error))) from error
-    return Simulation, {'task': tuple(SCENES)}
-
-
-def _fault(name: str, value) -> str:
-    """Return what is wrong with a parameter's value in one line; empty: nothing."""
-    if name not in _RANGES:
-        return ''
-    lower, upper = _RANGES[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return f"{name}: '{value}' is not a number"
-    if not lower <= value <= upper:
-        return f'{name}: {value:g} is outside {lower:g} to {upper:g}'
-    return ''
+    return Simulation, tuple(SCENES)
 
 
 def _image_message(picture: np.ndarray, stamp: Time, frame_id: str) -> Image:
@@ -387,25 +364,9 @@ def _camera_info(camera: str, lens) -> CameraInfo:
     return message
 
 
-def _make_node() -> SimRobot:
-    try:
-        return SimRobot()
-    except CannotStart as reason:
-        # One line is all that the user needs; run_node would print a traceback.
-        print(f'sim_robot cannot start: {reason}', file=sys.stderr)
-        raise SystemExit(1) from None
-
-
 def main(args=None) -> None:
     """Run the node until SIGINT or SIGTERM, or until the simulation fails (exit code 1)."""
-    made = []
-
-    def make_node() -> SimRobot:
-        made.append(_make_node())
-        return made[0]
-
-    code = run_node(make_node, args)
-    sys.exit(code or int(made[0].failed))
+    sys.exit(run_node(SimRobot, args))
 
 
 if __name__ == '__main__':

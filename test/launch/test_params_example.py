@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import rclpy
 import yaml
 
 from lingbot_va_ros.nodes import sim_robot
@@ -16,20 +15,11 @@ EXAMPLE = Path(__file__).resolve().parents[2] / 'config' / 'params' / 'policy.ya
 @pytest.fixture
 def declared():
     """Return {node: {parameter: default}} as the nodes declare them."""
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = rclpy.create_node('bare', context=context)
-    before = set(node.get_parameters_by_prefix(''))
-    policy_parameters.declare_parameters(node)
-    policy = {name: parameter.value
-              for name, parameter in node.get_parameters_by_prefix('').items()
-              if name not in before}
-    node.destroy_node()
-    rclpy.shutdown(context=context)
     return {
-        'lingbot_va_policy': policy,
-        'command_mux': {row[0]: row[1] for row in command_mux._PARAMETERS},
-        'sim_robot': {row[0]: row[1] for row in sim_robot._PARAMETERS}}
+        name: {parameter.name: parameter.default for parameter in table}
+        for name, table in (('lingbot_va_policy', policy_parameters.PARAMETERS),
+                            ('command_mux', command_mux.PARAMETERS),
+                            ('sim_robot', sim_robot.PARAMETERS))}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from rclpy.node import Node
 from std_msgs.msg import String
 
 from lingbot_va_ros.nodes import qos, run
-from lingbot_va_ros.nodes.run import wait_until_read
+from lingbot_va_ros.nodes.run import wait_until_acknowledged
 
 READER = """
 import rclpy
@@ -62,9 +62,9 @@ def test_what_is_on_its_way_is_waited_for(writer):
     with reader(publisher) as process:
         process.send_signal(signal.SIGSTOP)
         publisher.publish(String(data='last'))
-        assert not wait_until_read(node, 0.1)
+        assert not wait_until_acknowledged(node, 0.1)
         process.send_signal(signal.SIGCONT)
-        assert wait_until_read(node, 20.0)
+        assert wait_until_acknowledged(node, 20.0)
         node.destroy_node()
         assert process.stdout.readline() == 'last\n'
 
@@ -75,21 +75,21 @@ def test_a_reader_that_hangs_holds_the_end_up_for_no_longer_than_it_may(writer):
         process.send_signal(signal.SIGSTOP)
         publisher.publish(String(data='last'))
         since = time.monotonic()
-        assert not wait_until_read(node, 0.3)
+        assert not wait_until_acknowledged(node, 0.3)
         assert 0.3 <= time.monotonic() - since < 5.0
 
 
 def test_nobody_is_waited_for_where_there_is_no_reader(writer):
     node, publisher = writer
     publisher.publish(String(data='last'))
-    assert wait_until_read(node, 0.0)
+    assert wait_until_acknowledged(node, 0.0)
 
 
 def test_a_context_that_others_have_shut_down_is_not_asked(writer):
     node, publisher = writer
     publisher.publish(String(data='last'))
     node.context.shutdown()
-    assert not wait_until_read(node, 1.0)
+    assert not wait_until_acknowledged(node, 1.0)
 
 
 @pytest.fixture
@@ -118,6 +118,7 @@ def test_a_node_waits_for_its_last_words_between_its_close_and_its_end(own_signa
             super().destroy_node()
 
     monkeypatch.setattr(
-        run, 'wait_until_read', lambda _node, seconds: order.append(f'waited {seconds:g} s'))
+        run, 'wait_until_acknowledged',
+        lambda _node, seconds: order.append(f'waited {seconds:g} s'))
     assert run.run_node(Speaker) == 0
     assert order == [signal.SIGINT, 'waited 0.5 s', 'destroyed']

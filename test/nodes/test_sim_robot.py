@@ -320,8 +320,10 @@ def test_says_how_a_task_stands(robot, task, counts):
 
 
 @pytest.mark.parametrize('name, value, reason', [
-    ('seed', -3, 'outside'), ('task', 'juggle', 'expected one of'),
-    ('realtime_factor', 0.0, 'outside'), ('arms', 'both', 'read-only')])
+    ('seed', -3, 'out of range'), ('task', 'juggle', 'expected one of'),
+    ('realtime_factor', 0.0, 'out of range'), ('arms', 'both', 'read-only'),
+    ('realtime_factor', 1000, 'parameter realtime_factor is 1000; expected 0.01 … 100'),
+    ('realtime_factor', 'fast', "parameter realtime_factor is 'fast' (a string); expected a nu")])
 def test_refuses_a_bad_parameter_with_a_reason(robot, name, value, reason):
     result, = robot.set(**{name: value})
     assert not result.successful
@@ -329,9 +331,10 @@ def test_refuses_a_bad_parameter_with_a_reason(robot, name, value, reason):
 
 
 @pytest.mark.parametrize('parameters, reason', [
-    ({'arms': 'three'}, "arms: 'three' is unknown; expected one of left, right, both"),
-    ({'seed': 'abc'}, "'seed'"),
-    ({'camera_width': 4}, 'camera_width: 4 is outside')])
+    ({'arms': 'three'}, "parameter arms is 'three'; expected one of left, right, both"),
+    ({'task': 'juggle'}, "parameter task is 'juggle'; expected one of table"),
+    ({'seed': 'abc'}, "parameter seed is 'abc' (a string); expected an integer"),
+    ({'camera_width': 4}, 'parameter camera_width is 4; expected 16 … 1920')])
 def test_does_not_start_with_a_bad_parameter(ros, tmp_path, parameters, reason):
     with open(tmp_path / 'log', 'w') as output:
         process = start(parameters, output)

@@ -14,10 +14,8 @@ import traceback
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
-from rcl_interfaces.msg import ParameterDescriptor
 import rclpy
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
@@ -33,6 +31,7 @@ from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import Mode
 from lingbot_va_ros.mux.mux import Mux, MuxSettings, Tick
 from lingbot_va_ros.mux.validation import KINDS
+from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, parameter_overrides
 from lingbot_va_ros.nodes.priority import run_first, threads_of_process
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, JOINT_STATES, LATCHED, SENSOR
 from lingbot_va_ros.nodes.run import CannotStart, run_node
@@ -53,61 +52,73 @@ _DEFAULT = MuxSettings()
 # A source must be able to miss some messages before it counts as lost.
 _LEAST_PERIODS = 5
 
-# Name, default, least, greatest, description.
-_PARAMETERS = (
-    ('embodiment', 'sim_left', None, None,
-     'The robot: a name in config/embodiments, or the path of an embodiment file.'),
-    ('command_rate', 100.0, 10.0, 1000.0, 'Commands per second, Hz.'),
-    ('source_timeout', _DEFAULT.source_timeout, 0.02, 10.0,
-     'Silence of the selected source, or age of its stamps, that means HOLD, s.'),
-    ('joint_state_timeout', _DEFAULT.joint_state_timeout, 0.02, 10.0,
-     'Age of the joint states of any joint that means HOLD, s.'),
-    ('start_tolerance', _DEFAULT.start_tolerance, 0.0, 1.0,
-     'A motion starts at the last command where the measured joint is this near to it, else as '
-     'measured, rad or m.'),
-    ('max_following_error', _DEFAULT.max_following_error, 0.001, 10.0,
-     'Distance of a measured arm joint from its command that means HOLD, rad or m.'),
-    ('max_rejections', _DEFAULT.max_rejections, 1, 100000,
-     'Refused messages of the source in a row that mean HOLD.'),
-    ('max_jump', _DEFAULT.max_jump, 0.0, 5.0,
-     'A plan may begin as far from the present command as a joint goes in this time at its '
-     'velocity limit, s.'),
-    ('emergency_stop_timeout', _DEFAULT.emergency_stop_timeout, 0.0, 60.0,
-     'Silence of emergency_stop that latches STOPPED, s; 0: the input is not supervised.'),
-    ('realtime_priority', 50, 0, 98,
-     'Priority 1 … 98 under SCHED_FIFO where the system grants it, as ros2_control does; 0: the '
-     'ordinary scheduler.'),
-    ('home_speed', _DEFAULT.home_speed, 0.01, 1.0,
-     'Share of the velocity and acceleration limits that go_home uses.'),
-    ('teleop_approach_speed', _DEFAULT.teleop_approach_speed, 0.01, 1.0,
-     'Share of the velocity and acceleration limits with which the arm closes the way to the '
-     'teleoperation source before it tracks it.'),
-    ('takeover_motion', _DEFAULT.takeover_motion, 0.0, 3.0,
-     'A teleoperation source that rested and then moves further than this takes the arm from the '
-     'policy, rad or m; 0: only set_mode does.'),
-    ('takeover_rest', _DEFAULT.takeover_rest, 0.1, 60.0,
-     'How long the teleoperation source must have rested before it takes the arm by moving, s.'),
-    ('deadman_button', _DEFAULT.deadman_button, -1, 255,
-     'Index of the button of joy that must be pressed during TELEOP; -1: none.'),
-    ('stop_folder', '', None, None,
-     'Where a latched stop is kept for a respawned mux; empty: the runtime folder of the user.'),
-    ('gripper_goal_rate', 5.0, 0.1, 50.0,
-     'At most so many goals per second go to a gripper that is driven by an action, Hz.'),
-    ('gripper_threshold', 0.02, 0.0, 0.5,
-     'A gripper that is driven by an action gets a new goal when its command has moved further '
-     'from the last one, share of the way from open to closed.'),
+PARAMETERS = (
+    NodeParameter(
+        'embodiment', 'sim_left',
+        'The robot: a name in config/embodiments, or the path of an embodiment file.'),
+    NodeParameter('command_rate', 100.0, 'Commands per second, Hz.', 10.0, 1000.0),
+    NodeParameter(
+        'source_timeout', _DEFAULT.source_timeout,
+        'Silence of the selected source, or age of its stamps, that means HOLD, s.', 0.02, 10.0),
+    NodeParameter(
+        'joint_state_timeout', _DEFAULT.joint_state_timeout,
+        'Age of the joint states of any joint that means HOLD, s.', 0.02, 10.0),
+    NodeParameter(
+        'start_tolerance', _DEFAULT.start_tolerance,
+        'A motion starts at the last command where the measured joint is this near to it, '
+        'else as measured, rad or m.', 0.0, 1.0),
+    NodeParameter(
+        'max_following_error', _DEFAULT.max_following_error,
+        'Distance of a measured arm joint from its command that means HOLD, rad or m.',
+        0.001, 10.0),
+    NodeParameter(
+        'max_rejections', _DEFAULT.max_rejections,
+        'Refused messages of the source in a row that mean HOLD.', 1, 100000),
+    NodeParameter(
+        'max_jump', _DEFAULT.max_jump,
+        'A plan may begin as far from the present command as a joint goes in this time at '
+        'its velocity limit, s.', 0.0, 5.0),
+    NodeParameter(
+        'emergency_stop_timeout', _DEFAULT.emergency_stop_timeout,
+        'Silence of emergency_stop that latches STOPPED, s; 0: the input is not '
+        'supervised.', 0.0, 60.0),
+    NodeParameter(
+        'realtime_priority', 50,
+        'Priority 1 … 98 under SCHED_FIFO where the system grants it, as ros2_control '
+        'does; 0: the ordinary scheduler.', 0, 98),
+    NodeParameter(
+        'home_speed', _DEFAULT.home_speed,
+        'Share of the velocity and acceleration limits that go_home uses.', 0.01, 1.0),
+    NodeParameter(
+        'teleop_approach_speed', _DEFAULT.teleop_approach_speed,
+        'Share of the velocity and acceleration limits with which the arm closes the way '
+        'to the teleoperation source before it tracks it.', 0.01, 1.0),
+    NodeParameter(
+        'takeover_motion', _DEFAULT.takeover_motion,
+        'A teleoperation source that rested and then moves further than this takes the '
+        'arm from the policy, rad or m; 0: only set_mode does.', 0.0, 3.0),
+    NodeParameter(
+        'takeover_rest', _DEFAULT.takeover_rest,
+        'How long the teleoperation source must have rested before it takes the arm by '
+        'moving, s.', 0.1, 60.0),
+    NodeParameter(
+        'deadman_button', _DEFAULT.deadman_button,
+        'Index of the button of joy that must be pressed during TELEOP; -1: none.', -1, 255),
+    NodeParameter(
+        'stop_folder', '',
+        'Where a latched stop is kept for a respawned mux; empty: the runtime folder of '
+        'the user.'),
+    NodeParameter(
+        'gripper_goal_rate', 5.0,
+        'At most so many goals per second go to a gripper that is driven by an action, '
+        'Hz.', 0.1, 50.0),
+    NodeParameter(
+        'gripper_threshold', 0.02,
+        'A gripper that is driven by an action gets a new goal when its command has moved '
+        'further from the last one, share of the way from open to closed.', 0.0, 0.5),
 )
 _STOPPED_BEFORE = 'stopped before the mux was restarted: '
-# What teleop_joint_map says of each joint: default (of `joint`: the same name), least, greatest,
-# description.
-_MAP_KEYS = {
-    'joint': ('', None, None,
-              'The joint of the leader arm that moves this one; empty: none, it keeps its last '
-              'command.'),
-    'scale': (1.0, -100.0, 100.0, 'What the position of the leader is multiplied by.'),
-    'offset': (0.0, -100.0, 100.0, 'What is then added, rad or m.'),
-    'sign': (1, -1, 1, 'Turns the direction: 1 or -1.'),
-}
+_MAP_KEYS = ('joint', 'scale', 'offset', 'sign')
 
 
 class CommandMux(Node):
@@ -119,7 +130,7 @@ class CommandMux(Node):
 
     def __init__(self):
         super().__init__('command_mux')
-        values = self._declare_parameters()
+        values = declare_parameters(self, PARAMETERS, read_only=True)
         try:
             embodiment = load_embodiment(values.pop('embodiment'))
         except EmbodimentError as error:
@@ -163,31 +174,10 @@ class CommandMux(Node):
 
     # ---- set-up
 
-    def _declare_parameters(self) -> dict:
-        return {name: self._declare(name, *rest) for name, *rest in _PARAMETERS}
-
-    def _declare(self, name: str, default, least, greatest, description: str):
-        # `source_timeout:=1` is an integer on the command line, and meant as 1.0.
-        descriptor = ParameterDescriptor(
-            description=description, read_only=True,
-            dynamic_typing=isinstance(default, float))
-        try:
-            value = self.declare_parameter(name, default, descriptor).value
-        except InvalidParameterTypeException:
-            value = None
-        kinds = (int, float) if isinstance(default, float) else type(default)
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            expected = {int: 'a whole number', float: 'a number', str: 'text'}[type(default)]
-            raise CannotStart(f'parameter {name}: expected {expected}')
-        if least is not None and not least <= value <= greatest:
-            raise CannotStart(
-                f'parameter {name} is {value:g}; expected {least:g} … {greatest:g}')
-        return float(value) if isinstance(default, float) else value
-
     def _declare_joint_map(self, embodiment) -> dict:
         """Declare teleop_joint_map.<joint>.{joint, scale, offset, sign} for every joint."""
         prefix = 'teleop_joint_map.'
-        for given in self._parameter_overrides:
+        for given in parameter_overrides(self):
             name, _, key = given.removeprefix(prefix).rpartition('.')
             if given.startswith(prefix) and (
                     name not in embodiment.joints or key not in _MAP_KEYS):
@@ -197,10 +187,9 @@ class CommandMux(Node):
                     f'{", ".join(_MAP_KEYS)}')
         joint_map = {}
         for name in embodiment.joints:
-            values = {
-                key: self._declare(f'{prefix}{name}.{key}', name if key == 'joint' else default,
-                                   least, greatest, description)
-                for key, (default, least, greatest, description) in _MAP_KEYS.items()}
+            rows = _joint_map_parameters(f'{prefix}{name}.', name)
+            declared = declare_parameters(self, rows, read_only=True)
+            values = dict(zip(_MAP_KEYS, declared.values(), strict=True))
             if values['sign'] == 0:
                 raise CannotStart(f'parameter {prefix}{name}.sign is 0; expected 1 or -1')
             joint_map[name] = LeaderJoint(**values)
@@ -505,6 +494,20 @@ class CommandMux(Node):
         self._diagnostics.publish(message)
 
 
+def _joint_map_parameters(prefix: str, joint: str) -> tuple[NodeParameter, ...]:
+    """Return the parameters that map one joint of the leader arm, in the order of _MAP_KEYS."""
+    return (
+        NodeParameter(
+            prefix + 'joint', joint,
+            'Joint of the leader arm that moves this joint; empty: none, this joint keeps its '
+            'last command.'),
+        NodeParameter(
+            prefix + 'scale', 1.0, "Factor on the leader joint's position.", -100.0, 100.0),
+        NodeParameter(
+            prefix + 'offset', 0.0, 'Added after the factor, rad or m.', -100.0, 100.0),
+        NodeParameter(prefix + 'sign', 1, 'Direction: 1 or -1.', -1, 1))
+
+
 def _plain_trajectory(message: JointTrajectory) -> TrajectoryMessage:
     return TrajectoryMessage(
         stamp_ns=nanoseconds_of(message.header.stamp),
@@ -526,18 +529,15 @@ def _point(after_ns: int, q: np.ndarray, v: np.ndarray) -> JointTrajectoryPoint:
 
 def main(args=None) -> None:
     """Run the node until SIGINT or SIGTERM, or until its ticks fail (exit code 1)."""
-    made = []
-
     def make_node() -> CommandMux:
-        made.append(CommandMux())
+        node = CommandMux()
         # What is there by now stays: to go through all of it again takes the collector 20 ms.
         gc.collect()
         gc.freeze()
-        return made[0]
+        return node
 
     sys.setswitchinterval(SWITCH_SECONDS)
-    code = run_node(make_node, args)
-    sys.exit(code or int(made[0].failed))
+    sys.exit(run_node(make_node, args))
 
 
 if __name__ == '__main__':

@@ -46,6 +46,7 @@ from lingbot_va_ros.nodes.image_conversion import (
     image_fault,
     to_rgb,
 )
+from lingbot_va_ros.nodes.parameters import declare_parameters
 from lingbot_va_ros.nodes.policy import messages as policy_messages
 from lingbot_va_ros.nodes.policy import parameters as policy_parameters
 from lingbot_va_ros.nodes.policy.markers import marker_array
@@ -144,7 +145,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._task_action: TaskAction | None = None
         self._ending = threading.Event()
 
-        policy_parameters.declare_parameters(self)
+        declare_parameters(self, policy_parameters.PARAMETERS)
         # One awaited service call must not keep others from being answered.
         self._services_group = ReentrantCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=self._services_group)

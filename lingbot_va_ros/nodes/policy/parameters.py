@@ -1,12 +1,12 @@
-"""The parameters of policy_node: descriptors, defaults, and what they mean for the sampling."""
+"""The parameters of policy_node, and the sampling settings that follow from them."""
 
 from dataclasses import replace
 from typing import Any
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, WrongParameter
 from lingbot_va_ros.specs.policy_file import PolicyFile, Sampling
 
 DEVICES = ('auto', 'cuda', 'cpu')
@@ -20,78 +20,96 @@ TRANSPORTS = ('raw', 'compressed')
 TAKEOVER_MEMORIES = ('keep', 'forget')
 ABLATIONS = ('none', 'last_chunk')
 
-# name: (default, description, lowest, highest); no range where both are None
-_NUMBERS: dict[str, tuple] = {
-    'video_steps': (0, "Denoising steps of the video; 0 takes the policy file's.", 0, 1000),
-    'video_exec_steps': (
-        0, "Forwards of the video loop that are run (-1: all); 0 takes the policy file's.",
-        -1, 1001),
-    'action_steps': (0, "Denoising steps of the actions; 0 takes the policy file's.", 0, 1000),
-    'imagine_steps': (
-        3, 'Denoising steps of imagined frames; read by the schedule async only.', 1, 1000),
-    'guidance_scale': (
-        -1.0, "Guidance on the video; negative takes the policy file's.", -1.0, 100.0),
-    'action_guidance_scale': (
-        -1.0, "Guidance on the actions; negative takes the policy file's.", -1.0, 100.0),
-    'memory_frames': (
-        0, "Latent frames that the memory holds; 0 takes the policy file's. A multiple of its "
-        'frames per chunk.', 0, 1000000),
-    'control_rate': (
-        50.0, 'Hz at which the plan is published; never how fast the robot moves.', 1.0, 1000.0),
-    'max_camera_age': (0.5, 'Seconds after which a camera counts as lost.', 0.001, 60.0),
-    'max_camera_skew': (
-        0.1, 'Seconds that an image may be off the time it is needed for.', 0.0, 10.0),
-    'max_joint_age': (0.5, "Seconds after which a joint's state counts as lost.", 0.001, 60.0),
-    'seed': (0, 'Seed of the starting noise.', 0, 2 ** 31 - 1),
-    'max_snapshots': (4, 'Snapshots that save_memory may keep in host memory.', 0, 1000),
-    'realtime_priority': (
-        40, 'Priority 1 … 98 under SCHED_FIFO, where the system grants it, of the thread that '
-        "publishes the plan; what receives has 10 less. Below command_mux's. 0: the ordinary "
-        'scheduler.', 0, 98),
-    'padded_latency': (
-        0.0, 'Seconds that a prediction takes at least; for measurements.', 0.0, 3600.0),
-}
-_TEXTS: dict[str, tuple] = {
-    'checkpoint': ('', "Checkpoint folder, in the public layout or LeRobot's.", None),
-    'wan_pretrained_path': (
-        '', "Folder with vae/, text_encoder/ and tokenizer/; empty takes the checkpoint's own, "
-        "or what LeRobot's config.json says. Nothing is downloaded.", None),
-    'adapter_base': (
-        '', 'Checkpoint that a LoRA adapter was trained on; empty takes what the adapter says.',
-        None),
-    'policy_config': (
-        '', "Policy file: a path, the name of a shipped file, or empty for the checkpoint's own "
-        "policy.yaml or LeRobot's config.json.", None),
-    'embodiment': ('sim_left', 'Embodiment file: a path or the name of a shipped file.', None),
-    'instruction': ('', 'The task in words; empty waits for one.', None),
-    'device': ('auto', 'Where the model runs.', DEVICES),
-    'dtype': ('auto', 'auto is bfloat16 on cuda and float32 on cpu.', DTYPES),
-    'weights': (
-        'full', 'Weights of the network: full is those of dtype; the others take 8 bits.',
-        WEIGHTS),
-    'attention': (
-        'auto', 'Attention kernel; auto is flash-attn where it is installed and can run.',
-        ATTENTIONS),
-    'text_encoder': (
-        'release', 'Where the text encoder stays after a new instruction: release frees it.',
-        ENCODER_PLACES),
-    'schedule': (
-        'sync', 'How prediction and execution follow each other; see '
-        'docs/explanation/architecture.md.',
-        SCHEDULES),
-    'memory_ablation': (
-        'none', 'last_chunk: remember the last chunk alone; for measurements.', ABLATIONS),
-    'executed_source': (
-        'topic', 'Where executed commands come from; plan: the plan stands for them.',
-        EXECUTED_SOURCES),
-    'takeover_memory': (
-        'keep', 'What a person does in TELEOP is remembered (keep), or a takeover begins a new '
-        'epoch (forget); read when a person takes the arm.', TAKEOVER_MEMORIES),
-}
-_SWITCHES: dict[str, tuple] = {
-    'publish_predicted_video': (False, 'Publish the imagined frames.'),
-}
-READ_AT_START = ('realtime_priority',)
+PARAMETERS = (
+    NodeParameter(
+        'video_steps', 0, "Denoising steps of the video; 0 takes the policy file's.", 0, 1000),
+    NodeParameter(
+        'video_exec_steps', 0,
+        "Forwards of the video loop that are run (-1: all); 0 takes the policy file's.", -1, 1001),
+    NodeParameter(
+        'action_steps', 0, "Denoising steps of the actions; 0 takes the policy file's.", 0, 1000),
+    NodeParameter(
+        'imagine_steps', 3,
+        'Denoising steps of imagined frames; read by the schedule async only.', 1, 1000),
+    NodeParameter(
+        'guidance_scale', -1.0,
+        "Guidance on the video; negative takes the policy file's.", -1.0, 100.0),
+    NodeParameter(
+        'action_guidance_scale', -1.0,
+        "Guidance on the actions; negative takes the policy file's.", -1.0, 100.0),
+    NodeParameter(
+        'memory_frames', 0,
+        "Latent frames that the memory holds; 0 takes the policy file's. A multiple of "
+        'its frames per chunk.', 0, 1000000),
+    NodeParameter(
+        'control_rate', 50.0,
+        'Hz at which the plan is published; never how fast the robot moves.', 1.0, 1000.0),
+    NodeParameter(
+        'max_camera_age', 0.5, 'Seconds after which a camera counts as lost.', 0.001, 60.0),
+    NodeParameter(
+        'max_camera_skew', 0.1,
+        'Seconds that an image may be off the time it is needed for.', 0.0, 10.0),
+    NodeParameter(
+        'max_joint_age', 0.5, "Seconds after which a joint's state counts as lost.", 0.001, 60.0),
+    NodeParameter('seed', 0, 'Seed of the starting noise.', 0, 2 ** 31 - 1),
+    NodeParameter(
+        'max_snapshots', 4, 'Snapshots that save_memory may keep in host memory.', 0, 1000),
+    NodeParameter(
+        'realtime_priority', 40,
+        'Priority 1 … 98 under SCHED_FIFO, where the system grants it, of the thread that '
+        "publishes the plan; what receives has 10 less. Below command_mux's. 0: the "
+        'ordinary scheduler.', 0, 98, read_only=True),
+    NodeParameter(
+        'padded_latency', 0.0,
+        'Seconds that a prediction takes at least; for measurements.', 0.0, 3600.0),
+    NodeParameter('checkpoint', '', "Checkpoint folder, in the public layout or LeRobot's."),
+    NodeParameter(
+        'wan_pretrained_path', '',
+        "Folder with vae/, text_encoder/ and tokenizer/; empty takes the checkpoint's "
+        "own, or what LeRobot's config.json says. Nothing is downloaded."),
+    NodeParameter(
+        'adapter_base', '',
+        'Checkpoint that a LoRA adapter was trained on; empty takes what the adapter '
+        'says.'),
+    NodeParameter(
+        'policy_config', '',
+        "Policy file: a path, the name of a shipped file, or empty for the checkpoint's "
+        "own policy.yaml or LeRobot's config.json."),
+    NodeParameter(
+        'embodiment', 'sim_left', 'Embodiment file: a path or the name of a shipped file.'),
+    NodeParameter('instruction', '', 'The task in words; empty waits for one.'),
+    NodeParameter('device', 'auto', 'Where the model runs.', choices=DEVICES),
+    NodeParameter('dtype', 'auto', 'auto is bfloat16 on cuda and float32 on cpu.', choices=DTYPES),
+    NodeParameter(
+        'weights', 'full',
+        'Weights of the network: full is those of dtype; the others take 8 bits.',
+        choices=WEIGHTS),
+    NodeParameter(
+        'attention', 'auto',
+        'Attention kernel; auto is flash-attn where it is installed and can run.',
+        choices=ATTENTIONS),
+    NodeParameter(
+        'text_encoder', 'release',
+        'Where the text encoder stays after a new instruction: release frees it.',
+        choices=ENCODER_PLACES),
+    NodeParameter(
+        'schedule', 'sync',
+        'How prediction and execution follow each other; see docs/explanation/architecture.md.',
+        choices=SCHEDULES),
+    NodeParameter(
+        'memory_ablation', 'none',
+        'last_chunk: remember the last chunk alone; for measurements.', choices=ABLATIONS),
+    NodeParameter(
+        'executed_source', 'topic',
+        'Where executed commands come from; plan: the plan stands for them.',
+        choices=EXECUTED_SOURCES),
+    NodeParameter(
+        'takeover_memory', 'keep',
+        'What a person does in TELEOP is remembered (keep), or a takeover begins a new '
+        'epoch (forget); read when a person takes the arm.', choices=TAKEOVER_MEMORIES),
+    NodeParameter('publish_predicted_video', False, 'Publish the imagined frames.'),
+)
+_BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 CHANGEABLE = frozenset((
     'instruction', 'video_steps', 'video_exec_steps', 'action_steps', 'imagine_steps',
     'guidance_scale', 'action_guidance_scale', 'max_camera_age', 'max_camera_skew',
@@ -101,52 +119,34 @@ SAMPLING = frozenset((
     'action_guidance_scale'))
 
 
-def declare_parameters(node: Node) -> None:
-    """Declare all parameters but the cameras', which are known at configure."""
-    for name, (default, text, lowest, highest) in _NUMBERS.items():
-        descriptor = ParameterDescriptor(description=text, read_only=name in READ_AT_START)
-        if isinstance(default, int):
-            descriptor.integer_range = [IntegerRange(from_value=lowest, to_value=highest, step=0)]
-        else:
-            # `control_rate:=50` is an integer on the command line, and meant as 50.0.
-            descriptor.dynamic_typing = True
-            descriptor.floating_point_range = [
-                FloatingPointRange(from_value=lowest, to_value=highest, step=0.0)]
-        node.declare_parameter(name, default, descriptor)
-    for name, (default, text, choices) in _TEXTS.items():
-        limits = f'One of {", ".join(choices)}.' if choices else ''
-        node.declare_parameter(
-            name, default, ParameterDescriptor(description=text, additional_constraints=limits))
-    for name, (default, text) in _SWITCHES.items():
-        node.declare_parameter(name, default, ParameterDescriptor(description=text))
-
-
 def declare_camera(node: Node, name: str, topic: str, transport: str) -> tuple[str, str]:
-    """Declare a camera's parameters once and return (topic, transport)."""
-    for field, default, text in (
-            ('topic', topic, f'Image topic of camera {name}.'),
-            ('transport', transport, f'One of {", ".join(TRANSPORTS)}.')):
-        if not node.has_parameter(f'cameras.{name}.{field}'):
-            node.declare_parameter(
-                f'cameras.{name}.{field}', default, ParameterDescriptor(description=text))
-    topic, transport = (
-        node.get_parameter(f'cameras.{name}.{field}').value for field in ('topic', 'transport'))
-    if transport not in TRANSPORTS:
-        raise ValueError(
-            f'cameras.{name}.transport is {transport!r}; expected one of {", ".join(TRANSPORTS)}')
-    return topic, transport
+    """
+    Declare a camera's parameters once and return (topic, transport).
+
+    :raises WrongParameter: an override has a wrong type or value.
+    """
+    rows = (
+        NodeParameter(f'cameras.{name}.topic', topic, f'Image topic of camera {name}.'),
+        NodeParameter(f'cameras.{name}.transport', transport,
+                      f'Transport of the images of camera {name}.', choices=TRANSPORTS))
+    declare_parameters(node, [row for row in rows if not node.has_parameter(row.name)])
+    values = [node.get_parameter(row.name).value for row in rows]
+    for row, value in zip(rows, values, strict=True):
+        fault = row.fault(value)
+        if fault:
+            raise WrongParameter(fault)
+    return values[0], values[1]
 
 
 def refusals(parameters: list[Parameter], configured: bool) -> list[str]:
     """Return a line for every parameter that cannot be set to its new value now."""
     lines = []
     for parameter in parameters:
-        choices = _TEXTS.get(parameter.name, (None, None, None))[2]
-        if choices and parameter.value not in choices:
-            lines.append(
-                f'{parameter.name} is {parameter.value!r}; expected one of {", ".join(choices)}')
-        known = parameter.name in _NUMBERS or parameter.name in _TEXTS or (
-            parameter.name.startswith('cameras.') or parameter.name in _SWITCHES)
+        row = _BY_NAME.get(parameter.name)
+        fault = row.fault(parameter.value) if row is not None else ''
+        if fault:
+            lines.append(fault)
+        known = row is not None or parameter.name.startswith('cameras.')
         if known and configured and parameter.name not in CHANGEABLE:
             lines.append(f'{parameter.name} can only be changed while unconfigured')
     return lines

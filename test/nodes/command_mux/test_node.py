@@ -508,7 +508,9 @@ def test_names_follow_the_namespace():
 @pytest.mark.parametrize('parameter, expected', [
     ('embodiment:=nowhere', r"no embodiment is called 'nowhere'; there are .*sim_left"),
     ('command_rate:=5', r'parameter command_rate is 5; expected 10 … 1000'),
-    ('source_timeout:=fast', r'parameter source_timeout: expected a number'),
+    ('source_timeout:=fast', r"parameter source_timeout is 'fast' \(a string\); expected a"),
+    ('command_rate:=.nan', r'parameter command_rate is nan; expected 10 … 1000'),
+    ('teleop_joint_map.left_joint_1.joint:=off', r'left_joint_1.joint is false \(a boolean\)'),
     ('source_timeout:=0.03', r'source_timeout is 0.03 s; expected at least 5 command periods'),
     ('teleop_joint_map.left_joint_9.joint:=a', r'teleop_joint_map.left_joint_9.joint: expected '
      r'teleop_joint_map.<joint>.<key> with a joint of embodiment .sim_left. \(left_joint_1'),
