@@ -198,13 +198,25 @@ class TimeEmbedder(nn.Module):
         :param timesteps: [...].
         :returns: the embedding [..., dim] and the block vectors [..., 6, dim], float32.
         """
-        half = self.frequencies // 2
-        exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
-        angle = timesteps.float()[..., None] * torch.exp(exponent * -LOG_LONGEST_PERIOD)
-        wave = torch.cat((angle.cos(), angle.sin()), -1).to(self.hidden.weight.dtype)
+        wave = sinusoids(timesteps, self.frequencies).to(self.hidden.weight.dtype)
         embedding = self.out(functional.silu(self.hidden(wave)))
         vectors = self.vectors(functional.silu(embedding)).unflatten(-1, (6, -1))
         return embedding.float(), vectors.float()
+
+
+def sinusoids(timesteps: Tensor, features: int) -> Tensor:
+    """
+    Return cosines, then sines, of time steps [...], [..., features] float32.
+
+    The frequencies are those of diffusers' `Timesteps`, 10000 ** (-i / half). They are computed
+    in float64 and rounded once: float32 exponentials of two CPUs differ in the last place, which
+    at step 1000 is 3e-5 of an angle.
+    """
+    half = features // 2
+    exponent = torch.arange(half, dtype=torch.float64, device=timesteps.device) / half
+    frequency = torch.exp(exponent * -LOG_LONGEST_PERIOD).float()
+    angle = timesteps.float()[..., None] * frequency
+    return torch.cat((angle.cos(), angle.sin()), -1)
 
 
 class Modality(nn.Module):

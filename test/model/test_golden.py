@@ -20,7 +20,10 @@ SCRIPT = TEST / 'golden_replay.py'
 FILES = sorted(path.name for path in GOLDEN.glob('*.safetensors')
                if not path.name.endswith('_inputs.safetensors'))
 # What is computed in few steps has to agree more closely than a rollout.
-CLOSE = ('scheduler', 'grid_ids', 'actions', 'text_encoder', 'transformer_forward', 'vae_stream')
+CLOSE = ('scheduler', 'grid_ids', 'actions', 'text_encoder', 'transformer_forward')
+# Latents reach 8; float32 latents of the public code and of this engine are each up to 9.5e-6
+# away from float64, on either side.
+CLOSE_LATENTS = ('vae_stream',)
 
 
 def load_script():
@@ -50,7 +53,8 @@ def test_the_engine_agrees_with_the_public_implementation(golden, name):
     worst = next(function for pattern, function in replay.REPLAYS.items()
                  if re.fullmatch(pattern, name))(golden, name)
     assert worst is not None, f'{name} was not compared'
-    assert worst <= (1e-5 if name.startswith(CLOSE) else 1e-4)
+    assert worst <= (
+        1e-5 if name.startswith(CLOSE) else 2e-5 if name.startswith(CLOSE_LATENTS) else 1e-4)
 
 
 @pytest.mark.skipif(not products.has_onednn(), reason='other products run here')
