@@ -10,6 +10,7 @@ from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.inference.engine import Engine
 from lingbot_va_ros.policy.inference.normalization import denormalise, normalise
 from lingbot_va_ros.policy.inference.session import chunk_noise
+from lingbot_va_ros.policy.interrupt import Interrupt, UNINTERRUPTED
 from lingbot_va_ros.serving.protocol import COMMIT, listed, Request, RequestError, RESET
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 
@@ -35,22 +36,21 @@ class PublicPolicy:
             camera: policy.observation_keys.get(camera, camera) for camera in policy.cameras}
 
     def answer(
-        self, request: Request, between_steps: Callable[[], None] = lambda: None,
+        self, request: Request, interrupt: Interrupt = UNINTERRUPTED,
     ) -> dict[str, Any]:
         """
         Carry out a request and return the reply: {action: [used, F, N] float32} or {}.
 
-        :param between_steps: called before every forward of a prediction; may raise
-            PredictionAborted.
+        :param interrupt: checked before every forward of a prediction.
         :raises RequestError: the request is refused and nothing has changed.
-        :raises PredictionAborted: from `between_steps`; the memory is as it was.
+        :raises PredictionAborted: the interrupt asked for it; the memory is as it was.
         """
         if not self._begun and request.kind != RESET:
             raise RequestError(f'{request.kind} without an episode: send reset first')
         carry_out = {RESET: self._reset, COMMIT: self._commit}.get(request.kind)
         try:
             if carry_out is None:
-                return self._infer(request, between_steps)
+                return self._infer(request, interrupt)
             carry_out(request)
             return {}
         except (RequestError, PredictionAborted):
@@ -76,7 +76,7 @@ class PublicPolicy:
         self._begun = True
 
     @torch.inference_mode()
-    def _infer(self, request: Request, between_steps: Callable[[], None]) -> dict[str, Any]:
+    def _infer(self, request: Request, interrupt: Interrupt) -> dict[str, Any]:
         engine, session = self.engine, self.engine.session
         first_frame, first = session.frame + session.imagined_frames, None
         if first_frame == 0:
@@ -97,7 +97,7 @@ class PublicPolicy:
         noise = self._noise(
             engine.seed, first_frame, engine.shape, config.latent_channels,
             config.action_channels)
-        prediction = session.predict(*noise, first, between_steps)
+        prediction = session.predict(*noise, first, interrupt)
         policy = engine.policy
         return {'action': denormalise(
             prediction.actions, policy.used_channels, policy.q01, policy.q99)}

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import http
 import logging
 import socket
-import threading
 import time
 from typing import Any
 
@@ -26,6 +25,7 @@ from websockets.frames import CloseCode
 from websockets.protocol import State
 
 from lingbot_va_ros.policy.errors import PredictionAborted
+from lingbot_va_ros.policy.interrupt import InterruptFlag
 from lingbot_va_ros.serving.frame_clipper import FrameClipper
 from lingbot_va_ros.serving.msgpack_numpy import pack, unpack, WireError
 from lingbot_va_ros.serving.protocol import read_request, Request, RequestError, RESET
@@ -193,14 +193,9 @@ class ModelServer:
         return self._episode
 
     async def _compute(self, episode: Episode, request: Request) -> dict[str, Any]:
-        abandoned = threading.Event()
-
-        def between_steps() -> None:
-            if abandoned.is_set():
-                raise PredictionAborted
-
+        abandoned = InterruptFlag()
         computed = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._answer, request, between_steps)
+            self._thread, self._answer, request, abandoned)
         closed = asyncio.ensure_future(episode.owner.wait_closed())
         episode.computing = True
         try:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -203,7 +204,7 @@ def test_a_prediction_given_up_can_be_asked_for_again(golden):
 
     first = read_request({'obs': rollout.observations(0, 1)[0]})
     with pytest.raises(PredictionAborted):
-        rollout.policy.answer(first, give_up)
+        rollout.policy.answer(first, SimpleNamespace(check=give_up))
     np.testing.assert_allclose(rollout.infer(), rollout.recorded(), rtol=0, atol=1e-4)
 
 
@@ -215,7 +216,8 @@ def test_a_failure_ends_the_episode(golden):
         raise RuntimeError('out of memory')
 
     with pytest.raises(RuntimeError):
-        rollout.policy.answer(read_request({'obs': rollout.observations(0, 1)[0]}), fail)
+        rollout.policy.answer(read_request({'obs': rollout.observations(0, 1)[0]}),
+                              SimpleNamespace(check=fail))
     with pytest.raises(RequestError, match='send reset first'):
         rollout.infer()
     rollout.ask(reset=True, prompt=PROMPT)

@@ -14,7 +14,7 @@ from lingbot_va_ros.serving.msgpack_numpy import pack, unpack
 from lingbot_va_ros.serving.websocket_server import MAX_CONNECTIONS, ModelServer
 
 
-def with_server(client, answer=lambda request, between_steps: {}, stall_seconds=0.3):
+def with_server(client, answer=lambda request, interrupt: {}, stall_seconds=0.3):
     """Run `client(url)` against a server that answers by a function instead of a model."""
     async def both():
         with ThreadPoolExecutor(1) as thread:
@@ -58,7 +58,7 @@ def test_a_slow_message_is_waited_for():
 def test_a_message_behind_a_running_request_is_no_half_one():
     release = threading.Event()
 
-    def answer(_request, _between_steps):
+    def answer(_request, _interrupt):
         assert release.wait(10)
         return {}
 
@@ -78,7 +78,7 @@ def test_a_message_behind_a_running_request_is_no_half_one():
 def test_a_fault_is_told_and_the_connection_goes_on():
     faults = [RuntimeError('out of\nmemory')]
 
-    def answer(_request, _between_steps):
+    def answer(_request, _interrupt):
         if faults:
             raise faults.pop()
         return {}

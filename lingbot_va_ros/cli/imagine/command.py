@@ -135,7 +135,7 @@ def _imagine(
         engine.set_instruction(arguments.instruction)
         load_seconds = time.monotonic() - begin
         shown = _Shown(progress, arguments.chunks, engine)
-        imagined = imagine(engine, images, arguments.chunks, shown.step, shown.chunk_done)
+        imagined = imagine(engine, images, arguments.chunks, shown, shown.chunk_done)
         frames = imagined.latents.shape[2]
         progress.show(phase=f'decoding {1 + 4 * (frames - 1)} pictures')
         progress.refresh(now=True)
@@ -177,8 +177,8 @@ class _Shown:
         self._done = self._step = 0
         progress.show(phase=f'imagining {chunks} chunks')
 
-    def step(self) -> None:
-        """Show that another forward begins."""
+    def check(self) -> None:
+        """Show that another forward begins; the prediction always goes on."""
         self._step += 1
         self._progress.show_in_panel(
             chunk=f'{self._done + 1}/{self._chunks}', step=f'{self._step}/{self._forwards}')

@@ -28,6 +28,7 @@ from lingbot_va_ros.policy.inference.session import (
     Session,
 )
 from lingbot_va_ros.policy.inference.snapshot import identity_of, Snapshot
+from lingbot_va_ros.policy.interrupt import Interrupt, UNINTERRUPTED
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 from lingbot_va_ros.specs.errors import CheckpointError
 from lingbot_va_ros.specs.policy_file import PolicyFile, Sampling
@@ -169,18 +170,18 @@ class Engine:
         if self.keeps_images:
             self._shown = self._shown.more(images)
 
-    def predict(self, between_steps: Callable[[], None] = lambda: None) -> Chunk:
+    def predict(self, interrupt: Interrupt = UNINTERRUPTED) -> Chunk:
         """
         Predict the next chunk from the memory (the same again until something is committed).
 
         :raises PredictionAborted: see `Session.predict`.
         """
         self.session.discard()
-        return self.predict_further(between_steps)
+        return self.predict_further(interrupt)
 
     def predict_ahead(
         self, executing: np.ndarray, grounded: bool,
-        between_steps: Callable[[], None] = lambda: None,
+        interrupt: Interrupt = UNINTERRUPTED,
     ) -> Chunk:
         """
         Predict the chunk behind the running one, from what `see` has taken of that so far.
@@ -193,10 +194,10 @@ class Engine:
         :param executing: [n, used] float in robot units, all actions of the running chunk, n as
             many as its `Chunk.actions` has: what was executed so far, the plan for the rest.
         :param grounded: whether to imagine the unseen rest.
-        :param between_steps: called before every forward; may raise PredictionAborted.
+        :param interrupt: checked before every forward.
         :raises ValueError: another number of actions or one that is not finite, more frames seen
             than the chunk has, or nothing was predicted that could stand in for unseen ones.
-        :raises PredictionAborted: from `between_steps`; the confirmed memory is as it was.
+        :raises PredictionAborted: the interrupt asked for it; the confirmed memory is as it was.
         """
         session, config, shape = self.session, self.session.network.config, self.shape
         first, behind = session.frame, session.frame + shape.frames
@@ -221,13 +222,13 @@ class Engine:
             imagining_noise(self.seed, first, shape, config.latent_channels),
             *chunk_noise(
                 self.seed, behind, shape, config.latent_channels, config.action_channels),
-            between_steps)
+            interrupt)
         self._forecasts = {
             start: chunk for start, chunk in ((first, forecast), (behind, prediction)) if chunk}
         return self._chunk(prediction, complete or grounded, prediction.before)
 
     def predict_further(
-        self, between_steps: Callable[[], None] = lambda: None, noise: Callable = chunk_noise,
+        self, interrupt: Interrupt = UNINTERRUPTED, noise: Callable = chunk_noise,
     ) -> Chunk:
         """
         Predict the chunk behind what was predicted last, as if that had come true (open loop).
@@ -239,7 +240,7 @@ class Engine:
         start = noise(
             self.seed, self.session.frame + self.session.imagined_frames, self.shape,
             config.latent_channels, config.action_channels)
-        prediction = self.session.predict(*start, self._first, between_steps)
+        prediction = self.session.predict(*start, self._first, interrupt)
         if prediction.first_frame == self.session.frame:
             self._forecasts = {prediction.first_frame: prediction}
         return self._chunk(prediction, True, self._last)
@@ -319,7 +320,7 @@ class Engine:
         """
         Copy the episode to host memory; nothing that comes later changes the copy.
 
-        May be called from `between_steps`: the prediction goes on, and the copy knows nothing of
+        May be called from `Interrupt.check`: the prediction goes on, and the copy knows nothing of
         it. Holds keys and values of the confirmed memory, so several GB at the public sizes.
         """
         session = self.session
@@ -335,7 +336,7 @@ class Engine:
         Go on from a snapshot, its instruction included; the snapshot can be used again.
 
         Steps, guidance and seed are the engine's: with the same ones the next chunk is that which
-        would have come at the saved moment. Not to be called from `between_steps`.
+        would have come at the saved moment. Not to be called from `Interrupt.check`.
 
         :raises ValueError: it was saved with other weights, another policy file or another size
             of memory; nothing has changed then.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lingbot_va_ros.policy.inference.engine import Chunk, Engine
 from lingbot_va_ros.policy.inference.session import chunk_noise
+from lingbot_va_ros.policy.interrupt import Interrupt, UNINTERRUPTED
 from lingbot_va_ros.specs.policy_file import Sampling
 
 
@@ -30,20 +31,20 @@ class Imagination:
 
 
 def forwards_per_chunk(video: Sampling, action: Sampling) -> int:
-    """Return how often a prediction calls its `between_steps`."""
+    """Return how often a prediction checks its interrupt."""
     return (video.exec_steps if video.exec_steps > 0 else video.steps + 1) + action.steps
 
 
 def imagine(
     engine: Engine, images: Mapping[str, np.ndarray], chunks: int,
-    between_steps: Callable[[], None] = lambda: None,
+    interrupt: Interrupt = UNINTERRUPTED,
     chunk_done: Callable[[float], None] = lambda seconds: None, noise: Callable = chunk_noise,
 ) -> Imagination:
     """
     Begin an episode with `images` and predict chunk after chunk; nothing is ever observed.
 
     :param images: RGB uint8 [H, W, 3] per camera, of any size.
-    :param between_steps: called before every forward; may raise PredictionAborted.
+    :param interrupt: checked before every forward.
     :param chunk_done: called after every chunk with the seconds that it took.
     :param noise: the starting noise of each chunk; called as `chunk_noise`.
     :raises ValueError: a camera without an image, or an image of another kind.
@@ -55,7 +56,7 @@ def imagine(
     seconds: list[float] = []
     for number in range(chunks):
         begin = time.monotonic()
-        chunk = engine.predict_further(between_steps, noise)
+        chunk = engine.predict_further(interrupt, noise)
         finite = bool(chunk.latents.isfinite().all()) and np.isfinite(chunk.actions).all()
         seconds.append(time.monotonic() - begin)
         if not finite:

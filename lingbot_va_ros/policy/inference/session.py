@@ -13,6 +13,7 @@ from lingbot_va_ros.model.kv_cache import KVMemory, MemoryState, Place
 from lingbot_va_ros.model.rope import action_positions, rotary_table, video_positions
 from lingbot_va_ros.model.transformer import Network, TextStates
 from lingbot_va_ros.policy.errors import PredictionAborted
+from lingbot_va_ros.policy.interrupt import Interrupt, UNINTERRUPTED
 from lingbot_va_ros.specs.policy_file import Sampling
 
 CLEAN = 0.0  # the time step of what has been seen or done
@@ -210,7 +211,7 @@ class Session:
     @torch.inference_mode()
     def predict(
         self, video_noise: Tensor, action_noise: Tensor, first_latent: Tensor | None = None,
-        between_steps: Callable[[], None] = lambda: None,
+        interrupt: Interrupt = UNINTERRUPTED,
     ) -> Prediction:
         """
         Denoise the next chunk, video first, then actions.
@@ -222,8 +223,8 @@ class Session:
         :param action_noise: [1, C, F, N, 1] standard normal.
         :param first_latent: [1, C, 1, h, w], the observed frame that begins an episode; needed by
             the first prediction and ignored by later ones.
-        :param between_steps: called before every forward; may raise PredictionAborted.
-        :raises PredictionAborted: from `between_steps`; the memory is then as it was.
+        :param interrupt: checked before every forward.
+        :raises PredictionAborted: the interrupt asked for it; the memory is then as it was.
         """
         first_frame = self.frame + self.imagined_frames
         if first_frame == 0:
@@ -238,7 +239,7 @@ class Session:
         # A continuation may have moved the window, which outdates the mark of the first one.
         self._before = before if self.imagined_frames == 0 else None
         try:
-            prediction = self._denoise(video_noise, action_noise, first_frame, between_steps)
+            prediction = self._denoise(video_noise, action_noise, first_frame, interrupt)
         except PredictionAborted:
             self.memory.rewind(before)
             self._owed.clear()
@@ -250,7 +251,7 @@ class Session:
     def predict_ahead(
         self, seen: Tensor, actions: Tensor, forecast: Prediction | None, imagine_steps: int,
         imagining_noise: Tensor, video_noise: Tensor, action_noise: Tensor,
-        between_steps: Callable[[], None] = lambda: None,
+        interrupt: Interrupt = UNINTERRUPTED,
     ) -> Prediction:
         """
         Denoise the chunk behind the running one, which need not be complete.
@@ -267,8 +268,8 @@ class Session:
         :param forecast: what was predicted as the running chunk; None imagines.
         :param imagine_steps: denoising steps of the imagination.
         :param imagining_noise: [1, C, F, h, w] standard normal; others as for `predict`.
-        :param between_steps: called before every forward; may raise PredictionAborted.
-        :raises PredictionAborted: from `between_steps`; the memory is then the same as otherwise.
+        :param interrupt: checked before every forward.
+        :raises PredictionAborted: the interrupt asked for it; the memory is as if it had ended.
         """
         self.discard()
         device, unseen = self.network.device, self.shape.frames - seen.shape[2]
@@ -279,16 +280,16 @@ class Session:
             steps, latents = self.shape.frames * [CLEAN], seen
             if unseen and forecast is None:
                 latents = self._imagine(
-                    seen, actions, imagining_noise, imagine_steps, between_steps)
+                    seen, actions, imagining_noise, imagine_steps, interrupt)
                 self.memory.rewind(before)
             elif unseen:
                 latents = torch.cat((seen, forecast.latents.to(device)[:, :, -unseen:]), 2)
                 steps[-unseen:] = unseen * [forecast.left_at]
             self._write_chunk(
                 WrittenChunk(latents, actions, self.frame), steps, self._halves, True,
-                between_steps)
+                interrupt)
             prediction = self._denoise(
-                video_noise, action_noise, self.frame + self.shape.frames, between_steps)
+                video_noise, action_noise, self.frame + self.shape.frames, interrupt)
         finally:
             self.memory.rewind(before)
             self._before = None
@@ -372,7 +373,7 @@ class Session:
 
     def _write_chunk(
         self, chunk: WrittenChunk, steps: list[float], rows: int, provisional: bool,
-        between_steps: Callable[[], None] = lambda: None,
+        interrupt: Interrupt = UNINTERRUPTED,
     ) -> None:
         """Write a chunk, video first; `steps` are the time steps of its latents."""
         frames = chunk.latents.shape[2]
@@ -382,14 +383,14 @@ class Session:
                  self._video_rotary(chunk.first_frame, frames)),
                 (self.network.write_actions, chunk.actions, chunk.actions.shape[2] * [CLEAN],
                  self._action_rotary(chunk.first_frame, chunk.actions.shape[2]))):
-            between_steps()
+            interrupt.check()
             place = self.memory.reserve(len(rotary), slice(0, rows))
             write(self._rows(content, rows), times, rotary, self.text, place)
             self.memory.keep(place, provisional)
 
     def _imagine(
         self, seen: Tensor, actions: Tensor, noise: Tensor, denoising_steps: int,
-        between_steps: Callable[[], None],
+        interrupt: Interrupt,
     ) -> Tensor:
         """
         Return the running chunk's latents: those seen, and the rest by forward dynamics.
@@ -399,7 +400,7 @@ class Session:
         rows = 2 if self.video.guidance > 1 else 1
         count, unseen = seen.shape[2], self.shape.frames - seen.shape[2]
         self.memory.make_room(self.chunk_tokens)
-        between_steps()
+        interrupt.check()
         place = self.memory.reserve(self.shape.action_tokens, slice(0, rows))
         self.network.write_actions(
             self._rows(actions, rows), self.shape.frames * [CLEAN],
@@ -410,7 +411,7 @@ class Session:
         latents = noise.to(self.network.device) * self.video.noise_scale
         for index, time in enumerate(timesteps(denoising_steps, self.video.shift)):
             latents = torch.cat((seen, latents[:, :, count:]), 2)
-            between_steps()
+            interrupt.check()
             place = self.memory.reserve(self.video_tokens, slice(0, rows))
             velocity = self.steps.video_velocity(
                 self._rows(latents, rows), count * [CLEAN] + unseen * [time], rotary, self.text,
@@ -421,15 +422,15 @@ class Session:
 
     def _denoise(
         self, video_noise: Tensor, action_noise: Tensor, first_frame: int,
-        between_steps: Callable[[], None],
+        interrupt: Interrupt,
     ) -> Prediction:
         """Denoise a chunk behind what the memory holds; its tokens stay as provisional ones."""
         clamp = self.first_latent if first_frame == 0 else None
         device = self.network.device
         latents = self._denoise_video(
-            video_noise.to(device) * self.video.noise_scale, first_frame, clamp, between_steps)
+            video_noise.to(device) * self.video.noise_scale, first_frame, clamp, interrupt)
         actions = self._denoise_actions(
-            action_noise.to(device) * self.action.noise_scale, first_frame, between_steps)
+            action_noise.to(device) * self.action.noise_scale, first_frame, interrupt)
         times = timesteps(self.video.steps, self.video.shift) + [CLEAN]
         run = self.video.exec_steps
         left_at = times[run] if 0 < run < len(times) else CLEAN
@@ -437,7 +438,7 @@ class Session:
 
     def _denoise_video(
         self, latents: Tensor, first_frame: int, clamp: Tensor | None,
-        between_steps: Callable[[], None],
+        interrupt: Interrupt,
     ) -> Tensor:
         sampling, rows = self.video, 2 if self.video.guidance > 1 else 1
         readers = 2 if self.action.guidance > 1 else 1  # halves that the action loop runs
@@ -449,7 +450,7 @@ class Session:
         rotary = self._video_rotary(first_frame, self.shape.frames)
         steps = self.shape.frames * [CLEAN]
         for index, time in enumerate(times):
-            between_steps()
+            interrupt.check()
             steps = self.shape.frames * [time]
             if clamp is not None:
                 latents = torch.cat((clamp, latents[:, :, 1:]), 2)
@@ -479,7 +480,7 @@ class Session:
         return latents
 
     def _denoise_actions(
-        self, actions: Tensor, first_frame: int, between_steps: Callable[[], None],
+        self, actions: Tensor, first_frame: int, interrupt: Interrupt,
     ) -> Tensor:
         sampling, rows = self.action, 2 if self.action.guidance > 1 else 1
         levels = noise_levels(sampling.steps, sampling.shift)
@@ -493,7 +494,7 @@ class Session:
             actions = actions * self.channel_mask
             if index == sampling.steps:
                 break
-            between_steps()
+            interrupt.check()
             place = self.memory.reserve(self.shape.action_tokens, slice(0, rows))
             velocity = self.steps.action_velocity(
                 self._rows(actions, rows), steps, rotary, self.text, place)

@@ -407,7 +407,7 @@ class Schedule:
             self._execution.observed_ns = max(entry.stamp_ns for entry in images.values())
         else:
             since = self._execution.seen_since or since
-        chunk = engine.predict(self._between_steps)
+        chunk = engine.predict(self)
         self._pad(since)
         seconds = self._steady() - since
         self._execution.seen_since = 0.0
@@ -416,12 +416,12 @@ class Schedule:
 
     def _pad(self, since: float) -> None:
         """Wait until the padded latency has passed, as if it were still predicting."""
-        self._between_steps()
+        self.check()
         while self._steady() < since + self._world.padded_latency():
             self._requests.wait(POLL)
-            self._between_steps()
+            self.check()
 
-    def _between_steps(self) -> None:
+    def check(self) -> None:
         """
         Look up from a prediction.
 
@@ -501,7 +501,7 @@ class Schedule:
         # What was encoded and remembered right before belongs to its time, as in `_think`.
         since, observed = execution.seen_since or self._steady(), execution.observed_ns
         chunk = _finite(self.engine.predict_ahead(
-            actions_on_the_way(world, run), world.schedule == 'async', self._between_steps))
+            actions_on_the_way(world, run), world.schedule == 'async', self))
         self._pad(since)
         try:
             joints = execution.to_joints_behind(chunk)

@@ -1,6 +1,7 @@
 """A loaded checkpoint with its one episode: images and executed actions in, chunks out."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_an_aborted_prediction_changes_nothing(engine, other):
         if len(looks) == 3:
             raise PredictionAborted
     with pytest.raises(PredictionAborted):
-        engine.predict(abort_at_the_third)
+        engine.predict(SimpleNamespace(check=abort_at_the_third))
     see_first(other)
     assert_same(engine.predict(), other.predict())
 

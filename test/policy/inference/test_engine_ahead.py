@@ -1,5 +1,7 @@
 """An engine in the three schedules: chunks ahead, what stands in for unseen frames, refusals."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -101,7 +103,8 @@ def test_a_chunk_seen_whole_is_what_comes_after_its_commit(engine, chunks, groun
     actions = executed(engine, frames * N)
     see(engine, frames)
     looks = []
-    chunk = engine.predict_ahead(actions, grounded, lambda: looks.append(1))
+    counting = SimpleNamespace(check=lambda: looks.append(1))
+    chunk = engine.predict_ahead(actions, grounded, counting)
     assert chunk.grounded
     # Nothing is imagined: two writes of the running chunk, then video and actions of the next.
     video, action = engine.session.video, engine.session.action
@@ -147,7 +150,8 @@ def test_more_imagining_steps_can_be_asked_for_at_any_time(engine):
     for steps in (3, 5):
         looks = []
         engine.imagine_steps = steps
-        chunks.append(engine.predict_ahead(actions, True, lambda: looks.append(1)))
+        counting = SimpleNamespace(check=lambda: looks.append(1))
+        chunks.append(engine.predict_ahead(actions, True, counting))
         counts.append(len(looks))
     assert counts[1] == counts[0] + 2
     assert not np.array_equal(chunks[0].actions, chunks[1].actions)
@@ -165,7 +169,7 @@ def test_an_aborted_prediction_ahead_changes_nothing(make_engine, grounded, at):
             raise PredictionAborted
     actions = executed(engine, 2 * N)
     with pytest.raises(PredictionAborted):
-        engine.predict_ahead(actions, grounded, abort)
+        engine.predict_ahead(actions, grounded, SimpleNamespace(check=abort))
     assert_same_memory(engine, other)
     assert_same(engine.predict_ahead(actions, grounded), other.predict_ahead(actions, grounded))
 
@@ -251,9 +255,9 @@ def test_nothing_can_be_predicted_ahead_of_an_episode_that_has_not_begun(engine)
 def test_memory_frames_do_not_count_what_is_predicted(engine):
     run(engine, 'async', 4)
     counts = []
-    engine.predict(lambda: counts.append(engine.memory_frames))
-    engine.predict_ahead(
-        executed(engine, 2 * N), True, lambda: counts.append(engine.memory_frames))
+    counting = SimpleNamespace(check=lambda: counts.append(engine.memory_frames))
+    engine.predict(counting)
+    engine.predict_ahead(executed(engine, 2 * N), True, counting)
     assert set(counts) == {6}
 
 

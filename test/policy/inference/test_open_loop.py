@@ -4,6 +4,7 @@ from dataclasses import replace
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -141,7 +142,7 @@ def test_forwards_are_counted_before_they_are_run(engine, images, exec_steps):
     video = replace(policy.video, exec_steps=exec_steps)
     engine.set_sampling(video, policy.action)
     try:
-        imagine(engine, images, 2, between_steps=lambda: calls.append(1))
+        imagine(engine, images, 2, interrupt=SimpleNamespace(check=lambda: calls.append(1)))
     finally:
         engine.set_sampling(policy.video, policy.action)
     assert len(calls) == 2 * forwards_per_chunk(video, policy.action)
@@ -155,7 +156,7 @@ def test_it_can_be_given_up_and_begun_again(engine, images):
         if len(calls) == 20:
             raise PredictionAborted
     with pytest.raises(PredictionAborted):
-        imagine(engine, images, 3, between_steps=give_up)
+        imagine(engine, images, 3, interrupt=SimpleNamespace(check=give_up))
     again = imagine(engine, images, 3)
     np.testing.assert_array_equal(again.actions, whole.actions)
 

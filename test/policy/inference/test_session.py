@@ -1,6 +1,7 @@
 """One episode's computation: aborts, repetitions, resets, and how many forwards it costs."""
 
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from lingbot_va_ros.model.checkpoint import load_transformer, save_transformer
 from lingbot_va_ros.model.random_checkpoint import MIXTURE, random_weights
 from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.inference.session import chunk_noise, ChunkShape, Session
+from lingbot_va_ros.policy.interrupt import UNINTERRUPTED
 from lingbot_va_ros.specs.policy_file import Sampling
 
 SHAPE = ChunkShape(frames=2, actions=4, rows=4, columns=4)
@@ -44,8 +46,8 @@ def first_latent():
     return random(50, 1, 48, 1, 4, 4)
 
 
-def predict(session, between_steps=lambda: None):
-    return session.predict(*noise(session), first_latent(), between_steps)
+def predict(session, interrupt=UNINTERRUPTED):
+    return session.predict(*noise(session), first_latent(), interrupt)
 
 
 def commit(session):
@@ -80,12 +82,12 @@ def assert_same_memory(one, other):
 
 
 class Abort:
-    """Raises PredictionAborted at one of the looks between denoising steps."""
+    """Raises PredictionAborted at one of the checks between denoising steps."""
 
     def __init__(self, at: int):
         self.left = at
 
-    def __call__(self):
+    def check(self):
         if self.left == 0:
             raise PredictionAborted
         self.left -= 1
@@ -139,9 +141,9 @@ def test_a_prediction_after_an_aborted_one_is_what_it_would_have_been(
     assert_same_prediction(predict(session), predict(undisturbed))
 
 
-def test_a_look_between_steps_comes_before_every_forward(network):
+def test_the_interrupt_is_checked_before_every_forward(network):
     session, looks = make_session(network), []
-    predict(session, lambda: looks.append(1))
+    predict(session, SimpleNamespace(check=lambda: looks.append(1)))
     # All but the last writes, which nothing waits for: 3 + 1 of the video and 4 of the actions.
     assert len(looks) == 8
 

@@ -1,6 +1,7 @@
 """Predicting ahead: nothing of it stays, what was seen counts, and only needed forwards run."""
 
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 from hypothesis import given, HealthCheck, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from lingbot_va_ros.policy.inference.session import (
     Session,
     WrittenChunk,
 )
+from lingbot_va_ros.policy.interrupt import UNINTERRUPTED
 from lingbot_va_ros.specs.policy_file import Sampling
 
 SHAPE = ChunkShape(frames=2, actions=4, rows=4, columns=4)
@@ -74,17 +76,17 @@ def real_actions(first_frame, frames=2, seed=2000):
     return actions
 
 
-def predict(session, between_steps=lambda: None):
-    return session.predict(*noise(session.frame), real_latents(0, 1), between_steps)
+def predict(session, interrupt=UNINTERRUPTED):
+    return session.predict(*noise(session.frame), real_latents(0, 1), interrupt)
 
 
-def ahead(session, seen=1, forecast=None, actions=None, between_steps=lambda: None, steps=None):
+def ahead(session, seen=1, forecast=None, actions=None, interrupt=UNINTERRUPTED, steps=None):
     """Predict the chunk behind the running one, of which `seen` frames were seen."""
     frame = session.frame
     return session.predict_ahead(
         real_latents(frame, 2)[:, :, :seen],
         real_actions(frame) if actions is None else actions, forecast, steps or IMAGINE_STEPS,
-        imagining_noise(0, frame, SHAPE, 48), *noise(frame + 2), between_steps)
+        imagining_noise(0, frame, SHAPE, 48), *noise(frame + 2), interrupt)
 
 
 def commit(session, frames=2):
@@ -115,12 +117,12 @@ def assert_same_prediction(one, other):
 
 
 class Abort:
-    """Raises PredictionAborted at one of the looks between denoising steps."""
+    """Raises PredictionAborted at one of the checks between denoising steps."""
 
     def __init__(self, at: int):
         self.left = at
 
-    def __call__(self):
+    def check(self):
         if self.left == 0:
             raise PredictionAborted
         self.left -= 1
@@ -215,20 +217,21 @@ def test_aborted_anywhere_nothing_has_changed(network, chunks, memory_chunks, fo
     stand_in = predict(session) if forecast else None
     session.discard()
     before, looks = remembered(session), []
-    expected = ahead(session, 1, stand_in, between_steps=lambda: looks.append(1))
+    counting = SimpleNamespace(check=lambda: looks.append(1))
+    expected = ahead(session, 1, stand_in, interrupt=counting)
     for at in range(len(looks)):
         with pytest.raises(PredictionAborted):
-            ahead(session, 1, stand_in, between_steps=Abort(at))
+            ahead(session, 1, stand_in, interrupt=Abort(at))
         assert_same_memory(remembered(session), before)
         assert session.memory.valid == before[0].shape[2] and not session.memory.provisional
     assert_same_prediction(ahead(session, 1, stand_in), expected)
 
 
-def test_a_look_between_steps_comes_before_every_forward(network):
+def test_the_interrupt_is_checked_before_every_forward(network):
     session, looks = make_session(network), []
     remember(session, 1)
     counted = session.network = Counted(network)
-    ahead(session, between_steps=lambda: looks.append(len(counted.calls)))
+    ahead(session, interrupt=SimpleNamespace(check=lambda: looks.append(len(counted.calls))))
     assert looks == list(range(len(counted.calls)))
 
 
@@ -328,7 +331,7 @@ def test_whatever_was_predicted_aborted_saved_and_restored_leaves_no_trace(
             ahead(session, data.draw(st.integers(0, 2)), predict(session))
         elif operation == 'abort':
             with pytest.raises(PredictionAborted):
-                ahead(session, 1, between_steps=Abort(data.draw(st.integers(0, 8))))
+                ahead(session, 1, interrupt=Abort(data.draw(st.integers(0, 8))))
         elif operation == 'save':
             saved = session.save()
         elif operation == 'discard':

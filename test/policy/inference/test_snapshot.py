@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -175,10 +176,10 @@ def test_a_snapshot_between_two_steps_knows_nothing_of_the_prediction(engine, ch
     reference, taken = engine.snapshot(), []
     expected = future(engine)
     engine.restore(reference)
-    for predict in (engine.predict, lambda look: engine.predict_ahead(actions, True, look),
-                    lambda look: engine.predict_ahead(actions, False, look)):
+    for predict in (engine.predict, lambda check: engine.predict_ahead(actions, True, check),
+                    lambda check: engine.predict_ahead(actions, False, check)):
         begun = len(taken)
-        chunk = predict(lambda: taken.append(engine.snapshot()))
+        chunk = predict(SimpleNamespace(check=lambda: taken.append(engine.snapshot())))
         assert len(taken) > begun + 4 and np.isfinite(chunk.actions).all()
     for snapshot in taken:
         assert torch.equal(snapshot.session.memory.keys, reference.session.memory.keys)
@@ -201,7 +202,7 @@ def test_a_snapshot_can_be_restored_after_an_abort(engine):
         if len(looks) == 6:
             raise PredictionAborted
     with pytest.raises(PredictionAborted):
-        engine.predict_ahead(executed(engine, 2), True, abort)
+        engine.predict_ahead(executed(engine, 2), True, SimpleNamespace(check=abort))
     engine.restore(snapshot)
     assert_same_future(future(engine), expected)
 

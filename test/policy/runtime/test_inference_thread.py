@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -183,12 +184,12 @@ def test_a_reset_during_a_prediction_is_answered_between_two_steps(stage):
     engine, waiting = stage.worker._schedule.engine, threading.Event()
     predict = engine.predict
 
-    def slow(between_steps):
+    def slow(interrupt):
         def step():
             waiting.set()
             time.sleep(0.2)
-            between_steps()
-        return predict(step)
+            interrupt.check()
+        return predict(SimpleNamespace(check=step))
 
     engine.predict = slow
     assert waiting.wait(DEADLINE)
@@ -230,9 +231,9 @@ def counting(engine):
     """Return a list that grows by one with each prediction."""
     predictions, predict = [], engine.predict
 
-    def count(between_steps):
+    def count(interrupt):
         predictions.append(time.monotonic())
-        return predict(between_steps)
+        return predict(interrupt)
     engine.predict = count
     return predictions
 
@@ -308,8 +309,8 @@ def test_an_end_effector_policy_moves_an_arm_and_remembers_its_own_actions(
     engine = stage.worker._schedule.engine
     predicted, committed, commit, predict = [], [], engine.commit, engine.predict
 
-    def keep(between_steps):
-        predicted.append(predict(between_steps))
+    def keep(interrupt):
+        predicted.append(predict(interrupt))
         return predicted[-1]
     engine.predict = keep
     engine.commit = lambda actions: (committed.append(actions), commit(actions))
@@ -329,7 +330,7 @@ def test_an_end_effector_policy_moves_an_arm_and_remembers_its_own_actions(
 
 
 def test_an_exception_while_working_is_reported_once_and_stops_the_work(stage):
-    stage.worker._schedule.engine.predict = lambda between_steps: 1 / 0
+    stage.worker._schedule.engine.predict = lambda interrupt: 1 / 0
     stage.worker.start(stage.world(), 'go')
     wait_for(lambda: stage.faults, 'a fault')
     assert 'ZeroDivisionError' in stage.faults[0]
@@ -349,8 +350,8 @@ def test_what_arises_during_a_prediction_is_seen_before_anything_moves(stage):
     engine = stage.worker._schedule.engine
     predict = engine.predict
 
-    def slow(between_steps):
-        chunk = predict(between_steps)
+    def slow(interrupt):
+        chunk = predict(interrupt)
         stage.obstacle = 'a wall'
         return chunk
 
@@ -363,7 +364,7 @@ def test_what_arises_during_a_prediction_is_seen_before_anything_moves(stage):
 def test_while_somebody_else_has_the_arm_it_predicts_once(stage):
     engine, count = stage.worker._schedule.engine, []
     predict = engine.predict
-    engine.predict = lambda between_steps: (count.append(1), predict(between_steps))[1]
+    engine.predict = lambda interrupt: (count.append(1), predict(interrupt))[1]
     stage.elsewhere = 'somebody else'
     stage.worker.start(stage.world(), 'go')
     wait_for(lambda: stage.worker._schedule._ready is not None, 'a chunk that waits')

@@ -80,10 +80,10 @@ class ScriptedEngine:
         self.stage.pass_time(0.01)
         self.seen.append(images)
 
-    def _compute(self, between_steps, start):
+    def _compute(self, interrupt, start):
         for _ in range(self.steps):
             self.stage.pass_time(self.seconds / self.steps)
-            between_steps()
+            interrupt.check()
         count = CHUNK if self.began or self.seen_as_running else CHUNK - ACTIONS
         ways = PERIOD * self.speed * np.arange(1, count + 1)
         actions = start + self.offset + np.stack([ways, -ways], 1)
@@ -91,20 +91,20 @@ class ScriptedEngine:
 
     seen_as_running = False
 
-    def predict(self, between_steps):
+    def predict(self, interrupt):
         call = self.called('predict', instruction=self.instruction, ended=None)
         self.seen_as_running = False
-        chunk = self._compute(between_steps, self.stage.slot.look()[0].positions[-1])
+        chunk = self._compute(interrupt, self.stage.slot.look()[0].positions[-1])
         call.ended = self.stage.now
         return chunk
 
-    def predict_ahead(self, executing, grounded, between_steps):
+    def predict_ahead(self, executing, grounded, interrupt):
         call = self.called(
             'ahead', instruction=self.instruction, executing=executing, seen=len(self.seen),
             grounded=grounded, ended=None)
         assert len(executing) == (CHUNK if self.began else CHUNK - ACTIONS)
         self.seen_as_running = True
-        chunk = self._compute(between_steps, executing[-1])
+        chunk = self._compute(interrupt, executing[-1])
         call.ended = self.stage.now
         chunk.grounded = grounded
         return chunk

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -391,12 +392,12 @@ def test_a_prediction_is_given_up_when_a_person_takes_the_arm(make_stage):
     stage = make_stage('sync')
     predict, steps = stage.engine.predict, []
 
-    def interrupted(between_steps):
+    def interrupted(interrupt):
         def step():
             steps.append(stage.mode)
             stage.switch('TELEOP')
-            between_steps()
-        return predict(step)
+            interrupt.check()
+        return predict(SimpleNamespace(check=step))
 
     stage.engine.predict = interrupted
     stage.play(lambda: stage.schedule.progress.mode == Mode.HOLDING)
