@@ -17,6 +17,7 @@ import pytest
 from support.ros_domain import claim_domain
 
 from lingbot_va_ros.cli.demo.video import CAPTION, TILE
+from lingbot_va_ros.cli.main import INTERRUPTED
 
 CHUNKS = 3
 TASK_CHUNKS = 2
@@ -182,7 +183,7 @@ def test_ctrl_c_ends_every_process(summary, output):
         demo.kill()
     assert demo.returncode == 130, printed
     assert processes_of(output) == []
-    assert printed.splitlines()[-1] == 'interrupted; all processes have been ended'
+    assert printed.splitlines()[-1] == f'lingbot_va demo: {INTERRUPTED}'
 
 
 @pytest.mark.timeout(120)
@@ -197,5 +198,5 @@ def test_a_process_that_dies_ends_the_demo(output, summary):
     finally:
         demo.kill()
     assert demo.returncode == 1, printed
-    assert 'demo failed: sim_robot ended unexpectedly (signal SIGKILL)\n' in printed
+    assert 'lingbot_va demo: sim_robot ended unexpectedly (signal SIGKILL)\n' in printed
     assert processes_of(output) == []

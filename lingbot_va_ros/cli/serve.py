@@ -20,6 +20,7 @@ from lingbot_va_ros.cli.common.engine_options import (
     chosen_policy,
     load_chosen_engine,
 )
+from lingbot_va_ros.cli.common.failure import CommandFailed, one_line
 from lingbot_va_ros.cli.common.sampling_options import number
 from lingbot_va_ros.serving.websocket_server import ModelServer
 
@@ -30,10 +31,6 @@ PORT = 29056  # of the public launch scripts
 END_SECONDS = 3.0  # that clients and the running forward have at the end
 
 _log = logging.getLogger('lingbot_va.serve')
-
-
-class CannotServe(Exception):
-    """The server cannot start; the message is all that the user needs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,14 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM (exit code 0), or return 1 where that cannot begin."""
+    """
+    Serve until SIGINT or SIGTERM, both of which give exit code 0.
+
+    :raises CommandFailed: the checkpoint or the address cannot be used.
+    """
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format='%(asctime)s %(levelname)s %(message)s')
-    try:
-        return asyncio.run(_serve(arguments))
-    except CannotServe as error:
-        print(f'lingbot_va serve: {error}', file=sys.stderr)
-        return 1
+    return asyncio.run(_serve(arguments))
 
 
 async def _serve(arguments: argparse.Namespace) -> int:
@@ -84,7 +81,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     try:
         listening = await server.listen(bound)
     except OSError as error:
-        raise CannotServe(f'cannot listen on {arguments.host}: {error.strerror}') from None
+        raise CommandFailed(f'cannot listen on {arguments.host}: {error.strerror}') from None
     host, port = bound.getsockname()[:2]
     print(f'listening on ws://{f"[{host}]" if ":" in host else host}:{port}', flush=True)
     await ending
@@ -107,7 +104,7 @@ def _bind(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
-        raise CannotServe(f'cannot listen on {host} port {port}: {error.strerror}') from None
+        raise CommandFailed(f'cannot listen on {host} port {port}: {error.strerror}') from None
     return bound
 
 
@@ -115,7 +112,7 @@ def _load(arguments: argparse.Namespace) -> 'PublicPolicy':
     """
     Load the checkpoint, on the thread that is to run it.
 
-    :raises CannotServe: in one line what is wrong with it.
+    :raises CommandFailed: in one line what is wrong with it.
     """
     from lingbot_va_ros.serving.policy_server import PublicPolicy
 
@@ -123,7 +120,7 @@ def _load(arguments: argparse.Namespace) -> 'PublicPolicy':
         policy = chosen_policy(arguments, _log.info, _log.warning)
         engine = load_chosen_engine(arguments, policy, _log.info)
     except ValueError as error:
-        raise CannotServe('; '.join(str(error).splitlines())) from None
+        raise CommandFailed(one_line(error)) from None
     if not policy.trained:
         _log.warning('this checkpoint is UNTRAINED: its actions mean nothing')
     return PublicPolicy(engine)

@@ -14,12 +14,11 @@ import argparse
 import os
 from pathlib import Path
 import shlex
-import signal
-import sys
 import time
 from typing import Any
 
-from lingbot_va_ros.cli.common.interrupts import INTERRUPTED
+from lingbot_va_ros.cli.common import interrupts
+from lingbot_va_ros.cli.common.failure import CommandFailed, one_line
 from lingbot_va_ros.cli.common.progress import Progress
 
 STAGES = ('data', 'encoder', 'latents', 'network', 'decoder')
@@ -67,18 +66,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the stages and return the exit code: 130 after a signal."""
+    """
+    Run the stages; the first signal saves and ends, a second one ends at once.
+
+    :raises CommandFailed: an option, a file or the device cannot be used.
+    """
     stages = [name.strip() for name in arguments.stages.split(',') if name.strip()]
     unknown = [name for name in stages if name not in STAGES]
     if unknown:
-        return _refuse(f'--stages: {", ".join(unknown)} unknown; expected some of '
+        raise _refused(f'--stages: {", ".join(unknown)} unknown; expected some of '
                        f'{", ".join(STAGES)}')
     for name in ('minutes', 'steps', 'processes', 'threads', 'check_episodes'):
         value = getattr(arguments, name)
         if value is not None and value <= 0:
-            return _refuse(f'--{name.replace("_", "-")}: {value:g}; expected more than 0')
+            raise _refused(f'--{name.replace("_", "-")}: {value:g}; expected more than 0')
     if arguments.check_every < 0:
-        return _refuse(f'--check-every: {arguments.check_every:g}; expected 0 or more')
+        raise _refused(f'--check-every: {arguments.check_every:g}; expected 0 or more')
     if arguments.threads:
         # Before PyTorch is imported, which reads it once.
         os.environ['OMP_NUM_THREADS'] = str(arguments.threads)
@@ -100,16 +103,14 @@ def _train(arguments: argparse.Namespace, stages: list[str]) -> int:
         settings = with_steps(load_settings(arguments.config), arguments.steps)
         world = join_world(arguments.device)
     except ValueError as error:
-        return _refuse(str(error))
+        raise _refused(str(error)) from None
     end = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
-    signals: list[int] = []
 
     def stop() -> bool:
-        return bool(signals) or (end is not None and time.monotonic() > end)
+        return interrupts.received() or (end is not None and time.monotonic() > end)
 
-    before = _catch(signals)
     try:
-        with Progress(f'train {settings.name}') as progress:
+        with interrupts.deferred(), Progress(f'train {settings.name}') as progress:
             def note(figures: dict[str, Any]) -> None:
                 if world.first:
                     progress.show(**_shown(figures))
@@ -130,14 +131,13 @@ def _train(arguments: argparse.Namespace, stages: list[str]) -> int:
             if not done:
                 say('stopped; the same command goes on from here')
     except (ValueError, CheckpointError, NoRenderer) as error:
-        return _refuse(str(error))
+        raise _refused(str(error)) from None
     except OSError as error:
-        return _refuse(f'{error.filename or arguments.out}: {error.strerror or error}')
+        raise _refused(
+            f'{error.filename or arguments.out}: {error.strerror or error}') from None
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         world.leave()
-    return INTERRUPTED if signals else 0
+    return 0
 
 
 def _run_stages(training, arguments, stages: list[str], world, say) -> bool:
@@ -184,16 +184,6 @@ def _command(arguments, settings) -> str:
     return shlex.join([*words, '--export', 'CHECKPOINT'])
 
 
-def _catch(signals: list[int]) -> dict[int, Any]:
-    """Note the first signal, so that what is under way is saved; let a second one end at once."""
-    def handler(number: int, _frame: Any) -> None:
-        if signals:
-            raise KeyboardInterrupt
-        signals.append(number)
-    return {number: signal.signal(number, handler)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-
-
 def _shown(figures: dict[str, Any]) -> dict[str, str]:
     """Return the fields of the display for a line of the log."""
     stage = figures['stage']
@@ -208,7 +198,5 @@ def _shown(figures: dict[str, Any]) -> dict[str, str]:
     return {stage: f'step {figures["step"]}{of}{task}', **losses}
 
 
-def _refuse(message: str) -> int:
-    print('\n'.join(f'lingbot_va train: {line}' for line in message.splitlines()),
-          file=sys.stderr)
-    return 2
+def _refused(message: str) -> CommandFailed:
+    return CommandFailed(one_line(message), exit_code=2)

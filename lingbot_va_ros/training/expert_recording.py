@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 import multiprocessing
 from pathlib import Path
+import signal
 from typing import Protocol
 
 import numpy as np
@@ -154,8 +155,10 @@ def record_missing(
     if processes < 2 or len(jobs) < 2:
         yield from map(_record_file, jobs)
         return
-    # Fresh processes: a drawing context and torch's threads do not survive a fork.
-    with multiprocessing.get_context('spawn').Pool(min(processes, len(jobs))) as pool:
+    # Fresh processes: a drawing context and torch's threads do not survive a fork. They ignore
+    # the Ctrl-C of a terminal, which goes to the whole group: a lost job is waited for forever.
+    with multiprocessing.get_context('spawn').Pool(
+            min(processes, len(jobs)), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         yield from pool.imap_unordered(_record_file, jobs)
 
 

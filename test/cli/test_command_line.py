@@ -44,14 +44,14 @@ def test_every_command_has_help(command, capsys):
 def test_a_checkpoint_that_is_no_folder_is_named(tmp_path, capsys):
     missing = tmp_path / 'nowhere'
     assert main(['demo', '--output', str(tmp_path), '--checkpoint', str(missing)]) == 1
-    assert capsys.readouterr().err == f'demo failed: checkpoint {missing} is not a folder\n'
+    assert capsys.readouterr().err == f'lingbot_va demo: checkpoint {missing} is not a folder\n'
 
 
 def test_a_takeover_of_a_task_where_there_is_none_is_refused(tmp_path, capsys):
     assert main([
         'demo', '--output', str(tmp_path / 'out'), '--takeover', '--task', 'open_boxes']) == 1
     error = capsys.readouterr().err
-    assert error == 'demo failed: --takeover is of wipe_plate, not of open_boxes\n'
+    assert error == 'lingbot_va demo: --takeover is of wipe_plate, not of open_boxes\n'
     assert not (tmp_path / 'out').exists()
 
 

@@ -18,9 +18,8 @@ import sys
 from lingbot_va_ros.atomic_files import atomic_files
 from lingbot_va_ros.cli.bench.settings import DESCRIPTIONS, load_setting, NAMES, Setting
 from lingbot_va_ros.cli.bench.table import compare, read_results, show
+from lingbot_va_ros.cli.common import interrupts
 from lingbot_va_ros.cli.common.engine_options import add_weights_argument
-from lingbot_va_ros.cli.common.interrupts import INTERRUPTED, signals_interrupt
-from lingbot_va_ros.cli.common.processes import DemoFailed
 from lingbot_va_ros.cli.common.sampling_options import number
 
 FULL = 'full'  # --weights: none of 8 bits
@@ -74,24 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure and return the exit code: 0, 1 where something is wrong, 130 after Ctrl-C."""
-    with signals_interrupt():
-        try:
-            return _run(arguments)
-        except (ValueError, OSError) as error:
-            print(f'lingbot_va bench: {"; ".join(str(error).splitlines())}', file=sys.stderr)
-            return 1
-        except DemoFailed as failure:
-            print(f'lingbot_va bench: {failure}', file=sys.stderr)
-            for line in failure.last_lines:
-                print(f'  {line}', file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print('interrupted', file=sys.stderr)
-            return INTERRUPTED
+    """
+    Measure and print the results.
 
-
-def _run(arguments: argparse.Namespace) -> int:
+    :raises ValueError: options contradict each other, or a file cannot be used.
+    :raises CommandFailed: a process of the ROS path fails.
+    """
     if arguments.no_engine and arguments.no_ros and not arguments.images:
         raise ValueError('--no-engine and --no-ros leave nothing to measure')
     if arguments.no_engine and arguments.peer is not None:
@@ -209,4 +196,5 @@ def _processor() -> str:
 
 
 def _say(line: str) -> None:
+    interrupts.check()
     print(line, file=sys.stderr, flush=True)

@@ -59,7 +59,7 @@ def measure_images(
     Return a row for each way.
 
     :param stream_seconds: how long each is measured.
-    :raises DemoFailed: a process cannot be started, ends, or does not answer.
+    :raises CommandFailed: a process cannot be started, ends, or does not answer.
     """
     return [_measure(way, stream_seconds, say) for way in ways]
 

@@ -28,9 +28,9 @@ from trajectory_msgs.msg import JointTrajectory
 import yaml
 
 from lingbot_va_ros.cli.bench.cameras import EMBODIMENT, NAME, POLICY, SIZE
+from lingbot_va_ros.cli.common.failure import CommandFailed
 from lingbot_va_ros.cli.common.operator_client import Operator
 from lingbot_va_ros.cli.common.processes import (
-    DemoFailed,
     last_match,
     node_command,
     NodeProcesses,
@@ -68,7 +68,7 @@ def measure_ros(
     :param stream_seconds: how long each measurement of a stream takes.
     :param trials: how many chunks are timed, behind one that does not count.
     :param control_rates: Hz at which the plan is published; the first names the jitter.
-    :raises DemoFailed: a process cannot be started, ends, or does not answer.
+    :raises CommandFailed: a process cannot be started, ends, or does not answer.
     """
     with tempfile.TemporaryDirectory(prefix='lingbot_va_bench_') as folder:
         logs = Path(folder) / 'logs'
@@ -172,15 +172,15 @@ class _Measurement:
         self._set('control_rate', control_rate)
         if not self._operator.configure(POLICY):
             reason = last_match(self._policy.log, r'configure failed: (.*)')
-            raise DemoFailed(
+            raise CommandFailed(
                 f'policy_node cannot be configured: {reason or "see its log"}', self._policy.log)
         if not self._operator.activate(POLICY):
-            raise DemoFailed('policy_node cannot be activated', self._policy.log)
+            raise CommandFailed('policy_node cannot be activated', self._policy.log)
 
     def _put_away(self) -> None:
         self._instruct('')
         if not self._operator.put_away(POLICY):
-            raise DemoFailed('policy_node cannot be put away', self._policy.log)
+            raise CommandFailed('policy_node cannot be put away', self._policy.log)
 
     def _image_share(self, seconds: float, fill_seconds: float) -> tuple:
         """Return the share of a core that images cost, and how many each camera sent a second."""
@@ -227,7 +227,7 @@ class _Measurement:
                 self._sending.append((sent - stamp) * 1e-6)
                 self._hearing.append((chunk.arrived_ns - chunk.published_ns) * 1e-6)
                 return (chunk.published_ns - stamp) * 1e-9 - chunk.engine_seconds
-        raise DemoFailed(
+        raise CommandFailed(
             f'no prediction was done before its images were {CAMERA_AGE:g} s old',
             self._policy.log)
 
@@ -277,7 +277,7 @@ class _Measurement:
             SetParameters, f'{POLICY}/set_parameters',
             SetParameters.Request(parameters=[Parameter(name=name, value=number)])).results[0]
         if not result.successful:
-            raise DemoFailed(f'policy_node refuses {name} = {value}: {result.reason}')
+            raise CommandFailed(f'policy_node refuses {name} = {value}: {result.reason}')
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds

@@ -11,12 +11,13 @@ import argparse
 from dataclasses import asdict
 import json
 from pathlib import Path
-import sys
 from typing import Any
 
 import numpy as np
 
+from lingbot_va_ros.atomic_files import write_text
 from lingbot_va_ros.cli.check.finding import Finding
+from lingbot_va_ros.cli.common.failure import CommandFailed
 from lingbot_va_ros.robot.action_map import make_action_map
 from lingbot_va_ros.specs.embodiment import Embodiment, EmbodimentError, load_embodiment
 from lingbot_va_ros.specs.lerobot_policy import lerobot_findings
@@ -88,13 +89,17 @@ def _seconds(word: str) -> float:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the findings and return 0, 1 where one is an error, or 2 for nothing to check."""
+    """
+    Print the findings and return 0, or 1 where one is an error.
+
+    :raises CommandFailed: there is nothing to check, or the JSON file cannot be written.
+    """
     if arguments.live and not arguments.embodiment:
         arguments.embodiment = LIVE_EMBODIMENT
     if not (arguments.checkpoint or arguments.policy or arguments.embodiment):
-        print('lingbot_va check: nothing to check; expected --checkpoint, --policy, '
-              '--embodiment or --live', file=sys.stderr)
-        return 2
+        raise CommandFailed(
+            'nothing to check; expected --checkpoint, --policy, --embodiment or --live',
+            exit_code=2)
     findings: list[Finding] = []
     policy = _check_policy(arguments, findings)
     budget = None
@@ -119,13 +124,12 @@ def run(arguments: argparse.Namespace) -> int:
     print(f'{"ok" if ok else "not ok"}: {errors} errors, {len(findings) - errors} warnings')
     if arguments.json:
         try:
-            arguments.json.write_text(json.dumps({
+            write_text(arguments.json, json.dumps({
                 'ok': ok, 'findings': [asdict(finding) for finding in findings],
                 'budget': budget}, indent=2) + '\n')
         except OSError as error:
-            print(f'lingbot_va check: {arguments.json} cannot be written: {error.strerror}',
-                  file=sys.stderr)
-            return 1
+            raise CommandFailed(
+                f'{arguments.json} cannot be written: {error.strerror}') from None
     return 0 if ok else 1
 
 

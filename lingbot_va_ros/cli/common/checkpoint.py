@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from lingbot_va_ros.atomic_files import atomic_folder
-from lingbot_va_ros.cli.common.processes import DemoFailed, last_lines
+from lingbot_va_ros.cli.common.failure import CommandFailed, last_lines, one_line
 from lingbot_va_ros.resources import PACKAGE, share_folder, shared_file
 from lingbot_va_ros.specs.policy_file import (
     find_policy_file,
@@ -59,13 +59,13 @@ def choose_checkpoint(
     :param chosen: what the user asked for; None takes the shipped one, and where that is not
         there an untrained one, which is made once in the folder `cache`.
     :param shipped: whether the shipped one will do, which knows its own tasks alone.
-    :raises DemoFailed: in one line what is missing or wrong.
+    :raises CommandFailed: in one line what is missing or wrong.
     """
     ready = share_folder().joinpath(*SHIPPED)
     if chosen is not None:
         folder = chosen.expanduser()
         if not folder.is_dir():
-            raise DemoFailed(f'checkpoint {folder} is not a folder')
+            raise CommandFailed(f'checkpoint {folder} is not a folder')
     elif shipped and ready.is_dir():
         folder = ready
     else:
@@ -74,7 +74,7 @@ def choose_checkpoint(
     try:
         policy = load_policy_file(find_policy_file('', folder))
     except (PolicyFileError, OSError) as error:
-        raise DemoFailed(f'checkpoint {folder}: {"; ".join(str(error).splitlines())}') from error
+        raise CommandFailed(f'checkpoint {folder}: {one_line(error)}') from error
     return Checkpoint(folder, policy)
 
 
@@ -96,7 +96,7 @@ def _untrained(folder: Path, environment: Mapping[str, str], say: Callable[[str]
                 [sys.executable, '-c', _WRITE, str(unfinished), str(policy_file)],
                 env=dict(environment), stdout=output, stderr=subprocess.STDOUT).returncode
         if code:
-            raise DemoFailed(
+            raise CommandFailed(
                 f'the untrained checkpoint cannot be made: {(last_lines(log, 1) or ["?"])[0]}',
                 log)
         (unfinished / _MADE_FROM).write_text(made_from)

@@ -9,7 +9,7 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import Executor
 from rclpy.node import Node
 
-from lingbot_va_ros.cli.common.processes import DemoFailed
+from lingbot_va_ros.cli.common.failure import CommandFailed
 from lingbot_va_ros.srv import SetControlMode
 
 START_SECONDS = 30.0  # for a fresh process to import, start and be discovered
@@ -37,12 +37,12 @@ class Operator:
         """
         Spin until the condition holds.
 
-        :raises DemoFailed: it does not within `seconds`; names `what` was waited for.
+        :raises CommandFailed: it does not within `seconds`; names `what` was waited for.
         """
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise DemoFailed(f'waited {seconds:g} s for {what}')
+                raise CommandFailed(f'waited {seconds:g} s for {what}')
             self._executor.spin_once(timeout_sec=0.05)
             self._watch()
 
@@ -50,7 +50,7 @@ class Operator:
         """
         Call a service and return its answer.
 
-        :raises DemoFailed: it does not appear or does not answer in time.
+        :raises CommandFailed: it does not appear or does not answer in time.
         """
         client = self._node.create_client(kind, name)
         try:
@@ -84,7 +84,7 @@ class Operator:
         """
         Set who moves the arm; tried again for `seconds` where the mux refuses.
 
-        :raises DemoFailed: the mux still refuses; with its reason.
+        :raises CommandFailed: the mux still refuses; with its reason.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -93,6 +93,6 @@ class Operator:
             if answer.success:
                 return
             if time.monotonic() > deadline:
-                raise DemoFailed(f'{mux} refuses the mode: {answer.message}')
+                raise CommandFailed(f'{mux} refuses the mode: {answer.message}')
             pause = time.monotonic() + 0.2
             self.wait_until(lambda: time.monotonic() > pause, 1.0, 'the pause')

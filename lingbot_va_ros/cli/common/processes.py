@@ -12,25 +12,13 @@ import subprocess
 import sys
 import time
 
+from lingbot_va_ros.cli.common.failure import CommandFailed
 from lingbot_va_ros.resources import PACKAGE, share_folder, shared_file
 
 # Signal, and the seconds that a process then has to end before the next one.
 ENDING = ((signal.SIGINT, 6.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
-
-
-class DemoFailed(Exception):
-    """
-    The demo cannot go on; the message is one line.
-
-    :param log: the file that may tell more; its last lines are kept as they are now.
-    """
-
-    def __init__(self, message: str, log: Path | None = None):
-        super().__init__(message)
-        self.log = log
-        self.last_lines = last_lines(log) if log is not None else []
 
 
 @dataclass(frozen=True)
@@ -101,7 +89,7 @@ def _free_domain() -> int:
                 return domain
             except OSError:
                 continue
-    raise DemoFailed('no ROS domain is free on this machine; set ROS_DOMAIN_ID')
+    raise CommandFailed('no ROS domain is free on this machine; set ROS_DOMAIN_ID')
 
 
 class NodeProcesses:
@@ -131,7 +119,7 @@ class NodeProcesses:
                     stderr=subprocess.STDOUT, env=self._environment, start_new_session=True,
                     preexec_fn=_end_with_parent)
             except OSError as error:
-                raise DemoFailed(f'{name} cannot be started: {error}') from error
+                raise CommandFailed(f'{name} cannot be started: {error}') from error
         node = NodeProcess(name, process, log)
         self._running.append(node)
         return node
@@ -140,13 +128,13 @@ class NodeProcesses:
         """
         Look whether all processes are alive.
 
-        :raises DemoFailed: one has ended; names it, how it ended, and its log.
+        :raises CommandFailed: one has ended; names it, how it ended, and its log.
         """
         for node in self._running:
             code = node.process.poll()
             if code is not None:
                 reason = last_match(node.log, r'cannot start: (.*)')
-                raise DemoFailed(
+                raise CommandFailed(
                     f'{node.name} cannot start: {reason}' if reason
                     else f'{node.name} ended unexpectedly ({_ending(code)})', node.log)
 
@@ -182,12 +170,6 @@ def processor_seconds(pid: int) -> float:
     """Return the processor time that a process has taken, user and system."""
     fields = Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
-
-
-def last_lines(log: Path, count: int = 10) -> list[str]:
-    """Return the last lines of a log that are not empty."""
-    text = log.read_text(errors='replace') if log.is_file() else ''
-    return [line for line in text.splitlines() if line.strip()][-count:]
 
 
 def last_match(log: Path, pattern: str) -> str:

@@ -8,6 +8,8 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from lingbot_va_ros.cli.common import interrupts
+
 REFRESH = 0.25  # seconds between two drawings of the panel
 
 
@@ -42,6 +44,7 @@ class Progress:
 
     def show(self, **fields: str) -> None:
         """Set fields of the panel; without a terminal, print those that changed in one line."""
+        interrupts.check()
         changed = {
             name: value for name, value in fields.items() if self._fields.get(name) != value}
         self._fields.update(changed)
@@ -55,6 +58,7 @@ class Progress:
 
     def refresh(self, now: bool = False) -> None:
         """Draw the panel, if it is time to or `now` asks for it."""
+        interrupts.check()
         if self._live is None or (time.monotonic() - self._drawn < REFRESH and not now):
             return
         self._drawn = time.monotonic()

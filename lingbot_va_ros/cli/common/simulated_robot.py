@@ -19,9 +19,9 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from lingbot_va_ros.cli.common.checkpoint import Checkpoint
+from lingbot_va_ros.cli.common.failure import CommandFailed
 from lingbot_va_ros.cli.common.operator_client import Operator
 from lingbot_va_ros.cli.common.processes import (
-    DemoFailed,
     last_match,
     node_command,
     NodeProcess,
@@ -75,14 +75,14 @@ def bring_up(operator: Operator, policy: NodeProcess) -> None:
     """
     Configure and activate the policy.
 
-    :raises DemoFailed: it cannot be; with its reason where it is known.
+    :raises CommandFailed: it cannot be; with its reason where it is known.
     """
     if not operator.configure(POLICY):
         reason = last_match(policy.log, r'configure failed: (.*)')
-        raise DemoFailed(
+        raise CommandFailed(
             f'policy_node cannot be configured: {reason or "see its log"}', policy.log)
     if not operator.activate(POLICY):
-        raise DemoFailed('policy_node cannot be activated', policy.log)
+        raise CommandFailed('policy_node cannot be activated', policy.log)
 
 
 def lay_out(
@@ -95,7 +95,7 @@ def lay_out(
     home again, the reset is repeated.
 
     :param newest: returns how many states of the task were heard, and the newest joint states.
-    :raises DemoFailed: a parameter is refused, the reset fails, or the arm does not stay at home.
+    :raises CommandFailed: a parameter is refused, the reset fails, or the arm leaves its home.
     """
     parameters = [Parameter(name, value=value) for name, value in values.items()]
     answers = operator.call(
@@ -103,11 +103,11 @@ def lay_out(
             parameters=[parameter.to_parameter_msg() for parameter in parameters])).results
     for (name, value), answer in zip(values.items(), answers):
         if not answer.successful:
-            raise DemoFailed(f'{ROBOT} refuses the {name} {value}: {answer.reason}')
+            raise CommandFailed(f'{ROBOT} refuses the {name} {value}: {answer.reason}')
     for _ in range(RESETS):
         answer = operator.call(Trigger, f'{ROBOT}/reset', Trigger.Request())
         if not answer.success:
-            raise DemoFailed(f'{ROBOT} cannot be reset: {answer.message}')
+            raise CommandFailed(f'{ROBOT} cannot be reset: {answer.message}')
         heard, until = newest()[0], time.monotonic() + RESET_SECONDS
 
         def at_home() -> bool:
@@ -118,7 +118,7 @@ def lay_out(
             lambda: at_home() or time.monotonic() > until, 2 * RESET_SECONDS, f'{ROBOT}')
         if at_home():
             return
-    raise DemoFailed(f'the arm is not at home after {RESETS} resets')
+    raise CommandFailed(f'the arm is not at home after {RESETS} resets')
 
 
 def away_from_home(joints: JointState) -> float:
@@ -142,7 +142,7 @@ def hand_over(operator: Operator, newest_mode: Callable[[], ControlMode | None])
     Where the mux takes it away again at once, its word of that may be all that is heard.
 
     :param newest_mode: returns what the mux said last.
-    :raises DemoFailed: it refuses.
+    :raises CommandFailed: it refuses.
     """
     asked_ns = operator.now_ns()
     operator.choose_mode(MUX, ControlMode.POLICY, HAND_OVER_SECONDS)
@@ -176,7 +176,7 @@ def refuse_company(progress: Progress) -> None:
     """
     Refuse to start where the user's ROS domain has a robot already: we would move it.
 
-    :raises DemoFailed: it names what is there.
+    :raises CommandFailed: it names what is there.
     """
     domain = os.environ['ROS_DOMAIN_ID']
     progress.show(phase=f'looking whether a robot is in ROS domain {domain}')
@@ -189,7 +189,7 @@ def refuse_company(progress: Progress) -> None:
             there |= {topic for topic in controllers if node.count_subscribers(topic)}
             there |= {topic for topic in ('joint_states',) if node.count_publishers(topic)}
             if there:
-                raise DemoFailed(
+                raise CommandFailed(
                     f'a robot is in ROS domain {domain} already ({", ".join(sorted(there))}); '
                     'unset ROS_DOMAIN_ID, or set it to a free one')
             time.sleep(0.1)

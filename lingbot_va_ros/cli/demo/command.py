@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import json
 import os
 from pathlib import Path
-import sys
 
+from lingbot_va_ros.atomic_files import atomic_files
 from lingbot_va_ros.cli.common.checkpoint import Checkpoint, choose_checkpoint
-from lingbot_va_ros.cli.common.interrupts import INTERRUPTED, signals_interrupt
-from lingbot_va_ros.cli.common.processes import DemoFailed, NodeProcesses, ros_environment
+from lingbot_va_ros.cli.common.failure import CommandFailed
+from lingbot_va_ros.cli.common.processes import NodeProcesses, ros_environment
 from lingbot_va_ros.cli.common.progress import Progress
 from lingbot_va_ros.cli.common.sampling_options import number
 from lingbot_va_ros.cli.common.simulated_robot import CONTROL_RATE, refuse_company
@@ -29,6 +29,7 @@ NO_GOAL = 'table'
 TAKEOVER = 'wipe_plate'  # where a person can add something
 CHUNKS_WITHOUT_GOAL = 12
 LARGEST_SEED = 2 ** 31 - 1
+RESULTS = ('summary.json', 'report.png', 'episode.mp4')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,30 +61,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo and return the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
-    with signals_interrupt():
-        try:
-            return _run(arguments)
-        except DemoFailed as failure:
-            print(f'demo failed: {failure}', file=sys.stderr)
-            if failure.log is not None:
-                print(f'the end of {failure.log}:', file=sys.stderr)
-                for line in failure.last_lines:
-                    print(f'  {line}', file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print('interrupted; all processes have been ended', file=sys.stderr)
-            return INTERRUPTED
+    """
+    Run the demo and write its results.
 
-
-def _run(arguments: argparse.Namespace) -> int:
+    :raises CommandFailed: a process fails, or an episode ends early.
+    """
     if arguments.takeover and arguments.task not in (None, (TAKEOVER,)):
-        raise DemoFailed(f'--takeover is of {TAKEOVER}, not of {", ".join(arguments.task)}')
+        raise CommandFailed(f'--takeover is of {TAKEOVER}, not of {", ".join(arguments.task)}')
     output, logs = arguments.output, arguments.output / 'logs'
     try:
         logs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DemoFailed(f'the output folder cannot be made: {error}') from error
+        raise CommandFailed(f'the output folder cannot be made: {error}') from error
     shared_domain = bool(os.environ.get('ROS_DOMAIN_ID'))
     environment = ros_environment(logs)
     checkpoint = choose_checkpoint(
@@ -107,7 +96,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f'warning: {line}')
     print('\n'.join(_closing_lines(output, summary, checkpoint)))
     if episodes[-1].stopped_by:
-        raise DemoFailed(f'the episode ended early: {episodes[-1].stopped_by}')
+        raise CommandFailed(f'the episode ended early: {episodes[-1].stopped_by}')
     return 0
 
 
@@ -136,9 +125,10 @@ def _write_results(output: Path, episodes: Sequence[Episode], checkpoint: Checkp
     from lingbot_va_ros.cli.demo.report import write_report
     from lingbot_va_ros.cli.demo.video import write_video
     summary = summarise(episodes, str(checkpoint.folder), checkpoint.trained)
-    write_report(output / 'report.png', episodes, checkpoint.label)
-    write_video(output / 'episode.mp4', episodes, checkpoint.trained)
-    (output / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    with atomic_files([output / name for name in RESULTS]) as (figures, report, video):
+        write_report(report, episodes, checkpoint.label)
+        write_video(video, episodes, checkpoint.trained)
+        figures.write_text(json.dumps(summary, indent=2) + '\n')
     return summary
 
 
@@ -150,7 +140,6 @@ def _closing_lines(output: Path, summary: dict, checkpoint: Checkpoint) -> list[
     jitter = summary['publish_jitter_ms']
     network = 'a trained network' if checkpoint.trained else (
         'an UNTRAINED network: its actions mean nothing')
-    files = ', '.join(('summary.json', 'report.png', 'episode.mp4'))
     return [
         f'checkpoint {checkpoint.folder.name}: {network}',
         *(f'{episode["task"]}: {"SUCCESS" if episode["success"] else "no success"} '
@@ -162,7 +151,7 @@ def _closing_lines(output: Path, summary: dict, checkpoint: Checkpoint) -> list[
         f'{summary["starved_ticks"]}',
         f'jitter     p50 {figure(jitter["p50"], "ms", 2)}, p99 {figure(jitter["p99"], "ms", 2)} '
         f'at {CONTROL_RATE:g} Hz; the arm was held {len(summary["holds"])} times in between',
-        f'wrote      {output}/: {files}, logs/']
+        f'wrote      {output}/: {", ".join(RESULTS)}, logs/']
 
 
 def _who_did_what(episode: dict) -> list[str]:

@@ -8,8 +8,9 @@ from typing import Any
 from rclpy.node import Node
 
 from lingbot_va_ros.cli.common.checkpoint import Checkpoint
+from lingbot_va_ros.cli.common.failure import CommandFailed
 from lingbot_va_ros.cli.common.operator_client import Operator, START_SECONDS
-from lingbot_va_ros.cli.common.processes import DemoFailed, NodeProcesses
+from lingbot_va_ros.cli.common.processes import NodeProcesses
 from lingbot_va_ros.cli.common.progress import Progress
 from lingbot_va_ros.cli.common.simulated_robot import (
     bring_up,
@@ -141,7 +142,7 @@ def _lay_out(
         ResetMemory, f'{POLICY}/reset_memory', ResetMemory.Request(instruction=plan.instruction),
         READ_SECONDS)
     if not answer.success:
-        raise DemoFailed(f'{POLICY}/reset_memory fails: {answer.message}')
+        raise CommandFailed(f'{POLICY}/reset_memory fails: {answer.message}')
     recorder.forget(answer.epoch)
 
 

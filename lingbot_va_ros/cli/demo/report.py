@@ -67,7 +67,7 @@ def write_report(path: Path, episodes: Sequence[Episode], label: str) -> None:
     figure.suptitle(
         '\n'.join([f'checkpoint: {label}', *map(_line, episodes)]), fontsize=12, x=0.01,
         horizontalalignment='left')
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=90, format='png')
     plt.close(figure)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import json
 import os
 from pathlib import Path
-import sys
 from typing import Any
 
 from rich.console import Console
@@ -20,8 +19,7 @@ from rich.console import Console
 from lingbot_va_ros.atomic_files import check_writable, write_text
 from lingbot_va_ros.cli.common.checkpoint import Checkpoint, choose_checkpoint
 from lingbot_va_ros.cli.common.engine_options import add_weights_argument
-from lingbot_va_ros.cli.common.interrupts import INTERRUPTED, signals_interrupt
-from lingbot_va_ros.cli.common.processes import DemoFailed, ros_environment
+from lingbot_va_ros.cli.common.processes import ros_environment
 from lingbot_va_ros.cli.common.progress import Progress
 from lingbot_va_ros.cli.common.sampling_options import number
 from lingbot_va_ros.cli.eval.rows import Condition, conditions_of, Outcome, row_of, table_of
@@ -87,28 +85,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the evaluation and return the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
+    """
+    Run the evaluation and print its rows, after a failure or an interrupt as well.
+
+    :raises CommandFailed: a process fails.
+    :raises ValueError: an option cannot be used.
+    """
     rows: list[dict[str, Any]] = []
-    with signals_interrupt():
-        try:
-            _run(arguments, rows)
-            code = 0
-        except DemoFailed as failure:
-            print(f'lingbot_va eval: {failure}', file=sys.stderr)
-            if failure.log is not None:
-                print(f'the end of {failure.log}:', file=sys.stderr)
-                for line in failure.last_lines:
-                    print(f'  {line}', file=sys.stderr)
-            code = 1
-        except (ValueError, OSError) as error:
-            print(f'lingbot_va eval: {" ".join(str(error).split())}', file=sys.stderr)
-            code = 1
-        except KeyboardInterrupt:
-            print('interrupted; all processes have been ended', file=sys.stderr)
-            code = INTERRUPTED
+    try:
+        _run(arguments, rows)
+    finally:
         if rows:
             _console().print(table_of(rows))
-    return code
+    return 0
 
 
 def _console() -> Console:

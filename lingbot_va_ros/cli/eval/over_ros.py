@@ -11,8 +11,9 @@ from rclpy.node import Node
 
 from lingbot_va_ros.action import RunTask
 from lingbot_va_ros.cli.common.checkpoint import Checkpoint
+from lingbot_va_ros.cli.common.failure import CommandFailed
 from lingbot_va_ros.cli.common.operator_client import Operator, START_SECONDS
-from lingbot_va_ros.cli.common.processes import DemoFailed, NodeProcesses
+from lingbot_va_ros.cli.common.processes import NodeProcesses
 from lingbot_va_ros.cli.common.progress import Progress
 from lingbot_va_ros.cli.common.simulated_robot import (
     bring_up,
@@ -54,7 +55,7 @@ def run_row(
     :param max_chunks: 0 for the task's own limit; `time_limit` in s, 0 for none.
     :param policy: further parameters of policy_node.
     :returns: a line for each process that did not end well.
-    :raises DemoFailed: a process fails, or something is not there in time.
+    :raises CommandFailed: a process fails, or something is not there in time.
     """
     sizes = {'camera_width': checkpoint.policy.width, 'camera_height': checkpoint.policy.height}
     with NodeProcesses(environment, logs) as processes:
@@ -132,7 +133,7 @@ class _Row:
         self._operator.wait_until(asked.done, START_SECONDS, f'an answer of {POLICY}/run_task')
         goal = asked.result()
         if not goal.accepted:
-            raise DemoFailed(
+            raise CommandFailed(
                 f'{POLICY}/run_task rejects the goal: {self._listener.status.reason}')
         return goal
 
@@ -188,7 +189,7 @@ class _Row:
             reset_at = None
             answer = operator.call(ResetMemory, f'{POLICY}/reset_memory', ResetMemory.Request())
             if not answer.success:
-                raise DemoFailed(f'{POLICY}/reset_memory fails: {answer.message}')
+                raise CommandFailed(f'{POLICY}/reset_memory fails: {answer.message}')
         seconds = time.monotonic() - began
         if result.done() and result.result().result.outcome == RunTask.Result.STOPPED:
             heard_by = time.monotonic() + MODE_SECONDS  # who has the arm may be told later
@@ -200,7 +201,7 @@ class _Row:
             f'{MUX} went to {ArmMode(listener.mode.mode).name}: {listener.mode.reason}').split())
         self._end(goal, result)
         if listener.status.mode == PolicyStatus.FAULT:
-            raise DemoFailed(f'policy_node failed: {listener.status.reason}')
+            raise CommandFailed(f'policy_node failed: {listener.status.reason}')
         if held and not done and any(words in held for words in LATE) and (
                 len(holds) + 1 < MAX_TRIES):
             raise _BrokenOff(held)

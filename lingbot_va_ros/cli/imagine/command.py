@@ -8,7 +8,6 @@ video.mp4, actions.npz and actions.png in the output folder.
 import argparse
 import json
 from pathlib import Path
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from lingbot_va_ros.cli.common.engine_options import (
     chosen_policy,
     load_chosen_engine,
 )
-from lingbot_va_ros.cli.common.interrupts import INTERRUPTED, signals_interrupt
+from lingbot_va_ros.cli.common.failure import CommandFailed, one_line
 from lingbot_va_ros.cli.common.progress import Progress
 from lingbot_va_ros.cli.common.sampling_options import number, sampling_of
 from lingbot_va_ros.cli.imagine.still_images import images_by_camera, read_images
@@ -35,10 +34,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and mistakes are to be told 
 FILES = {'video': 'video.mp4', 'actions': 'actions.npz', 'plot': 'actions.png'}
 UNTRAINED = 'UNTRAINED network: its pictures and actions mean nothing'
 BANNER = 24  # height in pixels
-
-
-class CannotImagine(Exception):
-    """It cannot be done; the message is one line and all that the user needs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,19 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Imagine and return the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
-    with signals_interrupt():
-        try:
-            return _run(arguments)
-        except CannotImagine as failure:
-            print(f'lingbot_va imagine: {failure}', file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print('interrupted; no half-written file is left', file=sys.stderr)
-            return INTERRUPTED
+    """
+    Imagine and write the results.
 
-
-def _run(arguments: argparse.Namespace) -> int:
+    :raises CommandFailed: an option, an image or the checkpoint cannot be used.
+    """
     notes: list[str] = []
     try:
         policy = chosen_policy(arguments, notes.append, notes.append)
@@ -88,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from lingbot_va_ros.cli.common.mp4 import find_codec  # PyAV takes a while to import
         find_codec()
     except (ValueError, RuntimeError) as error:
-        raise CannotImagine(_one_line(error)) from None
+        raise CommandFailed(one_line(error)) from None
     output = arguments.output.expanduser()
     paths = {what: output / name for what, name in FILES.items()}
     if arguments.json is not None:
@@ -105,9 +92,9 @@ def _run(arguments: argparse.Namespace) -> int:
             if arguments.json is not None:
                 unfinished[-1].write_text(json.dumps(report, indent=2) + '\n')
     except OSError as error:
-        raise CannotImagine(
+        raise CommandFailed(
             f'cannot write{f" {error.filename}" if error.filename else ""}: '
-            f'{error.strerror or _one_line(error)}') from None
+            f'{error.strerror or one_line(error)}') from None
     print('\n'.join(_closing_lines(report, output, arguments)))
     return 0
 
@@ -143,10 +130,10 @@ def _imagine(
         pictures = engine.decode(imagined.latents)
         decode_seconds = time.monotonic() - begin
     except torch.cuda.OutOfMemoryError as error:
-        raise CannotImagine(
-            f'the memory of the device is too small: {_one_line(error)}') from None
+        raise CommandFailed(
+            f'the memory of the device is too small: {one_line(error)}') from None
     except (ValueError, FloatingPointError, OSError) as error:
-        raise CannotImagine(_one_line(error)) from None
+        raise CommandFailed(one_line(error)) from None
     progress.show(phase='writing')
     progress.refresh(now=True)
     fps = arguments.fps or policy.action_rate / policy.images_every
@@ -209,7 +196,7 @@ def _write_video(
     except av.FFmpegError as error:
         if isinstance(error, OSError):
             raise
-        raise CannotImagine(f'the video cannot be encoded: {_one_line(error)}') from None
+        raise CommandFailed(f'the video cannot be encoded: {one_line(error)}') from None
 
 
 def _banner(width: int) -> np.ndarray:
@@ -263,10 +250,6 @@ def _closing_lines(report: dict, output: Path, arguments: argparse.Namespace) ->
         f'decoding {report["decode_seconds"]:.3f} s; loading {report["load_seconds"]:.1f} s',
         f'wrote      {output}/: {", ".join(FILES.values())}'
         + (f'; {arguments.json}' if arguments.json is not None else '')]
-
-
-def _one_line(error: BaseException) -> str:
-    return '; '.join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
 def _named_image(text: str) -> tuple[str, Path]:

@@ -10,7 +10,7 @@ import pytest
 from lingbot_va_ros.cli.bench.images import measure_images, Way
 from lingbot_va_ros.cli.bench.listener import HANDLINGS
 from lingbot_va_ros.cli.bench.ros_path import measure_ros
-from lingbot_va_ros.cli.common.processes import DemoFailed
+from lingbot_va_ros.cli.common.failure import CommandFailed
 
 START = """
 import sys
@@ -55,7 +55,7 @@ def test_images_are_measured_one_way_and_leave_nothing_behind():
 
 def test_a_way_that_is_none_gets_one_line():
     assert ('raw', 'decoded') not in HANDLINGS
-    with pytest.raises(DemoFailed, match='cannot start: raw images cannot be decoded'):
+    with pytest.raises(CommandFailed, match='cannot start: raw images cannot be decoded'):
         measure_images(lambda _line: None, 0.5, [Way(handling='decoded')])
 
 

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from lingbot_va_ros.cli.common.processes import DemoFailed, NodeProcesses, ros_environment
+from lingbot_va_ros.cli.common.failure import CommandFailed
+from lingbot_va_ros.cli.common.processes import NodeProcesses, ros_environment
 
 STUBBORN = ('import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); '
             'print("ready", flush=True); time.sleep(60)')
@@ -42,7 +43,7 @@ def test_a_process_that_dies_is_named_with_the_end_of_its_log(processes):
     node = processes.start('arm', python(
         'print("first"); print("the reason"); raise SystemExit(3)'))
     wait_for(lambda: node.process.poll() is not None)
-    with pytest.raises(DemoFailed) as failure:
+    with pytest.raises(CommandFailed) as failure:
         processes.check()
     assert str(failure.value) == 'arm ended unexpectedly (exit code 3)'
     assert failure.value.last_lines[-1] == 'the reason'
@@ -52,7 +53,7 @@ def test_a_node_that_cannot_start_is_given_with_its_own_reason(processes):
     node = processes.start('arm', python(
         'print("cannot start: no screen"); raise SystemExit(1)'))
     wait_for(lambda: node.process.poll() is not None)
-    with pytest.raises(DemoFailed, match='^arm cannot start: no screen$'):
+    with pytest.raises(CommandFailed, match='^arm cannot start: no screen$'):
         processes.check()
 
 
@@ -60,12 +61,12 @@ def test_a_signal_is_called_by_its_name(processes):
     node = processes.start('arm', python('import time; time.sleep(60)'))
     node.process.send_signal(signal.SIGKILL)
     wait_for(lambda: node.process.poll() is not None)
-    with pytest.raises(DemoFailed, match='SIGKILL'):
+    with pytest.raises(CommandFailed, match='SIGKILL'):
         processes.check()
 
 
 def test_a_program_that_is_not_there_is_named(processes):
-    with pytest.raises(DemoFailed, match='arm cannot be started: .*nowhere'):
+    with pytest.raises(CommandFailed, match='arm cannot be started: .*nowhere'):
         processes.start('arm', ['/nowhere/arm'])
 
 

@@ -8,7 +8,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from lingbot_va_ros.cli.common import simulated_robot
-from lingbot_va_ros.cli.common.processes import DemoFailed
+from lingbot_va_ros.cli.common.failure import CommandFailed
 from lingbot_va_ros.specs.embodiment import load_embodiment
 
 
@@ -52,5 +52,5 @@ def test_a_scene_is_reset_until_the_arm_stays_at_home(led_away):
 
 def test_an_arm_that_never_stays_at_home_is_named():
     robot = Robot(99)
-    with pytest.raises(DemoFailed, match='the arm is not at home after 4 resets'):
+    with pytest.raises(CommandFailed, match='the arm is not at home after 4 resets'):
         simulated_robot.lay_out(robot, robot.newest, seed=1)
