@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields, is_dataclass, MISSING
 from pathlib import Path
+import types
 import typing
 from typing import Any
 
@@ -218,7 +219,7 @@ def _schema(kind: Any) -> dict:
                 'properties': {field.name: _schema(hints[field.name]) for field in fields(kind)},
                 'required': [field.name for field in fields(kind) if field.default is MISSING]}
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Union:  # Optional
+    if origin in (typing.Union, types.UnionType):  # Optional
         return {'anyOf': [_schema(inner[0]), {'type': 'null'}]}
     if origin is tuple:
         return {'type': 'array', 'minItems': len(inner), 'maxItems': len(inner),
