@@ -32,7 +32,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.12 python3.11,$(shell \
 
 PIP := $(VENV)/bin/pip --disable-pip-version-check --no-input
 PACKAGE_FILES := $(sort $(shell find lingbot_va_ros launch config urdf models msg srv action \
-  cmake -type f -not -name '*.pyc' 2>/dev/null) CMakeLists.txt package.xml setup.py)
+  cmake -type f -not -name '*.pyc' 2>/dev/null) CMakeLists.txt package.xml requirements.txt setup.py)
 
 # A sourced ROS 2, or another environment, must not show through in this one.
 export PYTHONNOUSERSITE := 1

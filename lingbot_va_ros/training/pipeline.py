@@ -551,5 +551,3 @@ def _hardware(device: torch.device) -> str:
     except OSError:
         pass
     return f'CPU ({name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads)'
-
-

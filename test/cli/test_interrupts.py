@@ -199,7 +199,7 @@ def test_deferred_signals_raise_at_the_second(monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-IN_A_CALLBACK = '''
+IN_A_CALLBACK = """
 import ctypes, os, signal, sys
 from lingbot_va_ros.cli.main import main
 
@@ -214,7 +214,7 @@ import lingbot_va_ros.cli.check.command as command
 command.find_policy_file = find
 sys.argv[1:] = ['check', '--policy', 'untrained']
 sys.exit(main())
-'''
+"""
 
 
 def test_a_callback_of_a_library_prints_no_traceback(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PARTS = ('action', 'cmake', 'config', 'launch', 'lingbot_va_ros', 'models', 'msg', 'srv', 'test',
-         'urdf', 'CMakeLists.txt', 'package.xml', 'pyproject.toml', 'setup.py')
+         'urdf', 'CMakeLists.txt', 'package.xml', 'pyproject.toml', 'requirements.txt',
+         'setup.py')
 
 
 @dataclass(frozen=True)

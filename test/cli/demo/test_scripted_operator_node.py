@@ -108,5 +108,3 @@ def test_takes_over_makes_one_stroke_and_gives_back_with_nothing_refused(scene):
     refused = {key: value for key, value in scene.values.items()
                if key.startswith('teleop_rejected') and value != '0'}
     assert not refused
-
-
