@@ -3,6 +3,7 @@
 #   make demo                     two tasks on the simulated robot, over ROS 2; leaves demo_output/
 #   make test [DISTRO=kilted]     the test suite, on Jazzy (the default) or Kilted
 #   make lint                     ruff and mypy on the package, its tests and the tools
+#   make docs                     the documents as a site, in site/; broken links fail it
 #   make install [DISTRO=kilted]  only the set-up: the virtual environment with the package in it
 #   make clean                    remove what was built; `make clean-all` the environments too
 #
@@ -46,7 +47,9 @@ say = @printf '[set-up] %s\n' '$(1)'
 logged = >> $(LOG) 2>&1 || { tail -n 15 $(LOG); \
   echo 'set-up failed at: $(1) (whole log: $(LOG))'; exit 1; } >&2
 
-.PHONY: demo test lint install clean clean-all FORCE
+DOCS := .venv-docs
+
+.PHONY: demo test lint docs install clean clean-all FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -60,6 +63,19 @@ test: install
 lint: $(STAMPS)/lint
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
+
+# In an environment of its own: the site needs none of the package, and the package none of this.
+docs: $(DOCS)/stamp
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict
+
+$(DOCS)/stamp: LOG := $(DOCS)/set-up.log
+$(DOCS)/stamp: constraints/docs.txt tools/make_environment.sh
+	$(call say,MkDocs)
+	@mkdir -p $(DOCS)
+	@tools/make_environment.sh $(PYTHON) $(DOCS) $(call logged,virtual environment)
+	@$(DOCS)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+	  --progress-bar off --no-deps -r constraints/docs.txt $(call logged,MkDocs)
+	@touch $@
 
 install: $(STAMPS)/package
 
@@ -112,7 +128,7 @@ $(STAMPS)/package: $(STAMPS)/wheels $(STAMPS)/files $(PACKAGE_FILES)
 	@mv $@.begun $@
 
 clean:
-	rm -rf build install log demo_output *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf build install log site demo_output *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find lingbot_va_ros launch test tools -name __pycache__ -prune -exec rm -rf {} +
 
 clean-all: clean

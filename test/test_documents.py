@@ -1,17 +1,24 @@
-"""Checks on the documents: links between files, anchors, line width, and names of files."""
+"""Checks on the documents: links, anchors, line width, and the files and names that they quote."""
 
 from pathlib import Path
 import re
 import unicodedata
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md'),
                     *(ROOT / 'models').rglob('*.md')])
 FENCE = re.compile(r'^(\s*)(```|~~~)')
 LINK = re.compile(r'\]\(([^()\s]+)\)')
-CODE = re.compile(r'`[^`]*`')
+CODE = re.compile(r'`([^`]+)`')
+WIDTH = 99
+PACKAGE = ROOT / 'lingbot_va_ros'
+SOURCES = ('lingbot_va_ros', 'test', 'config', 'docs', 'launch', 'urdf', 'models', 'tools', 'msg',
+           'srv', 'action', 'constraints', 'cmake')
+# `mux/ramp.py`, `config/params/policy.yaml`, `docs/`: from the root, or from the package's folder.
+QUOTED_PATH = re.compile(r'[\w-]+/([\w.*-]+/)*([\w*-]+\.[\w.*-]+)?')
 HEADING = re.compile(r'^#{1,6} +(.*?)\s*#*$')
 
 
@@ -66,9 +73,14 @@ def broken_links(path: Path, text: str) -> list[str]:
     return broken
 
 
-@pytest.mark.parametrize('path', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_somewhere(path):
-    assert broken_links(path, path.read_text()) == []
+@pytest.fixture(params=DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def document(request) -> Path:
+    """Return one of the documents."""
+    return request.param
+
+
+def test_links_lead_somewhere(document):
+    assert broken_links(document, document.read_text()) == []
 
 
 def test_a_broken_link_is_found(tmp_path):
@@ -78,3 +90,65 @@ def test_a_broken_link_is_found(tmp_path):
             '[e](none.md) [f](page.md#none)\n```\n[g](none.md)\n```\n')
     assert broken_links(page, text) == ['line 2: none.md: no such file',
                                         'line 2: page.md#none: no such heading']
+
+
+def quoted(text: str) -> list[tuple[int, str]]:
+    """Return (line number, text) of everything between backticks outside fenced code blocks."""
+    return [(number, code) for number, line in lines_outside_code(text)
+            for code in CODE.findall(line)]
+
+
+def missing_files(text: str) -> list[str]:
+    """Return one line for each quoted path of the repository that does not exist."""
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
+    missing = []
+    for number, path in quoted(text):
+        top = path.split('/')[0]
+        if not QUOTED_PATH.fullmatch(path) or top not in rooms.union(SOURCES):
+            continue
+        if not any(any(folder.glob(path.rstrip('/'))) for folder in (ROOT, PACKAGE)):
+            missing.append(f'line {number}: {path}')
+    return missing
+
+
+def test_quoted_files_exist(document):
+    assert missing_files(document.read_text()) == []
+
+
+def test_a_missing_file_is_found():
+    assert missing_files('`mux/ramp.py` `mux/none.py` `config/params/*.yaml` `docs/` `robot/`\n'
+                         '`test/none/` `policy/joint_trajectory.py`, `x/y.py`') == [
+        'line 1: mux/none.py', 'line 2: test/none/', 'line 2: policy/joint_trajectory.py']
+
+
+def wide_lines(text: str) -> list[int]:
+    """Return the numbers of the lines of prose that are too wide; tables and code may be wider."""
+    return [number for number, line in lines_outside_code(text)
+            if len(line) > WIDTH and not line.lstrip().startswith('|')]
+
+
+def test_prose_is_not_too_wide(document):
+    assert wide_lines(document.read_text()) == []
+
+
+def test_every_page_is_in_the_site():
+    def pages(entry) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        values = entry.values() if isinstance(entry, dict) else entry
+        return [page for value in values for page in pages(value)]
+
+    listed = pages(yaml.safe_load((ROOT / 'mkdocs.yml').read_text())['nav'])
+    assert sorted(listed) == sorted(
+        str(path.relative_to(ROOT / 'docs')) for path in (ROOT / 'docs').rglob('*.md'))
+
+
+def test_documents_that_the_package_names_exist():
+    named = re.compile(r'\b(?:docs|models)/[\w/-]+\.md\b')
+    files = [path for folder in ('lingbot_va_ros', 'config', 'launch', 'test', 'tools', 'msg', 'srv',
+                                 'action', '.github')
+             for path in sorted((ROOT / folder).rglob('*'))
+             if path.suffix in ('.py', '.yaml', '.yml', '.rviz', '.msg', '.srv', '.action', '.sh')]
+    missing = [f'{path.relative_to(ROOT)}: {name}' for path in files
+               for name in named.findall(path.read_text()) if not (ROOT / name).exists()]
+    assert len(files) > 100 and missing == []

@@ -59,7 +59,7 @@ def add_weights_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--weights', choices=WEIGHTS, default=WEIGHTS[0],
         help='of the network: full is those of --dtype, the others take 8 bits; see '
-             'docs/reference/performance_results.md (default: %(default)s)')
+             'docs/reference/checkpoints.md (default: %(default)s)')
 
 
 def chosen_checkpoint(arguments: argparse.Namespace) -> Path:

@@ -4,7 +4,7 @@ Measure success, time and smoothness of a checkpoint on the simulated tasks.
 Runs episodes with consecutive seeds for every combination of task, schedule, memory and latency,
 one row each: over ROS 2, with sim_robot, command_mux and policy_node as processes of their own in
 real time, or with --in-process in virtual time in this process. What the columns mean stands in
-docs/reference/evaluation_results.md.
+docs/reference/eval.md.
 """
 
 import argparse

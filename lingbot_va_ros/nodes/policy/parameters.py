@@ -94,7 +94,7 @@ PARAMETERS = (
         choices=ENCODER_PLACES),
     NodeParameter(
         'schedule', 'sync',
-        'How prediction and execution follow each other; see docs/explanation/architecture.md.',
+        'How prediction and execution follow each other; see docs/explanation/time_and_schedules.md.',
         choices=SCHEDULES),
     NodeParameter(
         'memory_ablation', 'none',
