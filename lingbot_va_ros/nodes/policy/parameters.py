@@ -94,7 +94,8 @@ PARAMETERS = (
         choices=ENCODER_PLACES),
     NodeParameter(
         'schedule', 'sync',
-        'How prediction and execution follow each other; see docs/explanation/time_and_schedules.md.',
+        'How prediction and execution follow each other; '
+         'see docs/explanation/time_and_schedules.md.',
         choices=SCHEDULES),
     NodeParameter(
         'memory_ablation', 'none',
