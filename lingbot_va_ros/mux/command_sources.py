@@ -1,84 +1,90 @@
-"""Where plans come from: the newest acceptable one of a source, and what was refused of it."""
+"""The three command sources of a mux, and the one that is selected."""
 
 from collections import Counter
-import math
+from collections.abc import Mapping
 
-from lingbot_va_ros.motion.plan import Plan
-from lingbot_va_ros.mux.validation import Rejected
+import numpy as np
 
-
-class Refusals:
-    """How many messages of a source were taken and refused, and why the last one was."""
-
-    def __init__(self):
-        self.accepted = 0
-        self.rejected: Counter[str] = Counter()
-        self.in_row = 0
-        self.last = ''
-
-    def took(self) -> None:
-        """Count a message that was taken."""
-        self.accepted += 1
-        self.in_row = 0
-
-    def refused(self, refusal: Rejected) -> None:
-        """Count a message that was refused."""
-        self.rejected[refusal.kind] += 1
-        self.in_row += 1
-        self.last = str(refusal)
+from lingbot_va_ros.mux.command_source import CommandSource
+from lingbot_va_ros.mux.leader_arm import LeaderArm, LeaderJoint
+from lingbot_va_ros.mux.motion_detector import MotionDetector
+from lingbot_va_ros.mux.plan_source import PlanSource
+from lingbot_va_ros.mux.settings import MuxSettings
+from lingbot_va_ros.specs.embodiment import Embodiment
 
 
-class PlanSource:
+class CommandSources:
     """
-    A source of plans: the newest that was taken, and the plan that is being followed.
+    The policy, a jogging program and a leader arm.
 
-    :param topic: its name, for messages to people.
+    :param is_gripper: [J] bool. A plan may begin with a gripper anywhere: a policy opens and
+        closes it from one action to the next. A gripper's motion takes over from nothing.
     """
 
-    def __init__(self, topic: str):
-        self.topic = topic
-        self.refusals = Refusals()
-        self.plan: Plan | None = None
-        self.heard = -math.inf
-        self.stamp_ns = -1
-        self._is_new = False
-        self._followed: Plan | None = None
+    def __init__(
+        self, embodiment: Embodiment, settings: MuxSettings,
+        leader_map: Mapping[str, LeaderJoint], is_gripper: np.ndarray,
+    ) -> None:
+        timeout, max_jump = settings.source_timeout, settings.max_jump
+        self.policy = PlanSource(
+            'policy/joint_trajectory', timeout, embodiment, max_jump, may_jump=is_gripper)
+        self.teleop = PlanSource(
+            'teleop/joint_trajectory', timeout, embodiment, max_jump, may_jump=is_gripper,
+            may_end_moving=True)
+        self.leader = LeaderArm(embodiment, leader_map, timeout, max_jump)
+        self.selected: CommandSource = self.policy
+        self._all: tuple[CommandSource, ...] = (self.policy, self.teleop, self.leader)
+        self._takeover_motion = settings.takeover_motion
+        self._detector = MotionDetector(
+            np.where(is_gripper, np.inf, settings.takeover_motion), settings.takeover_rest)
 
-    def take(self, plan: Plan, stamp_ns: int, now_s: float) -> None:
-        """Take a plan that was found good."""
-        self.plan, self._is_new = plan, True
-        self.stamp_ns, self.heard = stamp_ns, now_s
-        self.refusals.took()
+    def select(self, source: CommandSource) -> None:
+        """Let a source move the arm; its rejected messages in a row count from 0."""
+        self.selected = source
+        self._detector.reset()
+        for each in self._all:
+            each.counts.rejected_in_row = 0
 
     def forget(self) -> None:
-        """Forget the plan, after a clock jump."""
-        self.plan, self.heard, self.stamp_ns = None, -math.inf, -1
-        self.rest()
+        """Count every source as never received, after a clock jump."""
+        for source in self._all:
+            source.forget()
+        self._detector.reset()
 
-    def rest(self) -> None:
-        """Follow nothing; the next plan is followed from its own beginning."""
-        self._followed, self._is_new = None, self.plan is not None
+    def teleoperation(
+        self, now_ns: int, now_s: float, arm: np.ndarray | None,
+    ) -> tuple[CommandSource, list[str]]:
+        """Return the source that TELEOP would have, and what it lacks; see CommandSource."""
+        teleop, leader = self.teleop, self.leader
+        if leader.is_fresh(now_s):
+            if teleop.is_fresh(now_s):
+                return teleop, [
+                    f'one source, but both {teleop.name} and {leader.name} are alive']
+            return leader, []
+        never = np.isinf(teleop.age(now_s))
+        if never and leader.counts.accepted:
+            return leader, leader.missing(now_ns, now_s, arm)
+        missing = teleop.missing(now_ns, now_s, arm)
+        if never and leader.counts.rejected_in_row:
+            missing.append(f'{leader.name} ({leader.counts.explanation})')
+        return teleop, missing
 
-    def goal(self, tick_ns: int, next_ns: int) -> tuple:
-        """
-        Return (q, v, a) [J] to have at the next tick: positions, velocities, accelerations.
+    def takes_over(self, time_ns: int, now_s: float) -> bool:
+        """Return whether a teleoperation source that rested has begun to move."""
+        if self._takeover_motion <= 0:
+            return False
+        for source in (self.leader, self.teleop):
+            if source.is_fresh(now_s):
+                return self._detector.moved(source.position(time_ns), now_s)
+        self._detector.reset()
+        return False
 
-        A new plan is led to from what the one before asked for, not from where the gate let the
-        arm come: a lead from there, renewed with every message, would ask for more speed than can
-        be braked.
-        """
-        if self._is_new:
-            self._followed = self.plan if self._followed is None else (
-                self.plan.led_to(tick_ns, *_sample(self._followed, tick_ns)))
-            self._is_new = False
-        _, v_now = _sample(self._followed, tick_ns)
-        q, v = _sample(self._followed, next_ns)
-        return q, v, (v - v_now) / ((next_ns - tick_ns) * 1e-9)
+    @property
+    def teleop_accepted(self) -> int:
+        """How many messages of both teleoperation sources were accepted."""
+        return self.teleop.counts.accepted + self.leader.counts.accepted
 
-
-def _sample(plan: Plan, time_ns: int) -> tuple:
-    """Return (q, v) [J] of a plan; before its begin as if it came from there at that velocity."""
-    before = (int(plan.times_ns[0]) - time_ns) * 1e-9
-    if before <= 0:
-        return plan.sample(time_ns)
-    return plan.positions[0] - plan.velocities[0] * before, plan.velocities[0]
+    @property
+    def teleop_rejected(self) -> Counter[str]:
+        """How many messages of both teleoperation sources were rejected, by kind."""
+        return self.teleop.counts.rejected + self.leader.counts.rejected

@@ -12,6 +12,11 @@ class Mode(IntEnum):
     POLICY = 2
     STOPPED = 3
 
+    @property
+    def has_source(self) -> bool:
+        """Whether a command source moves the arm in this mode."""
+        return self in (Mode.TELEOP, Mode.POLICY)
+
 
 class ModeMachine:
     """

@@ -4,6 +4,7 @@
 import numpy as np
 
 from lingbot_va_ros.motion.plan import Plan
+from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.motion.trajectory import finite_differences, TrajectoryMessage
 from lingbot_va_ros.specs.embodiment import Embodiment
 
@@ -12,6 +13,7 @@ MAX_FUTURE_NS = 50_000_000
 # A position this share of a joint's range outside its limits is measurement noise of a robot that
 # rests at a limit; the gate brings it back inside.
 LIMIT_NOISE = 0.01
+NOT_NEWER = 'its stamp is not newer than the last one'
 
 
 class Rejected(ValueError):
@@ -70,7 +72,7 @@ def read_plan(
                 'final_velocity',
                 f"the last velocity of '{joint}' is not 0: a plan ends in a stop")
     else:
-        velocities = finite_differences(times_ns * 1e-9, positions)
+        velocities = finite_differences(times_ns / NANOSECONDS, positions)
     _check_limits(positions, embodiment)
     return Plan(message.stamp_ns + times_ns, positions, velocities)
 
@@ -101,24 +103,34 @@ def _check_limits(positions: np.ndarray, embodiment: Embodiment) -> None:
             f'outside {limits.lower[joint]:.4g} … {limits.upper[joint]:.4g}')
 
 
+def check_stamp(stamp_ns: int, now_ns: int, timeout_ns: int) -> None:
+    """
+    Check a message's stamp against the clock.
+
+    :raises Rejected: kinds future, stale.
+    """
+    age = (now_ns - stamp_ns) / NANOSECONDS
+    if now_ns - stamp_ns < -MAX_FUTURE_NS:
+        raise Rejected(
+            'future', f'stamped {-age:.3f} s in the future: the clocks are not synchronised')
+    if now_ns - stamp_ns > timeout_ns:
+        timeout = timeout_ns / NANOSECONDS
+        raise Rejected('stale', f'stamped {age:.3f} s ago, more than {timeout:g} s')
+
+
 def check_times(
     stamp_ns: int, plan: Plan, now_ns: int, last_stamp_ns: int, timeout_ns: int,
 ) -> None:
     """
-    Check a message's stamp against our clock and the last accepted stamp.
+    Check a plan's times against the clock and the last accepted stamp.
 
     :raises Rejected: kinds future, stale, not_newer.
     """
-    age = (now_ns - stamp_ns) * 1e-9
-    if now_ns - stamp_ns < -MAX_FUTURE_NS:
-        raise Rejected(
-            'future', f'stamped {-age:.3f} s in the future: the clocks are not synchronised')
-    if age > timeout_ns * 1e-9:
-        raise Rejected('stale', f'stamped {age:.3f} s ago, more than {timeout_ns * 1e-9:g} s')
+    check_stamp(stamp_ns, now_ns, timeout_ns)
     if plan.end_ns <= now_ns:
         raise Rejected('stale', 'its last point is past')
     if stamp_ns <= last_stamp_ns:
-        raise Rejected('not_newer', 'its stamp is not newer than the last one')
+        raise Rejected('not_newer', NOT_NEWER)
 
 
 def check_jump(
@@ -137,7 +149,7 @@ def check_jump(
     """
     first_ns = max(int(plan.times_ns[0]), now_ns)
     start, _ = plan.sample(first_ns)
-    allowed = embodiment.limits.velocity * ((first_ns - now_ns) * 1e-9 + max_jump_s)
+    allowed = embodiment.limits.velocity * ((first_ns - now_ns) / NANOSECONDS + max_jump_s)
     excess = np.abs(start - q) - allowed
     if exempt is not None:
         excess = np.where(exempt, 0.0, excess)

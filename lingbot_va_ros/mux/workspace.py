@@ -92,6 +92,6 @@ class WorkspaceWatch:
         if parts.sum() > MOST_PLACES:
             parts = np.maximum(parts * MOST_PLACES // parts.sum(), 1)
         rows = [path[0]]
-        for before, after, count in zip(path[:-1], path[1:], parts):
+        for before, after, count in zip(path[:-1], path[1:], parts, strict=True):
             rows += [before + (after - before) * part / count for part in range(1, count + 1)]
         return rows

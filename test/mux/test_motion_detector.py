@@ -31,7 +31,12 @@ def leader(**joint_map):
 
 def take(arm, positions=HERE, at_ns=NS, now_ns=None, names=ROBOT.joints):
     now_ns = at_ns if now_ns is None else now_ns
-    return arm.take(names, tuple(positions), at_ns, now_ns, now_ns / NS)
+    return arm.update(names, tuple(positions), at_ns, now_ns, now_ns / NS)
+
+
+def goal(arm, time_ns):
+    arm.begin(HERE)
+    return arm.goal(time_ns - NS // 100, time_ns)
 
 
 @pytest.mark.parametrize('kind, second', [
@@ -49,22 +54,22 @@ def test_a_message_of_the_leader_is_refused_whole(kind, second):
     with pytest.raises(Rejected) as caught:
         take(arm, **second)
     assert caught.value.kind == kind
-    np.testing.assert_array_equal(arm.goal(NS, HERE)[0], HERE)
+    np.testing.assert_array_equal(goal(arm, NS)[0], HERE)
 
 
 def test_other_joints_are_ignored_and_named_where_nothing_else_comes():
     arm = leader()
     assert not take(arm, (0.0, 1.0), names=('x', 'y'))
-    assert arm.missing(1.0, 0.2) == (
-        'teleop/joint_states (no acceptable message received; seen were x, y)')
+    assert arm.missing(NS, 1.0, HERE) == [
+        'teleop/joint_states (no acceptable message received; seen were x, y)']
 
 
 def test_one_joint_of_the_leader_may_lead_two_of_the_robot():
     arm = leader(left_joint_1=LeaderJoint('a'), left_joint_2=LeaderJoint('a', sign=-1))
     names = ('a', *ROBOT.joints[2:])
     take(arm, (0.3, *HERE[2:]), names=names)
-    assert arm.missing(1.0, 0.2) is None
-    np.testing.assert_allclose(arm.goal(NS, HERE)[0], [0.3, -0.3, *HERE[2:]])
+    assert arm.missing(NS, 1.0, HERE) == []
+    np.testing.assert_allclose(goal(arm, NS)[0], [0.3, -0.3, *HERE[2:]])
 
 
 def test_between_messages_the_goal_goes_on_and_then_waits():
@@ -72,8 +77,8 @@ def test_between_messages_the_goal_goes_on_and_then_waits():
     for tick in range(30):
         take(arm, HERE + [0.005 * tick, 0, 0, 0, 0, 0, 0], NS + tick * NS // 100)
     last = NS + 29 * NS // 100
-    q, v = arm.goal(last, HERE)
+    q, v, _ = goal(arm, last)
     assert v[0] == pytest.approx(0.5, rel=0.1)
-    assert arm.goal(last + NS // 100, HERE)[0][0] == pytest.approx(q[0] + 0.005, abs=5e-4)
-    later = arm.goal(last + NS, HERE)[0][0]
-    assert later == arm.goal(last + 2 * NS, HERE)[0][0]
+    assert goal(arm, last + NS // 100)[0][0] == pytest.approx(q[0] + 0.005, abs=5e-4)
+    later = goal(arm, last + NS)[0][0]
+    assert later == goal(arm, last + 2 * NS)[0][0]

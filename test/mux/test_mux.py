@@ -10,7 +10,8 @@ import pytest
 
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
 from lingbot_va_ros.mux.modes import Mode
-from lingbot_va_ros.mux.mux import Mux, MuxSettings
+from lingbot_va_ros.mux.mux import Mux
+from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.robot.kinematics import ArmKinematics
 from lingbot_va_ros.specs.embodiment import (
     Arm,
@@ -69,12 +70,12 @@ class Bench:
         return replace(TrajectoryMessage(stamp, self.robot.joints, points), **changes)
 
     def send_plan(self, **changes):
-        return self.mux.plan_message(self.message(**changes), self.now, self.now_s)
+        return self.mux.take_policy_plan(self.message(**changes), self.now, self.now_s)
 
     def run(self, ticks, every_tick=lambda: None):
         for _ in range(ticks):
             if self.joints_alive:
-                self.mux.joint_state(
+                self.mux.take_joint_state(
                     self.robot.joints, self.measured, self.speed, self.now, self.now_s)
             if self.policy_alive and (self.now // PERIOD) % 2 == 0:
                 self.send_plan()
@@ -91,7 +92,7 @@ class Bench:
         self.measured = self.measured + self.speed * PERIOD * 1e-9
 
     def choose(self, mode):
-        return self.mux.choose(mode, self.now, self.now_s)
+        return self.mux.set_mode(mode, self.now, self.now_s)
 
 
 def sweep(begin_ns):
@@ -175,7 +176,7 @@ def test_a_joint_that_is_too_old_is_named():
     bench.run(5)
     bench.joints_alive = False
     bench.run(30)
-    bench.mux.joint_state(JOINTS[:2], START[:2], (), bench.now, bench.now_s)
+    bench.mux.take_joint_state(JOINTS[:2], START[:2], (), bench.now, bench.now_s)
     success, message = bench.choose(Mode.POLICY)
     assert not success and 'fresh joint_states of grip (' in message
 
@@ -193,7 +194,7 @@ def moving_bench(**settings):
 def test_a_silent_source_means_hold_within_the_timeout_for_good():
     bench = moving_bench()
     bench.policy_alive = False
-    heard = bench.mux.policy.heard
+    heard = bench.mux.sources.policy.received
     while bench.mode == Mode.POLICY:
         bench.run(1)
     assert bench.now_s - heard <= bench.mux.settings.source_timeout
@@ -212,7 +213,7 @@ def test_a_stamp_that_stands_still_means_hold():
     frozen = bench.now - PERIOD
     bench.run(40, lambda: bench.send_plan(stamp=frozen))
     assert bench.mode == Mode.HOLD
-    assert bench.mux.policy.refusals.rejected['not_newer'] > 5
+    assert bench.mux.sources.policy.counts.rejected['not_newer'] > 5
 
 
 def test_refusals_in_a_row_mean_hold_and_are_counted():
@@ -220,7 +221,7 @@ def test_refusals_in_a_row_mean_hold_and_are_counted():
     bench.policy_alive = False
     bench.run(3, lambda: bench.send_plan(joints=('j1', 'j2', 'other')))
     assert bench.mode == Mode.HOLD
-    assert bench.mux.policy.refusals.rejected['joints'] == 3
+    assert bench.mux.sources.policy.counts.rejected['joints'] == 3
     assert 'unknown joints other; missing joints grip' in bench.mux.machine.reason
 
 
@@ -264,12 +265,12 @@ def test_a_measurement_far_away_from_the_command_moves_nothing():
 
 def test_one_wrong_position_moves_nothing():
     bench = moving_bench(max_following_error=0.2)
-    measure = bench.mux.joint_state
+    measure = bench.mux.take_joint_state
     for number in range(6):
-        bench.mux.joint_state = lambda names, q, *rest, n=number: measure(
+        bench.mux.take_joint_state = lambda names, q, *rest, n=number: measure(
             names, (q[0] + (-1) ** n * 0.7, *q[1:]), *rest)
         bench.run(1)
-        bench.mux.joint_state = measure
+        bench.mux.take_joint_state = measure
         bench.run(5)
     assert bench.mode == Mode.POLICY
     assert_executed_inside_limits(bench.executed, START)
@@ -280,9 +281,9 @@ def test_a_position_that_stays_is_taken():
     bench.run(5)
     bench.measured = START + [1.0, 0, 0]
     bench.run(2)
-    assert bench.mux._q[0] == pytest.approx(START[0])
+    assert bench.mux.joints.positions[0] == pytest.approx(START[0])
     bench.run(1)
-    assert bench.mux._q[0] == pytest.approx(START[0] + 1.0)
+    assert bench.mux.joints.positions[0] == pytest.approx(START[0] + 1.0)
 
 
 def test_a_gripper_that_holds_something_is_no_following_error():
@@ -361,14 +362,14 @@ def test_a_plan_that_begins_elsewhere_is_no_source():
 
 def test_emergency_stop_brakes_latches_and_clears_only_to_hold():
     bench = moving_bench()
-    bench.mux.emergency_input(True, bench.now_s)
+    bench.mux.take_emergency_stop(True, bench.now_s)
     bench.run(50)
     assert bench.mode == Mode.STOPPED
     assert_executed_inside_limits(bench.executed, START)
     assert np.all(bench.executed[-1][2] == 0)
     assert not bench.choose(Mode.POLICY)[0]
     assert bench.mux.clear_stop(bench.now_s) == (False, 'the emergency stop is still pressed')
-    bench.mux.emergency_input(False, bench.now_s)
+    bench.mux.take_emergency_stop(False, bench.now_s)
     assert bench.mode == Mode.STOPPED
     assert bench.mux.clear_stop(bench.now_s)[0]
     assert bench.mode == Mode.HOLD
@@ -383,7 +384,7 @@ def test_a_supervised_emergency_stop_starts_stopped_and_latches_on_silence():
     bench.run(5)
     assert bench.mode == Mode.STOPPED and not bench.commands
     assert bench.mux.clear_stop(bench.now_s) == (False, 'the emergency stop input is silent')
-    bench.mux.emergency_input(False, bench.now_s)
+    bench.mux.take_emergency_stop(False, bench.now_s)
     assert bench.mux.clear_stop(bench.now_s)[0]
     assert bench.choose(Mode.POLICY)[0]
     bench.run(40)
@@ -422,7 +423,7 @@ def test_a_source_chosen_right_behind_hold_is_approached_as_gently():
     bench.policy_alive = False
 
     def teleoperate():
-        bench.mux.teleop_message(bench.message(), bench.now, bench.now_s)
+        bench.mux.take_teleop_plan(bench.message(), bench.now, bench.now_s)
     bench.goal = lambda t: START + [0.3, 0.0, 0.0]
     bench.run(5, teleoperate)
     assert bench.choose(Mode.HOLD)[0]
@@ -438,7 +439,7 @@ def test_a_fault_right_behind_a_request_still_stops_it():
     bench.run(5)
     bench.choose(Mode.HOLD)
     bench.mux.go_home(bench.now_s)
-    bench.mux.fault('something failed')
+    bench.mux.take_fault('something failed')
     bench.run(50)
     assert bench.mux.machine.reason == 'something failed'
     np.testing.assert_allclose(bench.executed[-1][1], START)
@@ -496,7 +497,7 @@ def test_a_message_is_refused_whole_with_one_reason(kind, changes, expected):
     bench.policy_alive = False
     bench.run(1)
     assert expected in bench.send_plan(**changes)
-    refusals = bench.mux.policy.refusals
+    refusals = bench.mux.sources.policy.counts
     assert dict(refusals.rejected) == {kind: 1} and refusals.accepted == 0
 
 
@@ -504,7 +505,8 @@ def test_a_jump_of_the_running_plan_is_refused_with_joint_and_figures():
     bench = moving_bench()
     far = tuple(point(PERIOD * (i + 1), (1.9, 0.0, 0.02)) for i in range(3))
     assert "'j1' would jump from " in bench.send_plan(points=far)
-    assert dict(bench.mux.policy.refusals.rejected) == {'jump': 1} and bench.mode == Mode.POLICY
+    assert dict(bench.mux.sources.policy.counts.rejected) == {'jump': 1}
+    assert bench.mode == Mode.POLICY
 
 
 def test_a_start_measured_just_outside_a_limit_is_commanded_at_the_limit():
@@ -602,8 +604,8 @@ def test_limits_hold_whatever_comes_in(data):
         elif action == 'late':
             bench.now += PERIOD * data.draw(st.integers(1, 8))
         elif action == 'stop':
-            bench.mux.emergency_input(True, bench.now_s)
-            bench.mux.emergency_input(False, bench.now_s)
+            bench.mux.take_emergency_stop(True, bench.now_s)
+            bench.mux.take_emergency_stop(False, bench.now_s)
             bench.run(data.draw(st.integers(1, 5)))
             bench.mux.clear_stop(bench.now_s)
         else:
@@ -623,7 +625,7 @@ def test_limits_hold_whatever_comes_in(data):
 def test_stamps_far_from_now_are_refused(kind, offset):
     bench = Bench()
     bench.send_plan(stamp=bench.now + offset)
-    assert dict(bench.mux.policy.refusals.rejected) == {kind: 1}
+    assert dict(bench.mux.sources.policy.counts.rejected) == {kind: 1}
 
 
 def test_a_plan_whose_last_point_is_past_is_refused():
@@ -646,14 +648,19 @@ def test_a_plan_without_velocities_is_taken():
     assert bench.send_plan(points=points) is None
 
 
-def boxed_bench():
-    """Return a bench whose robot may go 0.05 m around its home, and moving joint 2 leads out."""
+def boxed_bench(home_offset=None):
+    """
+    Return a bench whose robot may go 0.05 m around its start, and moving joint 2 leads out.
+
+    The embodiment's home is the start plus `home_offset`.
+    """
     robot = load_embodiment('sim_left')
     arm = ArmKinematics(robot, robot.arms[0])
     home = arm.place(robot.home[:6])
     robot = replace(robot, base_frame=robot.arms[0].base_frame,
                     workspace=Workspace(home - 0.05, home + 0.05))
-    bench = Bench(robot=robot)
+    bench = Bench(robot=robot if home_offset is None else replace(
+        robot, home=robot.home + home_offset))
     bench.measured, bench.speed = robot.home.copy(), np.zeros(7)
     bench.goal = lambda t: robot.home
     return bench, robot, lambda q: float(np.max(np.abs(arm.place(q[:6]) - home))) - 0.05
@@ -668,7 +675,7 @@ def test_a_plan_that_leaves_the_workspace_is_refused_with_arm_axis_value_and_bou
     assert re.fullmatch(
         r"it would lead the left tool at [xyz] = -?\d\.\d{3} m, (below|above) the workspace's "
         r'-?\d\.\d{3} m', reason)
-    assert bench.mux.policy.refusals.rejected == {'workspace': 1}
+    assert bench.mux.sources.policy.counts.rejected == {'workspace': 1}
 
 
 def test_a_plan_on_which_the_gate_would_leave_the_workspace_is_kept_inside():
@@ -704,18 +711,16 @@ def test_an_arm_outside_the_workspace_comes_back_by_a_plan_and_goes_no_further_o
 
 
 def test_go_home_is_broken_off_where_the_workspace_is_in_its_way():
-    bench, robot, outside = boxed_bench()
-    home = robot.home + [0.0, 0.4, 0, 0, 0, 0, 0]
-    bench.mux.embodiment = replace(robot, home=home)
+    offset = np.array([0.0, 0.4, 0, 0, 0, 0, 0])
+    bench, robot, outside = boxed_bench(offset)
     bench.run(3)
     bench.choose(Mode.HOLD)
     bench.run(3)
     success, message = bench.mux.go_home(bench.now_s)
     assert not success and 'home itself has the left tool at' in message
     # Home inside, the way there not: past the corner of the box.
-    bench, robot, outside = boxed_bench()
+    bench, robot, outside = boxed_bench(offset)
     bench.mux._plan_watch.outside = lambda q: None
-    bench.mux.embodiment = replace(robot, home=home)
     bench.run(3)
     bench.choose(Mode.HOLD)
     bench.run(3)
@@ -760,7 +765,7 @@ def test_a_gripper_that_was_moved_meanwhile_begins_where_it_is():
 
 def test_a_controller_that_does_not_answer_is_named_and_its_loss_means_hold():
     bench = moving_bench()
-    bench.mux.controllers_missing(('action server /grip (none is there)',))
+    bench.mux.take_controller_faults(('action server /grip (none is there)',))
     bench.run(1)
     assert bench.mode == Mode.HOLD
     assert bench.mux.machine.reason == 'lost action server /grip (none is there)'
@@ -769,7 +774,7 @@ def test_a_controller_that_does_not_answer_is_named_and_its_loss_means_hold():
     bench.run(5)
     success, message = bench.choose(Mode.POLICY)
     assert not success and 'POLICY needs action server /grip' in message
-    bench.mux.controllers_missing(())
+    bench.mux.take_controller_faults(())
     assert bench.choose(Mode.POLICY)[0]
 
 
@@ -787,14 +792,14 @@ def test_a_stop_moves_nothing_and_a_motion_does():
 @pytest.mark.parametrize('value', [1e9, -57.3, np.nan, np.inf])
 def test_positions_that_make_no_sense_are_no_measurement(value):
     bench = moving_bench()
-    measure = bench.mux.joint_state
-    bench.mux.joint_state = lambda names, q, *rest: measure(names, (q[0], value, q[2]), *rest)
+    measure = bench.mux.take_joint_state
+    bench.mux.take_joint_state = lambda names, q, *rest: measure(names, (q[0], value, q[2]), *rest)
     bench.run(40)
     assert bench.mode == Mode.HOLD
     assert "joint_states make no sense: 'j2' is at" in bench.mux.machine.reason
     success, message = bench.choose(Mode.POLICY)
     assert not success and 'sound joint_states' in message
-    bench.mux.joint_state = measure
+    bench.mux.take_joint_state = measure
     bench.goal = lambda t, q=bench.executed[-1][1]: q
     bench.run(40)
     assert bench.choose(Mode.POLICY)[0]

@@ -10,7 +10,8 @@ import pytest
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import Mode
-from lingbot_va_ros.mux.mux import Mux, MuxSettings
+from lingbot_va_ros.mux.mux import Mux
+from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.specs.embodiment import Arm, Controller, Embodiment, Gripper, JointLimits
 
 JOINTS = ('j1', 'j2', 'grip')
@@ -63,24 +64,24 @@ class Stage:
         return TrajectoryMessage(self.now, JOINTS, tuple(points))
 
     def send_leader(self, stamp=None):
-        return self.mux.leader_state(
+        return self.mux.take_leader_state(
             self.leader_names, tuple(self.leader(self.now)),
             self.now if stamp is None else stamp, self.now, self.now_s)
 
     def run(self, ticks):
         for _ in range(ticks):
             number = self.now // PERIOD
-            self.mux.joint_state(
+            self.mux.take_joint_state(
                 JOINTS, self.measured if self.lie is None else [self.lie] * 3, self.speed,
                 self.now, self.now_s)
             if self.policy and number % 2 == 0:
-                self.mux.plan_message(self.plan(self.policy, 10), self.now, self.now_s)
+                self.mux.take_policy_plan(self.plan(self.policy, 10), self.now, self.now_s)
             if self.leader and number % self.leader_every == 0:
                 self.send_leader()
             if self.jog and number % 2 == 1:
-                self.mux.teleop_message(self.plan(self.jog, 3), self.now, self.now_s)
+                self.mux.take_teleop_plan(self.plan(self.jog, 3), self.now, self.now_s)
             if self.button is not None:
-                self.mux.joy([0, self.button], self.now, self.now_s)
+                self.mux.take_joy([0, self.button], self.now, self.now_s)
             tick = self.mux.tick(self.now, self.now_s)
             if tick.command is not None:
                 self.commands.append(tick.command)
@@ -90,7 +91,7 @@ class Stage:
             self.now += PERIOD
 
     def choose(self, mode):
-        return self.mux.choose(mode, self.now, self.now_s)
+        return self.mux.set_mode(mode, self.now, self.now_s)
 
     def assert_bumpless(self, jerk=True):
         """
@@ -179,8 +180,8 @@ def test_a_jogging_program_may_send_one_point_that_moves_on():
     stage.run(3)
     one = TrajectoryMessage(
         stage.now, JOINTS, (TrajectoryPoint(2 * PERIOD, tuple(START), (0.1, 0.0, 0.0)),))
-    assert stage.mux.teleop_message(one, stage.now, stage.now_s) is None
-    assert 'last velocity' in stage.mux.plan_message(one, stage.now, stage.now_s)
+    assert stage.mux.take_teleop_plan(one, stage.now, stage.now_s) is None
+    assert 'last velocity' in stage.mux.take_policy_plan(one, stage.now, stage.now_s)
 
 
 def test_the_mismatch_to_the_leader_is_closed_at_a_bounded_speed_before_it_is_tracked():
@@ -291,7 +292,7 @@ def test_an_emergency_stop_is_harder_than_that():
         if how == 'hold':
             stage.choose(Mode.HOLD)
         else:
-            stage.mux.emergency_input(True, stage.now_s)
+            stage.mux.take_emergency_stop(True, stage.now_s)
         stage.run(60)
         ways[how] = np.abs(stage.executed[-1][1] - begin)[0]
     assert ways['emergency'] < ways['hold']
@@ -426,7 +427,7 @@ def test_a_gripper_may_be_closed_from_one_action_to_the_next():
     stage.run(5)
     stage.policy = lambda t: START * [1, 1, 2]
     stage.run(100)
-    assert stage.mode == Mode.POLICY and not stage.mux.policy.refusals.rejected
+    assert stage.mode == Mode.POLICY and not stage.mux.sources.policy.counts.rejected
     np.testing.assert_allclose(stage.executed[-1][1], START * [1, 1, 2], atol=1e-6)
     stage.assert_bumpless(jerk=False)
 
@@ -454,11 +455,11 @@ def test_limits_and_truth_of_the_mode_hold_whatever_the_sources_do(data):
             before = stage.mode
             stage.choose(Mode[action.upper()])
         elif action == 'stop':
-            stage.mux.emergency_input(True, stage.now_s)
+            stage.mux.take_emergency_stop(True, stage.now_s)
             assert stage.mode == Mode.STOPPED
             stage.run(data.draw(st.integers(1, 5)))
             assert stage.mode == Mode.STOPPED
-            stage.mux.emergency_input(False, stage.now_s)
+            stage.mux.take_emergency_stop(False, stage.now_s)
             assert stage.mux.clear_stop(stage.now_s)[0] and stage.mode == Mode.HOLD
         elif action == 'leader':
             rate = data.draw(st.floats(0.1, 6.0))

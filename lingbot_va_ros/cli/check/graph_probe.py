@@ -36,7 +36,7 @@ from lingbot_va_ros.cli.check.graph import (
 )
 from lingbot_va_ros.cli.check.streams import HeardCamera, HeardJoints
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
-from lingbot_va_ros.mux.mux import MuxSettings
+from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.specs.embodiment import CameraSource, Embodiment

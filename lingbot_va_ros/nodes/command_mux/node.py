@@ -29,7 +29,8 @@ from lingbot_va_ros.mux.gripper_goals import GripperGoals
 from lingbot_va_ros.mux.latched_stop_file import StopRecord
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import Mode
-from lingbot_va_ros.mux.mux import Mux, MuxSettings, Tick
+from lingbot_va_ros.mux.mux import Mux, Tick
+from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.validation import KINDS
 from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, parameter_overrides
 from lingbot_va_ros.nodes.priority import run_first, threads_of_process
@@ -309,24 +310,24 @@ class CommandMux(Node):
 
     def _on_joint_state(self, message: JointState) -> None:
         stamp_ns = nanoseconds_of(message.header.stamp)
-        self._mux.joint_state(
+        self._mux.take_joint_state(
             message.name, message.position, message.velocity, stamp_ns, self._now_s())
 
     def _on_policy(self, message: JointTrajectory) -> None:
-        self._say_refused('policy/joint_trajectory', self._mux.plan_message(
+        self._say_refused('policy/joint_trajectory', self._mux.take_policy_plan(
             _plain_trajectory(message), self._now_ns(), self._now_s()))
 
     def _on_teleop(self, message: JointTrajectory) -> None:
-        self._say_refused('teleop/joint_trajectory', self._mux.teleop_message(
+        self._say_refused('teleop/joint_trajectory', self._mux.take_teleop_plan(
             _plain_trajectory(message), self._now_ns(), self._now_s()))
 
     def _on_leader(self, message: JointState) -> None:
-        self._say_refused('teleop/joint_states', self._mux.leader_state(
+        self._say_refused('teleop/joint_states', self._mux.take_leader_state(
             message.name, message.position, nanoseconds_of(message.header.stamp), self._now_ns(),
             self._now_s()))
 
     def _on_joy(self, message: Joy) -> None:
-        self._mux.joy(message.buttons, nanoseconds_of(message.header.stamp), self._now_s())
+        self._mux.take_joy(message.buttons, nanoseconds_of(message.header.stamp), self._now_s())
         self._publish_mode()
 
     def _say_refused(self, topic: str, reason: str | None) -> None:
@@ -335,20 +336,20 @@ class CommandMux(Node):
             self._publish_mode()
 
     def _on_emergency_stop(self, message: Bool) -> None:
-        self._mux.emergency_input(message.data, self._now_s())
+        self._mux.take_emergency_stop(message.data, self._now_s())
         self._publish_mode()
 
     def _on_emergency_stop_mismatch(self, _event) -> None:
         reason = 'a publisher of emergency_stop offers an incompatible QoS; it must be reliable'
         self.get_logger().error(reason)
-        self._mux.emergency_fault(reason)
+        self._mux.take_emergency_stop_fault(reason)
         self._publish_mode()
 
     def _on_set_mode(self, request, response):
         if self._now_ns() == 0:
             response.success, response.message = False, 'use_sim_time is set, but no /clock came'
             return response
-        response.success, response.message = self._mux.choose(
+        response.success, response.message = self._mux.set_mode(
             request.mode, self._now_ns(), self._now_s())
         self._publish_mode()
         return response
@@ -364,7 +365,7 @@ class CommandMux(Node):
         return response
 
     def _send_goals(self) -> None:
-        self._mux.controllers_missing(
+        self._mux.take_controller_faults(
             tuple(filter(None, (gripper.fault() for _, gripper in self._grippers))))
         for _, gripper in self._grippers:
             gripper.send_what_is_due(self._now_s())
@@ -386,7 +387,7 @@ class CommandMux(Node):
             # Without its ticks the mux keeps no promise: it ends, and is respawned where asked.
             self.failed = True
             self.get_logger().fatal(f'the command ticks failed:\n{traceback.format_exc()}')
-            self._mux.fault(f'{type(error).__name__} in the command tick: {error}')
+            self._mux.take_fault(f'{type(error).__name__} in the command tick: {error}')
             self._publish_mode()
             os.kill(os.getpid(), signal.SIGTERM)  # `run_node` ends in order, with a last stop
 
@@ -462,7 +463,7 @@ class CommandMux(Node):
         status.hardware_id = self._embodiment.name
         status.message = f'{report.mode.name}: {report.reason}'
         status.level = DiagnosticStatus.OK
-        if report.rejected_in_row or report.fell or report.blocked:
+        if report.rejected_in_row or report.is_fault or report.blocked:
             status.level = DiagnosticStatus.WARN
         if report.mode == Mode.STOPPED:
             status.level = DiagnosticStatus.ERROR

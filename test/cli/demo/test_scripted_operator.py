@@ -8,7 +8,8 @@ from lingbot_va_ros.motion.plan import Plan, resting_at
 from lingbot_va_ros.motion.splice import plan_from_actions
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
 from lingbot_va_ros.mux.modes import Mode
-from lingbot_va_ros.mux.mux import Mux, MuxSettings
+from lingbot_va_ros.mux.mux import Mux
+from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.sim import trajectory_controller as controller
 from lingbot_va_ros.sim.experts import commands_along, make_expert, path_from, PERIOD
 from lingbot_va_ros.sim.experts.wipe_plate import wipe_once
@@ -43,22 +44,22 @@ class Workbench:
         simulation.step(TICK_NS * 1e-9)
         now_ns = simulation.time_ns
         now_s = now_ns * 1e-9
-        mux.joint_state(simulation.joints, simulation.positions, simulation.velocities, now_ns,
-                        now_s)
+        mux.take_joint_state(
+            simulation.joints, simulation.positions, simulation.velocities, now_ns, now_s)
         mode = mux.report(now_s).mode
         if mode != self.modes[-1]:
             self.modes.append(mode)
         if now_ns // TICK_NS % 2 == 0:  # 50 Hz
             if mode == Mode.TELEOP:
                 self.policy = resting_at(now_ns, simulation.positions)
-            assert mux.plan_message(self.message(self.policy), now_ns, now_s) is None
+            assert mux.take_policy_plan(self.message(self.policy), now_ns, now_s) is None
             self.person.strokes, self.person.mode = self.strokes, mode
             self.person.measured(simulation.positions, simulation.velocities)
             plan, wish = self.person.step(now_ns)
             if plan is not None:
-                assert mux.teleop_message(self.message(plan), now_ns, now_s) is None
+                assert mux.take_teleop_plan(self.message(plan), now_ns, now_s) is None
             if wish is not None:
-                mux.choose(wish, now_ns, now_s)
+                mux.set_mode(wish, now_ns, now_s)
         command = mux.tick(now_ns, now_s).command
         if command is not None:
             simulation.controller.accept(controller.Trajectory(now_ns, simulation.joints, tuple(
@@ -81,7 +82,7 @@ class Workbench:
             self.tick()
 
     def start(self):
-        self.run_until(lambda: self.mux.choose(
+        self.run_until(lambda: self.mux.set_mode(
             Mode.POLICY, self.simulation.time_ns, self.simulation.time_ns * 1e-9)[0], 1.0)
 
 
@@ -112,7 +113,7 @@ def test_begins_anew_where_the_arm_was_taken_away():
     bench.start()
     bench.run_until(lambda: bench.person.doing == Doing.WIPING)
     now_ns = bench.simulation.time_ns
-    assert bench.mux.choose(Mode.HOLD, now_ns, now_ns * 1e-9)[0]
+    assert bench.mux.set_mode(Mode.HOLD, now_ns, now_ns * 1e-9)[0]
     bench.run_until(lambda: bench.person.doing == Doing.WATCHING)
     bench.policy = resting_at(now_ns, bench.simulation.positions)
     bench.start()
@@ -126,7 +127,7 @@ def test_a_stroke_that_counted_before_the_arm_was_taken_away_is_enough():
     bench.run_until(lambda: bench.strokes == AFTER + 1)
     assert bench.person.doing == Doing.WIPING
     now_ns = bench.simulation.time_ns
-    assert bench.mux.choose(Mode.HOLD, now_ns, now_ns * 1e-9)[0]
+    assert bench.mux.set_mode(Mode.HOLD, now_ns, now_ns * 1e-9)[0]
     bench.run_until(lambda: bench.person.doing == Doing.DONE, 1.0)
 
 

@@ -1,0 +1,126 @@
+"""A command source that sends plans: the policy, or a jogging program."""
+
+import math
+
+import numpy as np
+
+from lingbot_va_ros.motion.plan import Plan
+from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
+from lingbot_va_ros.motion.trajectory import TrajectoryMessage
+from lingbot_va_ros.mux.command_source import CommandSource, Goal
+from lingbot_va_ros.mux.validation import check_jump, check_times, read_plan, Rejected
+from lingbot_va_ros.specs.embodiment import Embodiment
+
+
+class PlanSource(CommandSource):
+    """
+    A source of plans: the newest accepted one, and the one that the arm follows.
+
+    :param max_jump: seconds; see `validation.check_jump`.
+    :param may_jump: [J] bool: joints for which a plan may begin anywhere.
+    :param may_end_moving: whether the last velocities of a plan may differ from 0.
+    """
+
+    is_followed_exactly = True
+
+    def __init__(
+        self, name: str, timeout: float, embodiment: Embodiment, max_jump: float,
+        may_jump: np.ndarray, may_end_moving: bool = False,
+    ) -> None:
+        super().__init__(name, timeout)
+        self._embodiment = embodiment
+        self._max_jump = max_jump
+        self._may_jump = may_jump
+        self._may_end_moving = may_end_moving
+        self.received = -math.inf
+        self._stamp_ns = -1
+        self._newest: Plan | None = None
+        self._is_new = False
+        self._followed: Plan | None = None
+
+    def read(self, message: TrajectoryMessage) -> Plan:
+        """
+        Return the plan of a message, checked as far as that needs no clock and no state.
+
+        :raises Rejected: see `validation.read_plan`.
+        """
+        return read_plan(message, self._embodiment, self._may_end_moving)
+
+    def check_times(self, message: TrajectoryMessage, plan: Plan, now_ns: int) -> None:
+        """
+        Check a plan's times against the clock and the last accepted message.
+
+        :raises Rejected: kinds future, stale, not_newer.
+        """
+        check_times(
+            message.stamp_ns, plan, now_ns, self._stamp_ns, to_nanoseconds(self.timeout))
+
+    def check_jump(self, plan: Plan, now_ns: int, arm: np.ndarray) -> None:
+        """
+        Check that a plan begins near positions [J].
+
+        :raises Rejected: kind jump.
+        """
+        check_jump(plan, now_ns, arm, self._embodiment, self._max_jump, self._may_jump)
+
+    def accept(self, plan: Plan, stamp_ns: int, now_s: float) -> None:
+        """Take a plan that passed all checks."""
+        self._newest, self._is_new = plan, True
+        self._stamp_ns, self.received = stamp_ns, now_s
+        self.counts.count_accepted()
+
+    def age(self, now_s: float) -> float:
+        return now_s - self.received
+
+    def missing(self, now_ns: int, now_s: float, arm: np.ndarray | None) -> list[str]:
+        age = self.age(now_s)
+        why = f' ({self.counts.explanation})' if self.counts.explanation else ''
+        if self._newest is None:
+            return [f'{self.name}: no acceptable message received{why}']
+        if age > self.timeout:
+            return [f'fresh {self.name}: the last good one is {age:.2f} s old{why}']
+        if arm is not None:
+            try:
+                self.check_jump(self._newest, now_ns, arm)
+            except Rejected as rejected:
+                return [f'a plan that begins where the arm is: {rejected}']
+        return []
+
+    def begin(self, start: np.ndarray) -> None:
+        """Follow nothing; the next plan is followed from its own beginning."""
+        self._followed, self._is_new = None, self._newest is not None
+
+    def goal(self, tick_ns: int, next_ns: int) -> Goal:
+        """
+        Return what the plan asks for at the next tick.
+
+        A new plan is led to from what the one before asked for, not from where the limit filter
+        let the arm come: a lead from there, renewed with every message, would ask for more speed
+        than can be braked.
+        """
+        if self._is_new and self._newest is not None:
+            self._followed = self._newest if self._followed is None else (
+                self._newest.led_to(tick_ns, *_sample(self._followed, tick_ns)))
+            self._is_new = False
+        if self._followed is None:
+            raise RuntimeError(f'{self.name} is followed without a plan')
+        _, v_now = _sample(self._followed, tick_ns)
+        q, v = _sample(self._followed, next_ns)
+        return q, v, (v - v_now) / ((next_ns - tick_ns) / NANOSECONDS)
+
+    def position(self, time_ns: int) -> np.ndarray:
+        if self._newest is None:
+            raise RuntimeError(f'{self.name} has no plan yet')
+        return self._newest.sample(time_ns)[0]
+
+    def forget(self) -> None:
+        self._newest, self.received, self._stamp_ns = None, -math.inf, -1
+        self._followed, self._is_new = None, False
+
+
+def _sample(plan: Plan, time_ns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (q, v) [J] of a plan; before its begin as if it came from there at that velocity."""
+    before = (int(plan.times_ns[0]) - time_ns) / NANOSECONDS
+    if before <= 0:
+        return plan.sample(time_ns)
+    return plan.positions[0] - plan.velocities[0] * before, plan.velocities[0]

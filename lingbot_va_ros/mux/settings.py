@@ -1,0 +1,40 @@
+"""Settings of the mux; the node's parameters of the same names fill them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MuxSettings:
+    """
+    Times in seconds, distances in rad (m for prismatic joints).
+
+    :param source_timeout: silence of a source, or age of its stamps, after which it is lost.
+    :param joint_state_timeout: age of a joint's measurement after which it is lost.
+    :param start_tolerance: a motion starts at the last command where the arm is this near to it.
+    :param max_following_error: distance of an arm joint from its command that means HOLD.
+    :param max_rejections: rejected messages of a source in a row that mean HOLD.
+    :param max_jump: a plan may begin as far away as a joint goes in this time at its velocity
+        limit.
+    :param emergency_stop_timeout: silence of the emergency-stop input that latches STOPPED; 0: the
+        input is not supervised.
+    :param home_speed: share of the velocity and acceleration limits that go_home uses.
+    :param teleop_approach_speed: the same, until the arm has caught up with the teleoperation
+        source.
+    :param takeover_motion: motion of the teleoperation source that takes the arm from POLICY; 0:
+        no motion does.
+    :param takeover_rest: how long the source must have rested before.
+    :param deadman_button: index of the button that TELEOP needs pressed; -1: none.
+    """
+
+    source_timeout: float = 0.2
+    joint_state_timeout: float = 0.2
+    start_tolerance: float = 0.05
+    max_following_error: float = 0.35
+    max_rejections: int = 10
+    max_jump: float = 0.2
+    emergency_stop_timeout: float = 0.0
+    home_speed: float = 0.2
+    teleop_approach_speed: float = 0.25
+    takeover_motion: float = 0.0
+    takeover_rest: float = 0.5
+    deadman_button: int = -1
