@@ -27,8 +27,8 @@ def foxglove():
 def topics() -> set[str]:
     """Return the topics that the nodes name in their sources, and the cameras of sim_dual."""
     found = set()
-    for path in (*(CHECKOUT / 'lingbot_va_ros/nodes').glob('*.py'),
-                 *(CHECKOUT / 'lingbot_va_ros/launching').glob('*.py')):
+    for path in (*(CHECKOUT / 'lingbot_va_ros/nodes').rglob('*.py'),
+                 *(CHECKOUT / 'lingbot_va_ros/launching').rglob('*.py')):
         found.update(re.findall(r"'(/?~?/?[a-z][a-z_]*(?:/[a-z_]+)*)'", path.read_text()))
     robot = yaml.safe_load(shared_file('config', 'embodiments', 'sim_dual.yaml').read_text())
     return found | {camera['topic'] for camera in robot['cameras'].values()}

@@ -23,6 +23,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
+from support.messages import nanoseconds
 from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.msg import ActionChunk, PolicyStatus
@@ -292,10 +293,6 @@ def running_policy(node, namespace, folder, checkpoint):
         process.kill()
         process.wait()
         policy.close()
-
-
-def nanoseconds(stamp):
-    return stamp.sec * NS + stamp.nanosec
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -14,7 +14,7 @@ from lingbot_va_ros.cli.common.failure import CommandFailed
 
 START = """
 import sys
-from lingbot_va_ros.cli import {name}
+from lingbot_va_ros.cli.bench import {name}
 from rclpy.executors import SingleThreadedExecutor
 spin_once = SingleThreadedExecutor.spin_once
 def spin(self, *args, **kwargs):
@@ -59,7 +59,7 @@ def test_a_way_that_is_none_gets_one_line():
         measure_images(lambda _line: None, 0.5, [Way(handling='decoded')])
 
 
-@pytest.mark.parametrize('words', [['bench_cameras'], ['bench_listener', 'single']])
+@pytest.mark.parametrize('words', [['cameras'], ['listener', 'single']])
 def test_a_process_of_the_benchmark_ends_quietly(words):
     # A process that spins has its signal handlers already.
     with subprocess.Popen(

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 
@@ -26,6 +25,7 @@ from lingbot_va_ros.action import RunTask
 from lingbot_va_ros.cli.check import graph_probe as live
 from lingbot_va_ros.cli.check.controllers import judge_parameters
 from lingbot_va_ros.cli.check.graph import gripper_findings
+from lingbot_va_ros.cli.common.processes import node_command
 from lingbot_va_ros.cli.main import main
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, LATCHED, SENSOR
@@ -184,7 +184,7 @@ def processes(tmp_path):
     def start(namespace, name, *words):
         log = open(tmp_path / f'{name}.log', 'w')
         running.append((subprocess.Popen(
-            [sys.executable, '-m', f'lingbot_va_ros.nodes.{name}', '--ros-args',
+            [*node_command(name), '--ros-args',
              '-r', f'__ns:=/{namespace}', *words],
             stdout=log, stderr=subprocess.STDOUT,
             env={**os.environ, 'PYTHONUNBUFFERED': '1'}), log))

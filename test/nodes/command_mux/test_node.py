@@ -18,6 +18,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
+from support.messages import nanoseconds
+from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from lingbot_va_ros.motion.plan import Plan, resting_at
@@ -34,20 +36,6 @@ START = np.array([0.1, 0.2, 0.6, 0.1, 0.2, 0.1, 0.02])
 DEADLINE = 15.0
 # Seconds; the arm and the policy of these tests are threads of one process on a busy machine.
 TIMEOUT = 0.5
-
-
-def wait_for(condition, what, deadline=DEADLINE):
-    end = time.monotonic() + deadline
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f'{what} did not happen within {deadline} s')
-
-
-def nanoseconds(stamp):
-    return stamp.sec * NS + stamp.nanosec
 
 
 def stamp_of(ns, message):

@@ -7,7 +7,6 @@ Runs for some seconds; set LINGBOT_VA_TAKEOVER_SECONDS for longer.
 import contextlib
 import os
 import subprocess
-import sys
 import threading
 import time
 
@@ -20,9 +19,12 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, JointState
+from support.messages import nanoseconds, stamped
+from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory
 import yaml
 
+from lingbot_va_ros.cli.common.processes import node_command
 from lingbot_va_ros.motion.plan import Plan, resting_at
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
 from lingbot_va_ros.nodes import qos
@@ -43,25 +45,6 @@ SWING = np.array([0.3, 0.2, 0.2, 0.3, 0.2, 0.2, 0.0])
 PATIENT = ('source_timeout:=3.0', 'joint_state_timeout:=3.0')
 
 pytestmark = pytest.mark.timeout(SECONDS + 200)
-
-
-def wait_for(condition, what, deadline=DEADLINE):
-    end = time.monotonic() + deadline
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f'{what} did not happen within {deadline} s')
-
-
-def nanoseconds(stamp):
-    return stamp.sec * NS + stamp.nanosec
-
-
-def stamped(message, time_ns):
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(int(time_ns), NS)
-    return message
 
 
 class World:
@@ -156,7 +139,7 @@ class World:
 def process(log, module, *arguments):
     with log.open('w') as out:
         running = subprocess.Popen(
-            [sys.executable, '-m', f'lingbot_va_ros.nodes.{module}', '--ros-args',
+            [*node_command(module), '--ros-args',
              '-r', f'__ns:={NAMESPACE}', *arguments],
             stdout=out, stderr=subprocess.STDOUT, env={**os.environ, 'PYTHONUNBUFFERED': '1'})
         try:

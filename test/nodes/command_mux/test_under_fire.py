@@ -22,6 +22,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
+from support.messages import nanoseconds, stamped
+from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from lingbot_va_ros.motion.plan import Plan, resting_at
@@ -44,24 +46,6 @@ EVERYTHING = QoSProfile(depth=5000, reliability=ReliabilityPolicy.RELIABLE)
 WILD = (float('nan'), float('inf'), -float('inf'), 1e300, -1e300, 0.0, 7.0, -7.0)
 
 pytestmark = pytest.mark.timeout(2 * SECONDS + 120)
-
-
-def wait_for(condition, what, deadline=DEADLINE):
-    end = time.monotonic() + deadline
-    while time.monotonic() < end:
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError(f'{what} did not happen within {deadline} s')
-
-
-def nanoseconds(stamp):
-    return stamp.sec * NS + stamp.nanosec
-
-
-def stamped(message, time_ns):
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(int(time_ns), NS)
-    return message
 
 
 def swing(time_ns, rate=2.0):

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 from action_msgs.msg import GoalStatus
@@ -17,12 +16,14 @@ import pytest
 from rcl_interfaces.srv import SetParameters
 import rclpy
 from rclpy.action import ActionClient
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from safetensors.torch import load_file, save_file
 from sensor_msgs.msg import Image, JointState
+from support.messages import nanoseconds
+from support.spinning import spinning_node
+from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 import yaml
@@ -44,20 +45,6 @@ DEADLINE = 30.0
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 
 pytestmark = pytest.mark.timeout(180)
-
-
-def wait_for(condition, what, deadline=DEADLINE):
-    end = time.monotonic() + deadline
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f'{what} did not happen within {deadline} s')
-
-
-def nanoseconds(stamp):
-    return stamp.sec * NS + stamp.nanosec
 
 
 def is_stop(plan):
@@ -151,22 +138,8 @@ class World:
 def spinning():
     """A node of the test's own, spinning in a thread."""
     rclpy.init()
-    node = rclpy.create_node('test_world')
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    stop = threading.Event()
-
-    def spin():
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.05)
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-    yield node
-    stop.set()
-    thread.join()
-    executor.shutdown()
-    node.destroy_node()
+    with spinning_node('test_world') as node:
+        yield node
     rclpy.shutdown()
 
 

@@ -20,6 +20,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
+from support.messages import nanoseconds, stamped
+from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
@@ -43,17 +45,8 @@ MAX_CAMERA_AGE = 0.5
 pytestmark = pytest.mark.timeout(SECONDS + 150)
 
 
-def nanoseconds(stamp):
-    return stamp.sec * NS + stamp.nanosec
-
-
 def seconds(duration):
     return duration.sec + duration.nanosec / NS
-
-
-def stamped(message, time_ns):
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(int(time_ns), NS)
-    return message
 
 
 def position_at(plan, time_ns):
@@ -214,15 +207,6 @@ class FaultyWorld:
                     entry[1]()
         for _, mend in mending:
             mend()
-
-
-def wait_for(condition, what, deadline=DEADLINE):
-    end = time.monotonic() + deadline
-    while time.monotonic() < end:
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError(f'{what} did not happen within {deadline} s')
 
 
 @pytest.fixture(scope='module')

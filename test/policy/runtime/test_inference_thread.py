@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.waiting import wait_for
 import torch
 
 from lingbot_va_ros.motion.plan import MotionLimits
@@ -28,16 +29,6 @@ REST = np.array([0.0, 0.0, 1.8, 0.0, 1.34, 0.0, 0.7])
 LIMITS = MotionLimits(
     np.full(JOINTS, -3.0), np.full(JOINTS, 3.0), np.full(JOINTS, 5.0), np.full(JOINTS, 10.0))
 DEADLINE = 20.0
-
-
-def wait_for(condition, what, deadline=DEADLINE):
-    end = time.monotonic() + deadline
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.005)
-    raise AssertionError(f'{what} did not happen within {deadline} s')
 
 
 class Stage:
