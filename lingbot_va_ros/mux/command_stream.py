@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from lingbot_va_ros.motion.plan import Plan, resting_at
-from lingbot_va_ros.mux.limit_filter import CommandFilter
+from lingbot_va_ros.mux.limit_filter import LimitFilter
 from lingbot_va_ros.mux.ramp import Ramp
 from lingbot_va_ros.mux.workspace import Breach, LARGEST_GAP, WorkspaceWatch
 from lingbot_va_ros.specs.embodiment import JointLimits
@@ -36,7 +36,7 @@ class CommandStream:
         self.blocked: Breach | None = None
         self._watch = watch
         self._limits = limits
-        self._filter = CommandFilter(limits, period_ns * 1e-9)
+        self._filter = LimitFilter(limits, period_ns * 1e-9)
         self._ramp = Ramp(limits, period_ns * 1e-9)  # for gentle stops
         self._sent: Plan | None = None
         self._reported_ns = 0

@@ -9,7 +9,7 @@ import tempfile
 from lingbot_va_ros.atomic_files import write_text
 
 
-class StopRecord:
+class LatchedStopFile:
     """
     One file per mux: there while it is STOPPED.
 

@@ -29,7 +29,7 @@ def approach_speed(distance, acceleration, period):
     return ticks * acceleration * period + rest
 
 
-class CommandFilter:
+class LimitFilter:
     """
     Advance (q, v) of all joints [J] tick by tick towards a desired state inside the limits.
 

@@ -18,7 +18,7 @@ from lingbot_va_ros.mux.following_error import following_error
 from lingbot_va_ros.mux.home_motion import HomeMotion
 from lingbot_va_ros.mux.joint_state_filter import JointStateFilter
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
-from lingbot_va_ros.mux.modes import Mode, ModeMachine
+from lingbot_va_ros.mux.modes import ModeStateMachine, MuxMode
 from lingbot_va_ros.mux.plan_source import PlanSource
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.start_state import GRIPPER_REST_SECONDS, StartState
@@ -50,7 +50,7 @@ class Tick:
 class Report:
     """Figures of a mux for diagnostics; ages in seconds, inf where nothing ever came."""
 
-    mode: Mode
+    mode: MuxMode
     reason: str
     is_fault: bool
     accepted: int
@@ -91,7 +91,7 @@ class Mux:
         self.embodiment = embodiment
         self.settings = settings
         self.period_ns = period_ns
-        self.machine = ModeMachine(settings.emergency_stop_timeout)
+        self.machine = ModeStateMachine(settings.emergency_stop_timeout)
         self.joints = JointStateFilter(embodiment.joints, limits, settings.joint_state_timeout)
         self.sources = CommandSources(embodiment, settings, leader_map or {}, is_gripper)
         self.skipped_ticks = 0
@@ -112,7 +112,7 @@ class Mux:
         self._controller_faults: tuple[str, ...] = ()
         self._going_home = False
         self._begin_anew = False  # a motion was requested that the next tick begins
-        # `machine.entries` when that motion was requested, and when the last stop was sent.
+        # `machine.stop_requests` when that motion was requested, and when the last stop was sent.
         self._stops_before_motion = 0
         self._stops_sent = 0
         self._retreat = False  # whether the next stop leads back to where the arm is
@@ -156,7 +156,7 @@ class Mux:
         """Take the buttons of a joystick; a released dead-man button ends TELEOP."""
         with self._lock:
             released = self._dead_man.update(buttons, stamp_ns, now_s)
-            if released and self.machine.mode == Mode.TELEOP:
+            if released and self.machine.mode == MuxMode.TELEOP:
                 self.machine.fall_to_hold('the dead-man button was released')
 
     def take_emergency_stop(self, pressed: bool, now_s: float) -> None:
@@ -179,7 +179,7 @@ class Mux:
         """Hold, because a part of the mux itself failed."""
         with self._lock:
             if not self.machine.fall_to_hold(reason) and self._going_home:
-                self.machine.hold_again(reason)
+                self.machine.abort_motion(reason)
 
     def _take_plan(
         self, source: PlanSource, message: TrajectoryMessage, now_ns: int, now_s: float,
@@ -207,7 +207,7 @@ class Mux:
         in_row = source.counts.rejected_in_row
         if self._active() is source and in_row >= self.settings.max_rejections:
             self.machine.fall_to_hold(
-                f'{in_row} messages refused in a row, the last: {rejected}')
+                f'{in_row} messages rejected in a row, the last: {rejected}')
         return str(rejected)
 
     # ---- requests
@@ -215,9 +215,9 @@ class Mux:
     def set_mode(self, mode: int, now_ns: int, now_s: float) -> tuple[bool, str]:
         """Answer set_mode: (success, message)."""
         try:
-            wanted = Mode(mode)
+            wanted = MuxMode(mode)
         except ValueError:
-            known = ', '.join(f'{known.value} {known.name}' for known in Mode)
+            known = ', '.join(f'{known.value} {known.name}' for known in MuxMode)
             return False, f'mode {mode} does not exist; there are {known}'
         with self._lock:
             return self._set_mode(wanted, now_ns, now_s, 'asked for over set_mode')
@@ -230,7 +230,7 @@ class Mux:
     def go_home(self, now_s: float) -> tuple[bool, str]:
         """Answer go_home: (success, message); the motion begins at the next tick."""
         with self._lock:
-            if self.machine.mode != Mode.HOLD:
+            if self.machine.mode != MuxMode.HOLD:
                 return False, f'go_home needs HOLD, not {self.machine.mode.name}'
             if not self.machine.chosen:
                 return False, 'nothing moves before the first set_mode; choose HOLD first'
@@ -243,11 +243,11 @@ class Mux:
             if not self._going_home:
                 self._going_home = True
                 self._request_motion()
-                self.machine.remark('going home')
+                self.machine.set_reason('going home')
             return True, 'going home; any set_mode breaks it off'
 
     def _set_mode(
-        self, mode: Mode, now_ns: int, now_s: float, reason: str) -> tuple[bool, str]:
+        self, mode: MuxMode, now_ns: int, now_s: float, reason: str) -> tuple[bool, str]:
         if mode.has_source and self.machine.mode == mode:
             return True, f'{mode.name} already'
         source, missing = self._source_of(mode, now_ns, now_s)
@@ -260,14 +260,14 @@ class Mux:
         return success, message
 
     def _source_of(
-        self, mode: Mode, now_ns: int, now_s: float) -> tuple[CommandSource | None, list[str]]:
+        self, mode: MuxMode, now_ns: int, now_s: float) -> tuple[CommandSource | None, list[str]]:
         """Return the source that moves the arm in a mode, and what the mode lacks."""
-        if mode == Mode.STOPPED or mode == Mode.HOLD and self._stream.started:
+        if mode == MuxMode.STOPPED or mode == MuxMode.HOLD and self._stream.started:
             return None, []
-        if mode == Mode.HOLD:
+        if mode == MuxMode.HOLD:
             return None, self.joints.missing(now_s)
         arm = self._arm_position(now_ns, now_s)
-        if mode == Mode.TELEOP:
+        if mode == MuxMode.TELEOP:
             source, missing = self.sources.teleoperation(now_ns, now_s, arm)
             missing += self._dead_man.missing(now_s)
         else:
@@ -277,7 +277,7 @@ class Mux:
 
     def _request_motion(self) -> None:
         self._begin_anew = True
-        self._stops_before_motion = self.machine.entries
+        self._stops_before_motion = self.machine.stop_requests
 
     # ---- where the arm is
 
@@ -333,7 +333,7 @@ class Mux:
                 return Tick()
             executed = self._stream.executed(time_ns)
             self.machine.fall_to_hold('the mux ends')
-            self._stops_sent = self.machine.entries
+            self._stops_sent = self.machine.stop_requests
             self._going_home = False
             command = self._stream.stop(time_ns)
             return Tick(command, executed + self._stream.executed(command.end_ns))
@@ -349,7 +349,7 @@ class Mux:
         self.joints.forget()
         self.machine.forget_times(now_s)
         if not self.machine.fall_to_hold(how) and is_moving:
-            self.machine.hold_again(how)
+            self.machine.abort_motion(how)
         self._going_home = False
 
     def _watch(self, tick_ns: int, now_s: float) -> None:
@@ -357,7 +357,7 @@ class Mux:
         if self._active() is not None or self._going_home:
             reason = self._fault(tick_ns, now_s)
             if reason and not self.machine.fall_to_hold(reason):
-                self.machine.hold_again(f'go_home broken off: {reason}')
+                self.machine.abort_motion(f'go_home broken off: {reason}')
 
     def _fault(self, tick_ns: int, now_s: float) -> str:
         """Return why the arm must not move on, or an empty text."""
@@ -366,7 +366,7 @@ class Mux:
             return f'lost {"; ".join(self._controller_faults)}'
         source = self._active()
         lost = '' if source is None else source.lost(now_s, margin)
-        if not lost and self.machine.mode == Mode.TELEOP:
+        if not lost and self.machine.mode == MuxMode.TELEOP:
             lost = self._dead_man.lost(now_s, margin)
         lost = lost or self.joints.lost(now_s, margin)
         if lost or self._begin_anew:
@@ -381,12 +381,12 @@ class Mux:
 
     def _take_over(self, tick_ns: int, now_s: float) -> None:
         """Give the arm to the teleoperation where its source begins to move."""
-        if self.sources.takes_over(tick_ns, now_s) and self.machine.mode == Mode.POLICY:
+        if self.sources.takes_over(tick_ns, now_s) and self.machine.mode == MuxMode.POLICY:
             # Where TELEOP lacks something the policy keeps the arm.
-            self._set_mode(Mode.TELEOP, tick_ns, now_s, 'the teleoperation source was moved')
+            self._set_mode(MuxMode.TELEOP, tick_ns, now_s, 'the teleoperation source was moved')
 
     def _command(self, tick_ns: int, now_s: float) -> Plan | None:
-        self._was_stop = self.machine.entries != self._stops_sent
+        self._was_stop = self.machine.stop_requests != self._stops_sent
         if self._was_stop:
             return self._stop(tick_ns, now_s)
         source = self._active()
@@ -401,9 +401,9 @@ class Mux:
             *self._stream.state(tick_ns), goal, source.is_followed_exactly))
 
     def _stop(self, tick_ns: int, now_s: float) -> Plan | None:
-        self._stops_sent = self.machine.entries
+        self._stops_sent = self.machine.stop_requests
         # A motion that was requested after the stop, between two ticks, begins at the next one.
-        if self._stops_before_motion != self.machine.entries:
+        if self._stops_before_motion != self.machine.stop_requests:
             self._going_home = False
             self._begin_anew = False
         retreat, self._retreat = self._retreat, False
@@ -441,10 +441,10 @@ class Mux:
     def _step_home(self, tick_ns: int) -> Plan:
         command = self._home.step(tick_ns)
         if self._stream.blocked is not None:
-            self.machine.hold_again(f'go_home broken off: on its way is {self._stream.blocked}')
+            self.machine.abort_motion(f'go_home broken off: on its way is {self._stream.blocked}')
         elif self._home.is_at_home(tick_ns + self.period_ns):
             self._going_home = False
-            self.machine.remark('at home')
+            self.machine.set_reason('at home')
         return command
 
     # ---- diagnostics
@@ -454,7 +454,7 @@ class Mux:
         with self._lock:
             machine, sources, policy = self.machine, self.sources, self.sources.policy.counts
             return Report(
-                mode=machine.mode, reason=machine.reason, is_fault=machine.fell,
+                mode=machine.mode, reason=machine.reason, is_fault=machine.is_fault,
                 accepted=policy.accepted, rejected=dict(policy.rejected),
                 rejected_in_row=policy.rejected_in_row, last_rejection=policy.last_rejection,
                 teleop_accepted=sources.teleop_accepted,

@@ -1,4 +1,4 @@
-"""Which incoming trajectories are taken: a message is taken whole or refused with one reason."""
+"""Which incoming trajectories are taken: a message is taken whole or rejected with one reason."""
 
 
 import numpy as np
@@ -17,14 +17,14 @@ NOT_NEWER = 'its stamp is not newer than the last one'
 
 
 class Rejected(ValueError):
-    """A message is refused; `kind` is the counter that it goes under."""
+    """A message is rejected; `kind` is the counter that it goes under."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)
         self.kind = kind
 
 
-KINDS = (
+REJECTION_KINDS = (
     'empty', 'joints', 'lengths', 'not_finite', 'times', 'final_velocity', 'limits', 'stale',
     'not_newer', 'future', 'jump', 'workspace')
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from lingbot_va_ros.mux.limit_filter import approach_speed, CommandFilter
+from lingbot_va_ros.mux.limit_filter import approach_speed, LimitFilter
 from lingbot_va_ros.specs.embodiment import JointLimits
 
 T = 0.01
@@ -13,7 +13,7 @@ LIMITS = JointLimits(
     lower=np.array([-1.0, 0.0, -2.5]), upper=np.array([1.5, 0.04, 2.5]),
     velocity=np.array([2.0, 0.2, 0.7]), acceleration=np.array([10.0, 1.0, 35.0]),
     jerk=np.array([100.0, 10.0, 300.0]))
-GATE = CommandFilter(LIMITS, T)
+GATE = LimitFilter(LIMITS, T)
 
 anything = st.one_of(
     st.floats(allow_nan=True, allow_infinity=True), st.floats(-3, 3), st.just(1.5), st.just(-1.0))

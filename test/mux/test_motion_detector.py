@@ -48,7 +48,7 @@ def goal(arm, time_ns):
     ('not_finite', {'at_ns': NS + 1000, 'positions': HERE * np.nan}),
     ('jump', {'at_ns': NS + NS // 100, 'positions': HERE + [1, 0, 0, 0, 0, 0, 0]}),
 ])
-def test_a_message_of_the_leader_is_refused_whole(kind, second):
+def test_a_message_of_the_leader_is_rejected_whole(kind, second):
     arm = leader()
     assert take(arm)
     with pytest.raises(Rejected) as caught:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
-from lingbot_va_ros.mux.modes import Mode
+from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.robot.kinematics import ArmKinematics
@@ -115,13 +115,13 @@ def assert_executed_inside_limits(executed, start):
 def test_nothing_is_sent_before_a_mode_is_chosen():
     bench = Bench()
     bench.run(30)
-    assert bench.mode == Mode.HOLD and not bench.commands and not bench.executed
+    assert bench.mode == MuxMode.HOLD and not bench.commands and not bench.executed
 
 
 def test_hold_is_sent_once_as_a_stop_at_the_measured_position():
     bench = Bench()
     bench.run(5)
-    assert bench.choose(Mode.HOLD)[0]
+    assert bench.choose(MuxMode.HOLD)[0]
     bench.run(20)
     assert len(bench.commands) == 1
     command = bench.commands[0][1]
@@ -134,9 +134,9 @@ def test_policy_follows_its_plan_and_reports_every_command():
     bench = Bench()
     bench.run(5)
     bench.goal = sweep(bench.now + 50 * PERIOD)
-    assert bench.choose(Mode.POLICY) == (True, 'POLICY')
+    assert bench.choose(MuxMode.POLICY) == (True, 'POLICY')
     bench.run(150)
-    assert bench.mode == Mode.POLICY
+    assert bench.mode == MuxMode.POLICY
     assert len(bench.commands) == len(bench.executed) == 150
     for (sent_ns, command), (due_ns, q, _) in zip(bench.commands, bench.executed):
         assert due_ns == sent_ns + PERIOD == command.times_ns[1]
@@ -150,11 +150,11 @@ def test_policy_follows_its_plan_and_reports_every_command():
 def test_a_step_of_the_plan_is_approached_without_overshoot():
     bench = Bench()
     bench.run(5)
-    assert bench.choose(Mode.POLICY)[0]
+    assert bench.choose(MuxMode.POLICY)[0]
     bench.run(10)
     bench.goal = lambda t: START + [0.3, -0.3, 0.01]
     bench.run(150)
-    assert bench.mode == Mode.POLICY
+    assert bench.mode == MuxMode.POLICY
     assert_executed_inside_limits(bench.executed, START)
     way = np.array([(q - START) / [0.3, -0.3, 0.01] for _, q, _ in bench.executed])
     assert way.max() < 1.001
@@ -165,10 +165,10 @@ def test_a_step_of_the_plan_is_approached_without_overshoot():
 
 def test_policy_needs_joint_states_and_a_source_and_names_both():
     bench = Bench()
-    success, message = bench.choose(Mode.POLICY)
+    success, message = bench.choose(MuxMode.POLICY)
     assert not success
     assert 'joint_states (none received)' in message and 'policy/joint_trajectory' in message
-    assert bench.mode == Mode.HOLD
+    assert bench.mode == MuxMode.HOLD
 
 
 def test_a_joint_that_is_too_old_is_named():
@@ -177,7 +177,7 @@ def test_a_joint_that_is_too_old_is_named():
     bench.joints_alive = False
     bench.run(30)
     bench.mux.take_joint_state(JOINTS[:2], START[:2], (), bench.now, bench.now_s)
-    success, message = bench.choose(Mode.POLICY)
+    success, message = bench.choose(MuxMode.POLICY)
     assert not success and 'fresh joint_states of grip (' in message
 
 
@@ -185,9 +185,9 @@ def moving_bench(**settings):
     bench = Bench(**settings)
     bench.run(5)
     bench.goal = sweep(bench.now)
-    assert bench.choose(Mode.POLICY)[0]
+    assert bench.choose(MuxMode.POLICY)[0]
     bench.run(40)
-    assert bench.mode == Mode.POLICY and np.abs(bench.executed[-1][2]).max() > 0.3
+    assert bench.mode == MuxMode.POLICY and np.abs(bench.executed[-1][2]).max() > 0.3
     return bench
 
 
@@ -195,14 +195,14 @@ def test_a_silent_source_means_hold_within_the_timeout_for_good():
     bench = moving_bench()
     bench.policy_alive = False
     heard = bench.mux.sources.policy.received
-    while bench.mode == Mode.POLICY:
+    while bench.mode == MuxMode.POLICY:
         bench.run(1)
     assert bench.now_s - heard <= bench.mux.settings.source_timeout
     assert 'silent' in bench.mux.machine.reason
     count = len(bench.commands)
     bench.policy_alive = True
     bench.run(60)
-    assert bench.mode == Mode.HOLD and len(bench.commands) == count
+    assert bench.mode == MuxMode.HOLD and len(bench.commands) == count
     assert_executed_inside_limits(bench.executed, START)
     assert np.all(bench.executed[-1][2] == 0)
 
@@ -212,15 +212,15 @@ def test_a_stamp_that_stands_still_means_hold():
     bench.policy_alive = False
     frozen = bench.now - PERIOD
     bench.run(40, lambda: bench.send_plan(stamp=frozen))
-    assert bench.mode == Mode.HOLD
+    assert bench.mode == MuxMode.HOLD
     assert bench.mux.sources.policy.counts.rejected['not_newer'] > 5
 
 
-def test_refusals_in_a_row_mean_hold_and_are_counted():
+def test_rejections_in_a_row_mean_hold_and_are_counted():
     bench = moving_bench(max_rejections=3)
     bench.policy_alive = False
     bench.run(3, lambda: bench.send_plan(joints=('j1', 'j2', 'other')))
-    assert bench.mode == Mode.HOLD
+    assert bench.mode == MuxMode.HOLD
     assert bench.mux.sources.policy.counts.rejected['joints'] == 3
     assert 'unknown joints other; missing joints grip' in bench.mux.machine.reason
 
@@ -229,14 +229,15 @@ def test_old_joint_states_mean_hold():
     bench = moving_bench()
     bench.joints_alive = False
     bench.run(25)
-    assert bench.mode == Mode.HOLD and 'joint_states of j1, j2, grip' in bench.mux.machine.reason
+    assert bench.mode == MuxMode.HOLD
+    assert 'joint_states of j1, j2, grip' in bench.mux.machine.reason
 
 
 def test_a_following_error_means_hold_and_names_the_joint():
     bench = moving_bench(max_following_error=0.2)
     bench.follows = False
     bench.run(60)
-    assert bench.mode == Mode.HOLD
+    assert bench.mode == MuxMode.HOLD
     assert "following error of 'j1'" in bench.mux.machine.reason
 
 
@@ -245,7 +246,7 @@ def test_an_arm_that_cannot_follow_is_no_longer_pressed_and_its_command_does_not
     bench.follows = False
     bench.run(60)
     stuck = bench.measured
-    assert bench.mode == Mode.HOLD and 'following error' in bench.mux.machine.reason
+    assert bench.mode == MuxMode.HOLD and 'following error' in bench.mux.machine.reason
     bench.run(100)
     np.testing.assert_allclose(bench.executed[-1][1][:2], stuck[:2], atol=1e-6)
     assert not np.any(bench.executed[-1][2])
@@ -257,7 +258,7 @@ def test_a_measurement_far_away_from_the_command_moves_nothing():
     bench.follows = False
     bench.measured = bench.executed[-1][1] + [1.0, 0, 0]
     bench.run(60)
-    assert bench.mode == Mode.HOLD and 'following error' in bench.mux.machine.reason
+    assert bench.mode == MuxMode.HOLD and 'following error' in bench.mux.machine.reason
     last = bench.commands[-1][1]
     assert np.abs(last.positions[-1] - last.positions[0])[0] < 0.1, 'a stop'
     assert_executed_inside_limits(bench.executed, START)
@@ -272,7 +273,7 @@ def test_one_wrong_position_moves_nothing():
         bench.run(1)
         bench.mux.take_joint_state = measure
         bench.run(5)
-    assert bench.mode == Mode.POLICY
+    assert bench.mode == MuxMode.POLICY
     assert_executed_inside_limits(bench.executed, START)
 
 
@@ -289,11 +290,11 @@ def test_a_position_that_stays_is_taken():
 def test_a_gripper_that_holds_something_is_no_following_error():
     bench = Bench(max_following_error=0.005)
     bench.run(5)
-    assert bench.choose(Mode.POLICY)[0]
+    assert bench.choose(MuxMode.POLICY)[0]
     bench.follows = False
     bench.goal = lambda t: START + [0, 0, 0.015]
     bench.run(50)
-    assert bench.mode == Mode.POLICY
+    assert bench.mode == MuxMode.POLICY
 
 
 def test_missed_ticks_continue_on_the_braking_tail():
@@ -313,7 +314,7 @@ def test_a_clock_jump_means_a_stop_and_hold(jump):
     q_due, v_due = bench.executed[-1][1:]
     bench.now += jump
     tick = bench.mux.tick(bench.now, bench.now_s, jumped='clock jumped')
-    assert bench.mode == Mode.HOLD and bench.mux.machine.reason == 'clock jumped'
+    assert bench.mode == MuxMode.HOLD and bench.mux.machine.reason == 'clock jumped'
     assert tick.command.times_ns[0] == bench.now
     np.testing.assert_allclose(tick.command.positions[0], q_due)
     np.testing.assert_allclose(tick.command.velocities[0], v_due)
@@ -323,31 +324,31 @@ def test_a_clock_jump_means_a_stop_and_hold(jump):
     bench.goal = lambda t: tick.command.positions[-1]
     bench.now += PERIOD
     bench.run(60)
-    assert bench.choose(Mode.POLICY) == (True, 'POLICY')
+    assert bench.choose(MuxMode.POLICY) == (True, 'POLICY')
 
 
 def test_the_next_motion_starts_at_the_last_command_if_the_arm_is_near_it():
     bench = moving_bench(start_tolerance=0.05)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(50)
     rest = bench.executed[-1][1]
     bench.measured = rest + [0.03, 0.0, 0.0]
     bench.goal = lambda t: rest
     bench.run(3)
-    assert bench.choose(Mode.POLICY)[0]
+    assert bench.choose(MuxMode.POLICY)[0]
     bench.run(1)
     np.testing.assert_allclose(bench.commands[-1][1].positions[0], rest)
 
 
 def test_the_next_motion_starts_where_the_arm_was_moved_by_others():
     bench = moving_bench(start_tolerance=0.05)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(50)
     bench.measured = bench.executed[-1][1] + [0.3, 0.0, 0.0]
     moved = bench.measured
     bench.goal = lambda t: moved
     bench.run(3)
-    assert bench.choose(Mode.POLICY)[0]
+    assert bench.choose(MuxMode.POLICY)[0]
     bench.run(1)
     np.testing.assert_allclose(bench.commands[-1][1].positions[0], moved)
 
@@ -356,7 +357,7 @@ def test_a_plan_that_begins_elsewhere_is_no_source():
     bench = Bench()
     bench.goal = lambda t: START + [1.0, 0.0, 0.0]
     bench.run(5)
-    success, message = bench.choose(Mode.POLICY)
+    success, message = bench.choose(MuxMode.POLICY)
     assert not success and "'j1' would jump from 0.1 to 1.1" in message
 
 
@@ -364,15 +365,15 @@ def test_emergency_stop_brakes_latches_and_clears_only_to_hold():
     bench = moving_bench()
     bench.mux.take_emergency_stop(True, bench.now_s)
     bench.run(50)
-    assert bench.mode == Mode.STOPPED
+    assert bench.mode == MuxMode.STOPPED
     assert_executed_inside_limits(bench.executed, START)
     assert np.all(bench.executed[-1][2] == 0)
-    assert not bench.choose(Mode.POLICY)[0]
+    assert not bench.choose(MuxMode.POLICY)[0]
     assert bench.mux.clear_stop(bench.now_s) == (False, 'the emergency stop is still pressed')
     bench.mux.take_emergency_stop(False, bench.now_s)
-    assert bench.mode == Mode.STOPPED
+    assert bench.mode == MuxMode.STOPPED
     assert bench.mux.clear_stop(bench.now_s)[0]
-    assert bench.mode == Mode.HOLD
+    assert bench.mode == MuxMode.HOLD
     count = len(bench.executed)
     bench.run(30)
     positions = np.array([q for _, q, _ in bench.executed[count - 1:]])
@@ -382,13 +383,13 @@ def test_emergency_stop_brakes_latches_and_clears_only_to_hold():
 def test_a_supervised_emergency_stop_starts_stopped_and_latches_on_silence():
     bench = Bench(emergency_stop_timeout=0.3)
     bench.run(5)
-    assert bench.mode == Mode.STOPPED and not bench.commands
+    assert bench.mode == MuxMode.STOPPED and not bench.commands
     assert bench.mux.clear_stop(bench.now_s) == (False, 'the emergency stop input is silent')
     bench.mux.take_emergency_stop(False, bench.now_s)
     assert bench.mux.clear_stop(bench.now_s)[0]
-    assert bench.choose(Mode.POLICY)[0]
+    assert bench.choose(MuxMode.POLICY)[0]
     bench.run(40)
-    assert bench.mode == Mode.STOPPED
+    assert bench.mode == MuxMode.STOPPED
     assert 'not heard for 0.3 s' in bench.mux.machine.reason
 
 
@@ -396,7 +397,7 @@ def test_go_home_moves_gently_to_home_in_hold():
     bench = Bench(home_speed=0.25)
     bench.run(5)
     assert not bench.mux.go_home(bench.now_s)[0], 'nothing may move before a mode is chosen'
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(5)
     assert bench.mux.go_home(bench.now_s)[0]
     bench.run(400)
@@ -405,13 +406,13 @@ def test_go_home_moves_gently_to_home_in_hold():
     assert np.all(fastest <= 0.25 * LIMITS.velocity + 1e-9)
     count = len(bench.commands)
     bench.run(20)
-    assert len(bench.commands) == count and bench.mode == Mode.HOLD
+    assert len(bench.commands) == count and bench.mode == MuxMode.HOLD
 
 
 def test_go_home_right_behind_hold_is_not_lost():
     bench = Bench()
     bench.run(5)
-    assert bench.choose(Mode.HOLD)[0]
+    assert bench.choose(MuxMode.HOLD)[0]
     assert bench.mux.go_home(bench.now_s)[0], 'before any tick has sent the stop of HOLD'
     bench.run(400)
     np.testing.assert_allclose(bench.executed[-1][1], ROBOT.home, atol=1e-8)
@@ -426,8 +427,8 @@ def test_a_source_chosen_right_behind_hold_is_approached_as_gently():
         bench.mux.take_teleop_plan(bench.message(), bench.now, bench.now_s)
     bench.goal = lambda t: START + [0.3, 0.0, 0.0]
     bench.run(5, teleoperate)
-    assert bench.choose(Mode.HOLD)[0]
-    assert bench.choose(Mode.TELEOP)[0], 'before any tick has sent the stop of HOLD'
+    assert bench.choose(MuxMode.HOLD)[0]
+    assert bench.choose(MuxMode.TELEOP)[0], 'before any tick has sent the stop of HOLD'
     bench.run(150, teleoperate)
     np.testing.assert_allclose(bench.executed[-1][1], START + [0.3, 0.0, 0.0], atol=1e-6)
     fastest = np.max([np.abs(v) for _, _, v in bench.executed], axis=0)
@@ -437,7 +438,7 @@ def test_a_source_chosen_right_behind_hold_is_approached_as_gently():
 def test_a_fault_right_behind_a_request_still_stops_it():
     bench = Bench()
     bench.run(5)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.mux.go_home(bench.now_s)
     bench.mux.take_fault('something failed')
     bench.run(50)
@@ -448,11 +449,11 @@ def test_a_fault_right_behind_a_request_still_stops_it():
 def test_set_mode_breaks_go_home_off():
     bench = Bench(home_speed=0.25)
     bench.run(5)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(5)
     bench.mux.go_home(bench.now_s)
     bench.run(20)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(100)
     assert np.abs(bench.executed[-1][1] - ROBOT.home).max() > 0.1
     assert np.all(bench.executed[-1][2] == 0)
@@ -465,13 +466,13 @@ def test_the_last_stop_is_sent_only_while_moving():
     assert np.all(stop.command.velocities[-1] == 0)
     idle = Bench()
     idle.run(5)
-    idle.choose(Mode.HOLD)
+    idle.choose(MuxMode.HOLD)
     idle.run(5)
     assert idle.mux.last_stop(idle.now).command is None
 
 
 @pytest.mark.parametrize('mode, expected', [(1, 'TELEOP needs'), (9, 'mode 9')])
-def test_modes_that_do_not_exist_are_refused_by_name(mode, expected):
+def test_modes_that_do_not_exist_are_rejected_by_name(mode, expected):
     success, message = Bench().choose(mode)
     assert not success and expected in message
 
@@ -492,28 +493,28 @@ def point(t, q, v=None, a=()):
     ('final_velocity', {'points': (point(PERIOD, START, (0, 0.1, 0)),)}, "velocity of 'j2'"),
     ('limits', {'points': (point(PERIOD, (0.1, -1.5, 0.02)),)}, "'j2' at -1.5 is outside -1 … 1"),
 ])
-def test_a_message_is_refused_whole_with_one_reason(kind, changes, expected):
+def test_a_message_is_rejected_whole_with_one_reason(kind, changes, expected):
     bench = Bench()
     bench.policy_alive = False
     bench.run(1)
     assert expected in bench.send_plan(**changes)
-    refusals = bench.mux.sources.policy.counts
-    assert dict(refusals.rejected) == {kind: 1} and refusals.accepted == 0
+    counts = bench.mux.sources.policy.counts
+    assert dict(counts.rejected) == {kind: 1} and counts.accepted == 0
 
 
-def test_a_jump_of_the_running_plan_is_refused_with_joint_and_figures():
+def test_a_jump_of_the_running_plan_is_rejected_with_joint_and_figures():
     bench = moving_bench()
     far = tuple(point(PERIOD * (i + 1), (1.9, 0.0, 0.02)) for i in range(3))
     assert "'j1' would jump from " in bench.send_plan(points=far)
     assert dict(bench.mux.sources.policy.counts.rejected) == {'jump': 1}
-    assert bench.mode == Mode.POLICY
+    assert bench.mode == MuxMode.POLICY
 
 
 def test_a_start_measured_just_outside_a_limit_is_commanded_at_the_limit():
     bench = Bench()
     bench.measured = np.array([2.01, -0.2, -0.0005])
     bench.run(2)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(5)
     np.testing.assert_array_equal(bench.commands[0][1].positions[-1], [2.0, -0.2, 0.0])
 
@@ -522,7 +523,7 @@ def test_an_arm_that_others_move_is_stopped_from_its_measured_motion():
     bench = Bench()
     bench.speed = np.array([1.0, 0.0, 0.0])
     bench.run(2, bench.moved_by_others)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.follows = False
     begin = bench.measured.copy()
     bench.run(30)
@@ -535,11 +536,11 @@ def test_an_arm_that_others_move_is_stopped_from_its_measured_motion():
 def test_a_velocity_that_the_positions_do_not_show_moves_nothing(speed):
     bench = Bench()
     bench.run(2)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(20)
     bench.follows = False
     bench.speed = np.array([speed, 0.0, 0.0])
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(30)
     way = np.abs(bench.commands[-1][1].positions - START).max()
     assert way <= 0.5 * LIMITS.acceleration[0] * (PERIOD * 1e-9) ** 2 + 1e-6
@@ -548,10 +549,10 @@ def test_a_velocity_that_the_positions_do_not_show_moves_nothing(speed):
 def test_a_second_hold_after_a_rest_is_one_more_command_of_now():
     bench = Bench()
     bench.run(2)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(50)
     now = bench.now
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(50)
     assert len(bench.commands) == len(bench.executed) == 2
     assert bench.executed[-1][0] == now + PERIOD
@@ -560,12 +561,12 @@ def test_a_second_hold_after_a_rest_is_one_more_command_of_now():
 def test_a_second_hold_stops_an_arm_that_others_set_in_motion():
     bench = Bench()
     bench.run(2)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(20)
     bench.follows = False
     bench.speed = np.array([0.5, 0.0, 0.0])
     bench.run(2, bench.moved_by_others)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(30)
     assert bench.commands[-1][1].velocities[0][0] == pytest.approx(0.5)
     assert not np.any(bench.executed[-1][2])
@@ -576,7 +577,7 @@ def test_a_second_hold_stops_an_arm_that_others_set_in_motion():
 def test_limits_hold_whatever_comes_in(data):
     bench = Bench(max_following_error=9.0, max_rejections=5)
     bench.run(3)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(2)
     numbers = st.one_of(
         st.floats(-2.0, 2.0), st.floats(-0.3, 0.3), st.floats(width=32), st.integers(-9, 9))
@@ -587,7 +588,7 @@ def test_limits_hold_whatever_comes_in(data):
             where = bench.executed[-1][1]
             bench.goal = lambda t, where=where: where
             bench.run(data.draw(st.integers(1, 4)))
-            bench.choose(Mode.POLICY)
+            bench.choose(MuxMode.POLICY)
         elif action == 'plan':
             bench.policy_alive = False
             rows = data.draw(st.lists(
@@ -609,9 +610,9 @@ def test_limits_hold_whatever_comes_in(data):
             bench.run(data.draw(st.integers(1, 5)))
             bench.mux.clear_stop(bench.now_s)
         else:
-            bench.choose(Mode.HOLD)
+            bench.choose(MuxMode.HOLD)
         bench.run(data.draw(st.integers(0, 10)))
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(60)
     assert_executed_inside_limits(bench.executed, START)
     for _, command in bench.commands:
@@ -622,13 +623,13 @@ def test_limits_hold_whatever_comes_in(data):
 
 @pytest.mark.parametrize('kind, offset', [
     ('future', 60_000_000), ('stale', -250_000_000)])
-def test_stamps_far_from_now_are_refused(kind, offset):
+def test_stamps_far_from_now_are_rejected(kind, offset):
     bench = Bench()
     bench.send_plan(stamp=bench.now + offset)
     assert dict(bench.mux.sources.policy.counts.rejected) == {kind: 1}
 
 
-def test_a_plan_whose_last_point_is_past_is_refused():
+def test_a_plan_whose_last_point_is_past_is_rejected():
     bench = Bench()
     assert 'past' in bench.send_plan(
         stamp=bench.now - 100_000_000, points=(point(PERIOD, START),))
@@ -666,7 +667,7 @@ def boxed_bench(home_offset=None):
     return bench, robot, lambda q: float(np.max(np.abs(arm.place(q[:6]) - home))) - 0.05
 
 
-def test_a_plan_that_leaves_the_workspace_is_refused_with_arm_axis_value_and_bound():
+def test_a_plan_that_leaves_the_workspace_is_rejected_with_arm_axis_value_and_bound():
     bench, robot, _ = boxed_bench()
     bench.run(3)
     out = robot.home + [0.0, 0.4, 0, 0, 0, 0, 0]
@@ -682,7 +683,7 @@ def test_a_plan_on_which_the_gate_would_leave_the_workspace_is_kept_inside():
     """The plan's points are inside; an arm that lags behind them would cut a corner outside."""
     bench, robot, outside = boxed_bench()
     bench.run(3)
-    assert bench.choose(Mode.POLICY)[0]
+    assert bench.choose(MuxMode.POLICY)[0]
     bench.policy_alive = False
     for side in (1, -1) * 6:
         far = robot.home + [side * 0.12, side * 0.1, 0, 0, 0, 0, 0]
@@ -703,9 +704,9 @@ def test_an_arm_outside_the_workspace_comes_back_by_a_plan_and_goes_no_further_o
     bench.run(1)
     begin = bench.now
     bench.goal = lambda t: start + (robot.home - start) * min(1, max(0, (t - begin) / 2e9))
-    assert bench.choose(Mode.POLICY)[0]
+    assert bench.choose(MuxMode.POLICY)[0]
     bench.run(260)
-    assert bench.mode == Mode.POLICY
+    assert bench.mode == MuxMode.POLICY
     out = [outside(q) for _, q, _ in bench.executed]
     assert np.all(np.diff(np.maximum(out, 0)) <= 1e-6) and out[-1] < 0
 
@@ -714,7 +715,7 @@ def test_go_home_is_broken_off_where_the_workspace_is_in_its_way():
     offset = np.array([0.0, 0.4, 0, 0, 0, 0, 0])
     bench, robot, outside = boxed_bench(offset)
     bench.run(3)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(3)
     success, message = bench.mux.go_home(bench.now_s)
     assert not success and 'home itself has the left tool at' in message
@@ -722,7 +723,7 @@ def test_go_home_is_broken_off_where_the_workspace_is_in_its_way():
     bench, robot, outside = boxed_bench(offset)
     bench.mux._plan_watch.outside = lambda q: None
     bench.run(3)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(3)
     assert bench.mux.go_home(bench.now_s)[0]
     bench.run(400)
@@ -736,11 +737,11 @@ def gripping_bench():
     bench = Bench()
     bench.run(5)
     bench.goal = lambda t: START
-    assert bench.choose(Mode.POLICY)[0]
+    assert bench.choose(MuxMode.POLICY)[0]
     bench.goal = lambda t: START * [1, 1, 0]
     bench.follows = False
     bench.run(60)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     bench.run(100)
     np.testing.assert_allclose(bench.executed[-1][1], START * [1, 1, 0], atol=1e-9)
     return bench
@@ -748,7 +749,7 @@ def gripping_bench():
 
 def test_a_gripper_that_holds_something_keeps_its_command_when_motion_begins_again():
     bench = gripping_bench()
-    assert bench.choose(Mode.POLICY)[0]
+    assert bench.choose(MuxMode.POLICY)[0]
     bench.run(1)
     assert bench.commands[-1][1].positions[0][2] == pytest.approx(0.0, abs=1e-9)
 
@@ -758,7 +759,7 @@ def test_a_gripper_that_was_moved_meanwhile_begins_where_it_is():
     bench.measured = START * [1, 1, 1.9]
     bench.goal = lambda t: bench.measured
     bench.run(3)
-    assert bench.choose(Mode.POLICY)[0]
+    assert bench.choose(MuxMode.POLICY)[0]
     bench.run(1)
     assert bench.commands[-1][1].positions[0][2] == pytest.approx(0.038)
 
@@ -767,25 +768,25 @@ def test_a_controller_that_does_not_answer_is_named_and_its_loss_means_hold():
     bench = moving_bench()
     bench.mux.take_controller_faults(('action server /grip (none is there)',))
     bench.run(1)
-    assert bench.mode == Mode.HOLD
+    assert bench.mode == MuxMode.HOLD
     assert bench.mux.machine.reason == 'lost action server /grip (none is there)'
     bench.run(60)
     bench.goal = lambda t, q=bench.executed[-1][1]: q
     bench.run(5)
-    success, message = bench.choose(Mode.POLICY)
+    success, message = bench.choose(MuxMode.POLICY)
     assert not success and 'POLICY needs action server /grip' in message
     bench.mux.take_controller_faults(())
-    assert bench.choose(Mode.POLICY)[0]
+    assert bench.choose(MuxMode.POLICY)[0]
 
 
 def test_a_stop_moves_nothing_and_a_motion_does():
     bench = Bench()
     bench.run(5)
-    bench.choose(Mode.HOLD)
+    bench.choose(MuxMode.HOLD)
     assert not bench.mux.tick(bench.now, bench.now_s).moves
     bench.now += PERIOD
     bench.run(3)
-    assert bench.choose(Mode.POLICY)[0]
+    assert bench.choose(MuxMode.POLICY)[0]
     assert bench.mux.tick(bench.now, bench.now_s).moves
 
 
@@ -795,12 +796,12 @@ def test_positions_that_make_no_sense_are_no_measurement(value):
     measure = bench.mux.take_joint_state
     bench.mux.take_joint_state = lambda names, q, *rest: measure(names, (q[0], value, q[2]), *rest)
     bench.run(40)
-    assert bench.mode == Mode.HOLD
+    assert bench.mode == MuxMode.HOLD
     assert "joint_states make no sense: 'j2' is at" in bench.mux.machine.reason
-    success, message = bench.choose(Mode.POLICY)
+    success, message = bench.choose(MuxMode.POLICY)
     assert not success and 'sound joint_states' in message
     bench.mux.take_joint_state = measure
     bench.goal = lambda t, q=bench.executed[-1][1]: q
     bench.run(40)
-    assert bench.choose(Mode.POLICY)[0]
+    assert bench.choose(MuxMode.POLICY)[0]
     assert_executed_inside_limits(bench.executed, START)

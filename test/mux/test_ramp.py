@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from lingbot_va_ros.mux.limit_filter import CommandFilter
+from lingbot_va_ros.mux.limit_filter import LimitFilter
 from lingbot_va_ros.mux.ramp import CAUGHT_POSITION, Ramp
 from lingbot_va_ros.specs.embodiment import JointLimits
 
@@ -89,7 +89,7 @@ def test_a_goal_that_swings_is_caught():
 def test_it_goes_on_from_where_the_gate_has_led():
     """A wall at 0.3: the ramp does not wind up behind it."""
     record = Record([0.0, 0.02, 0.0])
-    gate = CommandFilter(
+    gate = LimitFilter(
         JointLimits(LIMITS.lower, np.array([0.3, 0.04, 2.5]), LIMITS.velocity,
                     LIMITS.acceleration, LIMITS.jerk), T)
     q, v = record.q, record.v

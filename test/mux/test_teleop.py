@@ -9,7 +9,7 @@ import pytest
 
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
-from lingbot_va_ros.mux.modes import Mode
+from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.specs.embodiment import Arm, Controller, Embodiment, Gripper, JointLimits
@@ -120,26 +120,26 @@ def teleop_by_leader(**changes):
     stage = Stage(**changes)
     stage.leader = lambda t: START
     stage.run(5)
-    assert stage.choose(Mode.TELEOP) == (True, 'TELEOP')
+    assert stage.choose(MuxMode.TELEOP) == (True, 'TELEOP')
     return stage
 
 
 def test_teleop_needs_a_source_and_names_both():
     stage = Stage()
     stage.run(5)
-    success, message = stage.choose(Mode.TELEOP)
+    success, message = stage.choose(MuxMode.TELEOP)
     assert not success and 'teleop/joint_trajectory: no acceptable message' in message
     stage.leader, stage.leader_names = (lambda t: START), ('a', 'b', 'c')
     stage.run(5)
-    success, message = stage.choose(Mode.TELEOP)
-    assert not success and stage.mode == Mode.HOLD
+    success, message = stage.choose(MuxMode.TELEOP)
+    assert not success and stage.mode == MuxMode.HOLD
 
 
-def test_two_teleoperation_sources_at_once_are_refused():
+def test_two_teleoperation_sources_at_once_are_rejected():
     stage = Stage()
     stage.leader = stage.jog = lambda t: START
     stage.run(5)
-    success, message = stage.choose(Mode.TELEOP)
+    success, message = stage.choose(MuxMode.TELEOP)
     assert not success and 'both teleop/joint_trajectory and teleop/joint_states' in message
 
 
@@ -148,7 +148,7 @@ def test_a_leader_arm_is_followed():
     stage.run(30)
     stage.leader = swing(stage.now)
     stage.run(400)
-    assert stage.mode == Mode.TELEOP
+    assert stage.mode == MuxMode.TELEOP
     stage.assert_bumpless()
     late = max(np.abs(q - stage.leader(due))[:2].max() for due, q, _ in stage.executed[60:])
     assert late < 0.06  # rad; at up to 1 rad/s
@@ -159,7 +159,7 @@ def test_a_leader_that_trembles_at_rest_moves_nothing():
     stage = teleop_by_leader()
     stage.leader = lambda t: START + np.round(noise.normal(0, 0.4, 3)) * [1e-3, 5e-4, 1e-5]
     stage.run(300)
-    assert stage.mode == Mode.TELEOP
+    assert stage.mode == MuxMode.TELEOP
     assert max(np.abs(v).max() for _, _, v in stage.executed[-250:]) < 1e-3
 
 
@@ -167,10 +167,10 @@ def test_a_jogging_program_is_followed():
     stage = Stage()
     stage.jog = lambda t: START
     stage.run(6)
-    assert stage.choose(Mode.TELEOP) == (True, 'TELEOP')
+    assert stage.choose(MuxMode.TELEOP) == (True, 'TELEOP')
     stage.jog = swing(stage.now + 20 * PERIOD)
     stage.run(200)
-    assert stage.mode == Mode.TELEOP
+    assert stage.mode == MuxMode.TELEOP
     stage.assert_bumpless(jerk=False)
     assert max(np.abs(q - stage.jog(due)).max() for due, q, _ in stage.executed[40:]) < 0.01
 
@@ -189,7 +189,7 @@ def test_the_mismatch_to_the_leader_is_closed_at_a_bounded_speed_before_it_is_tr
     away = START + [1.0, -0.5, 0.01]
     stage.leader = lambda t: away
     stage.run(5)
-    assert stage.choose(Mode.TELEOP)[0]
+    assert stage.choose(MuxMode.TELEOP)[0]
     stage.run(800)
     fastest = np.max([np.abs(v) for _, _, v in stage.executed], axis=0)
     assert np.all(fastest <= 0.1 * LIMITS.velocity + 1e-9)
@@ -206,7 +206,7 @@ def test_the_joint_map_scales_turns_and_shifts_and_leaves_a_joint_alone():
     stage.leader_names = ('other', 'b', 'a')
     stage.leader = lambda t: (9.0, -0.3, 0.4)
     stage.run(5)
-    assert stage.choose(Mode.TELEOP)[0]
+    assert stage.choose(MuxMode.TELEOP)[0]
     stage.run(300)
     np.testing.assert_allclose(stage.executed[-1][1], [0.0, -0.3, 0.02], atol=1e-4)
 
@@ -215,7 +215,7 @@ def test_a_leader_beyond_the_limits_leads_to_the_limit():
     stage = teleop_by_leader()
     stage.leader = lambda t, begin=stage.now: START + [0, min(2.0, (t - begin) * 1e-9), 0]
     stage.run(400)
-    assert stage.mode == Mode.TELEOP
+    assert stage.mode == MuxMode.TELEOP
     assert stage.executed[-1][1][1] == pytest.approx(1.0, abs=1e-4)
     assert max(q[1] for _, q, _ in stage.executed) <= 1.0 + 1e-9
 
@@ -235,12 +235,12 @@ def test_a_lost_leader_means_hold_in_time(how):
         stage.leader = lambda t: START - [1.5, 0, 0]
     else:
         stage.leader = lambda t: (0.1, np.nan, 0.02)
-    while stage.mode == Mode.TELEOP:
+    while stage.mode == MuxMode.TELEOP:
         stage.run(1)
     assert (stage.now - heard) * 1e-9 <= stage.mux.settings.source_timeout
     stage.leader = lambda t: START
     stage.run(60)
-    assert stage.mode == Mode.HOLD, 'kept until set_mode'
+    assert stage.mode == MuxMode.HOLD, 'kept until set_mode'
     stage.assert_bumpless(jerk=False)
 
 
@@ -249,8 +249,8 @@ def test_taking_over_and_giving_back_while_moving_makes_no_jump():
     stage.leader = lambda t: START
     stage.run(5)
     stage.policy = swing(stage.now + 5 * PERIOD)
-    assert stage.choose(Mode.POLICY)[0]
-    for mode in (Mode.TELEOP, Mode.POLICY) * 3:
+    assert stage.choose(MuxMode.POLICY)[0]
+    for mode in (MuxMode.TELEOP, MuxMode.POLICY) * 3:
         stage.run(25)
         assert np.abs(stage.executed[-1][2]).max() > 0.1
         # The policy plans from where the arm is, the leader rests somewhere near.
@@ -260,7 +260,7 @@ def test_taking_over_and_giving_back_while_moving_makes_no_jump():
         def policy(t, q=q, base=base):
             return swing(base, 2.5, (-0.3, 0.2, 0.005))(t) - START + q
         # The one that does not move the arm gets ready, and gets it.
-        if mode == Mode.POLICY:
+        if mode == MuxMode.POLICY:
             stage.policy = policy
         else:
             stage.leader = lambda t, q=q: np.clip(q + [0.2, 0.1, 0], LIMITS.lower, LIMITS.upper)
@@ -275,7 +275,7 @@ def test_hold_asked_for_while_moving_is_a_stop_inside_the_jerk_limits():
     stage.leader = swing(stage.now)
     stage.run(80)
     assert np.abs(stage.executed[-1][2]).max() > 0.5
-    stage.choose(Mode.HOLD)
+    stage.choose(MuxMode.HOLD)
     stage.run(60)
     stage.assert_bumpless()
     assert not np.any(stage.executed[-1][2])
@@ -290,7 +290,7 @@ def test_an_emergency_stop_is_harder_than_that():
         stage.run(80)
         begin = stage.executed[-1][1]
         if how == 'hold':
-            stage.choose(Mode.HOLD)
+            stage.choose(MuxMode.HOLD)
         else:
             stage.mux.take_emergency_stop(True, stage.now_s)
         stage.run(60)
@@ -302,40 +302,40 @@ def test_the_dead_man_button_is_needed_and_its_release_means_hold():
     stage = Stage(deadman_button=1)
     stage.leader = lambda t: START
     stage.run(5)
-    success, message = stage.choose(Mode.TELEOP)
+    success, message = stage.choose(MuxMode.TELEOP)
     assert not success and 'joy is silent' in message
     stage.button = 0
     stage.run(1)
-    assert 'to be pressed' in stage.choose(Mode.TELEOP)[1]
+    assert 'to be pressed' in stage.choose(MuxMode.TELEOP)[1]
     stage.button = 1
     stage.run(1)
-    assert stage.choose(Mode.TELEOP)[0]
+    assert stage.choose(MuxMode.TELEOP)[0]
     stage.run(20)
     stage.button = 0
     stage.run(1)
-    assert stage.mode == Mode.HOLD and 'released' in stage.mux.machine.reason
+    assert stage.mode == MuxMode.HOLD and 'released' in stage.mux.machine.reason
     stage.button = 1
     stage.run(30)
-    assert stage.mode == Mode.HOLD, 'kept until set_mode'
-    assert stage.choose(Mode.TELEOP)[0]
+    assert stage.mode == MuxMode.HOLD, 'kept until set_mode'
+    assert stage.choose(MuxMode.TELEOP)[0]
     stage.run(5)
     stage.button = None
     stage.run(25)
-    assert stage.mode == Mode.HOLD and 'joy silent' in stage.mux.machine.reason
+    assert stage.mode == MuxMode.HOLD and 'joy silent' in stage.mux.machine.reason
 
 
 def test_a_button_that_joy_does_not_have_is_named():
     stage = Stage(deadman_button=5)
     stage.leader, stage.button = (lambda t: START), 1
     stage.run(5)
-    assert 'joy has 2 buttons, none with the index 5' in stage.choose(Mode.TELEOP)[1]
+    assert 'joy has 2 buttons, none with the index 5' in stage.choose(MuxMode.TELEOP)[1]
 
 
 def policy_with_leader(**changes):
     stage = Stage(**{'takeover_motion': 0.1, 'takeover_rest': 0.5, **changes})
     stage.leader = lambda t: START
     stage.run(5)
-    assert stage.choose(Mode.POLICY)[0]
+    assert stage.choose(MuxMode.POLICY)[0]
     return stage
 
 
@@ -350,7 +350,7 @@ def test_a_leader_that_moves_takes_over_from_the_policy():
     stage.run(100)
     stage.leader = moved(stage, 0.3)
     stage.run(60)
-    assert stage.mode == Mode.TELEOP
+    assert stage.mode == MuxMode.TELEOP
     assert stage.mux.machine.reason == 'the teleoperation source was moved'
     stage.run(200)
     np.testing.assert_allclose(stage.executed[-1][1], START + [0.3, 0, 0], atol=3e-3)
@@ -362,12 +362,12 @@ def test_small_motions_take_nothing_and_by_default_none_does():
     stage.run(100)
     stage.leader = lambda t: START + [0.04 * np.sin(t * 5e-9), 0, 0]
     stage.run(300)
-    assert stage.mode == Mode.POLICY
+    assert stage.mode == MuxMode.POLICY
     stage = policy_with_leader(takeover_motion=0.0)
     stage.run(100)
     stage.leader = moved(stage, 0.5)
     stage.run(100)
-    assert stage.mode == Mode.POLICY
+    assert stage.mode == MuxMode.POLICY
 
 
 def test_who_gives_the_arm_back_while_moving_does_not_take_it_again_by_that():
@@ -375,20 +375,20 @@ def test_who_gives_the_arm_back_while_moving_does_not_take_it_again_by_that():
     stage.run(100)
     stage.leader = moved(stage, 0.3)
     stage.run(60)
-    assert stage.mode == Mode.TELEOP
+    assert stage.mode == MuxMode.TELEOP
     stage.policy = lambda t, q=START + [0.3, 0, 0]: q
     stage.run(200)
     stage.leader = moved(stage, 0.6, 1.5)
     stage.run(60)
     stage.policy = lambda t, q=stage.executed[-1][1]: q
     stage.run(2)
-    assert stage.choose(Mode.POLICY)[0]
+    assert stage.choose(MuxMode.POLICY)[0]
     stage.run(120)
-    assert stage.mode == Mode.POLICY, 'still moving, not taken again'
+    assert stage.mode == MuxMode.POLICY, 'still moving, not taken again'
     stage.run(60)
     stage.leader = moved(stage, -0.3)
     stage.run(60)
-    assert stage.mode == Mode.TELEOP, 'rested and moved: taken'
+    assert stage.mode == MuxMode.TELEOP, 'rested and moved: taken'
 
 
 def test_nothing_takes_over_from_hold_or_without_the_dead_man_button():
@@ -397,13 +397,13 @@ def test_nothing_takes_over_from_hold_or_without_the_dead_man_button():
     stage.run(100)
     stage.leader = moved(stage, 0.3)
     stage.run(100)
-    assert stage.mode == Mode.POLICY
+    assert stage.mode == MuxMode.POLICY
     stage = policy_with_leader()
-    stage.choose(Mode.HOLD)
+    stage.choose(MuxMode.HOLD)
     stage.run(100)
     stage.leader = moved(stage, 0.3)
     stage.run(100)
-    assert stage.mode == Mode.HOLD
+    assert stage.mode == MuxMode.HOLD
 
 
 def test_only_set_mode_selects_the_policy():
@@ -411,23 +411,23 @@ def test_only_set_mode_selects_the_policy():
     stage.run(100)
     stage.leader = moved(stage, 0.3)
     stage.run(60)
-    assert stage.mode == Mode.TELEOP
+    assert stage.mode == MuxMode.TELEOP
     stage.run(1000)
-    assert stage.mode == Mode.TELEOP
+    assert stage.mode == MuxMode.TELEOP
     stage.leader = None
     stage.run(30)
-    assert stage.mode == Mode.HOLD
+    assert stage.mode == MuxMode.HOLD
 
 
 def test_a_gripper_may_be_closed_from_one_action_to_the_next():
     stage = Stage()
     stage.run(5)
-    assert stage.choose(Mode.POLICY)[0]
+    assert stage.choose(MuxMode.POLICY)[0]
     stage.policy = lambda t: START * [1, 1, 0]
     stage.run(5)
     stage.policy = lambda t: START * [1, 1, 2]
     stage.run(100)
-    assert stage.mode == Mode.POLICY and not stage.mux.sources.policy.counts.rejected
+    assert stage.mode == MuxMode.POLICY and not stage.mux.sources.policy.counts.rejected
     np.testing.assert_allclose(stage.executed[-1][1], START * [1, 1, 2], atol=1e-6)
     stage.assert_bumpless(jerk=False)
 
@@ -453,14 +453,14 @@ def test_limits_and_truth_of_the_mode_hold_whatever_the_sources_do(data):
             stage.policy = lambda t, here=here: here
             stage.run(2)
             before = stage.mode
-            stage.choose(Mode[action.upper()])
+            stage.choose(MuxMode[action.upper()])
         elif action == 'stop':
             stage.mux.take_emergency_stop(True, stage.now_s)
-            assert stage.mode == Mode.STOPPED
+            assert stage.mode == MuxMode.STOPPED
             stage.run(data.draw(st.integers(1, 5)))
-            assert stage.mode == Mode.STOPPED
+            assert stage.mode == MuxMode.STOPPED
             stage.mux.take_emergency_stop(False, stage.now_s)
-            assert stage.mux.clear_stop(stage.now_s)[0] and stage.mode == Mode.HOLD
+            assert stage.mux.clear_stop(stage.now_s)[0] and stage.mode == MuxMode.HOLD
         elif action == 'leader':
             rate = data.draw(st.floats(0.1, 6.0))
             stage.leader = swing(stage.now, rate, [data.draw(finite) for _ in range(3)])
@@ -475,16 +475,16 @@ def test_limits_and_truth_of_the_mode_hold_whatever_the_sources_do(data):
         elif action == 'lie':
             stage.lie = data.draw(st.sampled_from([np.nan, np.inf, 1e9, -1e300, 57.3]))
             stage.run(data.draw(st.integers(1, 30)))
-            stage.choose(data.draw(st.sampled_from([Mode.HOLD, Mode.TELEOP])))
+            stage.choose(data.draw(st.sampled_from([MuxMode.HOLD, MuxMode.TELEOP])))
             stage.mux.go_home(stage.now_s)
             stage.run(data.draw(st.integers(1, 5)))
             stage.lie = None
         else:
             stage.now += PERIOD * data.draw(st.integers(1, 8))
         stage.run(data.draw(st.integers(0, 40)))
-        if before != Mode.POLICY and action != 'policy':
-            assert stage.mode != Mode.POLICY
-    stage.choose(Mode.HOLD)
+        if before != MuxMode.POLICY and action != 'policy':
+            assert stage.mode != MuxMode.POLICY
+    stage.choose(MuxMode.HOLD)
     stage.run(80)
     stage.assert_bumpless(jerk=False)
     for command in stage.commands:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lingbot_va_ros.mux.modes import Mode
+from lingbot_va_ros.mux.modes import MuxMode
 
 # s: the simulator tells five times a second what it has counted. Nobody who has just got the arm
 # can have done anything that counts so soon.
@@ -75,7 +75,7 @@ class Episode:
     seed: int | None = None
     chunk_limit: int = 0
     counted: tuple[tuple[float, Mapping[str, int]], ...] = ()
-    modes: tuple[tuple[float, Mode], ...] = ()
+    modes: tuple[tuple[float, MuxMode], ...] = ()
     takeover: bool = False
 
     @property
@@ -93,14 +93,14 @@ def by_a_person(episode: Episode) -> tuple[tuple[float, float], ...]:
     """Return the spans of time (s) during which a person moved the arm."""
     ends = [since for since, _ in episode.modes[1:]] + [episode.end]
     return tuple((since, until) for (since, mode), until in zip(episode.modes, ends)
-                 if mode == Mode.TELEOP)
+                 if mode == MuxMode.TELEOP)
 
 
 def counted_by_person(episode: Episode) -> dict[str, int]:
     """Return how much of each count came while a person moved the arm."""
     sums, before = {}, {}
     for time, counts in episode.counted:
-        theirs = newest(episode.modes, time - TOLD_LATE, None) == Mode.TELEOP
+        theirs = newest(episode.modes, time - TOLD_LATE, None) == MuxMode.TELEOP
         for name, count in counts.items():
             more = count - before.get(name, 0)
             sums[name] = sums.get(name, 0) + (more if theirs else 0)

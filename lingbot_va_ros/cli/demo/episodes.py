@@ -28,7 +28,7 @@ from lingbot_va_ros.cli.common.simulated_robot import (
 from lingbot_va_ros.cli.demo.episode import Episode, OVERVIEW, words_of
 from lingbot_va_ros.cli.demo.recording import Recorder
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
-from lingbot_va_ros.mux.modes import Mode as ArmMode
+from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.policy.runtime.status import Mode as PolicyMode
 from lingbot_va_ros.resources import PACKAGE
 from lingbot_va_ros.specs.embodiment import load_embodiment
@@ -207,8 +207,8 @@ def _execute(
             return holds, ''
         if stuck():
             return holds, stuck()
-        mode, reason = ArmMode(recorder.mode.mode), recorder.mode.reason
-        if (mode != ArmMode.HOLD or len(holds) == MAX_HOLDS
+        mode, reason = MuxMode(recorder.mode.mode), recorder.mode.reason
+        if (mode != MuxMode.HOLD or len(holds) == MAX_HOLDS
                 or not any(words in reason for words in FORGIVEN)):
             return holds, f'{MUX} went to {mode.name}: {reason}'
         holds.append(reason)
@@ -249,7 +249,7 @@ class _Shown:
             name = PolicyMode(status.mode).name
             fields['policy'] = f'{name}: {status.reason}' if status.reason else name
         if mode is not None:
-            fields['arm'] = ArmMode(mode.mode).name
+            fields['arm'] = MuxMode(mode.mode).name
         if chunks and self._chunks:
             fields['chunk'] = f'{chunks}/{self._chunks}'
             fields['latency'] = f'{self._recorder.chunks[-1].inference_seconds:.3f} s'

@@ -11,7 +11,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.cli.demo.episode import ChunkFigures, Episode, Motion, OVERVIEW, Picture
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
-from lingbot_va_ros.mux.modes import Mode
+from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.nodes.image_conversion import to_rgb
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
@@ -48,7 +48,7 @@ class Recorder:
         self._seen = dict.fromkeys(cameras, 0)
         self._imagined: list[Image] = []
         self._counted: list[tuple[float, dict]] = []
-        self._modes: list[tuple[float, Mode]] = []
+        self._modes: list[tuple[float, MuxMode]] = []
         # The history is long where every message counts: this process may be late.
         for kind, topic, callback, profile in (
                 (PolicyStatus, 'lingbot_va_policy/status', self._on_status, qos.LATCHED),
@@ -75,7 +75,7 @@ class Recorder:
 
     def _on_mode(self, message: ControlMode) -> None:
         self.mode = message
-        self._modes.append((self._seconds(message.header.stamp), Mode(message.mode)))
+        self._modes.append((self._seconds(message.header.stamp), MuxMode(message.mode)))
 
     def _on_task_state(self, message: String) -> None:
         self.task_state = json.loads(message.data)

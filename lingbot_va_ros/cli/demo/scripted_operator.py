@@ -6,7 +6,7 @@ import numpy as np
 
 from lingbot_va_ros.motion.plan import Plan, resting_at
 from lingbot_va_ros.motion.splice import plan_from_actions
-from lingbot_va_ros.mux.modes import Mode
+from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.sim.experts import commands_along, path_from, PERIOD
 from lingbot_va_ros.sim.experts.wipe_plate import wipe_once
 from lingbot_va_ros.sim.simulation import Simulation
@@ -45,7 +45,7 @@ class ScriptedPerson:
     def __init__(self, simulation: Simulation, after: int):
         self.doing = Doing.WATCHING
         self.strokes = 0
-        self.mode: Mode | None = None
+        self.mode: MuxMode | None = None
         self._simulation = simulation
         self._after = after
         self._q: np.ndarray | None = None
@@ -58,7 +58,7 @@ class ScriptedPerson:
         """Take where the joints are, both [J], rad (m for grippers) and per second."""
         self._q, self._v = np.array(positions, float), np.array(velocities, float)
 
-    def step(self, now_ns: int) -> tuple[Plan | None, Mode | None]:
+    def step(self, now_ns: int) -> tuple[Plan | None, MuxMode | None]:
         """
         Go on by one tick.
 
@@ -66,7 +66,7 @@ class ScriptedPerson:
         """
         if self._q is None or self.mode is None:
             return None, None
-        if self.doing in (Doing.RESTING, Doing.WIPING) and self.mode != Mode.TELEOP:
+        if self.doing in (Doing.RESTING, Doing.WIPING) and self.mode != MuxMode.TELEOP:
             self.doing, self._plan = Doing.WATCHING, None  # somebody else has taken it away
             self._interrupted_ns = now_ns
         return getattr(self, f'_{self.doing.name.lower()}')(now_ns)
@@ -78,21 +78,21 @@ class ScriptedPerson:
                 self.doing = Doing.DONE
             elif now_ns > self._interrupted_ns + TOLD_LATE_NS:
                 self._interrupted_ns = None
-        elif (self.mode == Mode.POLICY and self.strokes >= self._after
+        elif (self.mode == MuxMode.POLICY and self.strokes >= self._after
                 and self.stroke_is_over() and np.abs(self._v).max() < SLOW):
             self.doing = Doing.TAKING
         return None, None
 
     def _taking(self, now_ns: int):
-        if self.mode == Mode.TELEOP:
+        if self.mode == MuxMode.TELEOP:
             self.doing = Doing.RESTING
             return self._plan, None
-        if self.mode != Mode.POLICY:
+        if self.mode != MuxMode.POLICY:
             self.doing, self._plan = Doing.WATCHING, None
             return None, None
         # Where the arm is, so that it is not led anywhere when it changes hands.
         self._plan = resting_at(now_ns, self._q)
-        return self._plan, Mode.TELEOP
+        return self._plan, MuxMode.TELEOP
 
     def _resting(self, now_ns: int):
         if np.abs(self._v).max() < STILL:
@@ -116,10 +116,10 @@ class ScriptedPerson:
         return self._plan, None
 
     def _giving_back(self, now_ns: int):
-        if self.mode != Mode.TELEOP:  # the policy has it, or somebody who will give it the arm
+        if self.mode != MuxMode.TELEOP:  # the policy has it, or somebody who will give it the arm
             self.doing, self._plan = Doing.DONE, None
             return None, None
-        return self._plan, Mode.POLICY
+        return self._plan, MuxMode.POLICY
 
     def _done(self, now_ns: int):
         return None, None

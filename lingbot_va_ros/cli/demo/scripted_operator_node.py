@@ -14,7 +14,7 @@ from trajectory_msgs.msg import JointTrajectory
 from lingbot_va_ros.cli.common.simulated_robot import MUX, ROBOT
 from lingbot_va_ros.cli.demo.scripted_operator import Doing, ScriptedPerson
 from lingbot_va_ros.msg import ControlMode
-from lingbot_va_ros.mux.modes import Mode
+from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.nodes.policy.messages import trajectory_message
 from lingbot_va_ros.nodes.run import run_node
@@ -53,7 +53,7 @@ class PersonNode(Node):
         self._person.strokes = json.loads(message.data)['counts'].get('strokes', 0)
 
     def _on_mode(self, message: ControlMode) -> None:
-        self._person.mode = Mode(message.mode)
+        self._person.mode = MuxMode(message.mode)
 
     def _on_joints(self, message: JointState) -> None:
         place = {name: index for index, name in enumerate(message.name)}

@@ -12,7 +12,7 @@ import numpy as np
 
 from lingbot_va_ros.cli.common.mp4 import write_mp4
 from lingbot_va_ros.cli.demo.episode import Episode, newest, outcome, OVERVIEW, Picture, words_of
-from lingbot_va_ros.mux.modes import Mode
+from lingbot_va_ros.mux.modes import MuxMode
 
 RATE = 10  # pictures a second
 TILE = 256  # height in pixels of one view of the robot's cameras
@@ -124,7 +124,7 @@ def _headline(
     else:
         _write(lines, words_of(newest(episode.counted, time, {})), 8, 25 + CAPTION, WHITE)
     who = ''
-    if newest(episode.modes, time, None) == Mode.TELEOP and not over:
+    if newest(episode.modes, time, None) == MuxMode.TELEOP and not over:
         who = 'a person has the arm'
         _write(lines, who, width - 8 - _width(who), 25 + CAPTION, YELLOW)
     if not trained:

@@ -30,7 +30,7 @@ from lingbot_va_ros.cli.eval.listener import Listener
 from lingbot_va_ros.cli.eval.rows import Condition, Outcome
 from lingbot_va_ros.evaluation.tasks import chunk_limit_of, instruction_of, midway_of
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
-from lingbot_va_ros.mux.modes import Mode as ArmMode
+from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.srv import ResetMemory
 
 CHUNK_SECONDS = 30.0  # that a prediction may take on top of the latency that is asked for
@@ -198,7 +198,7 @@ class _Row:
                 f'the mode of {MUX}')
         done = self._task_done()
         held = '' if not self._taken_away() else ' '.join((
-            f'{MUX} went to {ArmMode(listener.mode.mode).name}: {listener.mode.reason}').split())
+            f'{MUX} went to {MuxMode(listener.mode.mode).name}: {listener.mode.reason}').split())
         self._end(goal, result)
         if listener.status.mode == PolicyStatus.FAULT:
             raise CommandFailed(f'policy_node failed: {listener.status.reason}')

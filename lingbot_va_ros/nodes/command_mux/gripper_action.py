@@ -101,5 +101,5 @@ class GripperAction:
     def _answered(self, position: float, answer) -> None:
         if answer.exception() is not None or not answer.result().accepted:
             self._node.get_logger().warning(
-                f'{self._name} refused the goal {position:.4g} for {self.joint}',
+                f'{self._name} rejected the goal {position:.4g} for {self.joint}',
                 throttle_duration_sec=1.0)

@@ -26,12 +26,12 @@ from lingbot_va_ros.motion.trajectory import TrajectoryMessage
 from lingbot_va_ros.motion.trajectory import TrajectoryPoint as PlainPoint
 from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.mux.gripper_goals import GripperGoals
-from lingbot_va_ros.mux.latched_stop_file import StopRecord
+from lingbot_va_ros.mux.latched_stop_file import LatchedStopFile
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
-from lingbot_va_ros.mux.modes import Mode
+from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux, Tick
 from lingbot_va_ros.mux.settings import MuxSettings
-from lingbot_va_ros.mux.validation import KINDS
+from lingbot_va_ros.mux.validation import REJECTION_KINDS
 from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, parameter_overrides
 from lingbot_va_ros.nodes.priority import run_first, threads_of_process
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, JOINT_STATES, LATCHED, SENSOR
@@ -145,7 +145,7 @@ class CommandMux(Node):
                     f'{name} is {values[name]:g} s; expected at least {_LEAST_PERIODS} command '
                     f'periods ({_LEAST_PERIODS * period_ns / _NS:g} s)')
         self._raise_priority(values.pop('realtime_priority'))
-        self._stop_record = self._find_stop_record(values.pop('stop_folder'))
+        self._latched_stop = self._find_latched_stop(values.pop('stop_folder'))
         self._settings = MuxSettings(**values)
         self._embodiment = embodiment
         self._period_ns = period_ns
@@ -196,20 +196,20 @@ class CommandMux(Node):
             joint_map[name] = LeaderJoint(**values)
         return joint_map
 
-    def _find_stop_record(self, folder: str) -> StopRecord:
+    def _find_latched_stop(self, folder: str) -> LatchedStopFile:
         name = f'{os.environ.get("ROS_DOMAIN_ID", "0")}{self.get_fully_qualified_name()}'
-        return StopRecord(Path(folder).expanduser() if folder else None, name)
+        return LatchedStopFile(Path(folder).expanduser() if folder else None, name)
 
     def _read_stop(self) -> str | None:
         try:
-            return self._stop_record.read()
+            return self._latched_stop.read()
         except OSError as error:
-            self._no_stop_record(error)
+            self._warn_of_latched_stop(error)
             return None
 
-    def _no_stop_record(self, error: OSError) -> None:
+    def _warn_of_latched_stop(self, error: OSError) -> None:
         self.get_logger().warning(
-            f'a stop would be forgotten by a respawned mux: {self._stop_record.path}: '
+            f'a stop would be forgotten by a respawned mux: {self._latched_stop.path}: '
             f'{error.strerror}', throttle_duration_sec=10.0)
 
     def _raise_priority(self, priority: int) -> None:
@@ -314,15 +314,15 @@ class CommandMux(Node):
             message.name, message.position, message.velocity, stamp_ns, self._now_s())
 
     def _on_policy(self, message: JointTrajectory) -> None:
-        self._say_refused('policy/joint_trajectory', self._mux.take_policy_plan(
+        self._log_rejection('policy/joint_trajectory', self._mux.take_policy_plan(
             _plain_trajectory(message), self._now_ns(), self._now_s()))
 
     def _on_teleop(self, message: JointTrajectory) -> None:
-        self._say_refused('teleop/joint_trajectory', self._mux.take_teleop_plan(
+        self._log_rejection('teleop/joint_trajectory', self._mux.take_teleop_plan(
             _plain_trajectory(message), self._now_ns(), self._now_s()))
 
     def _on_leader(self, message: JointState) -> None:
-        self._say_refused('teleop/joint_states', self._mux.take_leader_state(
+        self._log_rejection('teleop/joint_states', self._mux.take_leader_state(
             message.name, message.position, nanoseconds_of(message.header.stamp), self._now_ns(),
             self._now_s()))
 
@@ -330,9 +330,9 @@ class CommandMux(Node):
         self._mux.take_joy(message.buttons, nanoseconds_of(message.header.stamp), self._now_s())
         self._publish_mode()
 
-    def _say_refused(self, topic: str, reason: str | None) -> None:
+    def _log_rejection(self, topic: str, reason: str | None) -> None:
         if reason is not None:
-            self.get_logger().warning(f'{topic} refused: {reason}', throttle_duration_sec=1.0)
+            self.get_logger().warning(f'{topic} rejected: {reason}', throttle_duration_sec=1.0)
             self._publish_mode()
 
     def _on_emergency_stop(self, message: Bool) -> None:
@@ -435,20 +435,20 @@ class CommandMux(Node):
             message.mode, message.reason = int(mode), reason
             self._mode.publish(message)
             was_stopped = self._published_mode is not None and (
-                self._published_mode[0] == Mode.STOPPED)
+                self._published_mode[0] == MuxMode.STOPPED)
             self._published_mode = (mode, reason)
-            if (mode == Mode.STOPPED) != was_stopped:
-                self._record_stop(reason if mode == Mode.STOPPED else None)
+            if (mode == MuxMode.STOPPED) != was_stopped:
+                self._record_stop(reason if mode == MuxMode.STOPPED else None)
         self.get_logger().info(f'{mode.name}: {reason}')
 
     def _record_stop(self, reason: str | None) -> None:
         try:
             if reason is None:
-                self._stop_record.clear()
+                self._latched_stop.clear()
             else:
-                self._stop_record.write(reason.removeprefix(_STOPPED_BEFORE))
+                self._latched_stop.write(reason.removeprefix(_STOPPED_BEFORE))
         except OSError as error:
-            self._no_stop_record(error)
+            self._warn_of_latched_stop(error)
 
     def _diagnose(self) -> None:
         """Publish /diagnostics once a second and whenever mode or reason changed."""
@@ -465,7 +465,7 @@ class CommandMux(Node):
         status.level = DiagnosticStatus.OK
         if report.rejected_in_row or report.is_fault or report.blocked:
             status.level = DiagnosticStatus.WARN
-        if report.mode == Mode.STOPPED:
+        if report.mode == MuxMode.STOPPED:
             status.level = DiagnosticStatus.ERROR
         late_ms = np.array(self._lateness or [0.0]) * 1e3
         values = {
@@ -475,11 +475,12 @@ class CommandMux(Node):
             'teleop_age_s': f'{report.teleop_age:.3f}',
             'joint_state_age_s': f'{report.joint_state_age:.3f}',
             'accepted': report.accepted,
-            **{f'rejected_{kind}': report.rejected.get(kind, 0) for kind in KINDS},
+            **{f'rejected_{kind}': report.rejected.get(kind, 0) for kind in REJECTION_KINDS},
             'rejected_in_row': report.rejected_in_row,
             'last_rejection': report.last_rejection,
             'teleop_accepted': report.teleop_accepted,
-            **{f'teleop_rejected_{kind}': report.teleop_rejected.get(kind, 0) for kind in KINDS},
+            **{f'teleop_rejected_{kind}': report.teleop_rejected.get(kind, 0)
+               for kind in REJECTION_KINDS},
             'teleop_last_rejection': report.teleop_last_rejection,
             'skipped_ticks': report.skipped_ticks,
             'workspace': f'kept inside: {report.blocked}' if report.blocked else 'inside',

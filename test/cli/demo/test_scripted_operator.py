@@ -7,7 +7,7 @@ from lingbot_va_ros.cli.demo.scripted_operator import Doing, FAR_SIDE, ScriptedP
 from lingbot_va_ros.motion.plan import Plan, resting_at
 from lingbot_va_ros.motion.splice import plan_from_actions
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
-from lingbot_va_ros.mux.modes import Mode
+from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.sim import trajectory_controller as controller
@@ -33,7 +33,7 @@ class Workbench:
         limits = self.simulation.embodiment.limits
         self.policy, _ = plan_from_actions(
             self.simulation.positions, commands, PERIOD, BEGIN_NS, limits.velocity)
-        self.modes = [Mode.HOLD]
+        self.modes = [MuxMode.HOLD]
 
     @property
     def strokes(self):
@@ -50,7 +50,7 @@ class Workbench:
         if mode != self.modes[-1]:
             self.modes.append(mode)
         if now_ns // TICK_NS % 2 == 0:  # 50 Hz
-            if mode == Mode.TELEOP:
+            if mode == MuxMode.TELEOP:
                 self.policy = resting_at(now_ns, simulation.positions)
             assert mux.take_policy_plan(self.message(self.policy), now_ns, now_s) is None
             self.person.strokes, self.person.mode = self.strokes, mode
@@ -83,7 +83,7 @@ class Workbench:
 
     def start(self):
         self.run_until(lambda: self.mux.set_mode(
-            Mode.POLICY, self.simulation.time_ns, self.simulation.time_ns * 1e-9)[0], 1.0)
+            MuxMode.POLICY, self.simulation.time_ns, self.simulation.time_ns * 1e-9)[0], 1.0)
 
 
 @pytest.mark.parametrize('seed', [0, 1, 2])
@@ -92,7 +92,7 @@ def test_adds_one_stroke_and_gives_back_and_nothing_is_refused(seed):
     bench.start()
     bench.run_until(lambda: bench.person.doing == Doing.DONE)
     assert bench.strokes == AFTER + 1
-    assert bench.modes[-3:] == [Mode.POLICY, Mode.TELEOP, Mode.POLICY]
+    assert bench.modes[-3:] == [MuxMode.POLICY, MuxMode.TELEOP, MuxMode.POLICY]
     assert bench.person.stroke_is_over()
     bench.run_until(lambda: np.abs(bench.simulation.velocities).max() < 0.05, 2.0)
     assert bench.strokes == AFTER + 1
@@ -113,7 +113,7 @@ def test_begins_anew_where_the_arm_was_taken_away():
     bench.start()
     bench.run_until(lambda: bench.person.doing == Doing.WIPING)
     now_ns = bench.simulation.time_ns
-    assert bench.mux.set_mode(Mode.HOLD, now_ns, now_ns * 1e-9)[0]
+    assert bench.mux.set_mode(MuxMode.HOLD, now_ns, now_ns * 1e-9)[0]
     bench.run_until(lambda: bench.person.doing == Doing.WATCHING)
     bench.policy = resting_at(now_ns, bench.simulation.positions)
     bench.start()
@@ -127,7 +127,7 @@ def test_a_stroke_that_counted_before_the_arm_was_taken_away_is_enough():
     bench.run_until(lambda: bench.strokes == AFTER + 1)
     assert bench.person.doing == Doing.WIPING
     now_ns = bench.simulation.time_ns
-    assert bench.mux.set_mode(Mode.HOLD, now_ns, now_ns * 1e-9)[0]
+    assert bench.mux.set_mode(MuxMode.HOLD, now_ns, now_ns * 1e-9)[0]
     bench.run_until(lambda: bench.person.doing == Doing.DONE, 1.0)
 
 

@@ -229,7 +229,7 @@ def test_without_its_action_server_nothing_moves_and_its_loss_means_hold(embodim
         assert 'lost action server' in hand.modes[-1].reason
 
 
-def test_without_control_msgs_the_start_is_refused_in_one_line(embodiment, tmp_path):
+def test_without_control_msgs_the_start_is_rejected_in_one_line(embodiment, tmp_path):
     hidden = tmp_path / 'control_msgs'
     hidden.mkdir()
     (hidden / '__init__.py').write_text("raise ImportError('hidden for this test')\n")

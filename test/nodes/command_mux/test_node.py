@@ -247,7 +247,7 @@ def test_no_command_before_a_mode_is_chosen(world):
     assert world.mode() == ControlMode.HOLD
 
 
-def test_a_refused_mode_names_what_is_missing_and_changes_nothing(world):
+def test_a_rejected_mode_names_what_is_missing_and_changes_nothing(world):
     answer = world.set_mode(ControlMode.POLICY)
     assert not answer.success
     assert 'joint_states' in answer.message and 'policy/joint_trajectory' in answer.message
@@ -317,7 +317,7 @@ def test_a_silent_source_means_hold_within_its_timeout_until_set_mode(world):
     wait_for(lambda: world.set_mode(ControlMode.POLICY).success, 'POLICY again')
 
 
-def test_refused_messages_are_counted_by_reason_and_mean_hold(world):
+def test_rejected_messages_are_counted_by_reason_and_mean_hold(world):
     world.policy_mode()
 
     def spoil(message):
@@ -439,7 +439,7 @@ def test_a_killed_mux_leaves_the_simulated_robot_at_rest():
         robot.wait(timeout=10)
 
 
-def test_a_supervised_emergency_stop_starts_stopped_and_refuses_best_effort():
+def test_a_supervised_emergency_stop_starts_stopped_and_rejects_best_effort():
     with running_mux('emergency_stop_timeout:=0.5') as process, running_world() as world:
         world.wait_for_mode(ControlMode.STOPPED)
         answer = world.trigger('clear_stop')
