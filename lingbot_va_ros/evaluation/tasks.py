@@ -1,9 +1,11 @@
-"""What a task is asked for in words, how long an episode may take, and when it is midway."""
+"""Instructions, limits and midway points of the tasks, and the memories that are compared."""
 
 from collections.abc import Callable, Mapping
 import math
 from typing import Any
 
+# The whole memory, and its two ablations; see `rollout.run_episode`.
+MEMORIES = ('full', 'last_chunk', 'reset_midway')
 INSTRUCTIONS: dict[str, str] = {
     'table': 'put the cube on the brick',
     'wipe_plate': 'wipe the plate six times',
@@ -12,9 +14,9 @@ INSTRUCTIONS: dict[str, str] = {
 # s of motion, at least twice what an expert takes; waiting for predictions does not count.
 MOTION_LIMITS: dict[str, float] = {'table': 40.0, 'wipe_plate': 36.0, 'open_boxes': 36.0}
 MOTION_LIMIT = 36.0  # of a task that is not listed
-MIDWAY_CHUNK = 5  # where counts do not tell
+MIDWAY_CHUNK = 5  # of a task whose counts do not tell
 
-# Which count says that half of an episode is done, and from what number on.
+# The count that shows that half of an episode is done, and its value there.
 _MIDWAY: dict[str, tuple[str, int]] = {
     'wipe_plate': ('strokes', 3),
     'open_boxes': ('closed_a', 1),
@@ -22,7 +24,7 @@ _MIDWAY: dict[str, tuple[str, int]] = {
 
 
 def instruction_of(task: str) -> str:
-    """Return the words that a policy is given for a task."""
+    """Return the instruction of a task."""
     return INSTRUCTIONS.get(task, task.replace('_', ' '))
 
 
@@ -33,10 +35,10 @@ def chunk_limit_of(task: str, chunk_seconds: float) -> int:
 
 def midway_of(task: str) -> Callable[[Mapping[str, Any], int], bool]:
     """
-    Return whether an episode is midway, of its counts and the number of chunks executed.
+    Return a function that tells whether an episode is midway.
 
-    Where the task's counts tell, that is when half of what it takes has been counted; elsewhere
-    after `MIDWAY_CHUNK` chunks.
+    It takes the task's counts and the number of executed chunks. Of a task whose counts tell, half
+    of the task must be counted; of any other, `MIDWAY_CHUNK` chunks must be executed.
     """
     if task in _MIDWAY:
         name, half = _MIDWAY[task]

@@ -23,9 +23,9 @@ from lingbot_va_ros.cli.common.processes import ros_environment
 from lingbot_va_ros.cli.common.progress import Progress
 from lingbot_va_ros.cli.common.sampling_options import number
 from lingbot_va_ros.cli.eval.rows import Condition, conditions_of, Outcome, row_of, table_of
+from lingbot_va_ros.evaluation.tasks import MEMORIES
+from lingbot_va_ros.policy.runtime.schedules import SCHEDULES
 
-SCHEDULES = ('sync', 'async', 'async_ungrounded')
-MEMORIES = ('full', 'last_chunk', 'reset_midway')
 TASKS = ('wipe_plate', 'open_boxes')  # those that are evaluated where none is named
 PICTURES = ('.png', '.pdf', '.svg')
 LARGEST_SEED = 2 ** 31 - 1

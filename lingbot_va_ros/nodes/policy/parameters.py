@@ -7,6 +7,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, WrongParameter
+from lingbot_va_ros.policy.runtime.schedules import SCHEDULES
 from lingbot_va_ros.specs.policy_file import PolicyFile, Sampling
 
 DEVICES = ('auto', 'cuda', 'cpu')
@@ -14,7 +15,6 @@ DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
 WEIGHTS = ('full', 'int8', 'int8_dynamic', 'float8')
 ATTENTIONS = ('auto', 'flash', 'sdpa')
 ENCODER_PLACES = ('release', 'cpu', 'device')
-SCHEDULES = ('sync', 'async', 'async_ungrounded')
 EXECUTED_SOURCES = ('topic', 'plan')
 TRANSPORTS = ('raw', 'compressed')
 TAKEOVER_MEMORIES = ('keep', 'forget')
