@@ -10,10 +10,10 @@ def exact_interval(
     successes: int, episodes: int, confidence: float = CONFIDENCE,
 ) -> tuple[float, float]:
     """
-    Return the interval of Clopper and Pearson (Biometrika 26, 1934) for a share.
+    Return the interval of Clopper and Pearson (Biometrika 26, 1934) for a share of successes.
 
-    Its ends are the shares for which so many successes or more, and so many or fewer, have half of
-    what the confidence leaves as their probability. Without episodes it is 0 to 1.
+    At its lower end, `successes` or more have the probability (1 - confidence) / 2; at its upper
+    end, `successes` or fewer have. Without episodes it is 0 to 1.
 
     :raises ValueError: not 0 <= successes <= episodes.
     """
@@ -29,14 +29,14 @@ def exact_interval(
 
 
 def at_most(successes: int, episodes: int, share: float) -> float:
-    """Return the probability of so many successes or fewer where each has the chance `share`."""
+    """Return the probability of at most so many successes; each has the probability `share`."""
     return math.fsum(
         math.comb(episodes, count) * share ** count * (1 - share) ** (episodes - count)
         for count in range(successes + 1))
 
 
 def _root(rising: Callable[[float], float]) -> float:
-    """Return where a function that rises over 0 to 1 is 0."""
+    """Return the root of a function that rises over 0 to 1, by bisection."""
     below, above = 0.0, 1.0
     for _ in range(60):  # to the last digit of a float
         middle = (below + above) / 2

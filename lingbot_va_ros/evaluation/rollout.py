@@ -1,52 +1,58 @@
 """
-One closed-loop episode in process, in virtual time: no ROS, no threads, nothing waits.
+Run one closed-loop episode in process, in virtual time: no ROS, no threads, no waiting.
 
     result = run_episode(engine, 'wipe_plate', seed=3)
     print(result.success, result.counts)
 
-The engine sees, predicts and commits in the order of the worker, the commands pass the gate of the
-mux, and the simulated arm follows them as over ROS. Simulated time stands still while the network
-computes; latency is what it is told to be, so that a result does not depend on the machine.
-
-Schedules:
-- `sync`: the arm rests for the latency between the end of a chunk and the next one's motion.
-- `async`: while a chunk runs the next one is predicted from what has been seen by then, the rest
-  being imagined; it begins so that it is done one action before the chunk's end, or as early as
-  may be (when the chunk begins), and joins at the end. A latency of more than a chunk starves the
-  arm: it rests, control ticks are counted, and motion is resumed with the chunk's first action.
-- `async_ungrounded`: as `async`, but what is unseen is taken from the chunk's own forecast.
+The scheduler is the one that runs on the robot. Its clock is virtual: simulated time stands still
+while the network computes and passes while the scheduler waits, so that a result depends on the
+checkpoint and the seed, not on the machine. A prediction takes the latency that the caller names.
+The arm follows its plan through the command stream of the mux and the simulated controller.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 import math
 import time
-from typing import Any, TYPE_CHECKING
+from typing import Any, cast, TYPE_CHECKING
 
 import numpy as np
 
-from lingbot_va_ros.evaluation.simulated_arm import VirtualArm
-from lingbot_va_ros.evaluation.smoothness import seam_figures, SeamFigures
-from lingbot_va_ros.evaluation.tasks import chunk_limit_of, instruction_of, midway_of
-from lingbot_va_ros.motion.splice import continued, plan_from_actions
+from lingbot_va_ros.evaluation.simulated_arm import SimulatedArm
+from lingbot_va_ros.evaluation.simulated_cameras import SimulatedCameras
+from lingbot_va_ros.evaluation.smoothness import measure_smoothness, seams_of, Smoothness
+from lingbot_va_ros.evaluation.tasks import chunk_limit_of, instruction_of, MEMORIES, midway_of
+from lingbot_va_ros.evaluation.timed_engine import TimedEngine
+from lingbot_va_ros.evaluation.virtual_clock import EpisodeOver, VirtualClock
+from lingbot_va_ros.motion.plan import MotionLimits, Plan
+from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
-from lingbot_va_ros.policy.errors import NotExecutable
-from lingbot_va_ros.robot.action_map import ActionMap, make_action_map
+from lingbot_va_ros.policy.errors import NotExecutable, PredictionAborted
+from lingbot_va_ros.policy.runtime.active_chunk import PublishedChunk
+from lingbot_va_ros.policy.runtime.requests import Requests
+from lingbot_va_ros.policy.runtime.robot_interface import World
+from lingbot_va_ros.policy.runtime.scheduler import Schedule
+from lingbot_va_ros.policy.runtime.schedules import SCHEDULES
+from lingbot_va_ros.policy.runtime.status import Mode
+from lingbot_va_ros.policy.runtime.task import Outcome, Task
+from lingbot_va_ros.robot.action_map import make_action_map
 from lingbot_va_ros.robot.poses import PoseError
 from lingbot_va_ros.sim.simulation import Simulation
-from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 
 if TYPE_CHECKING:
-    from lingbot_va_ros.policy.inference.engine import Chunk, Engine
+    from lingbot_va_ros.policy.inference.engine import Engine
 
-SCHEDULES = ('sync', 'async', 'async_ungrounded')
-MEMORIES = ('full', 'last_chunk', 'reset_midway')
+MAX_CAMERA_SKEW = 0.1  # seconds, as START_TOLERANCE (rad, m) the default of policy_node
+START_TOLERANCE = 0.05
+ENDED_BY = {Outcome.TIMEOUT: 'time limit', Outcome.CHUNK_LIMIT: 'chunk limit'}
+# Less than a physics step: keeps rounding from adding a tick to a latency of whole ticks.
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
 class EpisodeResult:
     """
-    What became of an episode.
+    Figures of one episode.
 
     :param success: the simulator's judgement, as `done` and `counts`.
     :param ended_by: 'done', 'time limit', 'chunk limit', or why the arm could not take a chunk.
@@ -55,7 +61,7 @@ class EpisodeResult:
     :param seams: the largest step (rad) and acceleration (rad/s²) where chunks meet; `motion`
         those of the whole episode.
     :param starved_ticks: control ticks in an asynchronous schedule for which the plan had ended.
-    :param inference_seconds: wall-clock time of each prediction; in `sync` with encoding the last
+    :param inference_seconds: wall-clock time of each prediction; from rest with encoding the last
         images and writing the chunk, which come right before it.
     """
 
@@ -71,8 +77,8 @@ class EpisodeResult:
     chunks: int
     seconds: float
     wall_seconds: float
-    seams: SeamFigures
-    motion: SeamFigures
+    seams: Smoothness
+    motion: Smoothness
     starved_ticks: int
     inference_seconds: tuple[float, ...]
 
@@ -95,9 +101,10 @@ def run_episode(
     The engine is reset before and left as the episode left it; its instruction changes.
 
     :param seed: of the scene; the starting noise is the engine's own.
+    :param schedule: `sync`, `async` or `async_ungrounded`, as the parameter of policy_node.
     :param memory: `full`; `last_chunk`: after every chunk only that chunk is kept; `reset_midway`:
         everything is forgotten once, after the chunk during which the episode came midway (see
-        `task_rules.midway_of`).
+        `tasks.midway_of`).
     :param latency_chunks: from the newest image to the chunk, in chunk lengths.
     :param instruction: empty or None takes the task's own.
     :param time_limit: simulated seconds, waiting for predictions included; None for no limit.
@@ -108,34 +115,34 @@ def run_episode(
         another task, or an action that is not finite.
     """
     _check(schedule, memory, latency_chunks)
-    own = simulation is None
-    if not own and simulation.task != task:
+    if simulation is None:
+        own = Simulation(task, arms, seed, engine.policy.width, engine.policy.height)
+        try:
+            return run_episode(
+                engine, task, seed, schedule, memory, latency_chunks, arms, instruction,
+                time_limit, max_chunks, own)
+        finally:
+            own.close()
+    if simulation.task != task:
         raise ValueError(f"simulation: it is of the task '{simulation.task}', not '{task}'")
-    if own:
-        simulation = Simulation(task, arms, seed, engine.policy.width, engine.policy.height)
-    else:
-        simulation.reset(seed)
-    try:
-        episode = _Episode(
-            engine, simulation, schedule, memory, latency_chunks, time_limit, max_chunks)
-        wall = time.monotonic()
-        engine.keeps_images = memory == 'last_chunk'
-        engine.set_instruction(instruction or instruction_of(task))
-        engine.reset()
-        episode.run()
-        wall = time.monotonic() - wall
-    finally:
-        if own:
-            simulation.close()
+    simulation.reset(seed)
+    policy = engine.policy
+    chunk_seconds = policy.frames_per_chunk * policy.actions_per_frame * policy.action_period
+    episode = _Episode(
+        engine, simulation, schedule, memory, latency_chunks * chunk_seconds,
+        Task(instruction or instruction_of(task), timeout=time_limit or 0.0,
+             max_chunks=max_chunks or chunk_limit_of(task, chunk_seconds)))
+    wall = time.monotonic()
+    ended_by = episode.run()
+    wall = time.monotonic() - wall
     state = simulation.task_state
     return EpisodeResult(
         task=task, seed=seed, schedule=schedule, memory=memory, latency_chunks=latency_chunks,
         success=bool(state.success), done=bool(state.done), counts=dict(state.counts),
-        ended_by=episode.ended_by, chunks=episode.chunks, seconds=episode.seconds,
-        wall_seconds=wall, seams=episode.smoothness(episode.seams),
-        motion=episode.smoothness([(episode.began_ns, episode.arm.now_ns)]),
+        ended_by=ended_by, chunks=episode.chunks, seconds=episode.clock.steady(),
+        wall_seconds=wall, seams=episode.seams(), motion=episode.motion(),
         starved_ticks=episode.starved_ticks,
-        inference_seconds=tuple(episode.inference_seconds))
+        inference_seconds=tuple(episode.engine.inference_seconds))
 
 
 def _check(schedule: str, memory: str, latency_chunks: float) -> None:
@@ -148,270 +155,135 @@ def _check(schedule: str, memory: str, latency_chunks: float) -> None:
         raise ValueError(f'latency_chunks: {latency_chunks} is not a number from 0')
 
 
-@dataclass
-class _Running:
-    """
-    The chunk that is being executed: when its actions and images are due, what was seen.
-
-    An image is due when the action that it follows is reached.
-    """
-
-    begin_ns: int
-    action_times: list[int]
-    image_times: list[int]
-    images: list[dict[str, np.ndarray]] = field(default_factory=list)
-    seen: int = 0  # images that the engine has taken
-
-    @property
-    def end_ns(self) -> int:
-        """When its last action, and its last image, is due."""
-        return self.action_times[-1]
-
-
 class _Episode:
-    """The loop of one episode and its figures."""
+    """
+    The scheduler at work on a simulated robot, and the record that the figures are read from.
+
+    :param latency: seconds that every prediction takes.
+    :param task: instruction and limits.
+    """
 
     def __init__(
         self, engine: 'Engine', simulation: Simulation, schedule: str, memory: str,
-        latency_chunks: float, time_limit: float | None, max_chunks: int | None,
+        latency: float, task: Task,
     ):
-        policy = engine.policy
-        self.engine = engine
-        self.simulation = simulation
-        self.schedule = schedule
-        self.memory = memory
-        self.map: ActionMap = make_action_map(simulation.embodiment, policy)
-        self.began_ns = simulation.time_ns
-        self.limit_ns = None if time_limit is None else (
-            self.began_ns + round(time_limit * NANOSECONDS))
-        self.arm = VirtualArm(simulation, self._over)
-        self.cameras = policy.cameras
-        self.period = policy.action_period
-        self.period_ns = round(self.period * NANOSECONDS)
-        chunk_ns = policy.frames_per_chunk * policy.actions_per_frame * self.period_ns
-        self.max_chunks = max_chunks or chunk_limit_of(simulation.task, chunk_ns / NANOSECONDS)
-        # Whole ticks: that is how often the arm looks for a new plan.
-        ticks = math.ceil(latency_chunks * chunk_ns / self.arm.tick_ns - 1e-9)
-        self.latency_ns = ticks * self.arm.tick_ns
-        self.midway = midway_of(simulation.task)
-        self.was_reset = False
-        self.running: _Running | None = None
-        self.chunks = 0
+        self.engine = TimedEngine(engine)
         self.starved_ticks = 0
-        self.inference_seconds: list[float] = []
-        self._refused = ''
-        self._preparing = 0.0  # seconds spent on encoding and writing right before a prediction
-        self._last_due: int | None = None  # of the chunk before, where the next one joins it
-        self.seams: list[tuple[int, int]] = []  # spans of time around them, ns
+        # When the first and the last action of each chunk that began is due, s; in runs between
+        # which the memory was reset.
+        self._spans: list[list[tuple[float, float]]] = [[]]
+        self._simulation = simulation
+        self._memory = memory
+        self._task = task
+        limits = simulation.embodiment.limits
+        self._slot = PlanSlot(lambda: simulation.time_ns)
+        self._slot.begin(MotionLimits(
+            limits.lower, limits.upper, limits.velocity, limits.acceleration))
+        cameras = SimulatedCameras(simulation, engine.policy.cameras)
+        self._arm = SimulatedArm(simulation, self._slot, cameras, self._count)
+        self.clock = VirtualClock(self._arm, lambda: bool(simulation.task_state.done))
+        self._origin_ns = simulation.time_ns
+        self._requests = _Requests(self.clock)
+        self._scheduler = Schedule(
+            self._slot, self._requests, lambda: None, self._chunk_begun,
+            lambda picture, due_ns: None, self.clock.steady)
+        action_map = make_action_map(simulation.embodiment, engine.policy)
 
-    # How it stands
+        def to_joints(actions, start):
+            try:
+                joints = action_map.to_joints(actions, start)
+            except PoseError as error:
+                raise NotExecutable(str(error)) from None
+            return np.clip(joints, limits.lower, limits.upper)
 
-    def _over(self) -> bool:
-        return self.simulation.task_state.done or self._time_is_up()
+        self._world = World(
+            clock=self.clock.now_ns, observations=cameras, executed=self._arm.executed,
+            to_rgb=lambda camera, image: image, to_joints=to_joints,
+            from_joints=action_map.from_joints, begin=action_map.begin, obstacle=lambda: None,
+            elsewhere=lambda: None, measured=self._arm.joint_states.positions,
+            max_velocity=limits.velocity,
+            start_tolerance=np.full(len(simulation.joints), START_TOLERANCE),
+            max_camera_skew=lambda: MAX_CAMERA_SKEW, wants_imagined=lambda: False,
+            poses=action_map.state, restore_poses=action_map.restore, schedule=schedule,
+            reaction=0.0, padded_latency=lambda: latency - _ROUNDING,
+            last_chunk_only=memory == 'last_chunk')
 
-    def _time_is_up(self) -> bool:
-        return self.limit_ns is not None and self.simulation.time_ns >= self.limit_ns
-
-    def _enough(self) -> bool:
-        return self.chunks >= self.max_chunks
-
-    @property
-    def ended_by(self) -> str:
-        if self._refused:
-            return self._refused
-        if self.simulation.task_state.done:
-            return 'done'
-        return 'time limit' if self._time_is_up() else 'chunk limit'
-
-    @property
-    def seconds(self) -> float:
-        return (self.arm.now_ns - self.began_ns) / NANOSECONDS
-
-    def smoothness(self, spans: Sequence[tuple[int, int]]) -> SeamFigures:
-        """Return the worst during spans; grippers have no radians and are left out."""
-        grippers = {arm.gripper.joint for arm in self.simulation.embodiment.arms if arm.gripper}
-        columns = [
-            index for index, joint in enumerate(self.simulation.joints) if joint not in grippers]
-        times = np.array([time_ns for time_ns, _ in self.arm.commands]) - self.began_ns
-        positions = np.stack([row for _, row in self.arm.commands])[:, columns]
-        return seam_figures(times / NANOSECONDS, positions, [
-            ((begin - self.began_ns) / NANOSECONDS, (end - self.began_ns) / NANOSECONDS)
-            for begin, end in spans])
-
-    # The two loops
-
-    def run(self) -> None:
-        """Run the episode; returns where it is over or enough chunks were executed."""
-        try:
-            if self.schedule == 'sync':
-                self._in_turns()
-            else:
-                self._ahead()
-        except NotExecutable as error:
-            self._refused = f'not executable: {error}'
-
-    def _in_turns(self) -> None:
-        while not self._over() and not self._enough():
-            if not (self._begin_from_rest() and self._follow(self.running.end_ns)):
-                return
-            self._commit()
-            self._forget()
-
-    def _ahead(self) -> None:
-        going = self._begin_from_rest()
-        while going:
-            run, chunk, ready_ns, following = self.running, None, 0, None
-            if not self._enough():
-                if not self._follow(self._latest_start(run)):
-                    return
-                chunk = self._predict_ahead()
-                ready_ns = self.arm.now_ns + self.latency_ns
-                if ready_ns <= run.end_ns:
-                    if not self._follow(ready_ns):
-                        return
-                    following = self._join(chunk, run)
-            if not self._follow(run.end_ns):
-                return
-            self._commit()
-            begins_anew = self._forget()
-            if self._enough():
-                return
-            if begins_anew:
-                going = self._begin_from_rest()
+    def run(self) -> str:
+        """Run the episode to its end and return how it ended."""
+        scheduler, task = self._scheduler, self._task
+        scheduler.load(cast('Engine', self.engine), max_snapshots=0)
+        scheduler.start(self._world, '')
+        self._slot.stop(new_epoch=True)
+        scheduler.begin_task(task)
+        midway = midway_of(self._simulation.task) if self._memory == 'reset_midway' else None
+        executed = 0
+        while not task.result.done():
+            try:
+                scheduler.advance()
+            except PredictionAborted:
                 continue
-            if following is None:
-                before = self.arm.ticks
-                going = self._rest(ready_ns)
-                self.starved_ticks += self.arm.ticks - before
-                if not going:
-                    return
-                following = self._join(chunk, run)
-            self._start(following)
+            except EpisodeOver:
+                return 'done'
+            if scheduler.progress.mode == Mode.HOLDING:
+                return f'not executable: {scheduler.progress.reason}'
+            if midway is not None and task.chunks > executed:
+                executed = task.chunks
+                if midway(self._simulation.task_state.counts, executed):
+                    midway = None
+                    self._reset_memory()
+        outcome, _ = task.result.result()
+        return ENDED_BY[outcome]
 
-    def _latest_start(self, run: _Running) -> int:
-        """
-        Return when to predict the next chunk.
+    def _reset_memory(self) -> None:
+        """Forget everything, as the service reset_memory of policy_node."""
+        self._slot.stop(new_epoch=True)
+        self._scheduler.reset('')
+        # A chunk that has just begun is dropped before its first action.
+        now = self.clock.steady()
+        self._spans[-1] = [span for span in self._spans[-1] if span[0] <= now]
+        self._spans.append([])
 
-        So that it is there before the last stretch of the running one, which ends in a stop unless
-        the motion is known to go on.
-        """
-        needed_ns = run.action_times[-2] if len(run.action_times) > 1 else run.end_ns
-        spare = needed_ns - self.latency_ns - self.arm.now_ns
-        return self.arm.now_ns + max(0, spare // self.arm.tick_ns) * self.arm.tick_ns
+    # What is recorded
 
-    # What they consist of
+    def _chunk_begun(self, chunk: PublishedChunk) -> None:
+        first = (chunk.first_due_ns - self._origin_ns) / NANOSECONDS
+        self._spans[-1].append((first, first + (len(chunk.positions) - 1) * chunk.period))
 
-    def _begin_from_rest(self) -> bool:
-        """Predict from what is confirmed while the arm rests, and begin; False: it is over."""
-        if not self.engine.began:  # with what the cameras see now
-            images = self.arm.images(self.cameras)
-            self._preparing = _seconds_of(lambda: self.engine.see_first(images))
-            self.map.begin(self.simulation.positions)
-        chunk = self._predicted(self.engine.predict)
-        if not self._rest(self.arm.now_ns + self.latency_ns):
-            return False
-        now = self.arm.now_ns
-        start, _ = self.arm.plan.sample(now)
-        joints = self._joints(chunk, start)
-        self.arm.plan, first_due = plan_from_actions(
-            start, joints, self.period, now, self.simulation.embodiment.limits.velocity)
-        self._start(self._span(now, first_due, len(joints)))
-        return True
+    def _count(self, plan: Plan, now_ns: int) -> None:
+        self.starved_ticks += self._scheduler.flowing and now_ns > plan.end_ns
 
-    def _start(self, run: _Running) -> None:
-        self.running = run
-        self.chunks += 1
+    @property
+    def chunks(self) -> int:
+        """How many chunks began."""
+        return sum(map(len, self._spans))
 
-    def _predict_ahead(self) -> 'Chunk':
-        """Predict from what has been seen of the running chunk and the actions of all of it."""
-        run, now = self.running, self.arm.now_ns
-        joints = np.stack([
-            self.arm.executed.at([time_ns])[0] if time_ns <= now
-            else self.arm.plan.sample(time_ns)[0]
-            for time_ns in (run.begin_ns, *run.action_times)])
-        executing = self.map.from_joints(joints[1:], joints[0])
-        self._preparing = 0.0
-        return self._predicted(
-            lambda: self.engine.predict_ahead(executing, self.schedule == 'async'))
+    def seams(self) -> Smoothness:
+        """Return the worst of the joins of chunks."""
+        period = self.engine.policy.action_period
+        spans: list[tuple[float, float]] = []
+        for run in self._spans:
+            first, last = [span[0] for span in run], [span[1] for span in run]
+            spans += seams_of(first, last, period)
+        return self._smoothness(spans)
 
-    def _predicted(self, predict: Callable[[], 'Chunk']) -> 'Chunk':
-        since = time.monotonic()
-        chunk = predict()
-        self.inference_seconds.append(time.monotonic() - since + self._preparing)
-        self._preparing = 0.0
-        if not np.isfinite(chunk.actions).all():
-            raise ValueError(
-                f'the network predicted {np.count_nonzero(~np.isfinite(chunk.actions))} actions '
-                'that are not finite')
-        return chunk
+    def motion(self) -> Smoothness:
+        """Return the worst of the whole episode."""
+        return self._smoothness([(0.0, self.clock.steady())])
 
-    def _joints(self, chunk: 'Chunk', start: np.ndarray) -> np.ndarray:
-        """Return the joint positions [n, J] of a chunk, clipped as policy_node does."""
-        limits = self.simulation.embodiment.limits
-        try:
-            joints = self.map.to_joints(chunk.actions, start)
-        except PoseError as error:
-            raise NotExecutable(str(error)) from None
-        return np.clip(joints, limits.lower, limits.upper)
-
-    def _join(self, chunk: 'Chunk', run: _Running) -> _Running:
-        """Let the plan go on with a chunk behind `run`, which may have come to its end."""
-        joints = self._joints(chunk, self.arm.plan.positions[-1])
-        self.arm.plan, first_due = continued(
-            self.arm.plan, joints, self.period, self.arm.now_ns, 0.0,
-            self.simulation.embodiment.limits.velocity, run.begin_ns)
-        return self._span(int(self.arm.plan.times_ns[-len(joints) - 1]), first_due, len(joints))
-
-    def _span(self, begin_ns: int, first_due: int, actions: int) -> _Running:
-        times = [first_due + index * self.period_ns for index in range(actions)]
-        stride = self.engine.policy.images_every
-        if self._last_due is not None:
-            self.seams.append((self._last_due - self.period_ns, first_due + self.period_ns))
-        self._last_due = times[-1]
-        return _Running(begin_ns, times, times[stride - 1::stride])
-
-    def _rest(self, until_ns: int) -> bool:
-        """Let the arm rest until a time; False: it is over."""
-        self.arm.advance(until_ns)
-        return not self._over()
-
-    def _follow(self, until_ns: int) -> bool:
-        """Go on until a time and let the engine see what is complete; False: it is over."""
-        run = self.running
-        run.images += self.arm.advance(
-            until_ns, run.image_times[len(run.images):], self.cameras)
-        while len(run.images) - run.seen >= IMAGES_PER_FRAME:
-            four = run.images[run.seen:run.seen + IMAGES_PER_FRAME]
-            run.seen += IMAGES_PER_FRAME
-            views = {name: [images[name] for images in four] for name in self.cameras}
-            self._preparing = _seconds_of(lambda: self.engine.see(views))
-        return not self._over()
-
-    def _commit(self) -> None:
-        """Write the chunk that has ended and what was executed during it."""
-        run = self.running
-        joints = self.arm.executed.at([run.begin_ns, *run.action_times])
-        executed = self.map.from_joints(joints[1:], joints[0])
-        self._preparing += _seconds_of(lambda: self.engine.commit(executed))
-        self.running = None
-
-    def _forget(self) -> bool:
-        """Apply the ablation of the memory after a chunk; True: the episode begins anew."""
-        if self.memory == 'last_chunk':
-            self._preparing += _seconds_of(self.engine.keep_last_chunk)
-        if self.memory != 'reset_midway' or self.was_reset or not self.midway(
-                self.simulation.task_state.counts, self.chunks):
-            return False
-        self.was_reset = True
-        self.engine.reset()
-        self._preparing, self._last_due = 0.0, None  # what was to join is dropped
-        self.arm.plan = self.arm.plan.braked(
-            self.arm.now_ns, self.simulation.embodiment.limits)
-        self._rest(self.arm.plan.end_ns)
-        return True
+    def _smoothness(self, spans: Sequence[tuple[float, float]]) -> Smoothness:
+        """Return the worst during spans, s; grippers have no radians and are left out."""
+        grippers = {arm.gripper.joint for arm in self._simulation.embodiment.arms if arm.gripper}
+        columns = [
+            index for index, joint in enumerate(self._simulation.joints) if joint not in grippers]
+        times = np.array([time_ns for time_ns, _ in self._arm.commands]) - self._origin_ns
+        positions = np.stack([row for _, row in self._arm.commands])[:, columns]
+        return measure_smoothness(times / NANOSECONDS, positions, spans)
 
 
-def _seconds_of(work: Callable[[], Any]) -> float:
-    since = time.monotonic()
-    work()
-    return time.monotonic() - since
+class _Requests(Requests):
+    def __init__(self, clock):
+        super().__init__()
+        self._clock = clock
+
+    def wait(self, seconds):
+        self._clock.wait(seconds)

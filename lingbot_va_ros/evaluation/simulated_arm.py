@@ -1,92 +1,91 @@
-"""The simulated arm behind the mux's gate in virtual time: no ROS, no threads, no waiting."""
+"""The simulated arm behind the mux's command stream, one control tick at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
+from lingbot_va_ros.evaluation.simulated_cameras import SimulatedCameras
 from lingbot_va_ros.evaluation.smoothness import CONTROL_PERIOD
-from lingbot_va_ros.motion.plan import Plan, resting_at
+from lingbot_va_ros.motion.plan import Plan
+from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.command_stream import CommandStream
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
+from lingbot_va_ros.robot.joint_state_buffer import MeasuredJoints
 from lingbot_va_ros.sim.simulation import Simulation
 from lingbot_va_ros.sim.trajectory_controller import Trajectory, TrajectoryPoint
 
 KEEP_SECONDS = 60.0  # of executed commands; longer than any chunk
+TICK_NS = round(CONTROL_PERIOD * NANOSECONDS)
 _NEAR_NS = 1_000_000  # half a physics step
 
 
-class VirtualArm:
+class SimulatedArm:
     """
-    A plan, the gate of the mux, the controller and physics, advanced tick by tick.
+    Executes the plan of a slot in simulation; simulated time passes in `tick` alone.
 
-    A tick is one control period: the plan is sampled, the gate limits the sample, the simulated
-    controller takes it with its braking tail, and physics go on. Time is the simulation's.
+    In a tick, one control period, the present plan is sampled, the command stream limits the
+    sample, the simulated controller takes it with its braking tail, and physics go on. An image
+    that is awaited within the tick is rendered at its time.
 
     :param simulation: as it was reset; its arms rest.
-    :param over: asked after every tick; once true no tick follows.
+    :param slot: gives the present plan.
+    :param cameras: take the images.
+    :param on_tick: called with the plan and the simulated time in nanoseconds before each tick.
     """
 
-    def __init__(self, simulation: Simulation, over: Callable[[], bool] = lambda: False):
+    def __init__(
+        self, simulation: Simulation, slot: PlanSlot, cameras: SimulatedCameras,
+        on_tick: Callable[[Plan, int], None] = lambda plan, now_ns: None,
+    ):
         self.simulation = simulation
-        self.tick_ns = round(CONTROL_PERIOD * NANOSECONDS)
-        self.ticks = 0
         self.executed = ExecutedLog(KEEP_SECONDS)
+        self.joint_states = MeasuredJoints(simulation.joints)
+        # Every command that was sent: the simulated time when it is due, positions [J].
         self.commands: list[tuple[int, np.ndarray]] = []
-        self._over = over
-        self._stream = CommandStream(simulation.embodiment.limits, self.tick_ns)
+        self._slot = slot
+        self._cameras = cameras
+        self._on_tick = on_tick
+        self._stream = CommandStream(simulation.embodiment.limits, TICK_NS)
         desired = simulation.controller.desired.positions
-        self.plan: Plan = resting_at(self.now_ns, desired)
-        self._stream.begin(self.now_ns, desired, np.zeros_like(desired))
-        self._keep(self.now_ns, desired)
+        self._stream.begin(simulation.time_ns, desired, np.zeros_like(desired))
+        self._keep(simulation.time_ns, desired)
+        self._measure()
 
-    @property
-    def now_ns(self) -> int:
-        """Simulated time in nanoseconds."""
-        return self.simulation.time_ns
+    def tick(self) -> None:
+        """Advance simulated time by one control period."""
+        plan, begin_ns = self._slot.look()
+        end_ns = begin_ns + TICK_NS
+        if plan is not None:  # else the controller holds
+            self._on_tick(plan, begin_ns)
+            self._command(plan, begin_ns)
+        awaited_ns = self._cameras.awaited_ns
+        if awaited_ns is not None and awaited_ns <= end_ns + _NEAR_NS:
+            self._step_to(awaited_ns)
+            self._cameras.take(awaited_ns)
+        self._step_to(end_ns)
+        self._measure()
 
-    def images(self, cameras: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return what cameras see now: uint8 [H, W, 3] each, rgb."""
-        return {name: self.simulation.render(name) for name in cameras}
-
-    def advance(
-        self, until_ns: int, image_times: Sequence[int] = (), cameras: Sequence[str] = (),
-    ) -> list[dict[str, np.ndarray]]:
-        """
-        Tick until a time is reached, and return the images due meanwhile.
-
-        Stops early where `over` says so.
-
-        :param image_times: ns, increasing; those up to the end of the last tick are taken.
-        """
-        taken: list[dict[str, np.ndarray]] = []
-        while self.now_ns < until_ns - _NEAR_NS and not self._over():
-            end_ns = self.now_ns + self.tick_ns
-            self._command(self.now_ns)
-            while len(taken) < len(image_times) and (
-                    image_times[len(taken)] <= end_ns + _NEAR_NS):
-                self._step_to(image_times[len(taken)])
-                taken.append(self.images(cameras))
-            self._step_to(end_ns)
-            self.ticks += 1
-        return taken
-
-    def _command(self, tick_ns: int) -> None:
-        q, v = self.plan.sample(tick_ns + self.tick_ns)
-        command = self._stream.follow(tick_ns, q, v)
+    def _command(self, plan: Plan, begin_ns: int) -> None:
+        q, v = plan.sample(begin_ns + TICK_NS)
+        command = self._stream.follow(begin_ns, q, v)
         self.simulation.controller.accept(
-            Trajectory(tick_ns, self.simulation.joints, tuple(
-                TrajectoryPoint(int(time) - tick_ns, positions, velocities)
+            Trajectory(begin_ns, self.simulation.joints, tuple(
+                TrajectoryPoint(int(time) - begin_ns, positions, velocities)
                 for time, positions, velocities in zip(
                     command.times_ns[1:], command.positions[1:], command.velocities[1:]))),
-            tick_ns)
-        self._keep(tick_ns + self.tick_ns, command.positions[1])
+            begin_ns)
+        self._keep(begin_ns + TICK_NS, command.positions[1])
 
     def _keep(self, due_ns: int, positions: np.ndarray) -> None:
         self.executed.add(due_ns, positions)
         self.commands.append((due_ns, positions))
 
+    def _measure(self) -> None:
+        self.joint_states.update(
+            self.simulation.joints, self.simulation.positions.tolist(), self.simulation.time_ns)
+
     def _step_to(self, time_ns: int) -> None:
-        ahead_ns = time_ns - self.now_ns
+        ahead_ns = time_ns - self.simulation.time_ns
         if ahead_ns > _NEAR_NS:
             self.simulation.step(ahead_ns / NANOSECONDS)

@@ -1,28 +1,28 @@
-"""How smoothly one chunk joins the next: the largest step and acceleration of the commands."""
+"""Smoothness of the joins of chunks: the largest step and acceleration of the commands."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-CONTROL_PERIOD = 0.02  # seconds; a step is the way between two commands so far apart
+CONTROL_PERIOD = 0.02  # seconds; a step is the difference of two commands so far apart
 
 
 @dataclass(frozen=True)
-class SeamFigures:
+class Smoothness:
     """
-    The worst of some seams, over all joints.
+    The largest values of some seams, over all joints.
 
-    :param step: rad, the largest way that a joint is sent within a control period.
+    :param step: rad, the largest commanded motion of a joint within a control period.
     :param acceleration: rad/s², from the second difference of three commands, a period apart.
     """
 
     step: float = 0.0
     acceleration: float = 0.0
 
-    def worst(self, other: 'SeamFigures') -> 'SeamFigures':
+    def worst(self, other: 'Smoothness') -> 'Smoothness':
         """Return the larger of each figure."""
-        return SeamFigures(
+        return Smoothness(
             max(self.step, other.step), max(self.acceleration, other.acceleration))
 
 
@@ -30,28 +30,32 @@ def seams_of(
     first_due: Sequence[float], last_due: Sequence[float], margin: float,
 ) -> tuple[tuple[float, float], ...]:
     """
-    Return the span of time of each seam.
+    Return the span of time of each seam, the join of two chunks, in seconds.
 
-    From `margin` before the last action of a chunk to `margin` after the first one of the next.
+    It goes from `margin` before the last action of a chunk to `margin` after the first action of
+    the next one.
 
-    :param first_due: s, when each chunk's first action is due; `last_due` its last.
+    :param first_due: time in seconds at which each chunk's first action is due.
+    :param last_due: the same of its last action.
     """
     return tuple((end - margin, begin + margin) for end, begin in zip(last_due, first_due[1:]))
 
 
-def seam_figures(
+def measure_smoothness(
     times: np.ndarray, positions: np.ndarray, seams: Sequence[tuple[float, float]],
     period: float = CONTROL_PERIOD,
-) -> SeamFigures:
+) -> Smoothness:
     """
     Return the largest step and acceleration of commands during some spans of time.
 
     Commands are read every `period`, linearly between two of them, so that streams of different
-    rates compare. What does not lie within the commands' times is left out.
+    rates compare. The parts of a span outside the commands' times are left out.
 
-    :param times: [n] s, increasing; `positions` [n, J] rad, the joints that count.
+    :param times: [n] seconds, increasing.
+    :param positions: [n, J] rad, of the joints that count.
+    :param seams: begin and end of each span, seconds.
     """
-    worst = SeamFigures()
+    worst = Smoothness()
     if len(times) < 2 or not positions.shape[1]:
         return worst
     for begin, end in seams:
@@ -62,6 +66,6 @@ def seam_figures(
         rows = np.stack([np.interp(grid, times, column) for column in positions.T], 1)
         steps = np.diff(rows, axis=0)
         bends = np.diff(steps, axis=0) / period ** 2
-        worst = worst.worst(SeamFigures(
+        worst = worst.worst(Smoothness(
             float(np.abs(steps).max()), float(np.abs(bends).max(initial=0.0))))
     return worst

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lingbot_va_ros.evaluation import rollout
-from lingbot_va_ros.evaluation import tasks as task_rules
+from lingbot_va_ros.evaluation import rollout, tasks
 from lingbot_va_ros.evaluation.rollout import run_episode
-from lingbot_va_ros.evaluation.smoothness import SeamFigures
+from lingbot_va_ros.evaluation.smoothness import Smoothness
 from lingbot_va_ros.policy.inference.engine import Chunk, load_engine
 from lingbot_va_ros.robot.action_map import JointActionMap, make_action_map
 from lingbot_va_ros.robot.poses import PoseError
@@ -75,7 +74,7 @@ def test_the_arm_rests_for_the_latency_before_every_chunk(engine, table):
 
 
 def test_a_task_has_a_limit_of_its_own(engine, table, monkeypatch):
-    monkeypatch.setitem(task_rules.MOTION_LIMITS, 'table', 1.5 * CHUNK)
+    monkeypatch.setitem(tasks.MOTION_LIMITS, 'table', 1.5 * CHUNK)
     assert episode(engine, table, max_chunks=None).chunks == 2
 
 
@@ -113,9 +112,9 @@ def test_the_arm_rests_between_chunks_in_sync_only(engine, table, monkeypatch):
         inside = np.array([any(begin < time < end for begin, end in seams) for time in times])
         runs = ''.join('x' if rest else ' ' for rest in still & inside).split()
         rests.append(max(map(len, runs), default=0) * 0.02)
-        return SeamFigures()
+        return Smoothness()
 
-    monkeypatch.setattr(rollout, 'seam_figures', longest_rest)
+    monkeypatch.setattr(rollout, 'measure_smoothness', longest_rest)
     for schedule in ('sync', 'async'):
         episode(engine, table, schedule=schedule, latency_chunks=0.4)
     seams_of_sync, _, seams_of_async, _ = rests  # the others are those of the whole motion
@@ -171,6 +170,7 @@ class Replay:
     def __init__(self, task, seed):
         self.policy = load_policy_file(CHECKOUT / 'config' / 'policies' / 'tiny.yaml')
         self.began = False
+        self.memory_frames = self.memory_capacity = 0
         self._done = 0
         with closing(Simulation(task, 'left', seed, 64, 64)) as simulation:
             expert = make_expert(simulation, np.random.default_rng(seed))
@@ -193,16 +193,17 @@ class Replay:
     def see(self, images):
         assert all(len(four) == 4 for four in images.values())
 
-    def predict(self):
+    def predict(self, interrupt):
+        interrupt.check()
         count = self.policy.actions_per_frame * (
             self.policy.frames_per_chunk - (self._done == 0))
         wanted = np.arange(self._done, self._done + count).clip(max=len(self._actions) - 1)
         self._done += count
         return Chunk(self._actions[wanted], None)
 
-    def predict_ahead(self, executing, grounded):
+    def predict_ahead(self, executing, grounded, interrupt):
         assert np.isfinite(executing).all()
-        return self.predict()
+        return self.predict(interrupt)
 
     def commit(self, executed):
         self.began = True
@@ -217,19 +218,37 @@ def test_a_policy_that_does_what_the_expert_does_succeeds(task, schedule, latenc
     assert result.detail
 
 
-@pytest.mark.parametrize('schedule', ['sync', 'async'])
-def test_a_chunk_that_the_arm_cannot_take_ends_the_episode(engine, table, monkeypatch, schedule):
+@pytest.fixture
+def refuse(monkeypatch):
+    """Let the arm refuse some of the chunks, counted from 0 in the order of their conversion."""
     to_joints, calls = JointActionMap.to_joints, []
 
-    def refuse_the_second(self, actions, start=None):
-        calls.append(actions)
-        if len(calls) == 2:
-            raise PoseError('out of reach')
-        return to_joints(self, actions, start)
+    def refuse(refused):
+        def convert(self, actions, start=None):
+            calls.append(actions)
+            if refused(len(calls) - 1):
+                raise PoseError('out of reach')
+            return to_joints(self, actions, start)
 
-    monkeypatch.setattr(JointActionMap, 'to_joints', refuse_the_second)
+        monkeypatch.setattr(JointActionMap, 'to_joints', convert)
+
+    return refuse
+
+
+@pytest.mark.parametrize('schedule', ['sync', 'async'])
+def test_a_chunk_that_the_arm_cannot_take_ends_the_episode(engine, table, refuse, schedule):
+    refuse(lambda number: number > 0)
     result = episode(engine, table, schedule=schedule)
     assert (result.chunks, result.ended_by) == (1, 'not executable: out of reach')
+
+
+def test_a_refused_chunk_that_was_predicted_ahead_is_predicted_again_from_rest(
+    engine, table, refuse,
+):
+    refuse(lambda number: number == 1)
+    result = episode(engine, table, schedule='async')
+    assert (result.chunks, result.ended_by) == (3, 'chunk limit')
+    assert len(result.inference_seconds) == 4
 
 
 @pytest.mark.parametrize('options, named', [

@@ -10,7 +10,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.cli.common.simulated_robot import EMBODIMENT, MUX, POLICY, ROBOT
-from lingbot_va_ros.evaluation.smoothness import seam_figures, SeamFigures, seams_of
+from lingbot_va_ros.evaluation.smoothness import measure_smoothness, seams_of, Smoothness
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.specs.embodiment import load_embodiment
@@ -78,33 +78,33 @@ class Listener:
         """Return what the policy says of each chunk."""
         return tuple(chunk.inference_seconds for chunk in self.chunks)
 
-    def seams(self) -> SeamFigures:
+    def seams(self) -> Smoothness:
         """Return the worst of the seams between chunks of one epoch, from what was executed."""
-        worst = SeamFigures()
+        worst = Smoothness()
         for epoch in {chunk.epoch for chunk in self.chunks}:
             first, last = zip(*(_span(chunk) for chunk in self.chunks if chunk.epoch == epoch))
             worst = worst.worst(self._smoothness(seams_of(
                 np.array(first) / _NS, np.array(last) / _NS, self._period)))
         return worst
 
-    def motion(self) -> SeamFigures:
+    def motion(self) -> Smoothness:
         """Return the worst from the first chunk's begin to the last one's end."""
         if not self.chunks:
-            return SeamFigures()
+            return Smoothness()
         begin, end = _span(self.chunks[0])[0], _span(self.chunks[-1])[1]
         return self._smoothness([(begin / _NS - self._period, end / _NS)])
 
-    def _smoothness(self, spans: Sequence[tuple[float, float]]) -> SeamFigures:
+    def _smoothness(self, spans: Sequence[tuple[float, float]]) -> Smoothness:
         """Return the worst during spans, s; grippers have no radians and are left out."""
         if not self._executed:
-            return SeamFigures()
+            return Smoothness()
         grippers = {arm.gripper.joint for arm in self._embodiment.arms if arm.gripper}
         columns = [index for index, name in enumerate(self._executed[0].joint_names)
                    if name not in grippers]
         origin = _ns(self._executed[0].header.stamp)
         times = np.array([_ns(message.header.stamp) - origin for message in self._executed]) / _NS
         positions = np.array([message.points[0].positions for message in self._executed])
-        return seam_figures(times, positions[:, columns], [
+        return measure_smoothness(times, positions[:, columns], [
             (begin - origin / _NS, end - origin / _NS) for begin, end in spans])
 
 

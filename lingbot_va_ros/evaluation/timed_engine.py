@@ -1,0 +1,87 @@
+"""An engine that records the wall-clock time of its predictions."""
+
+from collections.abc import Callable, Mapping, Sequence
+import time
+from typing import Any, TYPE_CHECKING
+
+import numpy as np
+
+from lingbot_va_ros.policy.interrupt import Interrupt
+
+if TYPE_CHECKING:
+    from lingbot_va_ros.policy.inference.engine import Chunk, Engine
+
+
+class TimedEngine:
+    """
+    Stands before an engine: calls go through to it, and predictions are timed.
+
+    Needed where the scheduler's clock is a simulated one, which stands still meanwhile.
+
+    :param engine: does the work.
+    """
+
+    def __init__(self, engine: 'Engine'):
+        self.engine = engine
+        # Seconds of each prediction. A prediction from rest includes encoding the last images and
+        # writing the chunk before it, which the arm waits for as well.
+        self.inference_seconds: list[float] = []
+        self._preparing = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what is not timed from the engine itself."""
+        return getattr(self.engine, name)
+
+    @property
+    def keeps_images(self) -> bool:
+        """See `Engine`."""
+        return self.engine.keeps_images
+
+    @keeps_images.setter
+    def keeps_images(self, keeps: bool) -> None:
+        self.engine.keeps_images = keeps
+
+    def reset(self) -> int:
+        """See `Engine.reset`."""
+        self._preparing = 0.0
+        return self.engine.reset()
+
+    def see_first(self, images: Mapping[str, np.ndarray]) -> None:
+        """See `Engine.see_first`."""
+        self._preparing = _seconds_of(lambda: self.engine.see_first(images))
+
+    def see(self, images: Mapping[str, Sequence[np.ndarray]]) -> None:
+        """See `Engine.see`."""
+        self._preparing = _seconds_of(lambda: self.engine.see(images))
+
+    def commit(self, executed: np.ndarray) -> None:
+        """See `Engine.commit`."""
+        self._preparing += _seconds_of(lambda: self.engine.commit(executed))
+
+    def keep_last_chunk(self) -> None:
+        """See `Engine.keep_last_chunk`."""
+        self._preparing += _seconds_of(self.engine.keep_last_chunk)
+
+    def predict(self, interrupt: Interrupt) -> 'Chunk':
+        """See `Engine.predict`."""
+        return self._timed(lambda: self.engine.predict(interrupt))
+
+    def predict_ahead(
+        self, executing: np.ndarray, grounded: bool, interrupt: Interrupt,
+    ) -> 'Chunk':
+        """See `Engine.predict_ahead`."""
+        self._preparing = 0.0  # the arm moves meanwhile
+        return self._timed(lambda: self.engine.predict_ahead(executing, grounded, interrupt))
+
+    def _timed(self, predict: Callable[[], 'Chunk']) -> 'Chunk':
+        since = time.monotonic()
+        chunk = predict()
+        self.inference_seconds.append(time.monotonic() - since + self._preparing)
+        self._preparing = 0.0
+        return chunk
+
+
+def _seconds_of(work: Callable[[], Any]) -> float:
+    since = time.monotonic()
+    work()
+    return time.monotonic() - since
