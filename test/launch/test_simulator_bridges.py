@@ -19,11 +19,11 @@ from lifecycle_msgs.srv import ChangeState, GetState
 import numpy as np
 import pytest
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from support.messages import nanoseconds
+from support.spinning import spinning
 from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.msg import ActionChunk, PolicyStatus
@@ -252,22 +252,8 @@ class Policy:
 def node():
     """A node of the test's own, spinning in a thread."""
     rclpy.init()
-    made = rclpy.create_node('simulator')
-    executor = SingleThreadedExecutor()
-    executor.add_node(made)
-    ending = threading.Event()
-
-    def spin():
-        while not ending.is_set():
-            executor.spin_once(timeout_sec=0.05)
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-    yield made
-    ending.set()
-    thread.join()
-    executor.shutdown()
-    made.destroy_node()
+    with spinning(rclpy.create_node('simulator')) as made:
+        yield made
     rclpy.shutdown()
 
 

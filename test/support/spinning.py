@@ -1,17 +1,15 @@
-"""A node of the test's own that spins in a thread of its own."""
+"""Spin a node of the test's own in a thread of its own."""
 
 from contextlib import contextmanager
 import threading
 
-import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
 
 @contextmanager
-def spinning_node(name, namespace=None, context=None):
-    """Yield a node that spins until the block ends; rclpy must be initialised in the context."""
-    node = rclpy.create_node(name, namespace=namespace, context=context)
-    executor = SingleThreadedExecutor(context=context)
+def spinning(node):
+    """Yield a node that spins until the block ends; it is destroyed then."""
+    executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
     ending = threading.Event()
 
@@ -19,7 +17,7 @@ def spinning_node(name, namespace=None, context=None):
         while not ending.is_set():
             executor.spin_once(timeout_sec=0.05)
 
-    thread = threading.Thread(target=spin, name=f'spin {name}', daemon=True)
+    thread = threading.Thread(target=spin, name=f'spin {node.get_name()}', daemon=True)
     thread.start()
     try:
         yield node
@@ -27,4 +25,6 @@ def spinning_node(name, namespace=None, context=None):
         ending.set()
         thread.join()
         executor.shutdown()
+        for server in list(node.waitables):  # an action server leaves the graph only so
+            server.destroy()
         node.destroy_node()

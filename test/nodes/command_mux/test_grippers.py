@@ -6,7 +6,6 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -14,9 +13,9 @@ import pytest
 import rclpy
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
+from support.spinning import spinning
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 import yaml
@@ -121,35 +120,20 @@ class Hand:
 
 
 @contextlib.contextmanager
-def spinning(name):
-    """Give a node in a context of its own: an action server leaves the graph only with that."""
+def spinning_apart(name):
+    """Yield a node in a context of its own: an action server leaves the graph only with that."""
     context = Context()
     rclpy.init(context=context)
-    node = rclpy.create_node(name, context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    ending = threading.Event()
-
-    def spin():
-        while not ending.is_set():
-            executor.spin_once(timeout_sec=0.05)
-    thread = threading.Thread(target=spin)
-    thread.start()
     try:
-        yield node
+        with spinning(rclpy.create_node(name, context=context)) as node:
+            yield node
     finally:
-        ending.set()
-        thread.join()
-        executor.shutdown()
-        for server in list(node.waitables):
-            server.destroy()
-        node.destroy_node()
         context.shutdown()
 
 
 @contextlib.contextmanager
 def running(embodiment, kind, *parameters):
-    with spinning('test_hand') as node:
+    with spinning_apart('test_hand') as node:
         yield from hand_and_mux(node, embodiment, kind, *parameters)
 
 
@@ -222,7 +206,7 @@ def test_without_its_action_server_nothing_moves_and_its_loss_means_hold(embodim
             and 'policy/' not in said.message and said, 'only the gripper to be missing')
         assert f'action server /{ACTION} (none is there)' in answer.message
         hand.kind = kind
-        with spinning('test_server') as node:
+        with spinning_apart('test_server') as node:
             ActionServer(node, kind, ACTION, hand.on_goal)
             wait_for(lambda: hand.set_mode(ControlMode.POLICY).success, 'POLICY')
         wait_for(lambda: hand.mode() == ControlMode.HOLD, 'HOLD')

@@ -5,20 +5,19 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 import pytest
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from support.messages import nanoseconds
+from support.spinning import spinning
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -193,22 +192,8 @@ def running_mux(*parameters, namespace=None):
 def running_world(clock=None, namespace=None):
     node = rclpy.create_node('test_world', namespace=namespace)
     world = World(node, clock)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    ending = threading.Event()
-
-    def spin():
-        while not ending.is_set():
-            executor.spin_once(timeout_sec=0.05)
-    thread = threading.Thread(target=spin)
-    thread.start()
-    try:
+    with spinning(node):
         yield world
-    finally:
-        ending.set()
-        thread.join()
-        executor.shutdown()
-        node.destroy_node()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ Runs for some seconds; set LINGBOT_VA_TAKEOVER_SECONDS for longer.
 import contextlib
 import os
 import subprocess
-import threading
 import time
 
 from lifecycle_msgs.msg import Transition
@@ -16,10 +15,10 @@ import numpy as np
 import pytest
 from rcl_interfaces.srv import SetParameters
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, JointState
 from support.messages import nanoseconds, stamped
+from support.spinning import spinning
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory
 import yaml
@@ -155,24 +154,15 @@ def graph(untrained_checkpoint, tmp_path_factory):
     rclpy.init()
     node = rclpy.create_node('takeover_world')
     world = World(node)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    ending = threading.Event()
-
-    def spin():
-        while not ending.is_set():
-            executor.spin_once(timeout_sec=0.05)
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
     folder = tmp_path_factory.mktemp('takeovers')
     policy_file = yaml.safe_load((untrained_checkpoint / 'policy.yaml').read_text())
     policy_file['action_rate'] *= 2.5  # shorter chunks: more of them
     (folder / 'policy.yaml').write_text(yaml.safe_dump(policy_file))
     patient = [word for parameter in PATIENT for word in ('-p', parameter)]
     try:
-        with process(folder / 'mux.log', 'command_mux', *patient, '-r',
-                     'policy/joint_trajectory:=lingbot_va_policy/joint_trajectory') as mux, \
+        with spinning(node), \
+                process(folder / 'mux.log', 'command_mux', *patient, '-r',
+                        'policy/joint_trajectory:=lingbot_va_policy/joint_trajectory') as mux, \
                 process(folder / 'policy.log', 'policy_node', '-r',
                         'control_mode:=command_mux/mode', '-p', 'schedule:=async',
                         '-p', f'checkpoint:={untrained_checkpoint}',
@@ -186,10 +176,6 @@ def graph(untrained_checkpoint, tmp_path_factory):
                 assert running.poll() is None, (folder / f'{name}.log').read_text()[-3000:]
                 assert 'Traceback' not in (folder / f'{name}.log').read_text()
     finally:
-        ending.set()
-        thread.join()
-        executor.shutdown()
-        node.destroy_node()
         rclpy.shutdown()
 
 

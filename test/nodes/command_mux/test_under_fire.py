@@ -11,18 +11,17 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
 import pytest
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from support.messages import nanoseconds, stamped
+from support.spinning import spinning
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -290,27 +289,14 @@ class Fire:
 
 
 @contextlib.contextmanager
-def spinning(namespace):
+def running_monitor(namespace):
     rclpy.init()
-    node = rclpy.create_node('monitor')
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    ending = threading.Event()
-
-    def spin():
-        while not ending.is_set():
-            executor.spin_once(timeout_sec=0.05)
-
-    thread = threading.Thread(target=spin, daemon=True)
-    monitor = Monitor(node, namespace)
-    thread.start()
     try:
-        yield monitor
+        node = rclpy.create_node('monitor')
+        monitor = Monitor(node, namespace)
+        with spinning(node):
+            yield monitor
     finally:
-        ending.set()
-        thread.join()
-        executor.shutdown()
-        node.destroy_node()
         rclpy.shutdown()
 
 
@@ -335,7 +321,7 @@ def test_no_command_breaks_a_limit_whatever_comes_in(tmp_path):
         namespace, log, 'takeover_motion:=0.05', 'deadman_button:=0', 'max_rejections:=30',
         'source_timeout:=0.4', 'joint_state_timeout:=0.4')
     try:
-        with spinning(namespace) as monitor:
+        with running_monitor(namespace) as monitor:
             wait_for(lambda: monitor.mode == ControlMode.HOLD, 'the first mode')
             assert monitor.commands == 0
             monitor.spoils = True
@@ -428,7 +414,7 @@ def test_the_arm_comes_to_rest_whichever_process_is_killed_or_stopped(tmp_path):
     namespace, rng = '/killed', np.random.default_rng(SEED)
     processes = Processes(namespace, tmp_path)
     try:
-        with spinning(namespace) as monitor:
+        with running_monitor(namespace) as monitor:
             stop_at, turn = time.monotonic() + SECONDS, 0
             while time.monotonic() < stop_at or turn < 3:
                 wanted = ControlMode.POLICY if turn % 2 == 0 else ControlMode.TELEOP

@@ -22,7 +22,7 @@ from rosgraph_msgs.msg import Clock
 from safetensors.torch import load_file, save_file
 from sensor_msgs.msg import Image, JointState
 from support.messages import nanoseconds
-from support.spinning import spinning_node
+from support.spinning import spinning as spin_in_thread
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
@@ -138,7 +138,7 @@ class World:
 def spinning():
     """A node of the test's own, spinning in a thread."""
     rclpy.init()
-    with spinning_node('test_world') as node:
+    with spin_in_thread(rclpy.create_node('test_world')) as node:
         yield node
     rclpy.shutdown()
 

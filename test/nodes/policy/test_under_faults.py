@@ -8,7 +8,6 @@ LINGBOT_VA_FAULT_SECONDS for longer.
 import os
 import subprocess
 import sys
-import threading
 import time
 
 from lifecycle_msgs.msg import Transition
@@ -16,11 +15,11 @@ from lifecycle_msgs.srv import ChangeState
 import numpy as np
 import pytest
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from support.messages import nanoseconds, stamped
+from support.spinning import spinning
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -210,29 +209,15 @@ class FaultyWorld:
 
 
 @pytest.fixture(scope='module')
-def spinning():
+def world_node():
     rclpy.init()
-    node = rclpy.create_node('faulty_world')
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    ending = threading.Event()
-
-    def spin():
-        while not ending.is_set():
-            executor.spin_once(timeout_sec=0.05)
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-    yield node
-    ending.set()
-    thread.join()
-    executor.shutdown()
-    node.destroy_node()
+    with spinning(rclpy.create_node('faulty_world')) as node:
+        yield node
     rclpy.shutdown()
 
 
 @pytest.fixture(scope='module', params=['sync', 'async', 'async_ungrounded'])
-def recorded(request, spinning, untrained_checkpoint, tmp_path_factory):
+def recorded(request, world_node, untrained_checkpoint, tmp_path_factory):
     """A run with faults: the world with all its records, after it has recovered."""
     # A killed process is still discovered for a while: no two may have the same names.
     namespace = f'/{request.param}'
@@ -246,8 +231,8 @@ def recorded(request, spinning, untrained_checkpoint, tmp_path_factory):
              '-p', f'max_camera_age:={MAX_CAMERA_AGE}', '-p', 'max_camera_skew:=0.08'],
             stdout=out, stderr=subprocess.STDOUT, env={**os.environ, 'PYTHONUNBUFFERED': '1'})
     try:
-        world = FaultyWorld(spinning, namespace)
-        client = spinning.create_client(ChangeState, f'{namespace}/{POLICY}/change_state')
+        world = FaultyWorld(world_node, namespace)
+        client = world_node.create_client(ChangeState, f'{namespace}/{POLICY}/change_state')
         assert client.wait_for_service(DEADLINE)
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
             future = client.call_async(
@@ -267,11 +252,11 @@ def recorded(request, spinning, untrained_checkpoint, tmp_path_factory):
     finally:
         process.kill()
         process.wait()
-        for timer in list(spinning.timers):
-            spinning.destroy_timer(timer)
-        for subscription in list(spinning.subscriptions):
+        for timer in list(world_node.timers):
+            world_node.destroy_timer(timer)
+        for subscription in list(world_node.subscriptions):
             if subscription.topic_name.startswith(namespace):
-                spinning.destroy_subscription(subscription)
+                world_node.destroy_subscription(subscription)
 
 
 def test_it_lives_without_a_fault_of_its_own(recorded):
