@@ -19,6 +19,8 @@ SOURCES = ('lingbot_va_ros', 'test', 'config', 'docs', 'launch', 'urdf', 'models
            'srv', 'action', 'constraints', 'cmake')
 # `mux/ramp.py`, `config/params/policy.yaml`, `docs/`: from the root, or from the package's folder.
 QUOTED_PATH = re.compile(r'[\w-]+/([\w.*-]+/)*([\w*-]+\.[\w.*-]+)?')
+TABLE = re.compile(r'\|')
+ITEM = re.compile(r'\s*([-*]|\d+\.) ')
 HEADING = re.compile(r'^#{1,6} +(.*?)\s*#*$')
 
 
@@ -129,6 +131,29 @@ def wide_lines(text: str) -> list[int]:
 
 def test_prose_is_not_too_wide(document):
     assert wide_lines(document.read_text()) == []
+
+
+def glued_lines(text: str) -> list[int]:
+    """Return the numbers of the lines where a list or table follows other text without a gap."""
+    glued, before, number_before = [], '', 0
+    for number, line in lines_outside_code(text):
+        kind = next((kind for kind in (TABLE, ITEM) if kind.match(line)), None)
+        # A gap in the numbers is a code block, after which the site needs an empty line too.
+        is_free = before.startswith(('#', ' ')) or (
+            not before.strip() and number == number_before + 1)
+        if kind is not None and number > 1 and not is_free and not kind.match(before):
+            glued.append(number)
+        before, number_before = line, number
+    return glued
+
+
+def test_lists_and_tables_begin_after_an_empty_line(document):
+    assert glued_lines(document.read_text()) == []
+
+
+def test_a_list_or_table_without_a_gap_is_found():
+    assert glued_lines('# A\n| a |\n|---|\ntext\n- b\n- c\n  more\n- d\n\n- e\n'
+                       '```\ncode\n```\n| f |\n\n1. g\n') == [5, 14]
 
 
 def test_every_page_is_in_the_site():
