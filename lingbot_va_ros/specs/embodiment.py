@@ -1,13 +1,13 @@
-"""The embodiment file: what a robot has (joints, grippers, cameras, controllers) and may do."""
+"""Reads the embodiment file: a robot's joints, grippers, cameras, controllers and limits."""
 
 from dataclasses import dataclass
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
-import yaml
 
 from lingbot_va_ros.resources import share_folder, shared_file
 from lingbot_va_ros.specs.robot_description import (
@@ -16,8 +16,13 @@ from lingbot_va_ros.specs.robot_description import (
     read_urdf,
     UrdfJoint,
 )
+from lingbot_va_ros.specs.yaml_lines import dotted, KeyPath, read_yaml
+
+# Where a mistake is, and the mistake in one line.
+Mistake = tuple[KeyPath, str]
 
 _NO_LIMITS = "joint '{}' has no acceleration and jerk limits"
+_COMMANDABLE = ('revolute', 'prismatic', 'continuous')
 
 
 class EmbodimentError(ValueError):
@@ -131,19 +136,24 @@ def load_embodiment(name_or_path: str) -> Embodiment:
     :raises EmbodimentError: every mistake at once, each with file, line and key.
     """
     path = _find_file(str(name_or_path))
-    data, line_of = _read_yaml(path)
+    try:
+        data, lines = read_yaml(path)
+    except ValueError as error:
+        raise EmbodimentError(str(error)) from None
     schema = json.loads(shared_file('config', 'schemas', 'embodiment.json').read_text())
-    mistakes = [
+    mistakes: list[Mistake] = [
         (tuple(error.absolute_path), error.message)
         for error in jsonschema.Draft202012Validator(schema).iter_errors(data)]
     if not mistakes:
         mistakes = _not_finite(data)
+    embodiment = None
     if not mistakes:
-        embodiment, mistakes = _build(data, path)
-    if mistakes:
-        mistakes.sort(key=lambda mistake: line_of(mistake[0]))
+        embodiment = _build(data, path, mistakes)
+    if embodiment is None or mistakes:
+        mistakes.sort(key=lambda mistake: lines.line_of(mistake[0]))
         raise EmbodimentError('\n'.join(
-            f'{path}:{line_of(place)}: {_dotted(place)}{message}' for place, message in mistakes))
+            f'{path}:{lines.line_of(place)}: {dotted(place)}{message}'
+            for place, message in mistakes))
     return embodiment
 
 
@@ -163,55 +173,7 @@ def _find_file(name_or_path: str) -> Path:
     return path
 
 
-def _read_yaml(path: Path):
-    """Return the data and a function from a key path to its line; duplicate keys are mistakes."""
-    try:
-        text = path.read_text()
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = ' '.join(str(error).split())
-        raise EmbodimentError(f'{path}: cannot be read as YAML: {reason}') from None
-    lines: dict[tuple, int] = {}
-    repeated: list[str] = []
-
-    def walk(node, place):
-        lines.setdefault(place, node.start_mark.line + 1)
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                inside = (*place, key.value)
-                line = key.start_mark.line + 1
-                if key.value in seen:
-                    repeated.append(f'{path}:{line}: {_dotted(inside)}appears twice')
-                seen.add(key.value)
-                lines[inside] = line
-                walk(value, inside)
-        elif isinstance(node, yaml.SequenceNode):
-            for index, value in enumerate(node.value):
-                walk(value, (*place, index))
-
-    if root is not None:
-        walk(root, ())
-    if repeated:
-        raise EmbodimentError('\n'.join(repeated))
-
-    def line_of(place: tuple) -> int:
-        while place and place not in lines:
-            place = place[:-1]
-        return lines.get(place, 1)
-
-    return data, line_of
-
-
-def _dotted(place: tuple) -> str:
-    text = ''
-    for part in place:
-        text += f'[{part}]' if isinstance(part, int) else f'.{part}'
-    return f'{text.lstrip(".")}: ' if text else ''
-
-
-def _not_finite(data, place=()) -> list:
+def _not_finite(data: Any, place: KeyPath = ()) -> list[Mistake]:
     """Find .inf and .nan, which YAML and the schema's type number let pass."""
     if isinstance(data, dict):
         return [m for key, value in data.items() for m in _not_finite(value, (*place, key))]
@@ -222,151 +184,166 @@ def _not_finite(data, place=()) -> list:
     return []
 
 
-def _build(data: dict, path: Path) -> tuple[Embodiment | None, list]:
-    """Check what the schema cannot say, and return the embodiment or the mistakes."""
-    mistakes: list[tuple[tuple, str]] = []
-    urdf_joints, links = None, None
-    try:
-        urdf_path = find_description(data['urdf'], path)
-        urdf_joints, links = read_urdf(urdf_path)
-    except DescriptionError as error:
-        # What needs no URDF is checked all the same: the vendor's package may be elsewhere.
-        mistakes.append((('urdf',), str(error)))
+# Readers, one for each section of a file that keeps to the schema. Each returns what it has read
+# and appends the mistakes that a schema cannot find.
 
-    arms, joints, mistakes_of_arms = _read_arms(data['arms'], links)
-    mistakes += mistakes_of_arms
-    where_used = dict(joints)
-    names = tuple(where_used)
-    if links is not None and 'base_frame' in data and data['base_frame'] not in links:
-        mistakes.append((('base_frame',), f"the URDF has no link '{data['base_frame']}'"))
+@dataclass(frozen=True)
+class _Urdf:
+    """A robot description that could be read."""
 
-    grippers = {
-        arm.gripper.joint: index for index, arm in enumerate(arms) if arm.gripper is not None}
-    rows = {}
-    for name, place in where_used.items():
-        in_urdf = None if urdf_joints is None else urdf_joints.get(name)
-        if urdf_joints is None:
-            if name not in data['limits']:
-                mistakes.append((('limits',), _NO_LIMITS.format(name)))
-        elif in_urdf is None:
-            mistakes.append((place, f"the URDF {urdf_path.name} has no joint '{name}'"))
-        elif in_urdf.kind not in ('revolute', 'prismatic', 'continuous'):
-            mistakes.append((place, f"joint '{name}' is {in_urdf.kind} and cannot be commanded"))
-        elif in_urdf.mimics:
-            mistakes.append((place, f"joint '{name}' mimics '{in_urdf.mimics}'; command that one"))
-        elif name not in data['limits']:
-            mistakes.append((('limits',), _NO_LIMITS.format(name)))
-        else:
-            row, wrong = _merge_limits(in_urdf, data['limits'][name])
-            if not wrong:
-                rows[name] = row
-            if name in grippers:
-                wrong_unit = _check_unit(data['arms'][grippers[name]]['gripper'], in_urdf)
-                mistakes += [(('arms', grippers[name], 'gripper', 'unit'), message)
-                             for message in wrong_unit]
-            mistakes += [(('limits', name, *key), message) for key, message in wrong]
-    for section in ('limits', 'home'):
-        for name in data[section]:
-            if name not in where_used:
-                mistakes.append(((section, name), 'is no joint of an arm or gripper'))
+    path: Path
+    joints: dict[str, UrdfJoint]
+    links: set[str]
 
-    for name in names:
-        if name not in data['home']:
-            mistakes.append((('home',), f"joint '{name}' has no home position"))
-        elif name in rows:
-            mistakes += _outside(('home', name), data['home'][name], rows[name])
-    for index, arm in enumerate(arms):
-        if arm.gripper is None:
-            continue
-        place = ('arms', index, 'gripper')
-        if arm.gripper.open == arm.gripper.closed:
-            mistakes.append((place, 'open and closed are the same position'))
-        if arm.gripper.joint in rows:
-            for key in ('open', 'closed'):
-                mistakes += _outside(
-                    (*place, key), getattr(arm.gripper, key), rows[arm.gripper.joint])
 
-    mistakes += _check_controllers(data['controllers'], where_used)
-    workspace = data.get('workspace')
-    if workspace is not None:
-        if not all(low < high for low, high in zip(workspace['lower'], workspace['upper'])):
-            mistakes.append((('workspace',), 'every lower bound must be below its upper bound'))
-        if 'base_frame' not in data or not all(arm.tool_frame for arm in arms):
-            mistakes.append(
-                (('workspace',), 'needs base_frame and the tool_frame of every arm'))
-    for role, camera in data['cameras'].items():
-        if 'crop' in camera and 0 in camera['crop'][2:]:
-            mistakes.append((('cameras', role, 'crop'), 'width and height must be above 0'))
-    if mistakes:
-        return None, mistakes
+@dataclass(frozen=True)
+class _Bounds:
+    """Limits of one joint: position, speed, acceleration and jerk in rad or m, and seconds."""
 
-    columns = np.array([rows[name] for name in names], dtype=np.float64).T
+    lower: float
+    upper: float
+    velocity: float
+    acceleration: float
+    jerk: float
+
+    def mistakes_of(self, place: KeyPath, position: float) -> list[Mistake]:
+        """Return the mistake of a position outside the limits."""
+        if self.lower <= position <= self.upper:
+            return []
+        return [(
+            place, f'{position:g} is outside the limits {self.lower:g} … {self.upper:g}')]
+
+
+def _build(data: dict[str, Any], path: Path, mistakes: list[Mistake]) -> Embodiment | None:
+    """Return the embodiment, or None with the mistakes appended."""
+    urdf = _read_description(data['urdf'], path, mistakes)
+    arms = tuple(_read_arm(entry) for entry in data['arms'])
+    places = _places_of_joints(arms, mistakes)
+    _check_links(data, urdf, mistakes)
+    bounds = _read_limits(data['limits'], places, urdf, mistakes)
+    home = _read_home(data['home'], places, bounds, mistakes)
+    _check_grippers(data['arms'], arms, urdf, bounds, mistakes)
+    controllers = _read_controllers(data['controllers'], places, mistakes)
+    workspace = _read_workspace(data, arms, mistakes)
+    cameras = _read_cameras(data['cameras'], mistakes)
+    if mistakes or urdf is None:
+        return None
+    rows = [bounds[name] for name in places]
     return Embodiment(
-        name=data['name'],
-        joints=names,
-        limits=JointLimits(*(_frozen(column) for column in columns)),
-        home=_frozen([data['home'][name] for name in names]),
-        arms=arms,
-        controllers=tuple(
-            Controller(
-                entry['topic'], tuple(entry['joints']), entry['kind'], entry.get('max_effort'))
-            for entry in data['controllers']),
-        cameras={
-            role: CameraSource(
-                name=role, topic=entry['topic'], transport=entry.get('transport', 'raw'),
-                flip=entry.get('flip', False),
-                crop=tuple(entry['crop']) if 'crop' in entry else None)
-            for role, entry in data['cameras'].items()},
-        urdf=urdf_path,
-        base_frame=data.get('base_frame'),
-        workspace=None if workspace is None else Workspace(
-            _frozen(workspace['lower']), _frozen(workspace['upper'])),
-    ), []
+        name=data['name'], joints=tuple(places),
+        limits=JointLimits(
+            lower=_frozen([row.lower for row in rows]),
+            upper=_frozen([row.upper for row in rows]),
+            velocity=_frozen([row.velocity for row in rows]),
+            acceleration=_frozen([row.acceleration for row in rows]),
+            jerk=_frozen([row.jerk for row in rows])),
+        home=_frozen([home[name] for name in places]), arms=arms, controllers=controllers,
+        cameras=cameras, urdf=urdf.path, base_frame=data.get('base_frame'), workspace=workspace)
 
 
-def _frozen(values) -> np.ndarray:
+def _frozen(values: list[float]) -> np.ndarray:
     array = np.array(values, dtype=np.float64)
     array.flags.writeable = False
     return array
 
 
-def _read_arms(entries: list, links: set[str] | None):
-    """Return the arms, the joints with their places in command order, and mistakes."""
-    mistakes = []
-    arms = []
-    sides = set()
-    joints: dict[str, tuple] = {}
+def _read_description(entry: Any, path: Path, mistakes: list[Mistake]) -> _Urdf | None:
+    try:
+        urdf = find_description(entry, path)
+        return _Urdf(urdf, *read_urdf(urdf))
+    except DescriptionError as error:
+        # The rest of the file is checked all the same: the vendor's package may be missing here.
+        mistakes.append((('urdf',), str(error)))
+        return None
 
-    def use(name: str, place: tuple) -> None:
-        if name in joints:
+
+def _read_arm(entry: dict[str, Any]) -> Arm:
+    gripper = entry.get('gripper')
+    return Arm(
+        side=entry['side'], joints=tuple(entry['joints']),
+        tool_frame=entry.get('tool_frame'), base_frame=entry.get('base_frame'),
+        gripper=None if gripper is None else Gripper(
+            gripper['joint'], float(gripper['open']), float(gripper['closed'])))
+
+
+def _places_of_joints(arms: tuple[Arm, ...], mistakes: list[Mistake]) -> dict[str, KeyPath]:
+    """Return where the file names each joint, in the order of commands: arms, then grippers."""
+    named: list[tuple[str, KeyPath]] = []
+    sides = set()
+    for index, arm in enumerate(arms):
+        if arm.side in sides:
+            mistakes.append((('arms', index, 'side'), f'there are two {arm.side} arms'))
+        sides.add(arm.side)
+        named += [(name, ('arms', index, 'joints', number))
+                  for number, name in enumerate(arm.joints)]
+    named += [(arm.gripper.joint, ('arms', index, 'gripper', 'joint'))
+              for index, arm in enumerate(arms) if arm.gripper is not None]
+    places: dict[str, KeyPath] = {}
+    for name, place in named:
+        if name in places:
             mistakes.append((place, f"joint '{name}' is used twice"))
         else:
-            joints[name] = place
-
-    for index, entry in enumerate(entries):
-        if entry['side'] in sides:
-            mistakes.append((('arms', index, 'side'), f"there are two {entry['side']} arms"))
-        sides.add(entry['side'])
-        for number, name in enumerate(entry['joints']):
-            use(name, ('arms', index, 'joints', number))
-        for key in ('base_frame', 'tool_frame'):
-            if links is not None and key in entry and entry[key] not in links:
-                mistakes.append((('arms', index, key), f"the URDF has no link '{entry[key]}'"))
-        gripper = entry.get('gripper')
-        arms.append(Arm(
-            side=entry['side'], joints=tuple(entry['joints']),
-            tool_frame=entry.get('tool_frame'), base_frame=entry.get('base_frame'),
-            gripper=None if gripper is None else Gripper(
-                gripper['joint'], float(gripper['open']), float(gripper['closed']))))
-    for index, arm in enumerate(arms):
-        if arm.gripper is not None:
-            use(arm.gripper.joint, ('arms', index, 'gripper', 'joint'))
-    return tuple(arms), joints, mistakes
+            places[name] = place
+    return places
 
 
-def _merge_limits(in_urdf: UrdfJoint, given: dict) -> tuple[tuple, list]:
-    """Return (lower, upper, velocity, acceleration, jerk) and the mistakes as (key path, text)."""
-    mistakes = []
+def _check_links(data: dict[str, Any], urdf: _Urdf | None, mistakes: list[Mistake]) -> None:
+    """Check that the frames are links of the URDF."""
+    if urdf is None:
+        return
+    for index, entry in enumerate(data['arms']):
+        mistakes += [
+            (('arms', index, key), f"the URDF has no link '{entry[key]}'")
+            for key in ('base_frame', 'tool_frame')
+            if key in entry and entry[key] not in urdf.links]
+    if 'base_frame' in data and data['base_frame'] not in urdf.links:
+        mistakes.append((('base_frame',), f"the URDF has no link '{data['base_frame']}'"))
+
+
+def _read_limits(
+    section: dict[str, Any], places: dict[str, KeyPath], urdf: _Urdf | None,
+    mistakes: list[Mistake],
+) -> dict[str, _Bounds]:
+    """Return the limits of each joint whose limits are known and without a mistake."""
+    bounds = {}
+    for name, place in places.items():
+        joint = None
+        if urdf is not None:
+            joint = urdf.joints.get(name)
+            wrong = _why_not_commandable(name, joint, urdf)
+            if wrong:
+                mistakes.append((place, wrong))
+                continue
+        if name not in section:
+            mistakes.append((('limits',), _NO_LIMITS.format(name)))
+        elif joint is not None:
+            merged, wrong_keys = _merge_limits(joint, section[name])
+            mistakes += [(('limits', name, *key), message) for key, message in wrong_keys]
+            if not wrong_keys:
+                bounds[name] = merged
+    mistakes += _unused(section, 'limits', places)
+    return bounds
+
+
+def _why_not_commandable(name: str, joint: UrdfJoint | None, urdf: _Urdf) -> str:
+    """Return in one line why a joint of the URDF takes no commands, or ''."""
+    if joint is None:
+        return f"the URDF {urdf.path.name} has no joint '{name}'"
+    if joint.kind not in _COMMANDABLE:
+        return f"joint '{name}' is {joint.kind} and cannot be commanded"
+    if joint.mimics:
+        return f"joint '{name}' mimics '{joint.mimics}'; command that one"
+    return ''
+
+
+def _merge_limits(in_urdf: UrdfJoint, given: dict[str, Any]) -> tuple[_Bounds, list[Mistake]]:
+    """
+    Tighten the URDF's limits of one joint by those of the embodiment file.
+
+    :param given: looser limits than the URDF's are mistakes, unless it has `looser_than_urdf`.
+    :returns: the limits, and the mistakes by key within `given`.
+    """
+    mistakes: list[Mistake] = []
     endless = in_urdf.kind == 'continuous'
     if endless and not ('lower' in given and 'upper' in given):
         mistakes.append(((), 'a continuous joint needs lower and upper here'))
@@ -378,57 +355,115 @@ def _merge_limits(in_urdf: UrdfJoint, given: dict) -> tuple[tuple, list]:
     if not lower < upper and not mistakes:
         mistakes.append(((), f'lower {lower:g} is not below upper {upper:g}'))
     if not given.get('looser_than_urdf', False):
-        advice = '; set looser_than_urdf: true if that is meant'
-        if not endless and lower < in_urdf.lower:
-            mistakes.append((
-                ('lower',), f"{lower:g} is looser than the URDF's {in_urdf.lower:g}{advice}"))
-        if not endless and upper > in_urdf.upper:
-            mistakes.append((
-                ('upper',), f"{upper:g} is looser than the URDF's {in_urdf.upper:g}{advice}"))
-        if 0 < in_urdf.velocity < velocity:
-            mistakes.append((
-                ('velocity',),
-                f"{velocity:g} is looser than the URDF's {in_urdf.velocity:g}{advice}"))
-    return (lower, upper, velocity, given['acceleration'], given['jerk']), mistakes
+        mistakes += [
+            ((key,), f"{value:g} is looser than the URDF's {limit:g}; set looser_than_urdf: true "
+             'if that is meant')
+            for key, value, limit, looser in (
+                ('lower', lower, in_urdf.lower, not endless and lower < in_urdf.lower),
+                ('upper', upper, in_urdf.upper, not endless and upper > in_urdf.upper),
+                ('velocity', velocity, in_urdf.velocity, 0 < in_urdf.velocity < velocity))
+            if looser]
+    return _Bounds(lower, upper, velocity, given['acceleration'], given['jerk']), mistakes
 
 
-def _check_unit(gripper: dict, in_urdf: UrdfJoint) -> list[str]:
-    unit = 'm' if in_urdf.kind == 'prismatic' else 'rad'
-    if gripper.get('unit', unit) == unit:
-        return []
-    return [f"joint '{gripper['joint']}' is {in_urdf.kind}: its positions are in {unit}"]
+def _read_home(
+    section: dict[str, float], places: dict[str, KeyPath], bounds: dict[str, _Bounds],
+    mistakes: list[Mistake],
+) -> dict[str, float]:
+    mistakes += _unused(section, 'home', places)
+    for name in places:
+        if name not in section:
+            mistakes.append((('home',), f"joint '{name}' has no home position"))
+        elif name in bounds:
+            mistakes += bounds[name].mistakes_of(('home', name), section[name])
+    return section
 
 
-def _outside(place: tuple, position: float, row: tuple) -> list:
-    lower, upper = row[:2]
-    if lower <= position <= upper:
-        return []
-    return [(place, f'{position:g} is outside the limits {lower:g} … {upper:g}')]
+def _unused(
+    section: dict[str, Any], key: str, places: dict[str, KeyPath],
+) -> list[Mistake]:
+    """Return the mistakes of names in a section that are no joint of an arm or gripper."""
+    return [((key, name), 'is no joint of an arm or gripper')
+            for name in section if name not in places]
 
 
-def _check_controllers(entries: list, where_used: dict) -> list:
-    mistakes = []
+def _check_grippers(
+    entries: list[dict[str, Any]], arms: tuple[Arm, ...], urdf: _Urdf | None,
+    bounds: dict[str, _Bounds], mistakes: list[Mistake],
+) -> None:
+    """Check that open and closed differ, lie inside the limits and are in the joint's unit."""
+    for index, arm in enumerate(arms):
+        gripper, place = arm.gripper, ('arms', index, 'gripper')
+        if gripper is None:
+            continue
+        joint = None if urdf is None else urdf.joints.get(gripper.joint)
+        if joint is not None and joint.kind in _COMMANDABLE:
+            unit = 'm' if joint.kind == 'prismatic' else 'rad'
+            if entries[index]['gripper'].get('unit', unit) != unit:
+                mistakes.append((
+                    (*place, 'unit'),
+                    f"joint '{gripper.joint}' is {joint.kind}: its positions are in {unit}"))
+        if gripper.open == gripper.closed:
+            mistakes.append((place, 'open and closed are the same position'))
+        if gripper.joint in bounds:
+            for key, position in (('open', gripper.open), ('closed', gripper.closed)):
+                mistakes += bounds[gripper.joint].mistakes_of((*place, key), position)
+
+
+def _read_controllers(
+    entries: list[dict[str, Any]], places: dict[str, KeyPath], mistakes: list[Mistake],
+) -> tuple[Controller, ...]:
+    """Return the controllers; every joint must be in exactly one of them."""
     topics = set()
     taken = set()
     for index, entry in enumerate(entries):
+        at: KeyPath = ('controllers', index)
         if entry['topic'] in topics:
-            mistakes.append((
-                ('controllers', index, 'topic'), f"topic '{entry['topic']}' appears twice"))
+            mistakes.append(((*at, 'topic'), f"topic '{entry['topic']}' appears twice"))
         topics.add(entry['topic'])
         for number, name in enumerate(entry['joints']):
-            place = ('controllers', index, 'joints', number)
-            if name not in where_used:
+            place = (*at, 'joints', number)
+            if name not in places:
                 mistakes.append((place, f"'{name}' is no joint of an arm or gripper"))
             elif name in taken:
                 mistakes.append((place, f"joint '{name}' is in a controller already"))
             taken.add(name)
         if entry['kind'] == 'gripper_action' and len(entry['joints']) != 1:
-            mistakes.append((
-                ('controllers', index, 'joints'), 'a gripper_action moves one joint'))
+            mistakes.append(((*at, 'joints'), 'a gripper_action moves one joint'))
         if entry['kind'] != 'gripper_action' and 'max_effort' in entry:
-            mistakes.append((
-                ('controllers', index, 'max_effort'), 'only a gripper_action has a max_effort'))
-    for name in where_used:
-        if name not in taken:
-            mistakes.append((('controllers',), f"no controller takes joint '{name}'"))
-    return mistakes
+            mistakes.append(((*at, 'max_effort'), 'only a gripper_action has a max_effort'))
+    mistakes += [(('controllers',), f"no controller takes joint '{name}'")
+                 for name in places if name not in taken]
+    return tuple(
+        Controller(entry['topic'], tuple(entry['joints']), entry['kind'], entry.get('max_effort'))
+        for entry in entries)
+
+
+def _read_workspace(
+    data: dict[str, Any], arms: tuple[Arm, ...], mistakes: list[Mistake],
+) -> Workspace | None:
+    section = data.get('workspace')
+    if section is None:
+        return None
+    if not all(low < high for low, high in zip(section['lower'], section['upper'])):
+        mistakes.append((('workspace',), 'every lower bound must be below its upper bound'))
+    if 'base_frame' not in data or not all(arm.tool_frame for arm in arms):
+        mistakes.append((('workspace',), 'needs base_frame and the tool_frame of every arm'))
+    return Workspace(_frozen(section['lower']), _frozen(section['upper']))
+
+
+def _read_cameras(
+    section: dict[str, dict[str, Any]], mistakes: list[Mistake],
+) -> dict[str, CameraSource]:
+    cameras = {}
+    for role, entry in section.items():
+        crop = None
+        if 'crop' in entry:
+            x, y, width, height = entry['crop']
+            crop = (x, y, width, height)
+            if 0 in (width, height):
+                mistakes.append((('cameras', role, 'crop'), 'width and height must be above 0'))
+        cameras[role] = CameraSource(
+            name=role, topic=entry['topic'], transport=entry.get('transport', 'raw'),
+            flip=entry.get('flip', False), crop=crop)
+    return cameras
