@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lingbot_va_ros.model.camera_layout import latent_size, PIXELS_PER_LATENT
+from lingbot_va_ros.specs.channels import CHANNELS
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME, TransformerConfig
-from lingbot_va_ros.specs.policy_file import CHANNELS, PolicyFile
+from lingbot_va_ros.specs.policy_file import PolicyFile
 
 
 def part_mismatches(

@@ -1,1 +1,1 @@
-"""Joint motion as data: plans, trajectories, time. No ROS, no torch."""
+"""Joint motion as plain data: plans, splices, trajectories, time. No ROS, no torch."""

@@ -1,4 +1,4 @@
-"""The plan: an immutable joint motion with absolute times that always ends at rest."""
+"""Defines the plan: an immutable joint motion with absolute times."""
 
 from dataclasses import dataclass
 import math
@@ -7,12 +7,12 @@ import numpy as np
 
 from lingbot_va_ros.motion.time import NANOSECONDS
 
-SHORTEST_STOP = 1e-3  # seconds; below it the arm rests already
+SHORTEST_STOP = 1e-3  # seconds; a shorter stop is a rest
 
 
 @dataclass(frozen=True)
 class MotionLimits:
-    """What the joints may do: four arrays [J] float64 in rad and s (m for prismatic joints)."""
+    """Position, velocity and acceleration limits: [J] float64 in rad and s (prismatic: m)."""
 
     lower: np.ndarray
     upper: np.ndarray
@@ -23,11 +23,11 @@ class MotionLimits:
 @dataclass(frozen=True)
 class Plan:
     """
-    Knots of a motion of all joints; between them it is a cubic Hermite spline, outside it rests.
+    A motion of all joints: a cubic Hermite spline between knots, at rest before and after.
 
     :param times_ns: [n] int64, ROS time in nanoseconds, strictly increasing.
     :param positions: [n, J] float64, rad (m for prismatic joints), in the embodiment's order.
-    :param velocities: [n, J] float64.
+    :param velocities: [n, J] float64, rad/s (m/s).
     """
 
     times_ns: np.ndarray
@@ -59,9 +59,9 @@ class Plan:
 
     def led_to(self, time_ns: int, q: np.ndarray, v: np.ndarray) -> 'Plan':
         """
-        Return the plan with a lead from (q, v) at `time_ns` to its first knot.
+        Return the plan with one more knot in front: positions `q` and velocities `v`, each [J].
 
-        A plan that has begun by then needs no lead and is returned as it is.
+        A plan that has begun by `time_ns` is returned unchanged.
         """
         if time_ns >= self.times_ns[0]:
             return self
@@ -72,9 +72,9 @@ class Plan:
 
     def since(self, time_ns: int, knot_ns: int) -> 'Plan':
         """
-        Return a copy without the knots before `time_ns`, which must lie before the last one.
+        Return a copy without the knots before `time_ns`, which must lie before the last knot.
 
-        It has a knot at `knot_ns` if that lies in its last stretch or behind its end.
+        A knot is added at `knot_ns` if that lies in the last interval or after the end.
         """
         kept = self.times_ns >= time_ns
         times, positions = self.times_ns[kept], self.positions[kept]
@@ -91,18 +91,19 @@ class Plan:
         self, now_ns: int, period: float, rest: float = 0.5,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
-        Return what is still to come of a plan that ends at rest, for one message.
+        Return the future part of a plan that ends at rest, as the points of one message.
 
-        The first point is one period ahead (up to half of one more where the plan ends there), the
-        following ones are the knots; the last position is repeated `rest` seconds later, so that a
-        message that is delayed on its way is not yet past.
+        The first point is one period ahead, or up to one and a half periods where the plan ends
+        there. The other points are the knots. The last position is repeated `rest` seconds later,
+        so that a controller does not reject a delayed message as past.
 
+        :param period: seconds.
         :returns: seconds from `now_ns` [m] > 0, positions [m, J], velocities [m, J] (last row 0).
         """
         ahead = (self.times_ns - now_ns) / NANOSECONDS
         later = ahead > 1.5 * period
-        # Ending soon, it ends with its first point: a last point with a speed of its own would
-        # overshoot on its way to the repeated position.
+        # A plan that ends soon ends with its first point: a last point at speed would overshoot on
+        # the way to the repeated position.
         first = period if later.any() else max(period, float(ahead[-1]))
         position, velocity = self.sample(now_ns + round(first * NANOSECONDS))
         times = np.concatenate(([first], ahead[later]))
@@ -114,19 +115,19 @@ class Plan:
 
     def braked(self, now_ns: int, limits: MotionLimits) -> 'Plan':
         """
-        Return a stop from where the plan is at `now_ns`.
+        Return a stop that begins at the plan's state at `now_ns`.
 
-        All joints slow down evenly and rest together, inside the acceleration limits (the cubic
-        between the two knots is exactly that parabola). A plan may ask for more speed than the
-        arm is let have; the stop begins at no more than the arm can have. Where a joint would come
-        to rest outside its position limits all stop harder: a stop must never be refused.
+        All joints decelerate at constant rates and rest at the same time, within the acceleration
+        limits (the cubic between the two knots is exactly that parabola). The initial velocity is
+        clipped to the velocity limits, which a plan may exceed. Where a joint would come to rest
+        outside its position limits, all joints stop harder: a stop must never be rejected.
         """
         position, velocity = self.sample(now_ns)
         velocity = np.clip(velocity, -limits.velocity, limits.velocity)
         speed = np.abs(velocity)
         room = np.maximum(np.where(
             velocity > 0, limits.upper - position, position - limits.lower), 0.0)
-        moving = speed > 1e-9  # slower than that, no stop leads anywhere
+        moving = speed > 1e-9  # slower joints do not move noticeably
         duration = min(
             float(np.max(speed / limits.acceleration, initial=0.0)),
             float(np.min(2 * room[moving] / speed[moving], initial=np.inf)))
@@ -139,7 +140,7 @@ class Plan:
 
 
 def resting_at(time_ns: int, q: np.ndarray, v: np.ndarray | None = None) -> Plan:
-    """Return a plan with one knot."""
+    """Return a plan with one knot: positions `q` [J] and velocities `v` [J], by default 0."""
     q = np.array(q, dtype=np.float64)
     v = np.zeros_like(q) if v is None else np.array(v, dtype=np.float64)
     return Plan(np.array([time_ns], dtype=np.int64), q[None], v[None])

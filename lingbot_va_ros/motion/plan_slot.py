@@ -1,4 +1,4 @@
-"""The slot of the present plan and epoch, shared by the threads of a policy."""
+"""Holds the current plan and epoch for the threads of a policy."""
 
 from collections.abc import Callable
 import threading
@@ -8,9 +8,9 @@ from lingbot_va_ros.motion.plan import MotionLimits, Plan
 
 class PlanSlot:
     """
-    The one place where the present plan and epoch live; swaps are atomic.
+    The current plan and epoch, replaced atomically.
 
-    The lock is held for a swap or a look, never while anything is computed or waited for.
+    The lock is held while the plan is replaced or read, never during a computation or a wait.
 
     :param clock: returns ROS time in nanoseconds.
     """
@@ -24,50 +24,59 @@ class PlanSlot:
 
     @property
     def epoch(self) -> int:
-        """The present epoch."""
+        """The current epoch."""
         return self._epoch
 
     def begin(self, limits: MotionLimits | None = None) -> None:
-        """Begin epoch 1, without a plan; `limits` may follow by `set_limits`."""
+        """Begin epoch 1 without a plan; `set_limits` may bring the limits later."""
         with self._lock:
             self._epoch, self._plan, self._limits = 1, None, limits
 
     def set_limits(self, limits: MotionLimits) -> None:
-        """Set what a stop must keep; needed before the first plan."""
+        """Set the limits that a stop keeps to; needed before the first plan."""
         with self._lock:
             self._limits = limits
 
     def look(self) -> tuple[Plan | None, int]:
-        """Return the plan and the ROS time in ns at which it was the present one."""
+        """Return the current plan and the ROS time in ns at which it was read."""
         with self._lock:
             return self._plan, self._clock()
 
     def put(self, plan: Plan, epoch: int, then: Callable[[], None] = lambda: None) -> bool:
         """
-        Make a plan the present one unless its epoch has passed.
+        Make a plan the current one unless its epoch has passed.
 
-        :param then: called under the lock if it was put; must be quick.
+        :param then: called under the lock if the plan was taken; must be quick.
+        :returns: whether the plan was taken.
+        :raises RuntimeError: there are no limits yet, so that a stop could not be computed.
         """
         with self._lock:
             if epoch != self._epoch:
                 return False
+            if self._limits is None:
+                raise RuntimeError('a plan before the limits of its stop')
             self._plan = plan
             then()
             return True
 
     def tell(self, epoch: int, then: Callable[[], None]) -> bool:
-        """Call `then` under the lock unless the epoch has passed; must be quick."""
+        """Call `then`, which must be quick, under the lock unless the epoch has passed."""
         with self._lock:
             if epoch == self._epoch:
                 then()
             return epoch == self._epoch
 
     def stop(self, new_epoch: bool = False) -> tuple[Plan | None, int]:
-        """Replace the plan by a stop, in a new epoch where asked; return it and the ROS time."""
+        """
+        Replace the plan by a stop.
+
+        :param new_epoch: begin another epoch, so that plans of the former one are no longer taken.
+        :returns: the stop, None where there was no plan, and the ROS time in nanoseconds.
+        """
         with self._lock:
             self._epoch += new_epoch
             now = self._clock()
-            if self._plan is not None:
+            if self._plan is not None and self._limits is not None:
                 self._plan = self._plan.braked(now, self._limits)
             return self._plan, now
 

@@ -1,5 +1,4 @@
-"""Chunks into plans: a chunk from rest, a chunk behind a running plan, a chunk after a pause."""
-
+"""Makes plans of action chunks: from rest, after a running plan, and after a pause."""
 
 import numpy as np
 
@@ -15,16 +14,16 @@ def plan_from_actions(
     lead: float = 0.0,
 ) -> tuple[Plan, int]:
     """
-    Return the plan that goes from rest at `start` through a chunk's actions to rest at the last.
+    Return a plan from rest at `start` through the actions of a chunk to rest at the last one.
 
-    Action i is due `i * period` after the first; the way from `start` to the first action takes at
-    least `lead`, longer where a joint's speed limit asks for it. Velocities are those of a
-    monotone cubic (Fritsch and Carlson 1980): positions never leave the range of neighbouring
-    actions.
+    Action i is due `i * period` after the first. The motion from `start` to the first action takes
+    `lead`, or longer where a velocity limit requires it. Velocities are those of a monotone cubic
+    (Fritsch and Carlson 1980, "Monotone Piecewise Cubic Interpolation"; weighted harmonic means of
+    Fritsch and Butland 1984): positions never leave the range of neighboring actions.
 
     :param start: [J]; `actions` [n, J] joint positions.
     :param period: seconds between actions.
-    :param max_velocity: [J], used for the way to the first action only.
+    :param max_velocity: [J], for the motion to the first action only.
     :param lead: seconds; 0 for one period.
     :returns: the plan, and the ROS time in nanoseconds when the first action is due.
     """
@@ -41,24 +40,26 @@ def continued(
     max_velocity: np.ndarray, since_ns: int = 0,
 ) -> tuple[Plan, int]:
     """
-    Return a plan that goes on after its last knot through a further chunk, to rest at its last.
+    Return the plan extended by a further chunk, to rest at the chunk's last action.
 
-    The first action is due one period after the last knot, which is now passed at speed: at the
-    velocity that a monotone cubic has there, from the neighbours on both sides. Where the motion
-    is already coming to rest at the last knot, it is led on from where it will be in `reaction`
-    seconds: the less of its way is left, the slower it passes. A chunk that comes after the end
-    begins from rest: its first action is due when it would have been where at least half a period
-    is left and enough for the way to it, else everything of it is later by the delay (`resumed`).
+    The first action is due one period after the plan's last knot. The motion now passes that knot
+    at the velocity of a monotone cubic through its neighbors on both sides. Where the plan already
+    decelerates towards the knot, the cubic begins at its state in `reaction` seconds: the later
+    the chunk, the slower the motion passes the knot.
 
-    A chunk that is in time cannot take longer to its first action: a joint that lies further off
-    than its speed limit lets it go approaches the actions at that limit until it has reached one,
-    and keeps to them from there on.
+    A chunk that comes after the plan's end begins from rest. Its first action keeps its time if at
+    least half a period is left, and enough for the motion to it. Otherwise the whole chunk is
+    delayed (`resumed`).
+
+    A chunk in time cannot take longer to its first action. A joint that its velocity limit keeps
+    from the first action approaches the actions at that limit until it reaches one, and follows
+    them from then on.
 
     :param plan: at rest at its last knot.
     :param actions: [n, J] joint positions.
     :param period: seconds between actions.
-    :param now_ns: ROS time; what the plan says before `reaction` seconds later is not changed.
-    :param max_velocity: [J], used for the way to the first actions only.
+    :param now_ns: ROS time; the plan is unchanged until `reaction` seconds after it.
+    :param max_velocity: [J], for the motion to the first actions only.
     :param since_ns: knots before this time are left out.
     :returns: the plan, and the ROS time in nanoseconds when the first action is due.
     """
@@ -84,12 +85,12 @@ def resumed(
     since_ns: int | None = None, lead: float = 0.0,
 ) -> tuple[Plan, int]:
     """
-    Return a plan that comes to its end and goes on from rest there through a chunk.
+    Return the plan extended by a chunk that begins from rest at the plan's end.
 
-    A plan that still moves, a stop above all, is carried out first: a chunk that began from the
-    middle of it would break its speed off.
+    A plan that still moves, such as a stop, is completed first: a chunk that began in the middle
+    would break off its velocity.
 
-    :param since_ns: knots before this time are left out; by default those that are past.
+    :param since_ns: knots before this time are left out; by default past knots.
     :param lead: see `plan_from_actions`.
     :returns: see `continued`.
     """
@@ -111,12 +112,12 @@ def _joined(
 
 
 def _shortest_lead(start: np.ndarray, action: np.ndarray, max_velocity: np.ndarray) -> float:
-    """Return the seconds that a cubic from rest to rest needs."""
+    """Return the shortest duration in seconds of a cubic from rest to rest."""
     return float(np.max(np.abs(action - start) / max_velocity, initial=0.0)) * CUBIC_PEAK
 
 
 def _approached(start: np.ndarray, actions: np.ndarray, most: np.ndarray) -> np.ndarray:
-    """Return actions [n, J], approached from `start` by at most `most` [J] until one is met."""
+    """Return actions [n, J] approached from `start` by at most `most` [J] until one is reached."""
     rows, at = np.array(actions, np.float64), start
     there = np.zeros(len(start), bool)
     for row in rows:

@@ -1,4 +1,4 @@
-"""Nanoseconds and seconds: ROS stamps are whole nanoseconds, durations are float seconds."""
+"""Converts between ROS stamps, in whole nanoseconds, and durations, in float seconds."""
 
 NANOSECONDS = 1_000_000_000  # in a second
 

@@ -1,4 +1,4 @@
-"""Joint trajectories as plain data."""
+"""Joint trajectory messages as plain data."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class TrajectoryPoint:
-    """One point of a message as it came: seconds, rad or m; nothing is checked yet."""
+    """One point of a received message, unchecked: nanoseconds, rad or m, and seconds."""
 
     time_from_start_ns: int
     positions: tuple[float, ...]
@@ -25,7 +25,12 @@ class TrajectoryMessage:
 
 
 def finite_differences(times_s: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Return velocities [n, J] for a message without them: central, and 0 at both ends."""
+    """
+    Return velocities [n, J] for a message that has none: central differences, 0 at both ends.
+
+    :param times_s: [n], seconds, strictly increasing.
+    :param positions: [n, J], rad or m.
+    """
     velocities = np.zeros_like(positions)
     if len(times_s) > 2:
         velocities[1:-1] = (

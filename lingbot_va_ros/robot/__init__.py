@@ -1,1 +1,1 @@
-"""Actions to joints and back, kinematics, measured joints. No ROS, no torch."""
+"""The robot's side of an action: action maps, kinematics, joint states. No ROS, no torch."""

@@ -1,5 +1,6 @@
-"""Actions to joints and back: the map that a policy needs on an embodiment."""
+"""Maps a policy's actions to the joints of an embodiment, and joints to actions."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,24 +18,35 @@ from lingbot_va_ros.specs.policy_file import PolicyFile
 
 class ActionMap(Protocol):
     """
-    What every kind of action has: a way to joints and the same way back.
+    The map between actions [n, C_used] of a checkpoint and joint positions [n, J] in rad or m.
 
-    `begin(joints [J])` is told where the arm is when an episode begins. `to_joints(actions
-    [n, C_used], start [J])` gives joint positions [n, J] and may raise a PoseError;
-    `from_joints(joints [n, J], before [J])` gives actions. `start` and `before` are the joint
-    positions right before the first row. `state()` is what the map keeps of the episode, and
-    `restore` puts it back.
+    One map serves one episode at a time and is used by one thread.
     """
 
-    def begin(self, joints: np.ndarray) -> None: ...
+    def begin(self, joints: np.ndarray) -> None:
+        """Begin an episode with the robot at `joints` [J]."""
 
-    def to_joints(self, actions: np.ndarray, start: np.ndarray) -> np.ndarray: ...
+    def to_joints(self, actions: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """
+        Return joint positions [n, J] of actions [n, C_used].
 
-    def from_joints(self, joints: np.ndarray, before: np.ndarray) -> np.ndarray: ...
+        :param start: joint positions [J] before the first action.
+        :raises PoseError: an arm cannot take a pose.
+        """
 
-    def state(self) -> Any: ...
+    def from_joints(self, joints: np.ndarray, before: np.ndarray | None = None) -> np.ndarray:
+        """
+        Return actions [n, C_used] of joint positions [n, J]: the inverse of `to_joints`.
 
-    def restore(self, state: Any) -> None: ...
+        :param before: joint positions [J] before the first row; only deltas need them.
+        :raises ValueError: `before` is needed and missing.
+        """
+
+    def state(self) -> Any:
+        """Return the state of the episode, for `restore`."""
+
+    def restore(self, state: Any) -> None:
+        """Return to a state that `state()` gave."""
 
 
 def make_action_map(embodiment: Embodiment, policy: PolicyFile) -> ActionMap:
@@ -61,10 +73,10 @@ class JointActionMap:
     :raises ValueError: names every channel without a joint and every joint without a channel.
     """
 
-    def __init__(self, embodiment: Embodiment, used_channels):
+    def __init__(self, embodiment: Embodiment, used_channels: Sequence[int]):
         self.joints = embodiment.joints
         self.used_channels = tuple(int(channel) for channel in used_channels)
-        joint_of = {}
+        joint_of: dict[int, str] = {}
         scale = {}
         for arm in embodiment.arms:
             first = FIRST_JOINT_CHANNEL[arm.side]
@@ -82,7 +94,7 @@ class JointActionMap:
         self._offset = np.array([scale[joint][0] for joint in self.joints])
         self._gain = np.array([scale[joint][1] for joint in self.joints])
 
-    def _check(self, embodiment: Embodiment, joint_of: dict) -> None:
+    def _check(self, embodiment: Embodiment, joint_of: dict[int, str]) -> None:
         used = self.used_channels
         unknown = unknown_channels(used)
         if unknown:
@@ -99,26 +111,23 @@ class JointActionMap:
                 + mistakes)
 
     def begin(self, joints: np.ndarray) -> None:
-        """Joints are absolute: nothing depends on where an episode begins."""
+        """Do nothing: joint actions are absolute."""
 
     def state(self) -> None:
-        """Nothing is kept."""
+        """Return None: there is no state."""
 
     def restore(self, state: None) -> None:
-        """Nothing is kept."""
+        """Do nothing: there is no state."""
 
-    def to_joints(
-        self, actions: np.ndarray, start: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Return joint positions [n, J] (rad, m) of actions [n, C_used] (not normalised)."""
+    def to_joints(self, actions: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """Return joint positions [n, J] (rad, m) of actions [n, C_used]; `start` has no effect."""
         actions = np.asarray(actions, dtype=np.float64)
-        return actions[..., self._columns] * self._gain + self._offset
+        joints: np.ndarray = actions[..., self._columns] * self._gain + self._offset
+        return joints
 
-    def from_joints(
-        self, positions: np.ndarray, before: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Return actions [n, C_used] of joint positions [n, J]: the inverse of `to_joints`."""
-        positions = np.asarray(positions, dtype=np.float64)
-        actions = np.empty_like(positions)
-        actions[..., self._columns] = (positions - self._offset) / self._gain
+    def from_joints(self, joints: np.ndarray, before: np.ndarray | None = None) -> np.ndarray:
+        """Return actions [n, C_used] of joint positions [n, J]; `before` has no effect."""
+        joints = np.asarray(joints, dtype=np.float64)
+        actions = np.empty_like(joints)
+        actions[..., self._columns] = (joints - self._offset) / self._gain
         return actions

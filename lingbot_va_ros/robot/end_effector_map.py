@@ -1,4 +1,4 @@
-"""End-effector actions to joints and back: absolute poses, poses relative to the first, deltas."""
+"""Maps end-effector actions to joints and back: absolute and relative poses, and deltas."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,13 @@ FIRST_POSE_CHANNEL = {'left': 0, 'right': 7}
 POSE_NAMES = ('x', 'y', 'z', 'quaternion x', 'quaternion y', 'quaternion z', 'quaternion w')
 DELTA_NAMES = ('x', 'y', 'z', 'rotation x', 'rotation y', 'rotation z')
 IDENTITY = np.array([0.0, 0.0, 0.0, 1.0])
+# Of an episode: first pose [4, 4] of each arm, None before `begin`; newest quaternion [4] of each.
+EpisodeState = tuple[list[np.ndarray] | None, tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True)
 class ArmColumns:
-    """Where an arm is found: columns of an action and of a row of joints."""
+    """The columns of one arm in an action and in a row of the embodiment's joints."""
 
     kinematics: ArmKinematics
     pose: np.ndarray
@@ -28,7 +30,7 @@ class ArmColumns:
     gripper_joint: int | None
     closed: float
     stroke: float  # from closed to open, m or rad
-    reference: np.ndarray  # quaternion on whose side the episode's first one lies
+    reference: np.ndarray  # quaternion [4] that fixes the sign of an episode's first quaternion
 
 
 class EndEffectorMap:
@@ -51,7 +53,8 @@ class EndEffectorMap:
             [policy.delta_scale.translation, policy.delta_scale.rotation], 3)
         deltas = self._frame == 'eef_delta'
         names = DELTA_NAMES if deltas else POSE_NAMES
-        wanted, gripper_channel = {}, {}
+        wanted: dict[int, str] = {}
+        gripper_channel: dict[str, int] = {}
         for arm in embodiment.arms:
             first = FIRST_POSE_CHANNEL[arm.side]
             wanted.update({first + i: f'{arm.side} {name}' for i, name in enumerate(names)})
@@ -80,7 +83,7 @@ class EndEffectorMap:
                 gripper_joint=None if grip is None else embodiment.joints.index(grip.joint),
                 closed=0.0 if grip is None else grip.closed,
                 stroke=0.0 if grip is None else grip.open - grip.closed,
-                reference=IDENTITY if deltas else _usual_side(
+                reference=IDENTITY if deltas else _mean_quaternion(
                     policy.q01[list(channels)[3:]], policy.q99[list(channels)[3:]])))
         self._initial: list[np.ndarray] | None = None
         self._newest = [arm.reference for arm in self._arms]
@@ -91,12 +94,12 @@ class EndEffectorMap:
         self._initial = [arm.kinematics.forward(joints[arm.joints]) for arm in self._arms]
         self._newest = [arm.reference for arm in self._arms]
 
-    def state(self) -> tuple:
-        """Return what is kept of the episode: first poses, and the newest quaternions' signs."""
+    def state(self) -> EpisodeState:
+        """Return the state of the episode: first poses and newest quaternions of the arms."""
         return self._initial, tuple(self._newest)
 
-    def restore(self, state: tuple) -> None:
-        """Go back to what `state` returned."""
+    def restore(self, state: EpisodeState) -> None:
+        """Return to a state that `state()` gave."""
         self._initial, newest = state
         self._newest = list(newest)
 
@@ -123,8 +126,8 @@ class EndEffectorMap:
         """
         Return actions [n, C_used] of joint positions [n, J]: the inverse of `to_joints`.
 
-        :param before: joint positions [J] from which the first of them was reached; needed for
-            deltas.
+        :param before: joint positions [J] before the first row; only deltas need them.
+        :raises ValueError: deltas without `before`.
         """
         joints = np.asarray(joints, dtype=np.float64)
         actions = np.empty((len(joints), len(self.used_channels)))
@@ -143,7 +146,7 @@ class EndEffectorMap:
                 actions[:, arm.gripper] = self._gripper_action(opening)
         return actions
 
-    # Poses [4, 4] of one arm and the numbers of its channels
+    # Between poses [4, 4] of one arm and rows of its channels
 
     def _poses(self, index: int, rows: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
         kinematics = self._arms[index].kinematics
@@ -174,11 +177,11 @@ class EndEffectorMap:
 
     def _first_pose(self, index: int) -> np.ndarray:
         if self._initial is None:
-            raise RuntimeError('relative poses before the begin of an episode')
+            raise RuntimeError('relative poses before an episode has begun')
         return self._initial[index]
 
     def _after_deltas(self, rows: np.ndarray, pose: np.ndarray) -> list[np.ndarray]:
-        """Add deltas one after the other; beyond -1 and 1 they are clipped, as robosuite does."""
+        """Return the poses after each delta; deltas are clipped to [-1, 1], as robosuite does."""
         poses = []
         for delta in np.clip(rows, -1.0, 1.0) * self._scale:
             pose = pose_of(pose[:3, 3] + delta[:3], pin.exp3(delta[3:]) @ pose[:3, :3])
@@ -186,12 +189,14 @@ class EndEffectorMap:
         return poses
 
     def _deltas(self, poses: list[np.ndarray]) -> np.ndarray:
-        return np.stack([
+        steps = np.stack([
             np.concatenate([
                 after[:3, 3] - before[:3, 3], pin.log3(after[:3, :3] @ before[:3, :3].T)])
-            for before, after in zip(poses, poses[1:])]) / self._scale
+            for before, after in zip(poses, poses[1:])])
+        scaled: np.ndarray = steps / self._scale
+        return scaled
 
-    # Grippers: 0 closed to 1 open, in robosuite -1 open to 1 closed
+    # Grippers: from 0 closed to 1 open; robosuite's from -1 open to 1 closed
 
     def _opening(self, action: np.ndarray) -> np.ndarray:
         return (1.0 - action) / 2.0 if self._frame == 'eef_delta' else action
@@ -201,7 +206,7 @@ class EndEffectorMap:
 
 
 def _from_initial(initial: np.ndarray, relative: np.ndarray) -> np.ndarray:
-    """Return the pose that is `relative` to the initial one, as RoboTwin's client has it."""
+    """Return the pose of one relative to the initial pose, as RoboTwin's client composes them."""
     return pose_of(
         initial[:3, 3] + relative[:3, 3], initial[:3, :3] @ relative[:3, :3])
 
@@ -210,7 +215,7 @@ def _to_initial(initial: np.ndarray, pose: np.ndarray) -> np.ndarray:
     return pose_of(pose[:3, 3] - initial[:3, 3], initial[:3, :3].T @ pose[:3, :3])
 
 
-def _usual_side(q01: np.ndarray, q99: np.ndarray) -> np.ndarray:
-    """Return the quaternion in the middle of the training data, where its ranges tell one."""
+def _mean_quaternion(q01: np.ndarray, q99: np.ndarray) -> np.ndarray:
+    """Return the middle [4] of the training quaternions, or the identity if it is near 0."""
     middle = (np.asarray(q01, np.float64) + np.asarray(q99, np.float64)) / 2
     return middle if np.linalg.norm(middle) > 0.3 else IDENTITY

@@ -1,5 +1,6 @@
 """Forward and inverse kinematics of one arm, from the embodiment's URDF, with pinocchio."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,18 +11,18 @@ import pinocchio as pin
 from lingbot_va_ros.robot.poses import described, PoseError
 from lingbot_va_ros.specs.embodiment import Arm, Embodiment
 
-# What the iteration aims at: m and rad, far below what an arm can do.
-AIM = 1e-8
-# A pose that is missed by no more than this counts as reached (at the rim of the workspace and at
-# singularities the last digits cost many iterations, and a network's poses carry more noise).
+# The iteration ends below this error, m and rad together; an arm is far less precise.
+TOLERANCE = 1e-8
+# A pose with an error up to this counts as reached: at the edge of the workspace and at
+# singularities the last digits cost many iterations, and a network's poses have more noise.
 REACHED_TRANSLATION = 1e-3  # m
 REACHED_ROTATION = 1e-2  # rad
 # No joint moves further than this from one action to the next (rad; m for prismatic joints):
 # a pose that needs more lies on another branch, or beyond a singularity.
 LARGEST_STEP = 0.6
-STEP_OF_ITERATION = 0.3  # rad or m; the linearisation is worth nothing further away
+STEP_OF_ITERATION = 0.3  # rad or m; the linearization is useless further away
 ITERATIONS = 60
-WAYPOINTS = 24  # on the way to the first pose of a chunk where it is far
+WAYPOINTS = 24  # on the line to the first pose of a chunk where it is far
 # Damping (Levenberg-Marquardt) in units of the squared error, and bounds of its factor.
 FIRST_DAMPING = 1e-2
 LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e6
@@ -29,12 +30,12 @@ FLOOR = 1e-12  # keeps a singular system solvable
 
 
 class OutOfReach(PoseError):
-    """An arm cannot take a pose; the message names arm, action, pose and the distance left."""
+    """An arm cannot take a pose; the message names arm, action, pose and remaining distance."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """Joint positions [n], and what is left to the pose: m and rad."""
+class Solution:
+    """A solution: joint positions [n], and the distance left to the pose in m and rad."""
 
     joints: np.ndarray
     translation_left: float
@@ -49,7 +50,7 @@ class Found:
 
 class ArmKinematics:
     """
-    One arm from its base frame to its tool frame.
+    The kinematics of one arm from its base frame to its tool frame.
 
     Joints are in the arm's own order, [n] in rad (m for prismatic joints); poses are homogeneous
     matrices [4, 4] of the tool frame in the base frame, in m. All other joints of the URDF are
@@ -62,20 +63,20 @@ class ArmKinematics:
     def __init__(self, embodiment: Embodiment, arm: Arm):
         self.arm = arm
         self.side = arm.side
-        base = arm.base_frame or embodiment.base_frame
-        missing = [name for name, frame in (
-            ('base_frame', base), ('tool_frame', arm.tool_frame)) if not frame]
-        if missing:
+        base, tool = arm.base_frame or embodiment.base_frame, arm.tool_frame
+        if not base or not tool:
+            missing = [name for name, frame in (('base_frame', base), ('tool_frame', tool))
+                       if not frame]
             raise ValueError(
                 f"embodiment '{embodiment.name}': the {arm.side} arm has no "
                 f'{" and no ".join(missing)}; end-effector poses need both, as links of the URDF')
         columns = [embodiment.joints.index(joint) for joint in arm.joints]
         self.lower = embodiment.limits.lower[columns]
         self.upper = embodiment.limits.upper[columns]
-        self._model = _reduced_model(embodiment.urdf, arm, base)
+        self._model = _reduced_model(embodiment.urdf, arm, base, tool)
         self._data = self._model.createData()
-        self._tool = _link(self._model, arm.tool_frame)
-        # pinocchio's order is the tree's, the arm's may be another.
+        self._tool = _link(self._model, tool)
+        # pinocchio orders joints by the tree, the embodiment as it likes.
         self._place = np.array([
             self._model.joints[self._model.getJointId(joint)].idx_q for joint in arm.joints])
         pin.framesForwardKinematics(self._model, self._data, pin.neutral(self._model))
@@ -84,28 +85,33 @@ class ArmKinematics:
 
     def forward(self, joints: np.ndarray) -> np.ndarray:
         """Return the pose [4, 4] of the tool frame in the base frame."""
-        return (self._from_base * self._tool_at(np.asarray(joints, dtype=np.float64))).homogeneous
+        pose: np.ndarray = (
+            self._from_base * self._tool_at(np.asarray(joints, dtype=np.float64))).homogeneous
+        return pose
 
     def place(self, joints: np.ndarray) -> np.ndarray:
-        """Return where the tool frame is in the base frame, [3] in m."""
-        return self._from_base.act(self._tool_at(joints).translation)
+        """Return the position of the tool frame in the base frame, [3] in m."""
+        position: np.ndarray = self._from_base.act(self._tool_at(joints).translation)
+        return position
 
-    def follow(self, poses: np.ndarray, start: np.ndarray) -> np.ndarray:
+    def follow(self, poses: Sequence[np.ndarray] | np.ndarray, start: np.ndarray) -> np.ndarray:
         """
         Return joint positions [m, n] that take a chunk's poses [m, 4, 4] one after the other.
 
-        The first is sought from `start` [n] (on a straight way of poses where it is far), each
-        other from the one before, so that the arm stays on its branch. All lie inside the
-        limits; a joint that comes to its limit rests there while the others go on.
+        The search for the first pose begins at `start` [n] and follows a straight line of poses
+        where the pose is far; the search for each other pose begins at the solution before it, so
+        that the arm stays on its branch. All rows lie inside the limits; a joint that reaches its
+        limit stays there while the others move on.
 
-        :raises OutOfReach: the first pose that cannot be taken, or not without a jump.
+        :param start: joint positions [n] before the chunk.
+        :raises OutOfReach: a pose cannot be taken, or only with a jump; the first such is named.
         """
         rows = np.empty((len(poses), len(self.lower)))
         at = np.clip(np.asarray(start, dtype=np.float64), self.lower, self.upper)
         step = np.zeros_like(at)
         for number, pose in enumerate(poses):
             target = self._to_base * pin.SE3(pose)
-            # The way goes on as it went: one iteration less.
+            # The last step is a good guess of the next, and saves an iteration.
             found = self._seek(target, np.clip(at + step, self.lower, self.upper))
             far = False
             if number == 0 and self._jumps(found, at):
@@ -125,8 +131,10 @@ class ArmKinematics:
         pin.framesForwardKinematics(self._model, self._data, q)
         return self._data.oMf[self._tool]
 
-    def _error_and_jacobian(self, joints: np.ndarray, target: pin.SE3):
-        """Return the twist [6] in the tool frame that is left to a pose, and its Jacobian."""
+    def _error_and_jacobian(
+        self, joints: np.ndarray, target: pin.SE3,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the twist [6] in the tool frame to the target, and its Jacobian [6, n]."""
         q = np.empty_like(joints)
         q[self._place] = joints
         pin.computeJointJacobians(self._model, self._data, q)
@@ -136,23 +144,24 @@ class ArmKinematics:
         error = pin.log6(left).vector
         return error, pin.Jlog6(left.inverse()) @ jacobian[:, self._place]
 
-    def _seek(self, target: pin.SE3, start: np.ndarray) -> Found:
+    def _seek(self, target: pin.SE3, start: np.ndarray) -> Solution:
         """
-        Return what damped least squares find from `start`, inside the limits.
+        Solve for a pose by damped least squares from `start`, inside the limits.
 
-        Levenberg-Marquardt with the damping in proportion to the squared error (Sugihara 2011), so
-        that it is robust at singularities and still converges quadratically. Joints whose step
-        would leave the limits are set onto them, and the others are solved for again.
+        Levenberg-Marquardt with damping in proportion to the squared error (Sugihara 2011,
+        "Solvability-unconcerned inverse kinematics by the Levenberg-Marquardt method"), which is
+        robust at singularities and still converges quadratically. A joint whose step would leave
+        its limits is set to the limit, and the others are solved for again.
         """
         joints, factor = start, FIRST_DAMPING
         error, jacobian = self._error_and_jacobian(joints, target)
         cost = error @ error
         for _ in range(ITERATIONS):
-            if cost < AIM * AIM:
+            if cost < TOLERANCE * TOLERANCE:
                 break
             step = self._step(error, jacobian, joints, factor * cost + FLOOR)
             if np.abs(step).max() < 1e-12:
-                break  # at a limit or at the rim: it goes no nearer
+                break  # at a limit or at the edge of the workspace: no step reduces the error
             tried = np.clip(joints + step, self.lower, self.upper)
             error_there, jacobian_there = self._error_and_jacobian(tried, target)
             cost_there = error_there @ error_there
@@ -167,12 +176,14 @@ class ArmKinematics:
             else:
                 factor = min(factor * 30, MOST_DAMPING)
         left = self._tool_at(joints).actInv(target)
-        return Found(
+        return Solution(
             joints, float(np.linalg.norm(left.translation)),
             float(np.linalg.norm(pin.log3(left.rotation))))
 
-    def _step(self, error, jacobian, joints, damping: float) -> np.ndarray:
-        """Return the damped step [n] towards the pose that stays inside the limits."""
+    def _step(
+        self, error: np.ndarray, jacobian: np.ndarray, joints: np.ndarray, damping: float,
+    ) -> np.ndarray:
+        """Return the damped step [n] towards the pose, inside the limits."""
         lowest, highest = self.lower - joints, self.upper - joints
         step = np.zeros_like(joints)
         free = np.ones(len(joints), dtype=bool)
@@ -187,10 +198,11 @@ class ArmKinematics:
                 break
             step[outside] = np.clip(step[outside], lowest[outside], highest[outside])
             free &= ~outside
-        return step * min(1.0, STEP_OF_ITERATION / max(np.abs(step).max(), 1e-12))
+        largest = float(np.abs(step).max())
+        return step * min(1.0, STEP_OF_ITERATION / max(largest, 1e-12))
 
-    def _approach(self, target: pin.SE3, start: np.ndarray) -> Found:
-        """Go to a far pose on a straight way, so that it is found on the present branch."""
+    def _approach(self, target: pin.SE3, start: np.ndarray) -> Solution:
+        """Solve for a far pose along a straight line of poses, to stay on the present branch."""
         origin = self._tool_at(start).copy()
         joints = start
         for part in np.linspace(0.0, 1.0, WAYPOINTS + 1)[1:]:
@@ -198,10 +210,12 @@ class ArmKinematics:
             joints = found.joints
         return found
 
-    def _jumps(self, found: Found, before: np.ndarray) -> bool:
-        return not found.reached or np.abs(found.joints - before).max() > LARGEST_STEP
+    def _jumps(self, found: Solution, before: np.ndarray) -> bool:
+        return not found.reached or bool(np.abs(found.joints - before).max() > LARGEST_STEP)
 
-    def _check(self, found: Found, before, pose, action: str, may_be_far: bool) -> None:
+    def _check(
+        self, found: Solution, before: np.ndarray, pose: np.ndarray, action: str, may_be_far: bool,
+    ) -> None:
         where = f'{self.side} arm, {action}: the pose {described(pose)}'
         if not found.reached:
             raise OutOfReach(
@@ -222,26 +236,26 @@ class ArmKinematics:
         return f', {", ".join(stuck)} at the limit' if stuck else ''
 
 
-def _reduced_model(urdf: Path, arm: Arm, base: str) -> pin.Model:
+def _reduced_model(urdf: Path, arm: Arm, base: str, tool: str) -> pin.Model:
     """Return the model in which only the arm's joints move."""
     model = pin.buildModelFromXML(_without_endless_joints(urdf))
-    tool = model.frames[_link(model, arm.tool_frame)].parentJoint
+    tip = model.frames[_link(model, tool)].parentJoint
     root = model.frames[_link(model, base)].parentJoint
-    chain = {model.names[joint] for joint in model.supports[tool]} ^ {
+    chain = {model.names[joint] for joint in model.supports[tip]} ^ {
         model.names[joint] for joint in model.supports[root]}
     if chain != set(arm.joints):
         beside = ', '.join(sorted(chain - set(arm.joints))) or 'none'
         outside = ', '.join(sorted(set(arm.joints) - chain)) or 'none'
         raise ValueError(
-            f'{urdf.name}: between {base} and {arm.tool_frame} there must be exactly the joints '
+            f'{urdf.name}: between {base} and {tool} there must be exactly the joints '
             f'of the {arm.side} arm; others there: {beside}; not there: {outside}')
     held = [joint for joint in range(1, model.njoints) if model.names[joint] not in arm.joints]
     return pin.buildReducedModel(model, held, pin.neutral(model))
 
 
 def _link(model: pin.Model, name: str) -> int:
-    """Return the frame of a link; a joint may have the same name."""
-    return model.getFrameId(name, pin.FrameType.BODY)
+    """Return the index of a link's frame; a joint may have the same name."""
+    return int(model.getFrameId(name, pin.FrameType.BODY))
 
 
 def _without_endless_joints(urdf: Path) -> str:

@@ -1,14 +1,16 @@
-"""Poses as the checkpoints write them (xyz, quaternion x, y, z, w) and as matrices, and back."""
+"""Converts poses between a checkpoint's numbers (xyz, quaternion x, y, z, w) and matrices."""
+
+from collections.abc import Iterable
 
 import numpy as np
 from transforms3d import quaternions
 
-# A network's quaternion is normalised; one that is shorter than this says nothing.
+# A network is trained on unit quaternions; the direction of one shorter than this is noise.
 SHORTEST_QUATERNION = 0.1
 
 
 class PoseError(ValueError):
-    """A pose that no arm, or not this one, can take; the message says which and why."""
+    """No arm, or not this one, can take a pose; the message names the pose and the reason."""
 
 
 def rotation_of(quaternion: np.ndarray) -> np.ndarray:
@@ -23,15 +25,17 @@ def rotation_of(quaternion: np.ndarray) -> np.ndarray:
         raise PoseError(
             f'the quaternion ({x:.4f}, {y:.4f}, {z:.4f}, {w:.4f}) has the length {length:.4f}; '
             f'expected 1, at least {SHORTEST_QUATERNION}')
-    # transforms3d has the scalar first; this and `quaternion_of` are the only places of it.
-    return quaternions.quat2mat((w, x, y, z))
+    # transforms3d puts the scalar first; only this function and `quaternion_of` do so.
+    rotation: np.ndarray = quaternions.quat2mat((w, x, y, z))
+    return rotation
 
 
 def quaternion_of(rotation: np.ndarray, near: np.ndarray) -> np.ndarray:
     """
     Return the unit quaternion [4] (x, y, z, w) of a rotation matrix [3, 3].
 
-    :param near: of the two that mean the same, the one on the side of this quaternion is taken.
+    :param near: [4]; q and -q are the same rotation, and the one with a non-negative dot product
+        with this quaternion is returned.
     """
     w, x, y, z = quaternions.mat2quat(rotation)
     quaternion = np.array([x, y, z, w])
@@ -47,10 +51,10 @@ def pose_of(xyz: np.ndarray, rotation: np.ndarray) -> np.ndarray:
 
 
 def described(pose: np.ndarray) -> str:
-    """Return a pose [4, 4] in words: xyz in m, quaternion x, y, z, w."""
+    """Return a pose [4, 4] as text: xyz in m, quaternion x, y, z, w."""
     quaternion = quaternion_of(pose[:3, :3], np.array([0.0, 0.0, 0.0, 1.0]))
     return (f'xyz ({_numbers(pose[:3, 3])}) m, quaternion xyzw ({_numbers(quaternion)})')
 
 
-def _numbers(values) -> str:
+def _numbers(values: Iterable[float]) -> str:
     return ', '.join(f'{value + 0.0:.4f}' for value in values)

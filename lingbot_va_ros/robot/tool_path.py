@@ -1,4 +1,4 @@
-"""Where a plan leads the tools, for people to look at."""
+"""Computes the path of each tool frame along a plan, for visualization."""
 
 from dataclasses import dataclass
 
@@ -10,24 +10,31 @@ from lingbot_va_ros.specs.embodiment import Embodiment
 
 @dataclass(frozen=True)
 class ToolPath:
-    """One arm's way from joint positions to points of its tool frame."""
+    """
+    The tool path of one arm.
+
+    :param frame: the base frame, in which the points are.
+    :param columns: of the arm's joints in a row of the embodiment's joints.
+    """
 
     side: str
-    frame: str  # the base frame, in which the points are
+    frame: str
     kinematics: ArmKinematics
-    columns: tuple  # of the arm's joints among the embodiment's
+    columns: tuple[int, ...]
 
     def points(self, positions: np.ndarray) -> np.ndarray:
-        """Return the tool's places [n, 3] in m for joint positions [n, J]."""
+        """Return positions [n, 3] of the tool frame in m for joint positions [n, J]."""
         return np.stack([
             self.kinematics.forward(row)[:3, 3] for row in positions[:, list(self.columns)]])
 
 
 def tool_paths(embodiment: Embodiment) -> list[ToolPath]:
-    """Return one for each arm of which the embodiment names both base and tool frame."""
-    return [
-        ToolPath(
-            arm.side, arm.base_frame or embodiment.base_frame, ArmKinematics(embodiment, arm),
-            tuple(embodiment.joints.index(joint) for joint in arm.joints))
-        for arm in embodiment.arms
-        if arm.tool_frame and (arm.base_frame or embodiment.base_frame)]
+    """Return the path of each arm whose base and tool frame the embodiment names."""
+    paths = []
+    for arm in embodiment.arms:
+        base = arm.base_frame or embodiment.base_frame
+        if base and arm.tool_frame:
+            paths.append(ToolPath(
+                arm.side, base, ArmKinematics(embodiment, arm),
+                tuple(embodiment.joints.index(joint) for joint in arm.joints)))
+    return paths

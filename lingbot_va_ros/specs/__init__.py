@@ -1,5 +1,5 @@
 """
-The files that a user writes or downloads, read and checked.
+Reads and checks the files that a user writes or downloads.
 
-Policy, embodiment, URDF, checkpoint configuration. No ROS, no torch.
+Policy file, embodiment file, robot description, checkpoint configuration. No ROS, no torch.
 """

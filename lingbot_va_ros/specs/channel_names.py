@@ -1,5 +1,4 @@
-"""What the channels of a policy's actions are called and measured in."""
-
+"""Names and units of the channels of a policy's actions."""
 
 from lingbot_va_ros.specs.policy_file import PolicyFile
 

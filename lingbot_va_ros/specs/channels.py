@@ -1,9 +1,13 @@
-"""The channel layout of the public LingBot-VA checkpoints, and what does not fit it."""
+"""The channel layout of the public LingBot-VA checkpoints, and checks against it."""
 
 from collections.abc import Mapping, Sequence
 
 CHANNELS = 30
+# End-effector poses xyz, quaternion xyzw: left 0 to 6, right 7 to 13. Joints: left 14 to 20, right
+# 21 to 27.
 POSE_CHANNELS = range(0, 14)
+JOINT_CHANNELS = range(14, 28)
+GRIPPER_CHANNELS = range(28, 30)
 FIRST_JOINT_CHANNEL = {'left': 14, 'right': 21}
 GRIPPER_CHANNEL = {'left': 28, 'right': 29}
 
@@ -16,9 +20,9 @@ def unknown_channels(used: Sequence[int]) -> str:
 
 def misfit(used: Sequence[int], wanted: Mapping[int, str]) -> str:
     """
-    Return in one line all that is wrong with the used channels, or ''.
+    Return every mistake in the used channels in one line, or ''.
 
-    :param wanted: what each channel moves that the embodiment needs.
+    :param wanted: name of the joint or pose component of each channel that the embodiment needs.
     """
     mistakes = []
     repeated = sorted({channel for channel in used if used.count(channel) > 1})

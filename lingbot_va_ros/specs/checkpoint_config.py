@@ -1,4 +1,4 @@
-"""The sizes of a network, as a checkpoint's transformer/config.json gives them."""
+"""Reads the sizes of a transformer from a checkpoint's transformer/config.json."""
 
 from dataclasses import dataclass
 import json
@@ -39,7 +39,7 @@ class TransformerConfig:
     action_channels: int = 30
     text_dim: int = 4096
     time_frequencies: int = 256
-    patch: tuple = (1, 2, 2)
+    patch: tuple[int, int, int] = (1, 2, 2)
     text_norm: bool = True
     eps: float = 1e-6
     action_hidden_dim: int | None = None
@@ -51,7 +51,9 @@ class TransformerConfig:
 
     @property
     def action_ffn_dim(self) -> int:
-        """Width of the action stream's feed-forward part: as many times its own as the video's."""
+        """Width of the action stream's feed-forward layers, in proportion to the video's."""
+        if self.action_hidden_dim is None:
+            return self.ffn_dim
         return max(1, self.ffn_dim * self.action_hidden_dim // self.dim)
 
     @property
@@ -115,7 +117,7 @@ def read_transformer_config(path: Path) -> TransformerConfig:
             'or none for a shared backbone')
     return TransformerConfig(
         **{ours: raw[theirs] for theirs, ours in _FIELDS.items()},
-        patch=tuple(patch),
+        patch=(patch[0], patch[1], patch[2]),
         text_norm=bool(raw.get('cross_attn_norm', True)),
         eps=float(eps),
         action_hidden_dim=narrow)

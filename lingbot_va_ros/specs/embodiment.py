@@ -72,7 +72,7 @@ class Arm:
 @dataclass(frozen=True)
 class CameraSource:
     """
-    Where the images of one role come from.
+    The source of the images of one camera role.
 
     `flip`: turn by 180 degrees. `crop`: (x, y, width, height) in pixels of the published image.
     """
@@ -109,10 +109,11 @@ class Workspace:
 @dataclass(frozen=True)
 class Embodiment:
     """
-    One robot. `joints` is the order of every command: all arms, then their grippers.
+    A robot as its embodiment file describes it.
 
-    `home` is [J] in that order. `urdf` is the path of the robot description as a plain URDF; where
-    the file names xacro or several parts, it lies in the cache folder.
+    `joints` is the order of every command: all arms, then their grippers. `home` is [J] in
+    that order. `urdf` is the path of the robot description as a plain URDF; where the file names
+    xacro or several parts, it lies in the cache folder.
     """
 
     name: str

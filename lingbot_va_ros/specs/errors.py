@@ -1,4 +1,4 @@
-"""The error of everything that is wrong with a checkpoint folder."""
+"""The error of a checkpoint folder that cannot be used."""
 
 
 class CheckpointError(ValueError):

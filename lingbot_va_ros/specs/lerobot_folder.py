@@ -1,5 +1,5 @@
 """
-LeRobot's checkpoint folders: recognise one; what its files are called. No torch here.
+Recognizes LeRobot's checkpoint folders and names their files. No torch here.
 
 `lerobot-train` writes them with `policy.type=lingbot_va` (huggingface/lerobot, policies/pretrained
 and policies/lingbot_va): config.json with `"type": "lingbot_va"`, model.safetensors or a LoRA

@@ -1,5 +1,5 @@
 """
-The fields of a policy file, derived from what LeRobot saved. No torch here.
+Derives the fields of a policy file from a LeRobot folder. No torch here.
 
 config.json says sizes and sampling, policy_postprocessor.json how actions come back to robot units
 (huggingface/lerobot, policies/lingbot_va/configuration_lingbot_va.py and
@@ -20,6 +20,7 @@ import numpy as np
 from safetensors import safe_open, SafetensorError
 import yaml
 
+from lingbot_va_ros.specs.channels import CHANNELS, GRIPPER_CHANNELS, JOINT_CHANNELS, POSE_CHANNELS
 from lingbot_va_ros.specs.checkpoint_config import read_json_object
 from lingbot_va_ros.specs.errors import CheckpointError
 from lingbot_va_ros.specs.lerobot_folder import (
@@ -35,7 +36,6 @@ OVERRIDES = 'policy.yaml'
 LAYOUTS = {'width_concat': 'side_by_side', 'robotwin_tshape': 'tshape'}
 # Slow on purpose: nothing in the folder says how fast the demonstrations were.
 UNKNOWN_RATE = 10.0  # Hz
-POSE_CHANNELS, JOINT_CHANNELS, GRIPPER_CHANNELS = range(14), range(14, 28), range(28, 30)
 TEXT_TOKENS = 512
 
 # LeRobot's own names for the cameras that this package calls head and wrists.
@@ -51,7 +51,7 @@ _STATISTICS = {
 _HARMLESS_STEPS = ('device_processor', 'to_batch_processor', 'identity_processor')
 
 
-def _whole(minimum: int) -> dict:
+def _whole(minimum: int) -> dict[str, Any]:
     return {'type': 'integer', 'minimum': minimum}
 
 
@@ -61,7 +61,7 @@ _REQUIRED = {
     **{size: _whole(1) for size in (
         'num_layers', 'num_attention_heads', 'attention_head_dim', 'ffn_dim', 'in_channels',
         'text_dim', 'freq_dim')},
-    'action_dim': {'const': 30},
+    'action_dim': {'const': CHANNELS},
     'obs_cam_keys': {'type': 'array', 'items': {'type': 'string', 'minLength': 1}, 'minItems': 1,
                      'uniqueItems': True},
     'camera_layout': {'enum': list(LAYOUTS)},
@@ -74,7 +74,7 @@ _REQUIRED = {
     'snr_shift': _ABOVE_0, 'action_snr_shift': _ABOVE_0,
     'used_action_channel_ids': {
         'type': 'array', 'minItems': 1, 'uniqueItems': True,
-        'items': {'type': 'integer', 'minimum': 0, 'maximum': 29}}}
+        'items': {'type': 'integer', 'minimum': 0, 'maximum': CHANNELS - 1}}}
 SCHEMA = {
     'type': 'object', 'required': list(_REQUIRED), 'properties': {
         **_REQUIRED,
@@ -94,11 +94,11 @@ _GIVES = {
 @dataclass
 class LeRobotPolicy:
     """
-    What a LeRobot folder says.
+    A policy file as far as a LeRobot folder gives it.
 
     :param fields: of the policy file; complete where there are no mistakes.
-    :param mistakes: (file, line) for everything that is missing, wrong or contradictory.
-    :param remarks: (file, line) for what a user should know before a robot moves.
+    :param mistakes: (file, line) for each value that is missing, wrong or contradictory.
+    :param remarks: (file, line) for each fact that matters before a robot moves.
     """
 
     folder: Path
@@ -111,7 +111,7 @@ class LeRobotPolicy:
         self.mistakes.append((self.folder / file, line))
 
     def remark(self, file: str, line: str) -> None:
-        """Note what a user should know, and the file that it follows from."""
+        """Note a fact that matters before a robot moves, and its file."""
         self.remarks.append((self.folder / file, line))
 
 
@@ -153,7 +153,7 @@ def derive_policy(folder: Path) -> LeRobotPolicy:
         quantiles = _quantiles(found, used)
     fields = {
         'name': _name(config, folder), 'quantiles': quantiles, 'used_channels': used,
-        'layout': LAYOUTS.get(config.get('camera_layout')),
+        'layout': LAYOUTS.get(config.get('camera_layout', '')),
         'frames_per_chunk': config.get('frame_chunk_size'),
         'actions_per_frame': config.get('action_per_frame'),
         'image': {side: config.get(side) for side in ('height', 'width')},
@@ -190,9 +190,9 @@ def derive_policy(folder: Path) -> LeRobotPolicy:
 
 def lerobot_findings(checkpoint: Path) -> list[tuple[str, str, str]]:
     """
-    Return what a check says of the policy in a LeRobot folder; nothing for another layout.
+    Return the findings of a check of the policy in a LeRobot folder; none for another layout.
 
-    Its weights are for others to look at.
+    The weights are not read.
 
     :returns: severity ('error' or 'warning'), the file, and a line.
     """
@@ -212,8 +212,8 @@ def camera_roles(keys: Sequence[str]) -> dict[str, str]:
     """
     Return {role: key} in the order of LeRobot's camera keys.
 
-    The role is the last part of the key, or what this package calls that camera. Fewer roles than
-    keys come back where they do not differ.
+    The role is the last part of the key, or this package's name of that camera. Keys with equal
+    roles collapse to one entry.
     """
     plain = []
     for key in keys:
@@ -239,7 +239,7 @@ def _overrides(found: LeRobotPolicy) -> dict[str, Any]:
 
 
 def _contradictions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    lines = []
+    lines: list[tuple[str, str]] = []
     layout, keys = config.get('camera_layout'), config.get('obs_cam_keys')
     multiple = 32 if layout == 'robotwin_tshape' else 16
     lines.extend(
@@ -267,14 +267,15 @@ def _action_width(features: Any) -> int | None:
 
 
 def _quantiles(found: LeRobotPolicy, used: Sequence[int]) -> dict[str, list[float]] | None:
-    """Return the ends of the range that the network's -1 and 1 stand for, per used channel."""
+    """Return the robot values of the network's -1 and 1, one for each used channel."""
     path = found.folder / POSTPROCESSOR
     try:
         steps = read_json_object(path).get('steps')
     except CheckpointError as error:
         found.wrong(POSTPROCESSOR, str(error).removeprefix(str(path)).lstrip(': '))
         return None
-    names = [_step_name(step) for step in steps] if isinstance(steps, list) else []
+    steps = steps if isinstance(steps, list) else []
+    names = [_step_name(step) for step in steps]
     unknown = [name for name in names
                if name != 'unnormalizer_processor' and name not in _HARMLESS_STEPS]
     if names.count('unnormalizer_processor') != 1 or unknown:
@@ -284,7 +285,7 @@ def _quantiles(found: LeRobotPolicy, used: Sequence[int]) -> dict[str, list[floa
             f'besides it only {", ".join(_HARMLESS_STEPS)}')
         return None
     step = steps[names.index('unnormalizer_processor')]
-    settings = step.get('config') if isinstance(step.get('config'), dict) else {}
+    settings = _table(step.get('config'))
     width = _action_width(settings.get('features'))
     if width not in (None, len(used)):
         found.wrong(
@@ -364,7 +365,7 @@ def _action_mode(settings: Any) -> str:
 def _action_rate(found: LeRobotPolicy) -> float:
     """Return the frame rate of the data that the policy was trained on, where it can be found."""
     train = _json_or_nothing(found.folder / TRAIN_CONFIG)
-    data = train.get('dataset') if isinstance(train.get('dataset'), dict) else {}
+    data = _table(train.get('dataset'))
     home = os.environ.get('HF_LEROBOT_HOME') or Path(
         os.environ.get('HF_HOME') or '~/.cache/huggingface', 'lerobot')
     places = [Path(data['root'])] if isinstance(data.get('root'), str) else []
@@ -374,8 +375,7 @@ def _action_rate(found: LeRobotPolicy) -> float:
         rate = _rate(_json_or_nothing(place.expanduser() / 'meta' / 'info.json').get('fps'))
         if rate:
             return rate
-    rate = _rate((train.get('env') or {}).get('fps')) if isinstance(
-        train.get('env'), dict) else None
+    rate = _rate(_table(train.get('env')).get('fps'))
     if rate:
         return rate
     data_name = f' ({data["repo_id"]})' if isinstance(data.get('repo_id'), str) else ''
@@ -392,7 +392,7 @@ def _rate(value: Any) -> float | None:
 
 
 def _action_frame(found: LeRobotPolicy, used: Sequence[int]) -> str | None:
-    """Return what the channels speak of; LeRobot leaves it to the data."""
+    """Return the action frame that the channels imply; LeRobot does not save it."""
     poses = [channel for channel in used if channel in POSE_CHANNELS]
     joints = [channel for channel in used if channel in JOINT_CHANNELS]
     if poses and joints:
@@ -449,11 +449,17 @@ def _mode_in(path: Path, name: str) -> str:
 
 
 def _name(config: Mapping[str, Any], folder: Path) -> str:
-    if isinstance(config.get('repo_id'), str) and config['repo_id']:
-        return config['repo_id'].rpartition('/')[2]
+    repository = config.get('repo_id')
+    if isinstance(repository, str) and repository:
+        return repository.rpartition('/')[2]
     parts = [part for part in Path(os.path.abspath(folder)).parts
              if part not in ('pretrained_model', 'checkpoints', 'last') and not part.isdigit()]
     return parts[-1]
+
+
+def _table(value: Any) -> dict[str, Any]:
+    """Return a JSON object, or an empty one in place of anything else."""
+    return value if isinstance(value, dict) else {}
 
 
 def _json_or_nothing(path: Path) -> dict[str, Any]:
@@ -461,4 +467,4 @@ def _json_or_nothing(path: Path) -> dict[str, Any]:
         raw = json.loads(Path(path).read_text(encoding='utf-8'))
     except (OSError, ValueError):
         return {}
-    return raw if isinstance(raw, dict) else {}
+    return _table(raw)

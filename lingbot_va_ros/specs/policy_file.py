@@ -1,4 +1,4 @@
-"""The policy file: what a checkpoint sees, how its actions are laid out, how it samples."""
+"""Reads the policy file: a checkpoint's cameras, action layout, and sampling settings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,13 +10,14 @@ import numpy as np
 import yaml
 
 from lingbot_va_ros.resources import shared_file
+from lingbot_va_ros.specs.channels import CHANNELS
 from lingbot_va_ros.specs.errors import CheckpointError
 from lingbot_va_ros.specs.lerobot_folder import CONFIG as LEROBOT_CONFIG
 from lingbot_va_ros.specs.lerobot_folder import find_lerobot_folder
 from lingbot_va_ros.specs.lerobot_policy import derive_policy
 from lingbot_va_ros.specs.strict_schema import StrictValidator
 
-CHANNELS = 30
+Schema = dict[str, Any]
 ACTION_FRAMES = ('joints', 'eef_relative', 'eef_absolute', 'eef_delta')
 LAYOUTS = ('side_by_side', 'tshape')
 # Parts of the names of public checkpoint folders; each has a shipped file of that name.
@@ -30,7 +31,7 @@ class PolicyFileError(ValueError):
 @dataclass(frozen=True)
 class Sampling:
     """
-    How one modality is denoised.
+    The denoising settings of one modality.
 
     `guidance` above 1 adds a half with the negative prompt. `exec_steps` keeps the first so many
     forwards (-1: all). `noise_scale` multiplies the noise that denoising starts from, with the
@@ -46,7 +47,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class DeltaScale:
-    """What 1 means in the channels of an end-effector delta: m and rad (robosuite's defaults)."""
+    """The size of 1 in the channels of an end-effector delta: m and rad (robosuite's defaults)."""
 
     translation: float = 0.05
     rotation: float = 0.5
@@ -55,7 +56,7 @@ class DeltaScale:
 @dataclass(frozen=True)
 class PolicyFile:
     """
-    What a checkpoint expects and returns.
+    The inputs and outputs of a checkpoint, and its sampling settings.
 
     Cameras are roles in the order of the checkpoint, sizes in pixels, `action_rate` in Hz,
     quantiles in robot units per model channel [30] float32. `observation_keys` are the names that
@@ -96,15 +97,15 @@ class PolicyFile:
         return self.actions_per_frame // 4
 
 
-def _numbers(**limits: Any) -> dict:
+def _numbers(**limits: Any) -> Schema:
     return {'type': 'number', **limits}
 
 
-def _whole(minimum: int) -> dict:
+def _whole(minimum: int) -> Schema:
     return {'type': 'integer', 'minimum': minimum}
 
 
-def _fields(required: Mapping[str, dict], optional: Mapping[str, dict] = {}) -> dict:
+def _fields(required: Mapping[str, Schema], optional: Mapping[str, Schema] = {}) -> Schema:
     return {
         'type': 'object', 'additionalProperties': False, 'required': list(required),
         'properties': {**required, **optional}}
@@ -154,12 +155,12 @@ def find_policy_file(
     name: str, checkpoint: Path, log: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """
-    Return the file that `policy_config` means.
+    Return the policy file that the parameter `policy_config` names.
 
     :param name: empty for the checkpoint's own policy.yaml or, without one, the shipped file that
         belongs to a public checkpoint of the folder's name; for a folder of LeRobot its own
         config.json. Else the name of a shipped file, or a path.
-    :param log: takes a line where the choice was made by the folder's name.
+    :param log: takes a line where the folder's name decides.
     :raises PolicyFileError: there is no such file; the shipped ones are listed.
     """
     if not name:
@@ -212,7 +213,7 @@ def load_policy_file(
     """
     Read and check a policy file, or derive one from the config.json of a LeRobot folder.
 
-    :param warn: takes a line for what a user should know of a derived one before a robot moves.
+    :param warn: takes each remark on a derived policy file that matters before a robot moves.
     :raises PolicyFileError: no YAML, or wrong or missing fields, all named at once.
     """
     path = Path(path)

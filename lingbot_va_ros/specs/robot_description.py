@@ -1,5 +1,6 @@
-"""Find or build the URDF that an embodiment names: a file, a xacro file, or arms put together."""
+"""Finds or builds the URDF of an embodiment from a file, a xacro file, or several parts."""
 
+from collections.abc import Iterable
 import copy
 from dataclasses import dataclass
 import hashlib
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from typing import Any
 from xml.etree import ElementTree
 
 from lingbot_va_ros.atomic_files import write_text
@@ -19,7 +21,7 @@ _XACRO_SECONDS = 60.0
 
 
 class DescriptionError(ValueError):
-    """A robot description cannot be found or built; one line."""
+    """A robot description cannot be found or built; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,18 @@ class UrdfJoint:
     mimics: str | None
 
 
-def find_description(entry, embodiment_file: Path) -> Path:
+def find_description(entry: Any, embodiment_file: Path) -> Path:
     """
     Return the path of a plain URDF for the `urdf` entry of an embodiment file.
 
-    A plain URDF is returned where it lies; what is made of xacro or of several parts is written
-    into the cache folder, under a name that holds a hash of its content.
+    The path of a plain URDF is returned as it is. A URDF made of xacro or of several parts is
+    written into the cache folder, under a name with a hash of its content.
 
     :param entry: a path or package URI; the same as `file` of a dict with `arguments` and
         `install`; or a list of such dicts, one per part, with `joint_prefix`, `link_prefix`,
         `xyz` (m) and `rpy` (rad) in a common link `world`.
-    :raises DescriptionError: what is missing, and how to get it.
+    :raises DescriptionError: a file or package is missing, or the URDF cannot be built; the
+        message says how to get it.
     """
     parts = entry if isinstance(entry, list) else [entry]
     parts = [{'file': part} if isinstance(part, str) else part for part in parts]
@@ -102,25 +105,27 @@ def find_package(name: str) -> Path | None:
     return None
 
 
-def _find_file(part: dict, embodiment_file: Path) -> Path:
+def _find_file(part: dict[str, Any], embodiment_file: Path) -> Path:
     """Return the existing file that a part names; `needs` packages are looked for as well."""
-    name = part['file']
+    name: str = part['file']
     matched = _PACKAGE_URI.fullmatch(name)
-    packages = ([matched.group(1)] if matched else []) + part.get('needs', [])
-    missing = [package for package in packages if find_package(package) is None]
+    packages: list[str] = ([matched.group(1)] if matched else []) + part.get('needs', [])
+    found = {package: find_package(package) for package in packages}
+    missing = [package for package, folder in found.items() if folder is None]
     if missing:
         which = ', '.join(f"'{package}'" for package in missing)
         how = part.get('install', 'install it and source its setup file')
         raise DescriptionError(
             f'ROS package{"s" if len(missing) > 1 else ""} {which} not found in '
             f'AMENT_PREFIX_PATH: {how}')
-    if matched:
-        path = find_package(matched.group(1)) / matched.group(2)
-        if not path.is_file():
+    share = found[matched.group(1)] if matched else None
+    if matched and share:
+        inside: Path = share / matched.group(2)
+        if not inside.is_file():
             raise DescriptionError(
-                f"package '{matched.group(1)}' has no {matched.group(2)} in {path.parents[0]}; is "
-                'it another version?')
-        return path
+                f"package '{matched.group(1)}' has no {matched.group(2)} in {inside.parents[0]}; "
+                'is it another version?')
+        return inside
     for folder in (embodiment_file.parent, share_folder()):
         path = folder / name
         if path.is_file():
@@ -129,9 +134,9 @@ def _find_file(part: dict, embodiment_file: Path) -> Path:
         f'{name} is neither in {embodiment_file.parent} nor in {share_folder()}')
 
 
-def _run_xacro(path: Path, arguments: dict) -> str:
+def _run_xacro(path: Path, arguments: dict[str, Any]) -> str:
     """Return what `xacro FILE name:=value …` prints, or raise what it complains about."""
-    # The one beside this Python first: its environment also has what looks packages up.
+    # The one beside this Python first: its environment also finds ROS packages.
     beside = Path(sys.executable).parent / 'xacro'
     program = str(beside) if beside.is_file() else shutil.which('xacro')
     if program is None:
@@ -155,11 +160,11 @@ def _run_xacro(path: Path, arguments: dict) -> str:
     return done.stdout
 
 
-def _as_xacro(value) -> str:
+def _as_xacro(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _put_together(parts: list, embodiment_file: Path) -> str:
+def _put_together(parts: list[dict[str, Any]], embodiment_file: Path) -> str:
     """Return one URDF of all parts, each fixed to the link `world` and with its prefixes."""
     robot = ElementTree.Element('robot', name=embodiment_file.stem)
     ElementTree.SubElement(robot, 'link', name='world')
@@ -169,10 +174,10 @@ def _put_together(parts: list, embodiment_file: Path) -> str:
         tree = _parse(path, part)
         _add_prefixes(tree, part.get('joint_prefix', ''), part.get('link_prefix', ''))
         for element in tree:
-            # What else a description holds (transmissions, simulators' plugins) is no kinematics.
+            # Transmissions and simulators' plugins, which may be here too, are no kinematics.
             if element.tag not in ('link', 'joint', 'material'):
                 continue
-            key = (element.tag, element.get('name'))
+            key = (element.tag, element.get('name', ''))
             if key in seen and element.tag == 'material':
                 continue
             if key in seen:
@@ -192,7 +197,7 @@ def _put_together(parts: list, embodiment_file: Path) -> str:
     return ElementTree.tostring(robot, encoding='unicode')
 
 
-def _parse(path: Path, part: dict) -> ElementTree.Element:
+def _parse(path: Path, part: dict[str, Any]) -> ElementTree.Element:
     try:
         if path.suffix == '.xacro':
             return ElementTree.fromstring(_run_xacro(path, part.get('arguments', {})))
@@ -215,23 +220,22 @@ def _add_prefixes(robot: ElementTree.Element, joint_prefix: str, link_prefix: st
 
 
 def _root_link(robot: ElementTree.Element, path: Path) -> str:
-    children = {joint.find('child').get('link') for joint in robot.findall('joint')
-                if joint.find('child') is not None}
-    roots = [link.get('name') for link in robot.findall('link')
-             if link.get('name') not in children]
+    children = {child.get('link', '') for child in robot.findall('joint/child')}
+    roots = [name for link in robot.findall('link')
+             if (name := link.get('name', '')) not in children]
     if len(roots) != 1:
         raise DescriptionError(f'{path} has {len(roots)} links without a parent, not one')
     return roots[0]
 
 
-def _numbers(values) -> str:
+def _numbers(values: Iterable[float]) -> str:
     return ' '.join(repr(float(value)) for value in values)
 
 
 def _keep(urdf: str, name: str) -> Path:
     """Write a URDF into the cache, where readers of any process find it whole, or not at all."""
     base = os.environ.get('XDG_CACHE_HOME', '')
-    # What is not absolute has to be ignored (XDG Base Directory Specification).
+    # A relative path has to be ignored (XDG Base Directory Specification).
     root = Path(base) if os.path.isabs(base) else Path(os.path.expanduser('~')) / '.cache'
     digest = hashlib.sha256(urdf.encode()).hexdigest()[:16]
     path = root / 'lingbot_va_ros' / 'urdf' / f'{name}_{digest}.urdf'

@@ -11,8 +11,9 @@ from torch.nn import functional
 from lingbot_va_ros.model.video_vae import VideoCodec
 from lingbot_va_ros.policy.inference.normalization import normalise
 from lingbot_va_ros.robot.action_map import ActionMap
+from lingbot_va_ros.specs.channels import CHANNELS
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
-from lingbot_va_ros.specs.policy_file import CHANNELS, PolicyFile
+from lingbot_va_ros.specs.policy_file import PolicyFile
 from lingbot_va_ros.training.batch_sampling import draw, Drawn, DrawSettings, Episodes, NO_FRAME
 from lingbot_va_ros.training.latents import EncodedEpisode, normalised
 

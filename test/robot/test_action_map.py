@@ -22,7 +22,7 @@ RIGHT = Arm('right', ('r1',), Gripper('rg', open=-1.0, closed=0.5))
 
 def test_columns_reach_their_joints_in_command_order():
     action_map = JointActionMap(embodiment(LEFT, RIGHT), (29, 21, 15, 14, 28))
-    joints = action_map.to_joints(np.array([[0.0, 0.3, 0.2, 0.1, 1.0]]))
+    joints = action_map.to_joints(np.array([[0.0, 0.3, 0.2, 0.1, 1.0]]), np.zeros(5))
     np.testing.assert_allclose(joints, [[0.1, 0.2, 0.3, 0.04, 0.5]])
 
 
@@ -30,7 +30,8 @@ def test_from_joints_is_the_inverse():
     action_map = JointActionMap(embodiment(LEFT, RIGHT), (14, 15, 28, 21, 29))
     actions = np.random.default_rng(0).uniform(-1, 1, (50, 5))
     np.testing.assert_allclose(
-        action_map.from_joints(action_map.to_joints(actions)), actions, rtol=0, atol=1e-14)
+        action_map.from_joints(action_map.to_joints(actions, np.zeros(5))), actions, rtol=0,
+        atol=1e-14)
 
 
 def test_every_misfit_is_named_at_once():

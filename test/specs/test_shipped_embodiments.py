@@ -18,6 +18,7 @@ import yaml
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.specs.embodiment import EmbodimentError, load_embodiment
 
+PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'reference' / 'embodiment_files.md'
 VENDORS = ('dual_franka', 'ur5e_robotiq_2f85', 'dual_viperx', 'piper')
 SHIPPED = sorted(path.stem for path in shared_file('config', 'embodiments').glob('*.yaml'))
 
@@ -234,7 +235,7 @@ def test_two_arms_with_the_same_names_are_told_apart(installed):
 
 def test_the_docs_tell_every_key():
     schema = json.loads(shared_file('config', 'schemas', 'embodiment.json').read_text())
-    page = (Path(__file__).resolve().parents[2] / 'docs' / 'embodiments.md').read_text()
+    page = PAGE.read_text()
 
     def keys(node):
         if isinstance(node, dict):
@@ -252,7 +253,7 @@ def test_the_docs_tell_every_key():
 
 def test_the_files_in_the_docs_pass_the_schema():
     schema = json.loads(shared_file('config', 'schemas', 'embodiment.json').read_text())
-    page = (Path(__file__).resolve().parents[2] / 'docs' / 'embodiments.md').read_text()
+    page = PAGE.read_text()
     blocks = [yaml.safe_load(block) for block in re.findall(r'```yaml\n(.*?)```', page, re.S)]
     assert sum('urdf' in block for block in blocks) == 3
     for block in blocks:
