@@ -11,7 +11,7 @@ from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.command_stream import CommandStream
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
-from lingbot_va_ros.robot.joint_state_buffer import MeasuredJoints
+from lingbot_va_ros.robot.joint_state_buffer import JointStateBuffer
 from lingbot_va_ros.sim.simulation import Simulation
 from lingbot_va_ros.sim.trajectory_controller import Trajectory, TrajectoryPoint
 
@@ -40,7 +40,7 @@ class SimulatedArm:
     ):
         self.simulation = simulation
         self.executed = ExecutedLog(KEEP_SECONDS)
-        self.joint_states = MeasuredJoints(simulation.joints)
+        self.joint_states = JointStateBuffer(simulation.joints)
         # Every command that was sent: the simulated time when it is due, positions [J].
         self.commands: list[tuple[int, np.ndarray]] = []
         self._slot = slot

@@ -1,4 +1,4 @@
-"""Where the joints are, merged by name from joint states that may come in parts."""
+"""Merges joint states, which may come in parts, into the newest position of every joint."""
 
 from collections.abc import Sequence
 import threading
@@ -8,11 +8,12 @@ import numpy as np
 from lingbot_va_ros.motion.time import NANOSECONDS
 
 
-class MeasuredJoints:
+class JointStateBuffer:
     """
-    The newest measured position of each joint, with an age of its own.
+    The newest measured position of each joint, with its own time stamp.
 
-    Arm and gripper may come from different publishers; joints that are not asked for are ignored.
+    Arm and gripper may have different publishers. Joints of other names are ignored. The methods
+    may be called from any thread.
 
     :param joints: names, in the order of positions.
     """
@@ -26,7 +27,12 @@ class MeasuredJoints:
         self._lock = threading.Lock()
 
     def update(self, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> None:
-        """Take what a joint state says about our joints, positions that are finite."""
+        """
+        Take the finite positions of one joint state.
+
+        :param positions: rad or m, one for each name.
+        :param stamp_ns: ROS time of the measurement.
+        """
         with self._lock:
             known = False
             for name, position in zip(names, positions):
@@ -39,21 +45,23 @@ class MeasuredJoints:
                 self._foreign = ', '.join(names[:4])
 
     def clear(self) -> None:
-        """Forget all positions (a clock that jumped)."""
+        """Discard all positions, as after a jump of the clock."""
         with self._lock:
             self._positions[:] = np.nan
 
     def positions(self) -> np.ndarray | None:
-        """Return positions [J], or None while one is unknown."""
+        """Return positions [J] in rad or m, or None while one is unknown."""
         with self._lock:
             return None if np.isnan(self._positions).any() else self._positions.copy()
 
     def fault(self, now_ns: int, max_age: float) -> str | None:
         """
-        Return in one line which joints are unknown or older than `max_age` seconds, or None.
+        Name the joints whose positions are unknown or older than `max_age` seconds, in one line.
 
-        A stamp that is further ahead than that counts as a fault too: it would look fresh for as
-        long, whoever has fallen silent meanwhile.
+        A stamp more than `max_age` ahead is a fault too: it would look fresh for that long, even
+        if its publisher fell silent.
+
+        :returns: None where there is no fault.
         """
         with self._lock:
             unknown = np.isnan(self._positions)

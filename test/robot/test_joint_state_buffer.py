@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from lingbot_va_ros.robot.joint_state_buffer import MeasuredJoints
+from lingbot_va_ros.robot.joint_state_buffer import JointStateBuffer
 
 NS = 1_000_000_000
 NOW = 100 * NS
 
 
 def measured(stamp_ns=NOW):
-    joints = MeasuredJoints(['shoulder', 'elbow'])
+    joints = JointStateBuffer(['shoulder', 'elbow'])
     joints.update(['elbow', 'tail', 'shoulder'], [2.0, 9.0, 1.0], stamp_ns)
     return joints
 
@@ -20,7 +20,7 @@ def test_joints_come_in_the_order_asked_for_whatever_the_message_says():
 
 
 def test_arm_and_gripper_may_come_apart():
-    joints = MeasuredJoints(['shoulder', 'gripper'])
+    joints = JointStateBuffer(['shoulder', 'gripper'])
     joints.update(['shoulder'], [1.0], NOW)
     assert joints.positions() is None and 'gripper' in joints.fault(NOW, 0.5)
     joints.update(['gripper'], [0.1], NOW)
@@ -46,6 +46,6 @@ def test_a_position_that_is_not_finite_is_left_as_old_as_it_was():
 
 
 def test_who_else_was_heard_is_said_where_nothing_fits():
-    joints = MeasuredJoints(['shoulder'])
+    joints = JointStateBuffer(['shoulder'])
     joints.update(['left_wheel', 'right_wheel'], [0.0, 0.0], NOW)
     assert 'left_wheel' in joints.fault(NOW, 0.5)

@@ -63,7 +63,7 @@ from lingbot_va_ros.policy.runtime.inference_thread import Worker
 from lingbot_va_ros.policy.runtime.robot_interface import World
 from lingbot_va_ros.policy.runtime.status import Mode, Progress
 from lingbot_va_ros.robot.action_map import ActionMap, make_action_map
-from lingbot_va_ros.robot.joint_state_buffer import MeasuredJoints
+from lingbot_va_ros.robot.joint_state_buffer import JointStateBuffer
 from lingbot_va_ros.robot.poses import PoseError
 from lingbot_va_ros.robot.tool_path import tool_paths, ToolPath
 from lingbot_va_ros.specs.embodiment import load_embodiment
@@ -128,7 +128,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._embodiment = None
         self._policy = None
         self._map: ActionMap | None = None
-        self._measured: MeasuredJoints | None = None
+        self._measured: JointStateBuffer | None = None
         self._observations: Observations | None = None
         self._executed: ExecutedLog | None = None
         self._camera_faults: dict[str, str] = {}
@@ -314,7 +314,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             limits.lower, limits.upper, limits.velocity, limits.acceleration))
         self._policy, self._embodiment, self._map = policy, embodiment, action_map
         self._columns = {name: column for column, name in enumerate(embodiment.joints)}
-        self._measured = MeasuredJoints(embodiment.joints)
+        self._measured = JointStateBuffer(embodiment.joints)
         self._tool_paths = tool_paths(embodiment)
         self._observations = Observations(policy.cameras, keep_seconds)
         from_topic = values['executed_source'] == 'topic'
