@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from lingbot_va_ros.nodes import sim_robot
-from lingbot_va_ros.nodes.command_mux import node as command_mux
+from lingbot_va_ros.nodes.command_mux import parameters as command_mux
 from lingbot_va_ros.nodes.policy import parameters as policy_parameters
 
 EXAMPLE = Path(__file__).resolve().parents[2] / 'config' / 'params' / 'policy.yaml'

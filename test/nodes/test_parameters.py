@@ -10,7 +10,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from lingbot_va_ros.nodes import sim_robot
-from lingbot_va_ros.nodes.command_mux import node as command_mux
+from lingbot_va_ros.nodes.command_mux import parameters as command_mux
 from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, WrongParameter
 from lingbot_va_ros.nodes.policy import parameters as policy
 

@@ -1,0 +1,126 @@
+"""The inputs of command_mux: subscriptions and services, converted for the mux."""
+
+from collections.abc import Callable
+
+from rclpy.node import Node
+from sensor_msgs.msg import JointState, Joy
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
+from lingbot_va_ros.mux.mux import Mux
+from lingbot_va_ros.nodes.command_mux.clocks import Clocks
+from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, JOINT_STATES, SENSOR
+from lingbot_va_ros.nodes.stamps import nanoseconds_of
+from lingbot_va_ros.srv import SetControlMode
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+
+class Inputs:
+    """
+    Passes messages and requests to the mux, in the executor's thread.
+
+    :param on_change: called after every input that may change the mode.
+    """
+
+    def __init__(
+        self, node: Node, mux: Mux, clocks: Clocks, on_change: Callable[[], None],
+    ) -> None:
+        self._logger = node.get_logger()
+        self._mux = mux
+        self._clocks = clocks
+        self._on_change = on_change
+        node.create_subscription(
+            JointTrajectory, 'policy/joint_trajectory', self._on_policy, COMMAND)
+        node.create_subscription(
+            JointTrajectory, 'teleop/joint_trajectory', self._on_teleop, COMMAND)
+        node.create_subscription(
+            JointState, 'teleop/joint_states', self._on_leader, JOINT_STATES)
+        if mux.settings.deadman_button >= 0:
+            node.create_subscription(Joy, 'joy', self._on_joy, SENSOR)
+        node.create_subscription(JointState, 'joint_states', self._on_joint_state, JOINT_STATES)
+        node.create_subscription(
+            Bool, 'emergency_stop', self._on_emergency_stop, EVENTS,
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=self._on_emergency_stop_mismatch))
+        node.create_service(SetControlMode, '~/set_mode', self._on_set_mode)
+        node.create_service(Trigger, '~/clear_stop', self._on_clear_stop)
+        node.create_service(Trigger, '~/go_home', self._on_go_home)
+
+    def _on_joint_state(self, message: JointState) -> None:
+        self._mux.take_joint_state(
+            message.name, message.position, message.velocity,
+            nanoseconds_of(message.header.stamp), self._clocks.now_s())
+
+    def _on_policy(self, message: JointTrajectory) -> None:
+        self._log_rejection('policy/joint_trajectory', self._mux.take_policy_plan(
+            _plain_trajectory(message), self._clocks.now_ns(), self._clocks.now_s()))
+
+    def _on_teleop(self, message: JointTrajectory) -> None:
+        self._log_rejection('teleop/joint_trajectory', self._mux.take_teleop_plan(
+            _plain_trajectory(message), self._clocks.now_ns(), self._clocks.now_s()))
+
+    def _on_leader(self, message: JointState) -> None:
+        self._log_rejection('teleop/joint_states', self._mux.take_leader_state(
+            message.name, message.position, nanoseconds_of(message.header.stamp),
+            self._clocks.now_ns(), self._clocks.now_s()))
+
+    def _log_rejection(self, topic: str, reason: str | None) -> None:
+        if reason is not None:
+            self._logger.warning(f'{topic} rejected: {reason}', throttle_duration_sec=1.0)
+            self._on_change()
+
+    def _on_joy(self, message: Joy) -> None:
+        self._mux.take_joy(
+            message.buttons, nanoseconds_of(message.header.stamp), self._clocks.now_s())
+        self._on_change()
+
+    def _on_emergency_stop(self, message: Bool) -> None:
+        self._mux.take_emergency_stop(message.data, self._clocks.now_s())
+        self._on_change()
+
+    def _on_emergency_stop_mismatch(self, _event: object) -> None:
+        reason = 'a publisher of emergency_stop offers an incompatible QoS; it must be reliable'
+        self._logger.error(reason)
+        self._mux.take_emergency_stop_fault(reason)
+        self._on_change()
+
+    def _on_set_mode(
+        self, request: SetControlMode.Request, response: SetControlMode.Response,
+    ) -> SetControlMode.Response:
+        now_ns = self._clocks.now_ns()
+        if now_ns == 0:
+            response.success, response.message = False, 'use_sim_time is set, but no /clock came'
+            return response
+        response.success, response.message = self._mux.set_mode(
+            request.mode, now_ns, self._clocks.now_s())
+        self._on_change()
+        return response
+
+    def _on_clear_stop(
+        self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._mux.clear_stop(self._clocks.now_s())
+        self._on_change()
+        return response
+
+    def _on_go_home(
+        self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._mux.go_home(self._clocks.now_s())
+        self._on_change()
+        return response
+
+
+def _plain_trajectory(message: JointTrajectory) -> TrajectoryMessage:
+    return TrajectoryMessage(
+        stamp_ns=nanoseconds_of(message.header.stamp),
+        joints=tuple(message.joint_names),
+        points=tuple(
+            TrajectoryPoint(
+                nanoseconds_of(point.time_from_start),
+                point.positions, point.velocities, point.accelerations)
+            for point in message.points))

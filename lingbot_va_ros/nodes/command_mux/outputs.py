@@ -1,0 +1,62 @@
+"""The outputs of command_mux: commands to controllers and grippers, and the executed points."""
+
+from array import array
+
+import numpy as np
+from rclpy.node import Node
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from lingbot_va_ros.mux.mux import Tick
+from lingbot_va_ros.nodes.command_mux.gripper_action import GripperActions
+from lingbot_va_ros.nodes.qos import COMMAND, EXECUTED
+from lingbot_va_ros.nodes.stamps import duration_of, stamp_of
+from lingbot_va_ros.specs.embodiment import Embodiment
+
+
+class Outputs:
+    """
+    Publishes what a tick of the mux sends.
+
+    :param grippers: the grippers that are driven by an action instead of a trajectory.
+    """
+
+    def __init__(self, node: Node, embodiment: Embodiment, grippers: GripperActions) -> None:
+        column_of = {name: column for column, name in enumerate(embodiment.joints)}
+        self._joints = list(embodiment.joints)
+        self._grippers = grippers
+        self._controllers = [
+            (node.create_publisher(JointTrajectory, controller.topic, COMMAND),
+             list(controller.joints), [column_of[name] for name in controller.joints])
+            for controller in embodiment.controllers if controller.kind == 'trajectory']
+        self._executed = node.create_publisher(JointTrajectory, 'executed', EXECUTED)
+
+    def send(self, tick: Tick) -> None:
+        """Send a command in parts to its controllers, and one message for each executed point."""
+        self._grippers.command(tick)
+        if tick.command is not None:
+            # The first knot is the present state, which is not sent.
+            plan, start_ns = tick.command, int(tick.command.times_ns[0])
+            for publisher, joints, columns in self._controllers:
+                message = JointTrajectory()
+                message.header.stamp = stamp_of(start_ns)
+                message.joint_names = joints
+                message.points = [
+                    _point(int(due_ns) - start_ns, q[columns], v[columns])
+                    for due_ns, q, v in zip(
+                        plan.times_ns[1:], plan.positions[1:], plan.velocities[1:], strict=True)]
+                publisher.publish(message)
+        for due_ns, q, v in tick.executed:
+            message = JointTrajectory()
+            message.header.stamp = stamp_of(due_ns)
+            message.joint_names = self._joints
+            message.points = [_point(0, q, v)]
+            self._executed.publish(message)
+
+
+def _point(after_ns: int, q: np.ndarray, v: np.ndarray) -> JointTrajectoryPoint:
+    point = JointTrajectoryPoint()
+    # rclpy checks every number of a list, and takes an array of doubles as it is.
+    point.positions = array('d', q.tobytes())
+    point.velocities = array('d', v.tobytes())
+    point.time_from_start = duration_of(after_ns)
+    return point

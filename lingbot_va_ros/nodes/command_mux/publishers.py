@@ -1,0 +1,189 @@
+"""The publishers of mode and diagnostics, and the file that keeps a latched stop."""
+
+from collections import deque
+import math
+import os
+from pathlib import Path
+import threading
+import time
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+import numpy as np
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from lingbot_va_ros.motion.time import NANOSECONDS
+from lingbot_va_ros.msg import ControlMode
+from lingbot_va_ros.mux.latched_stop_file import LatchedStopFile
+from lingbot_va_ros.mux.modes import MuxMode
+from lingbot_va_ros.mux.mux import Mux, Report
+from lingbot_va_ros.mux.validation import REJECTION_KINDS
+from lingbot_va_ros.nodes.command_mux.clocks import Clocks
+from lingbot_va_ros.nodes.qos import EVENTS, LATCHED
+
+_STOPPED_BEFORE = 'stopped before the mux was restarted: '
+# How far back the figures of command lateness reach, s.
+LATENESS_SECONDS = 10
+# Diagnostics come once a second; a change of the mode is seen within this time, s.
+DIAGNOSTICS_SECONDS, LOOK_SECONDS = 1.0, 0.1
+
+
+class LatchedStop:
+    """
+    The latched stop of this mux on disk; a folder that cannot be used is a warning in the log.
+
+    :param folder: see `LatchedStopFile`; empty: the user's runtime folder.
+    """
+
+    def __init__(self, node: Node, folder: str) -> None:
+        name = f'{os.environ.get("ROS_DOMAIN_ID", "0")}{node.get_fully_qualified_name()}'
+        self._file = LatchedStopFile(Path(folder).expanduser() if folder else None, name)
+        self._logger = node.get_logger()
+
+    def restore(self, mux: Mux) -> None:
+        """Begin STOPPED where the mux before this one was STOPPED and has left its file."""
+        try:
+            reason = self._file.read()
+        except OSError as error:
+            self._warn(error)
+            return
+        if reason is not None:
+            mux.machine.begin_stopped(_STOPPED_BEFORE + reason)
+
+    def write(self, reason: str) -> None:
+        """Keep the stop for a respawned mux."""
+        try:
+            self._file.write(reason.removeprefix(_STOPPED_BEFORE))
+        except OSError as error:
+            self._warn(error)
+
+    def clear(self) -> None:
+        """Remove the file."""
+        try:
+            self._file.clear()
+        except OSError as error:
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        self._logger.warning(
+            f'a stop would be forgotten by a respawned mux: {self._file.path}: {error.strerror}',
+            throttle_duration_sec=10.0)
+
+
+class ModePublisher:
+    """Publishes the mode whenever it changes, and keeps a latched stop; for any thread."""
+
+    def __init__(self, node: Node, mux: Mux, latched_stop: LatchedStop) -> None:
+        self.published: tuple[MuxMode, str] | None = None
+        self._mux = mux
+        self._latched_stop = latched_stop
+        self._lock = threading.Lock()
+        self._clock = node.get_clock()
+        self._logger = node.get_logger()
+        self._publisher = node.create_publisher(ControlMode, '~/mode', LATCHED)
+
+    def publish(self) -> None:
+        """Publish the mode if it changed since the last message."""
+        # The mode is read under the lock, so that the newest message has the newest mode.
+        with self._lock:
+            mode, reason = self._mux.machine.state
+            if (mode, reason) == self.published:
+                return
+            message = ControlMode()
+            message.header.stamp = self._clock.now().to_msg()
+            message.mode, message.reason = int(mode), reason
+            self._publisher.publish(message)
+            was_stopped = self.published is not None and self.published[0] == MuxMode.STOPPED
+            self.published = (mode, reason)
+            if mode == MuxMode.STOPPED and not was_stopped:
+                self._latched_stop.write(reason)
+            elif was_stopped and mode != MuxMode.STOPPED:
+                self._latched_stop.clear()
+        self._logger.info(f'{mode.name}: {reason}')
+
+
+class DiagnosticsPublisher:
+    """
+    Publishes /diagnostics once a second, and whenever mode or reason changed.
+
+    :param hardware: name of the embodiment.
+    """
+
+    def __init__(
+        self, node: Node, mux: Mux, modes: ModePublisher, clocks: Clocks, hardware: str,
+    ) -> None:
+        self._mux = mux
+        self._modes = modes
+        self._clocks = clocks
+        self._hardware = hardware
+        self._name = f'{node.get_fully_qualified_name().lstrip("/")}: mode'
+        self._clock = node.get_clock()
+        self._lateness: deque[float] = deque(
+            maxlen=round(LATENESS_SECONDS * NANOSECONDS / mux.period_ns))
+        self._last: tuple[MuxMode, str] | None = None
+        self._last_s = -math.inf
+        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', EVENTS)
+        node.create_timer(
+            LOOK_SECONDS, self._publish_due, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def add_lateness(self, seconds: float) -> None:
+        """Take the time from a tick until its command was published; for any thread."""
+        self._lateness.append(seconds)
+
+    def _publish_due(self) -> None:
+        now = time.monotonic()
+        due = now - self._last_s >= DIAGNOSTICS_SECONDS - LOOK_SECONDS / 2
+        if self._last == self._modes.published and not due:
+            return
+        self._last, self._last_s = self._modes.published, now
+        report = self._mux.report(self._clocks.now_s())
+        status = DiagnosticStatus()
+        status.name = self._name
+        status.hardware_id = self._hardware
+        status.message = f'{report.mode.name}: {report.reason}'
+        status.level = _level(report)
+        status.values = [
+            KeyValue(key=key, value=str(value))
+            for key, value in {**_values(report), **self._lateness_values()}.items()]
+        message = DiagnosticArray()
+        message.header.stamp = self._clock.now().to_msg()
+        message.status = [status]
+        self._publisher.publish(message)
+
+    def _lateness_values(self) -> dict[str, str]:
+        late_ms = np.array(self._lateness or [0.0]) * 1e3
+        return {
+            'command_late_ms_p50': f'{np.percentile(late_ms, 50):.3f}',
+            'command_late_ms_p99': f'{np.percentile(late_ms, 99):.3f}',
+            'command_late_ms_max': f'{late_ms.max():.3f}',
+        }
+
+
+def _level(report: Report) -> bytes:
+    level = DiagnosticStatus.OK
+    if report.rejected_in_row or report.is_fault or report.blocked:
+        level = DiagnosticStatus.WARN
+    if report.mode == MuxMode.STOPPED:
+        level = DiagnosticStatus.ERROR
+    return level
+
+
+def _values(report: Report) -> dict[str, object]:
+    return {
+        'mode': report.mode.name,
+        'reason': report.reason,
+        'source_age_s': f'{report.source_age:.3f}',
+        'teleop_age_s': f'{report.teleop_age:.3f}',
+        'joint_state_age_s': f'{report.joint_state_age:.3f}',
+        'accepted': report.accepted,
+        **{f'rejected_{kind}': report.rejected.get(kind, 0) for kind in REJECTION_KINDS},
+        'rejected_in_row': report.rejected_in_row,
+        'last_rejection': report.last_rejection,
+        'teleop_accepted': report.teleop_accepted,
+        **{f'teleop_rejected_{kind}': report.teleop_rejected.get(kind, 0)
+           for kind in REJECTION_KINDS},
+        'teleop_last_rejection': report.teleop_last_rejection,
+        'skipped_ticks': report.skipped_ticks,
+        'workspace': f'kept inside: {report.blocked}' if report.blocked else 'inside',
+        'workspace_blocked_ticks': report.blocked_ticks,
+    }
