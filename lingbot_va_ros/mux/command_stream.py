@@ -1,28 +1,34 @@
-"""The stream of commands: each is a gated point and a braking tail, the next one goes on there."""
+"""The command stream: each command is a limited point and a braking tail from there to rest."""
 
 import math
 
 import numpy as np
 
 from lingbot_va_ros.motion.plan import Plan, resting_at
+from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.limit_filter import LimitFilter
 from lingbot_va_ros.mux.ramp import Ramp
 from lingbot_va_ros.mux.workspace import Breach, LARGEST_GAP, WorkspaceWatch
 from lingbot_va_ros.specs.embodiment import JointLimits
 
-# An arm that could not follow goes back to where it is in one motion of at most this time, s.
+# An arm that could not follow is led back to where it is in a motion of at most this time, s.
 LONGEST_RETREAT = 3.0
-AT_REST = 1e-7  # rad, m; per s
-# How often the way between braking and what is asked for is halved at the workspace's wall.
+REST_TOLERANCE = 1e-7  # rad, m; per s
+# At the workspace's wall the command between braking and the desired one is found by so many
+# halvings.
 HALVINGS = 6
+
+# Due time in ns of ROS time, positions [J], velocities [J].
+ExecutedPoint = tuple[int, np.ndarray, np.ndarray]
 
 
 class CommandStream:
     """
-    Commands on a grid of ticks, each continuing the motion that the one before it described.
+    Commands on a grid of ticks, each of which continues the motion of the one before it.
 
     The state at a tick is always read from the last command: when ticks were missed, the
-    controller has gone on along the braking tail, and so does the stream.
+    controller has gone on along the braking tail, and so does the stream. Every method that reads
+    a state needs a `begin` or a command before.
 
     :param period_ns: from tick to tick.
     :param watch: the workspace that no command may leave; None: there is none.
@@ -30,69 +36,73 @@ class CommandStream:
 
     def __init__(
         self, limits: JointLimits, period_ns: int, watch: WorkspaceWatch | None = None,
-    ):
+    ) -> None:
         self.period_ns = period_ns
-        # How the last command would have left the workspace, had it been followed whole.
+        # How the desired motion of the last command would have left the workspace, or None.
         self.blocked: Breach | None = None
+        self._period = period_ns / NANOSECONDS
         self._watch = watch
         self._limits = limits
-        self._filter = LimitFilter(limits, period_ns * 1e-9)
-        self._ramp = Ramp(limits, period_ns * 1e-9)  # for gentle stops
+        self._filter = LimitFilter(limits, self._period)
+        self._ramp = Ramp(limits, self._period)  # for gentle stops
         self._sent: Plan | None = None
         self._reported_ns = 0
 
     @property
     def started(self) -> bool:
-        """Whether a command was ever sent."""
+        """Whether there is a state: the stream has begun."""
         return self._sent is not None
 
     def last_position(self) -> np.ndarray | None:
-        """Return where the last command leads in the end, [J], or None before any."""
+        """Return the positions [J] at which the last command ends, or None before any."""
         return None if self._sent is None else self._sent.positions[-1]
 
     def moving(self, time_ns: int) -> bool:
         """Return whether the last command still moves the arm at a time."""
         if self._sent is None:
             return False
-        in_speed = bool(np.any(self._sent.velocities[-1]))  # Only as `begin` left it.
-        return time_ns < self._sent.end_ns + in_speed
+        ends_moving = bool(np.any(self._sent.velocities[-1]))  # only as `begin` left it
+        return time_ns < self._sent.end_ns + ends_moving
 
     def rested(self, time_ns: int, seconds: float) -> bool:
-        """Return whether the last command ended at least so long ago."""
-        return self._sent is not None and time_ns - self._sent.end_ns >= seconds * 1e9
+        """Return whether the last command ended at least so many seconds ago."""
+        return self._sent is not None and (
+            time_ns - self._sent.end_ns >= seconds * NANOSECONDS)
 
     def state(self, time_ns: int) -> tuple[np.ndarray, np.ndarray]:
         """Return commanded positions and velocities [J] at a time."""
-        return self._sent.sample(time_ns)
+        return self._last_command().sample(time_ns)
 
     def acceleration(self, time_ns: int) -> np.ndarray:
         """Return the commanded accelerations [J] in the tick that ends at a time."""
-        before_ns = time_ns - self.period_ns
-        if before_ns < self._sent.times_ns[0]:
-            return np.zeros_like(self._sent.positions[0])
-        return (self.state(time_ns)[1] - self.state(before_ns)[1]) / (self.period_ns * 1e-9)
+        sent, before_ns = self._last_command(), time_ns - self.period_ns
+        if before_ns < sent.times_ns[0]:
+            return np.zeros_like(sent.positions[0])
+        return np.asarray(
+            (self.state(time_ns)[1] - self.state(before_ns)[1]) / self._period)
 
     def begin(self, time_ns: int, q: np.ndarray, v: np.ndarray) -> None:
-        """Start anew from a state: what was sent before counts no longer."""
+        """Begin anew from a state [J]; earlier commands count no longer."""
         self._sent = resting_at(time_ns, q, v)
         self._reported_ns = time_ns
 
     def follow(self, time_ns: int, q_desired: np.ndarray, v_desired: np.ndarray) -> Plan:
         """
-        Return the command of this tick towards the desired state of the next tick.
+        Return the command of this tick towards the desired state [J] of the next tick.
 
         The plan's first knot is the state now (not to be sent), the second is due one period
-        later, the rest is the braking tail. Where point or tail would leave the workspace
-        the point lies between the desired one and braking, as near to the desired one as stays
+        later, the rest is the braking tail. Where point or tail would leave the workspace, the
+        point lies between the desired one and braking, as near to the desired one as stays
         inside.
         """
         q, v = self.state(time_ns)
-        wanted = self._filter.step(q, v, q_desired, v_desired)
+        desired = self._filter.step(q, v, q_desired, v_desired)
         self.blocked = None
-        self._sent = self._command(time_ns, q, v, *wanted)
+        command = self._command(time_ns, q, v, *desired)
         if self._watch is not None:
-            self._keep_inside(time_ns, q, v, *wanted)
-        return self._sent
+            command = self._kept_inside(self._watch, command, desired)
+        self._sent = command
+        return command
 
     def stop(self, time_ns: int, gentle: bool = False) -> Plan:
         """
@@ -104,37 +114,62 @@ class CommandStream:
         self.blocked = None
         q, v = self.state(time_ns)
         hard = self._command(time_ns, q, v)
-        self._sent = (self._gentle_stop(time_ns, q, v, hard) if gentle else None) or hard
-        return self._sent
+        command = (self._gentle_stop(time_ns, q, v, hard) if gentle else None) or hard
+        self._sent = command
+        return command
 
     def retreat(self, time_ns: int, q_goal: np.ndarray) -> Plan:
         """
         Return the command that stops and goes to rest at q_goal [J], inside the limits.
 
-        For an arm that could not follow: it is no longer pressed against what held it up, and the
-        command makes no jump to where it is. Where that way leaves the workspace it is a stop.
+        It is for an arm that could not follow: the command no longer presses it against an
+        obstacle, and does not jump to where it is. Where that way leaves the workspace it is a
+        stop.
         """
         q, v = self.state(time_ns)
         hard = self.stop(time_ns)
         rest = np.zeros_like(q)
         rows, speeds = [q], [v]
-        while len(rows) <= LONGEST_RETREAT / (self.period_ns * 1e-9):
+        while len(rows) <= LONGEST_RETREAT / self._period:
             q_next, v_next = self._filter.step(rows[-1], speeds[-1], q_goal, rest)
             rows.append(q_next)
             speeds.append(v_next)
-            if np.all(np.abs(q_next - q_goal) < AT_REST) and np.all(np.abs(v_next) < AT_REST):
+            if np.all(np.abs(q_next - q_goal) < REST_TOLERANCE) and np.all(
+                    np.abs(v_next) < REST_TOLERANCE):
                 speeds[-1] = rest
                 break
         ticks, tail, tail_speeds = self._filter.braking_tail(rows[-1], speeds[-1])
         times = np.concatenate((np.arange(len(rows)), len(rows) - 1 + ticks)) * self.period_ns
         plan = Plan(
             time_ns + times, np.concatenate((rows, tail)), np.concatenate((speeds, tail_speeds)))
-        if self._watch is None or not self._watch.leaves(
+        if self._watch is not None and self._watch.leaves(
                 plan.positions, self._watch.worst(_dense(hard))):
-            self._sent = plan
+            return hard
+        self._sent = plan
+        return plan
+
+    def executed(self, until_ns: int) -> list[ExecutedPoint]:
+        """
+        Return the points of the ticks up to `until_ns` that were not returned yet.
+
+        The points end with the tick at which the last command comes to rest.
+        """
+        points: list[ExecutedPoint] = []
+        if self._sent is None:
+            return points
+        end_ns = min(until_ns, self._sent.end_ns)
+        while self._reported_ns + self.period_ns <= end_ns:
+            self._reported_ns += self.period_ns
+            points.append((self._reported_ns, *self._sent.sample(self._reported_ns)))
+        return points
+
+    def _last_command(self) -> Plan:
+        if self._sent is None:
+            raise RuntimeError('the command stream has not begun')
         return self._sent
 
-    def _gentle_stop(self, time_ns, q, v, hard: Plan) -> Plan | None:
+    def _gentle_stop(
+        self, time_ns: int, q: np.ndarray, v: np.ndarray, hard: Plan) -> Plan | None:
         if not np.any(v):
             return None
         try:
@@ -151,33 +186,43 @@ class CommandStream:
             return None
         return plan
 
-    def _keep_inside(self, time_ns, q, v, q_wanted, v_wanted) -> None:
-        path = _dense(self._sent)
-        inside = np.zeros_like(self._watch.excess(q))
-        if not self._watch.leaves(path, inside):
-            return
-        # From a state outside, or too fast for a stop inside, nothing leads further than braking.
+    def _kept_inside(
+        self, watch: WorkspaceWatch, command: Plan, desired: tuple[np.ndarray, np.ndarray],
+    ) -> Plan:
+        """
+        Return a command, shortened towards braking where it would leave the workspace.
+
+        :param desired: positions and velocities [J] of its second knot.
+        """
+        time_ns, q, v = int(command.times_ns[0]), command.positions[0], command.velocities[0]
+        path = _dense(command)
+        if not watch.leaves(path, np.zeros_like(watch.excess(q))):
+            return command
+        # From a state outside, or too fast for a stop inside, braking leads least far out.
         stop = self._command(time_ns, q, v)
-        allowed = self._watch.worst(_dense(stop))
-        self.blocked = self._watch.breach(self._watch.worst(path), allowed)
-        if not self._watch.leaves(path, allowed):
-            self.blocked = None
-            return
+        allowed = watch.worst(_dense(stop))
+        if not watch.leaves(path, allowed):
+            return command
+        self.blocked = watch.breach(watch.worst(path), allowed)
         q_stop, v_stop = stop.sample(time_ns + self.period_ns)
-        # Limits of velocity and acceleration, and that of what can be stopped, are convex: what
-        # lies between two steps that keep them keeps them too.
+        # The limits of velocity and acceleration, and that of states from which a stop is
+        # possible, are convex: a state between two that keep them keeps them too.
         share, step, kept = 0.0, 0.5, (q_stop, v_stop)
         for _ in range(HALVINGS):
-            tried = (q_stop + (share + step) * (q_wanted - q_stop),
-                     v_stop + (share + step) * (v_wanted - v_stop))
-            if not self._watch.leaves(_dense(self._command(time_ns, q, v, *tried)), allowed):
+            tried = (q_stop + (share + step) * (desired[0] - q_stop),
+                     v_stop + (share + step) * (desired[1] - v_stop))
+            if not watch.leaves(_dense(self._command(time_ns, q, v, *tried)), allowed):
                 share, kept = share + step, tried
             step /= 2
-        self._sent = self._command(time_ns, q, v, *kept)
+        return self._command(time_ns, q, v, *kept)
 
-    def _command(self, time_ns, q, v, q_next=None, v_next=None) -> Plan:
+    def _command(
+        self, time_ns: int, q: np.ndarray, v: np.ndarray, q_next: np.ndarray | None = None,
+        v_next: np.ndarray | None = None,
+    ) -> Plan:
+        """Return the state now, the state of the next tick if given, and the braking tail."""
         times, positions, velocities = [time_ns], [q], [v]
-        if q_next is not None:
+        if q_next is not None and v_next is not None:
             times.append(time_ns + self.period_ns)
             positions.append(q_next)
             velocities.append(v_next)
@@ -192,24 +237,9 @@ class CommandStream:
         return Plan(
             np.array(times, dtype=np.int64), np.array(positions), np.array(velocities))
 
-    def executed(self, until_ns: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
-        """
-        Return (due time, positions, velocities) of the ticks up to `until_ns` not returned yet.
-
-        Ends with the tick at which the last command comes to rest.
-        """
-        points = []
-        if self._sent is None:
-            return points
-        end_ns = min(until_ns, self._sent.end_ns)
-        while self._reported_ns + self.period_ns <= end_ns:
-            self._reported_ns += self.period_ns
-            points.append((self._reported_ns, *self._sent.sample(self._reported_ns)))
-        return points
-
 
 def _dense(plan: Plan) -> np.ndarray:
-    """Return positions [n, J] of a short plan, so dense that the workspace can be watched."""
+    """Return positions [n, J] of a short plan, dense enough for the workspace to be checked."""
     way = np.abs(plan.positions[-1] - plan.positions[0]).max()
     # Evenly in time; a braking arm begins with twice its mean speed.
     count = math.ceil(2 * way / LARGEST_GAP) + 1

@@ -1,4 +1,4 @@
-"""When a gripper that is driven by an action gets a new goal: not for every command."""
+"""Reduces the commands of a gripper that is driven by an action to few goals."""
 
 import math
 import threading
@@ -6,17 +6,17 @@ import threading
 
 class GripperGoals:
     """
-    Turn the commanded positions of one gripper, 100 a second, into few goals.
+    Turns the commanded positions of one gripper, 100 a second, into few goals.
 
     A goal is due when the commanded position is further than `threshold` from the last goal, and
-    that one was sent at least `period` ago. A motion begins without a goal: what the gripper
-    holds it goes on holding. One thread commands, another sends.
+    the last goal was sent at least `period` ago. A motion begins without a goal: the gripper goes
+    on holding its object. One thread commands, another sends.
 
     :param threshold: m or rad.
-    :param period: s between goals.
+    :param period: seconds between two goals.
     """
 
-    def __init__(self, threshold: float, period: float):
+    def __init__(self, threshold: float, period: float) -> None:
         self.threshold = threshold
         self.period = period
         self._lock = threading.Lock()
@@ -25,7 +25,7 @@ class GripperGoals:
         self._sent_at = -math.inf
 
     def begin(self, position: float) -> None:
-        """Begin a motion: the gripper is commanded to `position` already."""
+        """Begin a motion; the gripper is commanded to `position` already."""
         with self._lock:
             self._wanted = self._sent = position
 

@@ -1,4 +1,4 @@
-"""A record on disk of a latched stop, so that a mux which is respawned does not forget it."""
+"""The latched stop file: keeps a stop on disk, so that a respawned mux starts STOPPED."""
 
 import json
 import os
@@ -11,17 +11,17 @@ from lingbot_va_ros.atomic_files import write_text
 
 class LatchedStopFile:
     """
-    One file per mux: there while it is STOPPED.
+    A file that exists while a mux is STOPPED.
 
-    It outlives the process, not a reboot where the runtime folder does not. Every method raises
-    OSError where the folder cannot be used.
+    It outlives the process, and a reboot where its folder does. Every method raises OSError where
+    the folder cannot be used.
 
-    :param folder: where the file lies; None: $XDG_RUNTIME_DIR, else a folder of this user under
-        the temporary one.
-    :param name: what tells this mux from others on the machine: ROS domain and full node name.
+    :param folder: of the file; None: $XDG_RUNTIME_DIR, else a folder of this user under the
+        temporary one.
+    :param name: distinguishes the muxes of a machine: ROS domain and full node name.
     """
 
-    def __init__(self, folder: Path | None, name: str):
+    def __init__(self, folder: Path | None, name: str) -> None:
         self._folder = folder or _runtime_folder()
         self.path = self._folder / f'stop_{re.sub("[^A-Za-z0-9]+", "_", name)}.json'
 
@@ -34,15 +34,15 @@ class LatchedStopFile:
         try:
             return str(json.loads(text)['reason'])
         except (ValueError, KeyError, TypeError):
-            return 'its record cannot be read'  # half a record is a stop as well
+            return 'its record cannot be read'  # a broken file is a stop as well
 
     def write(self, reason: str) -> None:
-        """Keep a stop and its reason."""
+        """Write a stop and its reason."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_text(self.path, json.dumps({'reason': reason}))
 
     def clear(self) -> None:
-        """Forget the stop."""
+        """Remove the file."""
         self.path.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""A leader arm: its joint states become a goal for the robot's joints, by a joint map."""
+"""A leader arm: a joint map turns its joint states into a goal for the robot's joints."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from lingbot_va_ros.specs.embodiment import Embodiment
 
 # A leader's motion is smoothed over this time, s: encoders are coarse, and hands tremble.
 SMOOTHING = 0.06
-# Motions smaller than this share of a joint's range are noise: they lead nowhere.
+# Motions smaller than this share of a joint's range are noise: they change no goal.
 PLAY = 0.0005
-# Between its messages the goal goes on at that velocity for so long, s.
+# Between two messages the goal goes on at the smoothed velocity for no longer than this, s.
 LONGEST_LEAD = 0.05
 
 
 @dataclass(frozen=True)
 class LeaderJoint:
     """
-    Which joint of the leader moves a joint of the robot, and how.
+    Maps one joint of the leader to one joint of the robot.
 
     The robot's position is sign * scale * (the leader's) + offset; rad, or m for prismatic joints.
-    `joint` empty: nothing moves it, it keeps its last command.
+    With an empty `joint` nothing moves the robot's joint: it keeps its last command.
     """
 
     joint: str

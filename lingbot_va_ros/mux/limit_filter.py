@@ -1,5 +1,5 @@
 """
-The gate: joint commands that keep position, velocity and acceleration limits, whatever is asked.
+The limit filter: commands that keep position, velocity and acceleration limits, whatever is asked.
 
 Motion is planned on ticks of one period T. Between two ticks the acceleration is constant, so
 the positions follow the trapezoidal rule q' = q + (v + v')/2·T, and the cubic that a joint
@@ -10,11 +10,12 @@ import numpy as np
 
 from lingbot_va_ros.specs.embodiment import JointLimits
 
-# What sums of positions (rad, m) lose to rounding; a stop that ends this far outside is no fault.
+# Rounding of sums of positions (rad, m): a stop that ends this far outside is no fault.
 ROUNDING = 1e-11
 
 
-def approach_speed(distance, acceleration, period):
+def approach_speed(
+    distance: np.ndarray, acceleration: np.ndarray | float, period: float) -> np.ndarray:
     """
     Return the largest speed to have one tick from now that still stops within `distance`.
 
@@ -26,7 +27,7 @@ def approach_speed(distance, acceleration, period):
     step = acceleration * period * period
     ticks = np.floor((np.sqrt(1.0 + 8.0 * distance / step) - 1.0) / 2.0)
     rest = (distance - step * ticks * (ticks + 1.0) / 2.0) / ((ticks + 1.0) * period)
-    return ticks * acceleration * period + rest
+    return np.asarray(ticks * acceleration * period + rest)
 
 
 class LimitFilter:
@@ -41,11 +42,13 @@ class LimitFilter:
     :param period: seconds from tick to tick.
     """
 
-    def __init__(self, limits: JointLimits, period: float):
+    def __init__(self, limits: JointLimits, period: float) -> None:
         self.limits = limits
         self.period = float(period)
 
-    def step(self, q, v, q_desired, v_desired) -> tuple[np.ndarray, np.ndarray]:
+    def step(
+        self, q: np.ndarray, v: np.ndarray, q_desired: np.ndarray, v_desired: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """
         Return (q', v') [J] one tick later; the desired state is that of one tick later.
 
@@ -74,7 +77,7 @@ class LimitFilter:
         wanted = np.clip(wanted, v - gain, v + gain)
         return q + (v + wanted) / 2.0 * period, wanted
 
-    def _highest(self, room, v):
+    def _highest(self, room: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Return the highest next velocity with `room` left to the limit in its direction."""
         left = room - v * self.period / 2.0
         acceleration = self.limits.acceleration
@@ -83,7 +86,8 @@ class LimitFilter:
         outside = np.where(v > 0.0, np.maximum(v - acceleration * self.period, -v), 0.0)
         return np.where(left >= -ROUNDING, inside, outside)
 
-    def braking_tail(self, q, v) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def braking_tail(
+        self, q: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
         Return the stop from (q, v): ticks [n] (int, increasing, ≥ 1), positions and velocities.
 

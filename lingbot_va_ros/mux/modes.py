@@ -1,11 +1,11 @@
-"""Who moves the arm: the modes of the command mux and what leads from one to another."""
+"""The modes of the command mux, and the rules for changing from one to another."""
 
 from enum import IntEnum
 import math
 
 
 class MuxMode(IntEnum):
-    """The numbers of ControlMode."""
+    """The modes of the mux; the numbers are those of ControlMode.msg."""
 
     HOLD = 0
     TELEOP = 1
@@ -20,7 +20,7 @@ class MuxMode(IntEnum):
 
 class ModeStateMachine:
     """
-    The mode, its reason, and the latches; no clock and no motion of its own.
+    The mode, its reason, and the latches; it has no clock and causes no motion.
 
     `stop_requests` counts the entries into HOLD and STOPPED, each of which asks for a stop to be
     sent. It stays 0 until a mode was requested: a mux that was just started, or respawned, is
@@ -29,14 +29,14 @@ class ModeStateMachine:
     :param emergency_timeout: seconds of silence of the emergency-stop input that latch; 0: none.
     """
 
-    def __init__(self, emergency_timeout: float = 0.0):
+    def __init__(self, emergency_timeout: float = 0.0) -> None:
         self.emergency_timeout = emergency_timeout
         self._state = (MuxMode.HOLD, 'started')
         self.chosen = False
-        # Whether the present mode came about by a fault, not by anybody's wish.
+        # Whether a fault led to the present mode, not a request.
         self.is_fault = False
         self.stop_requests = 0
-        # Whether the last entry was asked for: then the stop may be a gentle one.
+        # Whether the present mode was requested: then its stop may be a gentle one.
         self.gentle = False
         self._pressed = False
         self._heard = -math.inf
@@ -44,22 +44,22 @@ class ModeStateMachine:
             self._state = (MuxMode.STOPPED, 'started; the emergency stop was not heard yet')
 
     def begin_stopped(self, reason: str) -> None:
-        """Begin STOPPED, because the mux before this one was; nothing is to be sent."""
+        """Begin STOPPED, as the mux before this one was; asks for no stop to be sent."""
         self._state = (MuxMode.STOPPED, reason)
 
     @property
     def state(self) -> tuple[MuxMode, str]:
-        """Mode and reason, of one moment."""
+        """Mode and reason of one moment."""
         return self._state
 
     @property
     def mode(self) -> MuxMode:
-        """Who moves the arm."""
+        """The present mode."""
         return self._state[0]
 
     @property
     def reason(self) -> str:
-        """What brought the mode about."""
+        """The reason of the present mode, in one line."""
         return self._state[1]
 
     def choose(
@@ -68,7 +68,7 @@ class ModeStateMachine:
         """
         Answer a request for a mode: (success, message).
 
-        :param missing: what the mode needs and is not there; nothing for a stop.
+        :param missing: what the mode lacks, a line each; ignored for STOPPED.
         """
         if mode == MuxMode.STOPPED:
             self.chosen = True
@@ -92,17 +92,17 @@ class ModeStateMachine:
         return True
 
     def abort_motion(self, reason: str) -> None:
-        """Enter HOLD from HOLD: a motion of the mux's own is broken off."""
+        """Enter HOLD from HOLD, because a go_home motion is broken off."""
         if self.mode == MuxMode.HOLD:
             self._enter(MuxMode.HOLD, reason)
             self.is_fault = True
 
     def set_reason(self, reason: str) -> None:
-        """Say what the mux does in the present mode."""
+        """Change the reason of the present mode, as a remark on what the mux does."""
         self._state = (self.mode, reason)
 
     def forget_times(self, now: float) -> None:
-        """Begin to wait anew after a clock jump."""
+        """Count the silence of the emergency-stop input from now, after a clock jump."""
         self._heard = now
 
     def stop(self, reason: str) -> None:
@@ -117,7 +117,7 @@ class ModeStateMachine:
             self.stop('emergency stop pressed')
 
     def watch(self, now: float) -> None:
-        """Latch when the emergency-stop input has fallen silent."""
+        """Latch STOPPED when the emergency-stop input has fallen silent."""
         if self._silent(now):
             self.stop(f'emergency stop not heard for {self.emergency_timeout:g} s')
 

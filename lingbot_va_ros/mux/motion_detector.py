@@ -1,4 +1,4 @@
-"""Detects that the operator has begun to move the teleoperation source (automatic takeover)."""
+"""Detects that a teleoperation source at rest begins to move, for the automatic takeover."""
 
 import math
 
@@ -7,16 +7,17 @@ import numpy as np
 
 class MotionDetector:
     """
-    Tell when a source that was at rest begins to move.
+    Tells when a source that was at rest begins to move.
 
-    At rest it is when it has stayed within half of `threshold` for `rest` seconds; only then is
-    the detector armed, and it fires once the source is further than `threshold` from there. A
-    person who gives the arm back while still moving the leader does not take it again by that.
+    A source rests when it has stayed within half of `threshold` for `rest` seconds. Only then is
+    the detector armed, and it fires once the source is further than `threshold` from its place of
+    rest. An operator who gives the arm back with the leader in motion does not take it again.
 
     :param threshold: rad or m for each joint [J], or one for all.
+    :param rest: seconds.
     """
 
-    def __init__(self, threshold, rest: float = 0.5):
+    def __init__(self, threshold: np.ndarray | float, rest: float = 0.5) -> None:
         self._threshold = threshold
         self._rest = rest
         self._origin: np.ndarray | None = None
@@ -24,7 +25,7 @@ class MotionDetector:
         self.armed = False
 
     def reset(self) -> None:
-        """Begin to look anew: the source is not known to rest."""
+        """Begin anew: the source is not known to rest."""
         self._origin, self._since, self.armed = None, math.inf, False
 
     def moved(self, position: np.ndarray, now_s: float) -> bool:

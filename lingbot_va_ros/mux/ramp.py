@@ -1,6 +1,5 @@
 """Ramps: motions onto a goal, which may move, inside velocity, acceleration, jerk limits."""
 
-
 import numpy as np
 import ruckig
 
@@ -9,27 +8,27 @@ from lingbot_va_ros.specs.embodiment import JointLimits
 # A goal is caught when position (rad, m) and velocity (share of the limit) are this near.
 CAUGHT_POSITION = 1e-4
 CAUGHT_SPEED = 0.003
-# A goal that moves at the very limit could never be caught: it counts as this much slower.
-ROOM = 0.95
-# The state is where the last step has led when it is this near (the gate has changed nothing).
-SAME = 1e-9
+# A goal that moves at the limit could never be caught: it counts as no faster than this share.
+GOAL_SHARE = 0.95
+# A state this near to the result of the last step is unchanged: the limit filter did not brake.
+UNCHANGED = 1e-9
 
 
 class Ramp:
     """
-    Lead all joints [J] onto a goal, tick by tick, each as fast as its limits allow (ruckig).
+    Leads all joints [J] onto a goal, tick by tick, each as fast as its limits allow (ruckig).
 
     A goal with a velocity is approached in the frame that moves with it. Between two ticks the
     acceleration is constant, as in mux/limit_filter.py; from one tick to the next it changes by
-    no more than jerk times period. Position limits are the gate's.
+    no more than jerk times period. The limit filter keeps the position limits.
 
     :param period: seconds from tick to tick.
     """
 
-    def __init__(self, limits: JointLimits, period: float):
+    def __init__(self, limits: JointLimits, period: float) -> None:
         self.limits = limits
         self.period = float(period)
-        # What of the velocity and acceleration limits is used, 0 … 1; may change at any tick.
+        # Share of the velocity and acceleration limits, 0 … 1; may change at any tick.
         self.share = 1.0
         self.caught = False
         count = len(limits.lower)
@@ -41,7 +40,7 @@ class Ramp:
         for name in ('position', 'velocity', 'acceleration'):
             setattr(self._input, f'target_{name}', np.zeros(count))
         self._acceleration = np.zeros(count)
-        self._led_to: tuple | None = None
+        self._led_to: tuple[np.ndarray, np.ndarray] | None = None
 
     def begin(self, acceleration: np.ndarray) -> None:
         """Begin a ramp; the joints have this acceleration [J] now."""
@@ -50,23 +49,26 @@ class Ramp:
         self._led_to = None
         self.caught = False
 
-    def step(self, q, v, q_goal, v_goal, a_goal=0.0) -> tuple[np.ndarray, np.ndarray]:
+    def step(
+        self, q: np.ndarray, v: np.ndarray, q_goal: np.ndarray, v_goal: np.ndarray,
+        a_goal: np.ndarray | float = 0.0,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """
         Return (q', v') [J] one tick later.
 
-        :param q, v: the present state; where it is not what the last step returned, the gate has
-            changed it, and the ramp goes on from there.
+        :param q, v: the present state; where it differs from what the last step returned, the
+            limit filter has braked, and the ramp goes on from there.
         :param q_goal, v_goal: where the goal will be one tick later, and its velocity.
         :param a_goal: the acceleration of the goal.
         """
         velocity = self.share * self.limits.velocity
         acceleration = self.share * self.limits.acceleration
         q_goal = np.clip(q_goal, self.limits.lower, self.limits.upper)
-        v_frame = np.clip(v_goal, -ROOM * velocity, ROOM * velocity)
-        a_frame = np.clip(a_goal, -ROOM * acceleration, ROOM * acceleration)
+        v_frame = np.clip(v_goal, -GOAL_SHARE * velocity, GOAL_SHARE * velocity)
+        a_frame = np.clip(a_goal, -GOAL_SHARE * acceleration, GOAL_SHARE * acceleration)
         if self._led_to is not None:
-            changed = np.abs(q - self._led_to[0]) + np.abs(v - self._led_to[1]) > SAME
-            # What braked there was the gate; from its acceleration the joint would bounce back.
+            changed = np.abs(q - self._led_to[0]) + np.abs(v - self._led_to[1]) > UNCHANGED
+            # The limit filter braked there; from its acceleration the joint would bounce back.
             self._acceleration = np.where(changed, 0.0, self._acceleration)
         v_now = v_frame - a_frame * self.period
         q_now = q_goal - (v_frame + v_now) / 2 * self.period
@@ -84,7 +86,7 @@ class Ramp:
         except ruckig.RuckigError:
             result = ruckig.Result.Error
         if result not in (ruckig.Result.Working, ruckig.Result.Finished):
-            # Not to be expected; the gate alone keeps the limits of velocity and acceleration.
+            # Not expected; the limit filter alone keeps the velocity and acceleration limits.
             self._led_to, self._acceleration = None, np.zeros_like(q)
             self.caught = False
             return q_goal, v_frame
@@ -97,12 +99,14 @@ class Ramp:
             and np.all(np.abs(v_next - v_goal) <= CAUGHT_SPEED * self.limits.velocity))
         return q_next, v_next
 
-    def stop(self, q, v, acceleration) -> tuple[np.ndarray, np.ndarray]:
+    def stop(
+        self, q: np.ndarray, v: np.ndarray, acceleration: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """
         Return positions and velocities [n, J] at the ticks of a stop, the last velocities 0.
 
         It keeps velocity, acceleration and jerk limits, and is therefore longer than the braking
-        tail of mux/limit_filter.py; whether it keeps the position limits is for the caller to see.
+        tail of mux/limit_filter.py. It may leave the position limits: the caller checks them.
 
         :raises ValueError: ruckig finds none.
         """

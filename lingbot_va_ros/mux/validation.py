@@ -1,5 +1,4 @@
-"""Which incoming trajectories are taken: a message is taken whole or rejected with one reason."""
-
+"""Checks incoming trajectories: a message is accepted whole, or rejected with one reason."""
 
 import numpy as np
 
@@ -8,18 +7,22 @@ from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.motion.trajectory import finite_differences, TrajectoryMessage
 from lingbot_va_ros.specs.embodiment import Embodiment
 
-# A stamp this far ahead of our clock means that the clocks are not synchronised.
+# A stamp this far ahead of our clock means that the clocks are not synchronized.
 MAX_FUTURE_NS = 50_000_000
 # A position this share of a joint's range outside its limits is measurement noise of a robot that
-# rests at a limit; the gate brings it back inside.
+# rests at a limit; the limit filter brings it back inside.
 LIMIT_NOISE = 0.01
 NOT_NEWER = 'its stamp is not newer than the last one'
 
 
 class Rejected(ValueError):
-    """A message is rejected; `kind` is the counter that it goes under."""
+    """
+    A message is rejected.
 
-    def __init__(self, kind: str, message: str):
+    :param kind: one of REJECTION_KINDS; the counter that the message goes under.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
@@ -35,8 +38,8 @@ def read_plan(
     """
     Check everything about a message that needs no clock, and return its plan.
 
-    :param may_end_moving: a last velocity other than 0 is taken (jogging programs send one point
-        at a time); behind its end a plan rests all the same.
+    :param may_end_moving: a last velocity other than 0 is accepted (a jogging program sends one
+        point at a time); behind its end a plan rests all the same.
     :raises Rejected: kinds empty, joints, lengths, not_finite, times, final_velocity, limits.
     """
     _check_joints(message.joints, embodiment.joints)
@@ -77,7 +80,7 @@ def read_plan(
     return Plan(message.stamp_ns + times_ns, positions, velocities)
 
 
-def _check_joints(names: tuple, expected: tuple) -> None:
+def _check_joints(names: tuple[str, ...], expected: tuple[str, ...]) -> None:
     unknown = sorted(set(names) - set(expected))
     missing = [name for name in expected if name not in names]
     mistakes = []
@@ -112,7 +115,7 @@ def check_stamp(stamp_ns: int, now_ns: int, timeout_ns: int) -> None:
     age = (now_ns - stamp_ns) / NANOSECONDS
     if now_ns - stamp_ns < -MAX_FUTURE_NS:
         raise Rejected(
-            'future', f'stamped {-age:.3f} s in the future: the clocks are not synchronised')
+            'future', f'stamped {-age:.3f} s in the future: the clocks are not synchronized')
     if now_ns - stamp_ns > timeout_ns:
         timeout = timeout_ns / NANOSECONDS
         raise Rejected('stale', f'stamped {age:.3f} s ago, more than {timeout:g} s')
@@ -144,7 +147,7 @@ def check_jump(
     `max_jump_s` seconds more.
 
     :param exempt: [J] bool: joints that may begin anywhere. A policy opens and closes a gripper
-        from one action to the next; the gate lets it move as fast as it may.
+        from one action to the next; the limit filter slows it down.
     :raises Rejected: kind jump.
     """
     first_ns = max(int(plan.times_ns[0]), now_ns)

@@ -1,4 +1,4 @@
-"""The workspace box: which commands and plans would lead a tool frame out of it."""
+"""The workspace box: tells how far a command or a plan would lead a tool frame out of it."""
 
 from dataclasses import dataclass, replace
 
@@ -7,14 +7,14 @@ import numpy as np
 from lingbot_va_ros.robot.kinematics import ArmKinematics
 from lingbot_va_ros.specs.embodiment import Embodiment
 
-# Joints move at most this far (rad, m) between two places that are looked at. In between, the tool
-# of an arm with a reach R is at most R·(0.04)²/8 off the straight line: 0.2 mm at 1 m.
+# Joints move at most this far (rad, m) between two checked states. In between, the tool of an arm
+# with a reach R is at most R·(0.04)²/8 off the straight line: 0.2 mm at 1 m.
 LARGEST_GAP = 0.04
-# Of one path no more places than this are looked at, however long it is.
-MOST_PLACES = 400
-# A command that is this little outside (m) is rounding, no motion.
+# No more states than this are checked along one path, however long it is.
+MOST_STATES = 400
+# A command that is outside by no more than this (m) is rounding, no motion.
 ROUNDING = 1e-9
-# What a plan may be outside (m): the noise of a network; the gate keeps the commands inside.
+# A plan may be outside by this (m), the noise of a network: the commands are kept inside.
 PLAN_NOISE = 1e-3
 AXES = ('x', 'y', 'z')
 
@@ -36,15 +36,18 @@ class Breach:
 
 class WorkspaceWatch:
     """
-    Tell how far joint positions put the tool frames outside the embodiment's box.
+    Tells how far joint positions put the tool frames outside the embodiment's box.
 
-    An arm that is outside already (moved there by hand) has a way back: what counts is whether a
-    motion leads further out, on any axis, than where it began. For one thread at a time.
+    An arm that is outside already (moved there by hand) has a way back: a motion leaves the box
+    only where it leads further out, on any axis, than it began. For one thread at a time.
 
-    :raises ValueError: the joints between base_frame and a tool frame are not the arm's alone.
+    :raises ValueError: the embodiment has no workspace, or the joints between base_frame and a
+        tool frame are not the arm's alone.
     """
 
-    def __init__(self, embodiment: Embodiment):
+    def __init__(self, embodiment: Embodiment) -> None:
+        if embodiment.workspace is None:
+            raise ValueError('no workspace')
         self._lower, self._upper = embodiment.workspace.lower, embodiment.workspace.upper
         self._arms = [
             (arm.side, ArmKinematics(embodiment, replace(arm, base_frame=embodiment.base_frame)),
@@ -59,19 +62,19 @@ class WorkspaceWatch:
     def excess(self, q: np.ndarray) -> np.ndarray:
         """Return how far each tool is outside the box, [arms, 2, 3] in m (below, above), ≥ 0."""
         places = self.places(q)
-        return np.maximum(np.stack(
-            (self._lower - places, places - self._upper), axis=1), 0.0)
+        beyond = np.stack((self._lower - places, places - self._upper), axis=1)
+        return np.asarray(np.maximum(beyond, 0.0))
 
     def worst(self, path: np.ndarray) -> np.ndarray:
-        """Return the largest excess [arms, 2, 3] along positions [n, J], looked at densely."""
-        return np.max([self.excess(q) for q in self._dense(path)], axis=0)
+        """Return the largest excess [arms, 2, 3] along positions [n, J], densely checked."""
+        return np.asarray(np.max([self.excess(q) for q in self._dense(path)], axis=0))
 
     def leaves(self, path: np.ndarray, allowed: np.ndarray) -> bool:
         """Return whether positions [n, J] lead further out than `allowed` [arms, 2, 3]."""
         return any(np.any(self.excess(q) > allowed + ROUNDING) for q in self._dense(path))
 
     def breach(self, worst: np.ndarray, allowed: np.ndarray) -> Breach | None:
-        """Return the largest of what an excess is beyond `allowed`, or None."""
+        """Return the largest part of an excess that is beyond `allowed`, or None."""
         beyond = worst - allowed
         arm, side, axis = np.unravel_index(int(np.argmax(beyond)), beyond.shape)
         if beyond[arm, side, axis] <= 0:
@@ -89,8 +92,8 @@ class WorkspaceWatch:
         """Return the rows of a path, and rows between them where the joints move far."""
         gaps = np.abs(np.diff(path[:, self._columns], axis=0)).max(axis=1, initial=0.0)
         parts = np.maximum(np.ceil(gaps / LARGEST_GAP), 1).astype(int)
-        if parts.sum() > MOST_PLACES:
-            parts = np.maximum(parts * MOST_PLACES // parts.sum(), 1)
+        if parts.sum() > MOST_STATES:
+            parts = np.maximum(parts * MOST_STATES // parts.sum(), 1)
         rows = [path[0]]
         for before, after, count in zip(path[:-1], path[1:], parts, strict=True):
             rows += [before + (after - before) * part / count for part in range(1, count + 1)]
