@@ -89,15 +89,15 @@ def test_a_goal_that_swings_is_caught():
 def test_it_goes_on_from_where_the_gate_has_led():
     """A wall at 0.3: the ramp does not wind up behind it."""
     record = Record([0.0, 0.02, 0.0])
-    gate = LimitFilter(
+    limit_filter = LimitFilter(
         JointLimits(LIMITS.lower, np.array([0.3, 0.04, 2.5]), LIMITS.velocity,
                     LIMITS.acceleration, LIMITS.jerk), T)
     q, v = record.q, record.v
     for _ in range(200):
-        q, v = gate.step(q, v, *record.ramp.step(q, v, np.array([1.0, 0.02, 0.0]), ZERO))
+        q, v = limit_filter.step(q, v, *record.ramp.step(q, v, np.array([1.0, 0.02, 0.0]), ZERO))
         assert q[0] <= 0.3 + 1e-9
     for _ in range(100):
-        q, v = gate.step(q, v, *record.ramp.step(q, v, np.array([0.0, 0.02, 0.0]), ZERO))
+        q, v = limit_filter.step(q, v, *record.ramp.step(q, v, np.array([0.0, 0.02, 0.0]), ZERO))
         assert v[0] <= 0.01
     assert abs(q[0]) < 1e-3
 
