@@ -15,10 +15,12 @@ def load(
     dtype: str = 'auto', weights: str = 'full',
 ) -> Engine:
     """
-    Load a checkpoint as its policy file says.
+    Load a checkpoint with the sampling settings of its policy file.
 
+    :param device: `auto`, `cuda` or `cpu`.
+    :param noise_seed: of the starting noise of the predictions.
     :param progress: called with a line before each part.
-    :raises ValueError: what is wrong with it.
+    :raises ValueError: the checkpoint, the device or the options do not fit together.
     """
     policy, chosen = checkpoint.policy, choose_device(device)
     return load_engine(
@@ -31,9 +33,11 @@ def run_row(
     each: Callable[[Outcome], None],
 ) -> None:
     """
-    Run one episode for each seed and hand over what became of it.
+    Run one episode for each seed.
 
-    :param max_chunks: 0 for the task's own limit; `time_limit` in s, 0 for none.
+    :param max_chunks: executed chunks that end an episode; 0 for the task's own limit.
+    :param time_limit: simulated seconds that end an episode; 0 for none.
+    :param each: called with the outcome of each episode.
     :raises ValueError: see `run_episode`.
     """
     policy = engine.policy
@@ -49,7 +53,7 @@ def run_row(
 
 
 def outcome_of(result: EpisodeResult) -> Outcome:
-    """Return an episode's figures as a row takes them."""
+    """Return the figures of an episode in the form of a row's outcomes."""
     return Outcome(
         seed=result.seed, success=result.success, done=result.done, counts=result.counts,
         ended_by=result.ended_by, chunks=result.chunks, seconds=result.seconds,
