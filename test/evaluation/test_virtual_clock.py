@@ -6,7 +6,7 @@ import pytest
 from lingbot_va_ros.evaluation.simulated_arm import SimulatedArm, TICK_NS
 from lingbot_va_ros.evaluation.simulated_cameras import SimulatedCameras
 from lingbot_va_ros.evaluation.virtual_clock import EpisodeOver, VirtualClock
-from lingbot_va_ros.motion.plan import Plan
+from lingbot_va_ros.motion.plan import MotionLimits, Plan
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.sim.simulation import Simulation
@@ -26,7 +26,9 @@ class Robot:
         simulation.reset(3)
         self.simulation = simulation
         self.slot = PlanSlot(lambda: simulation.time_ns)
-        self.slot.begin()
+        limits = simulation.embodiment.limits
+        self.slot.begin(MotionLimits(
+            limits.lower, limits.upper, limits.velocity, limits.acceleration))
         self.cameras = SimulatedCameras(simulation, ('head', 'left_wrist'))
         self.arm = SimulatedArm(simulation, self.slot, self.cameras)
         self.clock = VirtualClock(self.arm, over)
