@@ -22,15 +22,15 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.cli.common.checkpoint import choose_checkpoint
-from lingbot_va_ros.cli.common.operator_client import Operator
+from lingbot_va_ros.cli.common.operator_client import OperatorClient
 from lingbot_va_ros.cli.common.processes import NodeProcesses, ros_environment
 from lingbot_va_ros.cli.common.simulated_robot import (
-    bring_up,
-    hand_over,
+    configure_and_activate,
+    give_arm_to_policy,
     LATE,
-    lay_out,
     MUX,
     POLICY,
+    reset_scene,
     ROBOT,
     ros_node,
     start_processes,
@@ -98,10 +98,10 @@ class Person:
 
 
 def episode(operator, person, task, seed, rng):
-    operator.choose_mode(MUX, ControlMode.HOLD, 15.0)
-    lay_out(operator, seed=seed)
+    operator.set_mode(MUX, ControlMode.HOLD, 15.0)
+    reset_scene(operator, seed=seed)
     operator.call(ResetMemory, f'{POLICY}/reset_memory', ResetMemory.Request())
-    hand_over(operator, lambda: person.mode)
+    give_arm_to_policy(operator, lambda: person.mode)
     operator.call(SetInstruction, f'{POLICY}/set_instruction',
                   SetInstruction.Request(instruction=instruction_of(task)))
     running = PolicyStatus.RUNNING
@@ -117,15 +117,15 @@ def episode(operator, person, task, seed, rng):
         pause(rng.uniform(1.0, 4.0))
         if person.mode.mode != ControlMode.POLICY:
             late += held(person, wrong)
-            hand_over(operator, lambda: person.mode)
+            give_arm_to_policy(operator, lambda: person.mode)
         before = person.status.memory_frames
         person.take()
-        operator.choose_mode(MUX, ControlMode.TELEOP, 15.0)
+        operator.set_mode(MUX, ControlMode.TELEOP, 15.0)
         pause(rng.uniform(1.0, 3.0))
         if person.mode.mode != ControlMode.TELEOP:
             late += held(person, wrong)
         person.hand = None
-        hand_over(operator, lambda: person.mode)
+        give_arm_to_policy(operator, lambda: person.mode)
         chunk = person.status.chunk_id
         operator.wait_until(
             lambda: person.status.mode == running and person.status.chunk_id > chunk
@@ -174,10 +174,10 @@ def main():
                 'task': arguments.task, 'seed': arguments.seed, **sizes})
             with ros_node('person') as (node, executor):
                 person = Person(node)
-                operator = Operator(node, executor, processes.check)
+                operator = OperatorClient(node, executor, processes.check)
                 operator.wait_until(
                     lambda: person.status and person.mode and person.state, 60.0, 'everybody')
-                bring_up(operator, policy)
+                configure_and_activate(operator, policy)
                 well = [episode(operator, person, arguments.task, arguments.seed + i, rng)
                         for i in range(arguments.episodes)]
         return 0 if all(well) else 1

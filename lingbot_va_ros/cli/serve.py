@@ -1,8 +1,8 @@
 """
 Serve a checkpoint to the public LIBERO and RoboTwin clients, over their websocket protocol.
 
-The clients connect unchanged. There is no authentication: whoever reaches the port commands the
-model, so bind it to an address that only trusted machines reach.
+The clients connect unchanged. There is no authentication: every machine that reaches the port can
+use the model. Bind it to an address that only trusted machines can reach.
 """
 
 import argparse
@@ -24,30 +24,30 @@ from lingbot_va_ros.cli.common.failure import CommandFailed, one_line
 from lingbot_va_ros.cli.common.sampling_options import number
 from lingbot_va_ros.serving.websocket_server import ModelServer
 
-if TYPE_CHECKING:  # torch takes seconds to import, and signals are to be answered meanwhile
+if TYPE_CHECKING:  # torch takes seconds to import, during which signals must be handled
     from lingbot_va_ros.serving.policy_server import PublicPolicy
 
-PORT = 29056  # of the public launch scripts
-END_SECONDS = 3.0  # that clients and the running forward have at the end
+PORT = 29056  # as in the public launch scripts
+END_SECONDS = 3.0  # for clients and the running forward pass to finish
 
 _log = logging.getLogger('lingbot_va.serve')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the server."""
+    """Add the options of the server."""
     add_engine_arguments(parser, checkpoint_required=True)
     parser.add_argument(
         '--host', default='127.0.0.1', metavar='ADDRESS',
-        help='address to listen on (default: %(default)s, this machine alone)')
+        help='address to listen on (default: %(default)s, this machine only)')
     parser.add_argument(
         '--port', type=number(int, 0, 65535), default=PORT, metavar='N',
-        help='port to listen on; 0 takes a free one (default: %(default)s)')
+        help='port to listen on; 0: any free port (default: %(default)s)')
     parser.add_argument(
         '--max-message-mib', type=number(float, 0.001, 2047), default=64.0, metavar='MIB',
-        help='longest request that is taken (default: %(default)g)')
+        help='maximum size of a request (default: %(default)g)')
     parser.add_argument(
         '--idle-timeout', type=number(float, 0), default=60.0, metavar='S',
-        help='seconds of silence after which another client may begin an episode '
+        help='seconds without a request after which another client may begin an episode '
              '(default: %(default)g)')
 
 
@@ -67,7 +67,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for which in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(which, asked_to_end.set)
-    bound = _bind(arguments.host, arguments.port)  # first: loading takes minutes
+    bound = _bind(arguments.host, arguments.port)  # before loading, which takes minutes
     thread = ThreadPoolExecutor(1, 'inference')
     loading = loop.run_in_executor(thread, _load, arguments)
     ending = loop.create_task(asked_to_end.wait())
@@ -89,14 +89,14 @@ async def _serve(arguments: argparse.Namespace) -> int:
     try:
         await asyncio.wait_for(listening.wait_closed(), END_SECONDS)
     except asyncio.TimeoutError:
-        _leave('ended within a forward of the network')
+        _leave('ended during a forward pass')
     thread.shutdown()
     _log.info('ended')
     return 0
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Take the port without listening yet: clients are refused, and try again, until then."""
+    """Bind the port without listening yet: until then clients are refused, and retry."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -110,9 +110,9 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _load(arguments: argparse.Namespace) -> 'PublicPolicy':
     """
-    Load the checkpoint, on the thread that is to run it.
+    Load the checkpoint, on the thread that will run it.
 
-    :raises CommandFailed: in one line what is wrong with it.
+    :raises CommandFailed: checkpoint, policy file or options are invalid.
     """
     from lingbot_va_ros.serving.policy_server import PublicPolicy
 
@@ -126,9 +126,9 @@ def _load(arguments: argparse.Namespace) -> 'PublicPolicy':
     return PublicPolicy(engine)
 
 
-def _leave(last_words: str) -> None:
-    """End the process without waiting for the thread that is computing."""
-    _log.info(last_words)
+def _leave(message: str) -> None:
+    """End the process without waiting for the inference thread."""
+    _log.info(message)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

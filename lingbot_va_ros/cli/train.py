@@ -1,10 +1,10 @@
 """
-Train a small LingBot-VA from nothing: data, video codec, transformer, and a checkpoint folder.
+Train a small LingBot-VA from scratch: data, video codec, transformer, and a checkpoint folder.
 
-Everything of a run lies in one folder, and the same command goes on where it was stopped: Ctrl-C,
-SIGTERM and --minutes save and end. Stages, in order: data (record the scripted experts), encoder
-(of the video codec), latents (encode the recordings once), network (the transformer), decoder (of
-the codec, for imagined video).
+A run keeps all its files in one folder. Ctrl-C, SIGTERM and --minutes save and end the run, and
+the same command resumes it. Stages, in order: data (record the scripted experts), encoder (train the
+encoder of the video codec), latents (encode the recordings once), network (train the transformer),
+decoder (train the decoder of the codec, for predicted video).
 
   lingbot_va train --out training_data/tiny --minutes 10
   torchrun --nproc-per-node 4 -m lingbot_va_ros.cli.main train --out … --device cuda --half
@@ -19,7 +19,7 @@ from typing import Any
 
 from lingbot_va_ros.cli.common import interrupts
 from lingbot_va_ros.cli.common.failure import CommandFailed, one_line
-from lingbot_va_ros.cli.common.progress import Progress
+from lingbot_va_ros.cli.common.progress import ProgressDisplay
 
 STAGES = ('data', 'encoder', 'latents', 'network', 'decoder')
 HISTORIES = ('full', 'last_chunk')
@@ -28,41 +28,49 @@ SHOWN = ('total', 'dynamics', 'forward_dynamics', 'inverse', 'events', 'picture'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `lingbot_va train`."""
+    """Add the options of the training."""
     parser.add_argument(
         '--config', default='tiny', metavar='NAME',
-        help='settings file: a name in config/training or a path (tiny)')
+        help='settings file: a name in config/training or a path (default: %(default)s)')
     parser.add_argument(
-        '--out', type=Path, required=True, metavar='FOLDER', help='of the run; is made')
+        '--out', type=Path, required=True, metavar='FOLDER',
+        help='folder of the run; it is created if missing')
     parser.add_argument(
         '--stages', default=','.join(STAGES), metavar='A,B',
-        help=f'only these of {", ".join(STAGES)}')
+        help=f'stages to run, of {", ".join(STAGES)} (default: all)')
     parser.add_argument(
-        '--minutes', type=float, metavar='M', help='save and end after so long (no limit)')
+        '--minutes', type=float, metavar='M', help='time limit: save and end (default: no limit)')
     parser.add_argument(
-        '--steps', type=int, metavar='N', help="of the transformer, instead of the settings' own")
+        '--steps', type=int, metavar='N',
+        help='training steps of the transformer, instead of those of the settings')
     parser.add_argument(
         '--initial', type=Path, metavar='CHECKPOINT',
-        help='begin with its codec, text encoder and weights, of the sizes of the settings')
+        help='start from the codec, text encoder and weights of this checkpoint, which must '
+             'have the sizes of the settings')
     parser.add_argument(
         '--history', choices=HISTORIES, default='full',
-        help='what a chunk is predicted from; last_chunk trains the baseline without memory')
-    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:<number> (cpu)')
+        help='history that a chunk is predicted from; last_chunk trains the baseline without '
+             'memory (default: %(default)s)')
+    parser.add_argument(
+        '--device', default='cpu', help='cpu, cuda or cuda:<number> (default: %(default)s)')
     parser.add_argument(
         '--half', action='store_true',
-        help='matrix products in bfloat16 (CUDA, and CPUs that compute in it: AVX512-BF16)')
+        help='matrix products in bfloat16 (CUDA, and CPUs with AVX512-BF16)')
     parser.add_argument(
-        '--processes', type=int, default=1, metavar='N', help='that record data (1)')
+        '--processes', type=int, default=1, metavar='N',
+        help='processes that record data (default: %(default)s)')
     parser.add_argument(
-        '--threads', type=int, metavar='N', help='of PyTorch on the CPU (as many as cores)')
+        '--threads', type=int, metavar='N',
+        help='CPU threads of PyTorch (default: one per core)')
     parser.add_argument(
         '--check-every', type=float, default=0.0, metavar='M',
-        help='minutes between two tries in closed loop while the transformer trains (0: never)')
+        help='minutes between closed-loop checks while the transformer trains (default: 0, never)')
     parser.add_argument(
-        '--check-episodes', type=int, default=4, metavar='N', help='of each task in a try (4)')
+        '--check-episodes', type=int, default=4, metavar='N',
+        help='episodes of each task in a closed-loop check (default: %(default)s)')
     parser.add_argument(
         '--export', type=Path, metavar='FOLDER',
-        help='write a checkpoint with the mean weights, at the end or when stopped')
+        help='write a checkpoint with the EMA weights, at the end or when stopped')
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -110,7 +118,7 @@ def _train(arguments: argparse.Namespace, stages: list[str]) -> int:
         return interrupts.received() or (end is not None and time.monotonic() > end)
 
     try:
-        with interrupts.deferred(), Progress(f'train {settings.name}') as progress:
+        with interrupts.deferred(), ProgressDisplay(f'train {settings.name}') as progress:
             def note(figures: dict[str, Any]) -> None:
                 if world.first:
                     progress.show(**_shown(figures))
@@ -129,7 +137,7 @@ def _train(arguments: argparse.Namespace, stages: list[str]) -> int:
             if arguments.export is not None:
                 _export(training, arguments, world, say)
             if not done:
-                say('stopped; the same command goes on from here')
+                say('stopped; the same command resumes from here')
     except (ValueError, CheckpointError, NoRenderer) as error:
         raise _refused(str(error)) from None
     except OSError as error:
@@ -141,12 +149,12 @@ def _train(arguments: argparse.Namespace, stages: list[str]) -> int:
 
 
 def _run_stages(training, arguments, stages: list[str], world, say) -> bool:
-    """Run the stages in order; false where one was stopped."""
+    """Run the stages in order; return False if one was stopped."""
     from lingbot_va_ros.training.pipeline import Watching
 
     for name in stages:
         if name != 'network' and not world.first:
-            continue  # one process is enough; the others meet it in the network
+            continue  # one process is enough; the others wait for it before the network
         say(f'stage {name}')
         if name == 'data':
             done = training.data(arguments.processes)
@@ -172,7 +180,7 @@ def _export(training, arguments, world, say) -> None:
 
 
 def _command(arguments, settings) -> str:
-    """Return what trains the same, on any machine; how it was cut into pieces changes nothing."""
+    """Return the command that reproduces the training on any machine."""
     words = ['lingbot_va', 'train', '--config', Path(arguments.config).stem, '--out', 'FOLDER',
              '--steps', str(settings.training.steps), '--device', arguments.device]
     if arguments.history != 'full':
@@ -185,7 +193,7 @@ def _command(arguments, settings) -> str:
 
 
 def _shown(figures: dict[str, Any]) -> dict[str, str]:
-    """Return the fields of the display for a line of the log."""
+    """Return the fields of the progress display for one entry of the log."""
     stage = figures['stage']
     if stage == 'check':
         return {f'{figures["task"]} in closed loop':

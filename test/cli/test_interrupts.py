@@ -71,7 +71,7 @@ def words_of(untrained_checkpoint, tmp_path, monkeypatch):
     Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(still)
     # Phases that are not interrupted take no time.
     monkeypatch.setattr(command, 'run_episodes', lambda *_: ([_Episode], []))
-    monkeypatch.setattr(command, 'summarise', lambda *_: {})
+    monkeypatch.setattr(command, 'summarize', lambda *_: {})
     monkeypatch.setattr(report, 'write_report', lambda *_: None)
     monkeypatch.setattr(video, 'write_video', lambda *_: None)
     monkeypatch.setattr(in_process, 'load', lambda *_: None)
@@ -102,8 +102,8 @@ class _Episode:
 
 
 def _outcome():
-    from lingbot_va_ros.cli.eval.rows import Outcome
-    return Outcome(0, False, False, {}, 'chunk limit', 1, 1.0, 0.0, 0.0, 0.0, 0.0, 0, ())
+    from lingbot_va_ros.cli.eval.rows import EpisodeOutcome
+    return EpisodeOutcome(0, False, False, {}, 'chunk limit', 1, 1.0, 0.0, 0.0, 0.0, 0.0, 0, ())
 
 
 def test_every_command_is_interrupted():

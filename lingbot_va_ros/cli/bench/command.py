@@ -1,10 +1,10 @@
 """
 Measure the engine, a peer beside it, and the ROS path, on this machine.
 
-The engine runs networks of random weights that are made in memory, of any size that fits; no
-checkpoint is needed. Times are medians. A peer, which is a checkout of the public implementation,
-is measured in turns with the engine, at the same sizes, weights, noise and memory; its results
-must agree before a ratio is given.
+The engine runs networks with random weights, created in memory; no checkpoint is needed. Times are
+medians. With --peer, a checkout of the public implementation is measured alternately with the
+engine, with the same sizes, weights, noise and KV cache. A ratio is given only if the results of
+both agree.
 """
 
 import argparse
@@ -19,57 +19,51 @@ from lingbot_va_ros.atomic_files import atomic_files
 from lingbot_va_ros.cli.bench.settings import DESCRIPTIONS, load_setting, NAMES, Setting
 from lingbot_va_ros.cli.bench.table import compare, read_results, show
 from lingbot_va_ros.cli.common import interrupts
-from lingbot_va_ros.cli.common.engine_options import add_weights_argument
+from lingbot_va_ros.cli.common.engine_options import add_device_arguments
 from lingbot_va_ros.cli.common.sampling_options import number
 
-FULL = 'full'  # --weights: none of 8 bits
-DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
+FULL = 'full'  # --weights: not quantized
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the benchmark."""
+    """Add the options of the benchmark."""
     parser.add_argument(
         '--setting', action='append', choices=NAMES, metavar='NAME',
-        help='what the engine runs, may be given again: ' + '; '.join(
+        help='network and sampling of the engine; repeatable: ' + '; '.join(
             f'{name}: {line}' for name, line in DESCRIPTIONS.items())
         + ' (default: mid-cpu, on cuda robotwin)')
-    parser.add_argument(
-        '--device', choices=('auto', 'cuda', 'cpu'), default='auto',
-        help='where the model runs (default: %(default)s)')
-    parser.add_argument(
-        '--dtype', choices=DTYPES, default='auto',
-        help='auto is bfloat16 on cuda and float32 on cpu (default: %(default)s)')
-    add_weights_argument(parser)
+    add_device_arguments(parser)
     parser.add_argument(
         '--no-graphs', action='store_true',
-        help='on cuda: run denoising steps as they are, not as CUDA graphs')
+        help='on cuda: run denoising steps without CUDA graphs')
     parser.add_argument(
         '--threads', type=number(int, 1, 1024), metavar='N',
-        help='threads of a model on the CPU, for both sides (default: as in policy_node all cores '
-             'but one)')
+        help='CPU threads of the engine and the peer (default: all cores but one, as in '
+             'policy_node)')
     parser.add_argument(
-        '--video-steps', type=number(int, 1), metavar='N', help="instead of the setting's")
+        '--video-steps', type=number(int, 1), metavar='N',
+        help='denoising steps, instead of those of the setting')
     parser.add_argument(
-        '--action-steps', type=number(int, 1), metavar='N', help="instead of the setting's")
+        '--action-steps', type=number(int, 1), metavar='N',
+        help='denoising steps, instead of those of the setting')
     parser.add_argument(
         '--repeats', type=number(int, 1), default=3, metavar='N',
-        help='how often each thing is timed, after one time that does not count '
-             '(default: %(default)s)')
+        help='repetitions of each measurement, after one warm-up (default: %(default)s)')
     parser.add_argument(
         '--seed', type=number(int, 0, 10 ** 6), default=0, metavar='N',
-        help='seed of weights and noise (default: %(default)s)')
+        help='random seed of weights and noise (default: %(default)s)')
     parser.add_argument(
         '--peer', type=Path, metavar='PATH',
-        help='a checkout of the public implementation, measured in the same run')
-    parser.add_argument('--no-engine', action='store_true', help='measure the ROS path alone')
+        help='checkout of the public implementation, measured in the same run')
+    parser.add_argument('--no-engine', action='store_true', help='measure the ROS path only')
     parser.add_argument(
         '--images', action='store_true',
-        help='also measure what images cost by transport, executor and Fast DDS settings')
-    parser.add_argument('--no-ros', action='store_true', help='leave the ROS path out')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the results there')
+        help='also measure the CPU cost of images by transport, executor and Fast DDS profile')
+    parser.add_argument('--no-ros', action='store_true', help='skip the ROS path')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the results to this file')
     parser.add_argument(
         '--compare', type=Path, metavar='FILE',
-        help='what --json wrote before: print how many times as fast it is now')
+        help='earlier --json file: print the speed-up since then')
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -82,9 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.no_engine and arguments.no_ros and not arguments.images:
         raise ValueError('--no-engine and --no-ros leave nothing to measure')
     if arguments.no_engine and arguments.peer is not None:
-        raise ValueError('--peer is measured beside the engine; leave --no-engine out')
+        raise ValueError('--peer is measured together with the engine; remove --no-engine')
     if arguments.peer is not None and arguments.weights != FULL:
-        raise ValueError(f'--peer runs the same weights; leave --weights {arguments.weights} out')
+        raise ValueError(f'--peer has no quantized weights; remove --weights {arguments.weights}')
     earlier = None if arguments.compare is None else read_results(arguments.compare)
     with atomic_files([] if arguments.json is None else [arguments.json]) as files:
         results = _measure(arguments)
@@ -95,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
             file.write_text(json.dumps(results, indent=2) + '\n')
     show(results, ratios)
     if ratios == []:
-        print(f'nothing in {arguments.compare} is of the same setting, device, dtype and steps')
+        print(f'{arguments.compare} has no row with the same setting, device, dtype and steps')
     return 0
 
 
@@ -127,10 +121,10 @@ def _measure_engine(arguments: argparse.Namespace, machine: dict) -> list[dict]:
     from lingbot_va_ros.cli.bench.peer import find_code, load_server_module
 
     code = None if arguments.peer is None else find_code(arguments.peer)
-    import torch  # takes seconds, and mistakes are to be told before
+    import torch  # takes seconds; mistakes in the options come first
 
-    from lingbot_va_ros.cli.bench.engine import add_floor, measure_setting
-    from lingbot_va_ros.cli.bench.roofline import ItemBytes, measure_rates, Rates
+    from lingbot_va_ros.cli.bench.engine import add_roofline, measure_setting
+    from lingbot_va_ros.cli.bench.roofline import ItemBytes, MachineRates, measure_rates
     from lingbot_va_ros.cli.bench.session import check_memory
     from lingbot_va_ros.model.quantization import check_kind
     from lingbot_va_ros.policy.inference.device import choose_device, choose_dtype, leave_a_core
@@ -151,7 +145,7 @@ def _measure_engine(arguments: argparse.Namespace, machine: dict) -> list[dict]:
         measured = [measure_rates(device, dtype, arguments.weights)]
 
         def rate():
-            # What else the machine does must not pass for a slow machine: as often as it goes.
+            # Measured after every chunk: other load must not make the machine seem slow.
             measured.append(measure_rates(device, dtype, arguments.weights))
             return measured[-1]
 
@@ -166,12 +160,12 @@ def _measure_engine(arguments: argparse.Namespace, machine: dict) -> list[dict]:
                 setting, device, dtype, arguments.repeats, arguments.seed, modules,
                 lambda line: _say(f'{setting.name}: {line}'), rate, arguments.weights,
                 not arguments.no_graphs))
-        rates = functools.reduce(Rates.best, measured)
+        rates = functools.reduce(MachineRates.best, measured)
         machine.update({
             'matrix_operations_per_second': rates.operations,
             'copy_bytes_per_second': rates.bytes})
         for setting, rows in zip(settings, found):
-            add_floor(
+            add_roofline(
                 rows, setting,
                 ItemBytes(dtype.itemsize if arguments.weights == FULL else 1, dtype.itemsize),
                 rates, torch.get_num_threads())

@@ -11,7 +11,12 @@ from torch import Tensor
 
 from lingbot_va_ros.cli.bench.operations import attention_ms, linear_gflops
 from lingbot_va_ros.cli.bench.peer import AGREEMENT, drawn_noise, Peer
-from lingbot_va_ros.cli.bench.roofline import by_processor_time, chunk_seconds, ItemBytes, Rates
+from lingbot_va_ros.cli.bench.roofline import (
+    by_processor_time,
+    chunk_seconds,
+    ItemBytes,
+    MachineRates,
+)
 from lingbot_va_ros.cli.bench.session import (
     encode_chunk,
     fill_memory,
@@ -69,7 +74,7 @@ class Timer:
 
 def measure_setting(
     setting: Setting, device: torch.device, dtype: torch.dtype, repeats: int, seed: int,
-    peer_modules: tuple | None, say: Callable[[str], None], rate: Callable[[], Rates],
+    peer_modules: tuple | None, say: Callable[[str], None], rate: Callable[[], MachineRates],
     weights: str = FULL, graphs: bool = True,
 ) -> list[dict]:
     """
@@ -117,8 +122,8 @@ def measure_setting(
     return rows
 
 
-def add_floor(
-    rows: list[dict], setting: Setting, item_bytes: ItemBytes, rates: Rates, threads: int,
+def add_roofline(
+    rows: list[dict], setting: Setting, item_bytes: ItemBytes, rates: MachineRates, threads: int,
 ) -> None:
     """
     Add to a setting's rows what its chunks cost at least, and the share that this is.
@@ -193,7 +198,7 @@ class _Bench:
 
     def row(
         self, full: bool, peer: Peer | None, repeats: int, say: Callable,
-        rate: Callable[[], Rates],
+        rate: Callable[[], MachineRates],
     ) -> dict:
         """Return the measured part of a row of results."""
         session, setting = self._session, self._setting

@@ -18,7 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from lingbot_va_ros.cli.bench import cameras as bench_cameras
 from lingbot_va_ros.cli.bench import listener as bench_listener
-from lingbot_va_ros.cli.common.operator_client import Operator
+from lingbot_va_ros.cli.common.operator_client import OperatorClient
 from lingbot_va_ros.cli.common.processes import NodeProcesses, processor_seconds, ros_environment
 from lingbot_va_ros.cli.common.simulated_robot import ros_node
 from lingbot_va_ros.resources import PACKAGE
@@ -30,9 +30,9 @@ WAIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Way:
+class ImageSetup:
     """
-    One way for images to come.
+    One way for images to reach a process.
 
     :param profile: whether Fast DDS has the package's profile, with shared memory large enough.
     """
@@ -43,33 +43,33 @@ class Way:
     profile: bool = True
 
 
-OURS = Way()
-WAYS = (
-    OURS, replace(OURS, handling='viewed'), replace(OURS, handling='copied'),
-    replace(OURS, profile=False), replace(OURS, executor='multi'),
-    replace(OURS, executor='events'), replace(OURS, transport='compressed'),
-    replace(OURS, transport='compressed', handling='decoded'))
+BASE = ImageSetup()
+SETUPS = (
+    BASE, replace(BASE, handling='viewed'), replace(BASE, handling='copied'),
+    replace(BASE, profile=False), replace(BASE, executor='multi'),
+    replace(BASE, executor='events'), replace(BASE, transport='compressed'),
+    replace(BASE, transport='compressed', handling='decoded'))
 
 
 def measure_images(
     say: Callable[[str], None], stream_seconds: float = STREAM_SECONDS,
-    ways: Sequence[Way] = WAYS,
+    setups: Sequence[ImageSetup] = SETUPS,
 ) -> list[dict]:
     """
-    Return a row for each way.
+    Return a row for each setup.
 
     :param stream_seconds: how long each is measured.
     :raises CommandFailed: a process cannot be started, ends, or does not answer.
     """
-    return [_measure(way, stream_seconds, say) for way in ways]
+    return [_measure(setup, stream_seconds, say) for setup in setups]
 
 
-def _measure(way: Way, seconds: float, say: Callable[[str], None]) -> dict:
-    settings = "the package's profile" if way.profile else 'Fast DDS as it is'
-    say(f'images: {way.transport}, {way.handling}, executor {way.executor}, {settings}')
+def _measure(setup: ImageSetup, seconds: float, say: Callable[[str], None]) -> dict:
+    settings = "the package's profile" if setup.profile else 'Fast DDS as it is'
+    say(f'images: {setup.transport}, {setup.handling}, executor {setup.executor}, {settings}')
     with tempfile.TemporaryDirectory(prefix='lingbot_va_bench_') as folder:
         environment, before = ros_environment(Path(folder) / 'logs'), dict(os.environ)
-        if not way.profile:
+        if not setup.profile:
             for name in PROFILES:
                 environment.pop(name, None)
         for name in PROFILES:
@@ -78,21 +78,21 @@ def _measure(way: Way, seconds: float, say: Callable[[str], None]) -> dict:
         try:
             with NodeProcesses(environment, Path(folder)) as processes, ros_node(
                     'bench_images') as ros:
-                return _stream(way, seconds, processes, Operator(*ros, processes.check))
+                return _stream(setup, seconds, processes, OperatorClient(*ros, processes.check))
         finally:
             os.environ.clear()
             os.environ.update(before)
 
 
 def _stream(
-    way: Way, seconds: float, processes: NodeProcesses, operator: Operator,
+    setup: ImageSetup, seconds: float, processes: NodeProcesses, operator: OperatorClient,
 ) -> dict:
     cameras = processes.start(bench_cameras.NAME, [
         sys.executable, '-m', f'{PACKAGE}.cli.bench.cameras', '--ros-args', '-p',
-        f'transport:={way.transport}'])
+        f'transport:={setup.transport}'])
     listener = processes.start(bench_listener.NAME, [
-        sys.executable, '-m', f'{PACKAGE}.cli.bench.listener', way.executor, '--ros-args',
-        '-p', f'transport:={way.transport}', '-p', f'handling:={way.handling}'])
+        sys.executable, '-m', f'{PACKAGE}.cli.bench.listener', setup.executor, '--ros-args',
+        '-p', f'transport:={setup.transport}', '-p', f'handling:={setup.handling}'])
 
     def figures() -> dict:
         return json.loads(operator.call(
@@ -114,7 +114,7 @@ def _stream(
     shares = [(processor_seconds(pid) - first) / took for pid, first in zip(pids, begin)]
     found = figures()
     return {
-        'transport': way.transport, 'handling': way.handling, 'executor': way.executor,
-        'profile': way.profile, 'cpu_share': shares[0], 'cameras_cpu_share': shares[1],
+        'transport': setup.transport, 'handling': setup.handling, 'executor': setup.executor,
+        'profile': setup.profile, 'cpu_share': shares[0], 'cameras_cpu_share': shares[1],
         'images_per_second': found['images'] / took, 'age_ms_p50': found['p50'],
         'age_ms_p99': found['p99']}

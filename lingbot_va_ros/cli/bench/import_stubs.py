@@ -62,7 +62,7 @@ def rearrange(tensor: Tensor, pattern: str, **sizes: int) -> Tensor:
 
 
 # Package: what the public code takes from it.
-STAND_INS = {
+STUBS = {
     'flash_attn': {'flash_attn_func': _no_flash},
     'einops': {'rearrange': rearrange},
     'easydict': {'EasyDict': EasyDict},
@@ -71,15 +71,15 @@ STAND_INS = {
 
 
 @contextmanager
-def stand_ins() -> Iterator[list[str]]:
+def import_stubs() -> Iterator[list[str]]:
     """Put modules in the place of what is not installed, yield their names, and remove them."""
-    missing = [name for name in STAND_INS if importlib.util.find_spec(name) is None]
+    missing = [name for name in STUBS if importlib.util.find_spec(name) is None]
     try:
         for name in missing:
             module = types.ModuleType(name)
             # Others look a package up by its spec; without one that would be an error.
             module.__spec__ = importlib.util.spec_from_loader(name, None)
-            vars(module).update(STAND_INS[name])
+            vars(module).update(STUBS[name])
             sys.modules[name] = module
         yield missing
     finally:

@@ -1,5 +1,5 @@
 """
-Takes the images of the benchmark's cameras as policy_node does, or in other ways.
+Takes the images of the benchmark's cameras as policy_node does, or in other transports.
 
 A process of its own: `python -m lingbot_va_ros.cli.bench.listener --ros-args -p transport:=raw …`.
 """

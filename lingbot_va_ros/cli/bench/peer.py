@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lingbot_va_ros.cli.bench.import_stubs import stand_ins
+from lingbot_va_ros.cli.bench.import_stubs import import_stubs
 from lingbot_va_ros.cli.bench.session import memory_contents
 from lingbot_va_ros.cli.bench.settings import Setting
 from lingbot_va_ros.model.camera_layout import TSHAPE
@@ -84,7 +84,7 @@ def load_server_module(folder: Path) -> tuple[Any, list[str]]:
     :raises PeerError: it cannot be imported.
     """
     try:
-        with stand_ins() as missing, _own_modules(folder):
+        with import_stubs() as missing, _own_modules(folder):
             module = importlib.import_module(SERVER)
             model = importlib.import_module('modules.model')
     except Exception as error:  # whatever foreign code raises when it is imported

@@ -25,15 +25,15 @@ CLOCKS = {True: time.process_time, False: time.perf_counter}  # by `by_processor
 
 
 @dataclass(frozen=True)
-class Rates:
+class MachineRates:
     """What the machine does in a second: multiply-adds count as two operations."""
 
     operations: float
     bytes: float
 
-    def best(self, other: 'Rates') -> 'Rates':
+    def best(self, other: 'MachineRates') -> 'MachineRates':
         """Return the higher of both rates each."""
-        return Rates(max(self.operations, other.operations), max(self.bytes, other.bytes))
+        return MachineRates(max(self.operations, other.operations), max(self.bytes, other.bytes))
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ItemBytes:
     memory: int
 
 
-def measure_rates(device: torch.device, dtype: torch.dtype, weights: str = FULL) -> Rates:
+def measure_rates(device: torch.device, dtype: torch.dtype, weights: str = FULL) -> MachineRates:
     """
     Return the best of a few copies and matrix products on the device.
 
@@ -78,13 +78,13 @@ def measure_rates(device: torch.device, dtype: torch.dtype, weights: str = FULL)
     if weights != FULL:
         layer = Linear(size, size, False, device=device, dtype=dtype)
         with torch.inference_mode():
-            quantised = QuantisedLinear(layer, weights)
-            products.append(lambda: quantised(left))
+            quantized = QuantisedLinear(layer, weights)
+            products.append(lambda: quantized(left))
     seconds = min(_fastest(product, device) for product in products)
     source = torch.empty(COPY_BYTES[kind] // 4, device=device)
     target = torch.ones_like(source)
     copy = _fastest(lambda: target.copy_(source), device)
-    return Rates(2 * size ** 3 / seconds, 2 * COPY_BYTES[kind] / copy)
+    return MachineRates(2 * size ** 3 / seconds, 2 * COPY_BYTES[kind] / copy)
 
 
 @torch.inference_mode()
@@ -110,7 +110,7 @@ def by_processor_time(device: torch.device, threads: int) -> bool:
 
 
 def forward_seconds(
-    config: TransformerConfig, forward: Forward, item_bytes: ItemBytes, rates: Rates,
+    config: TransformerConfig, forward: Forward, item_bytes: ItemBytes, rates: MachineRates,
 ) -> float:
     """Return the least time of a forward: the larger of its operations' and its bytes'."""
     dim, layers = config.dim, config.num_layers
@@ -149,7 +149,7 @@ def chunk_forwards(setting: Setting, remembered: int) -> list[Forward]:
 
 
 def chunk_seconds(
-    setting: Setting, remembered: int, item_bytes: ItemBytes, rates: Rates,
+    setting: Setting, remembered: int, item_bytes: ItemBytes, rates: MachineRates,
 ) -> float:
     """
     Return the least time to predict and commit a chunk.

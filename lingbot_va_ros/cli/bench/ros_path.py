@@ -29,7 +29,7 @@ import yaml
 
 from lingbot_va_ros.cli.bench.cameras import EMBODIMENT, NAME, POLICY, SIZE
 from lingbot_va_ros.cli.common.failure import CommandFailed
-from lingbot_va_ros.cli.common.operator_client import Operator
+from lingbot_va_ros.cli.common.operator_client import OperatorClient
 from lingbot_va_ros.cli.common.processes import (
     last_match,
     node_command,
@@ -101,7 +101,7 @@ def _write_checkpoint(folder: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class _Heard:
+class _ReceivedChunk:
     """When a chunk was published and when it came, ROS time in ns, and the engine's own time."""
 
     published_ns: int
@@ -115,11 +115,11 @@ class _Measurement:
     def __init__(self, processes: NodeProcesses, node, executor, checkpoint: Path, say: Callable):
         self._say = say
         self._node = node
-        self._operator = Operator(node, executor, processes.check)
-        self._chunks: dict[int, _Heard] = {}  # by the stamp of their image
+        self._operator = OperatorClient(node, executor, processes.check)
+        self._chunks: dict[int, _ReceivedChunk] = {}  # by the stamp of their image
         self._stamps: list[int] = []
-        self._hearing: list[float] = []  # milliseconds from there to here
-        self._sending: list[float] = []  # milliseconds that a camera driver took for one image
+        self._delivery_ms: list[float] = []  # milliseconds from there to here
+        self._sending_ms: list[float] = []  # milliseconds that a camera driver took for one image
         self._status = None
         processes.start(NAME, [sys.executable, '-m', f'{PACKAGE}.cli.bench.cameras'])
         parameters = {
@@ -162,10 +162,10 @@ class _Measurement:
             'camera_to_chunk_extra_ms_p50': percentile(extra, 50),
             'camera_to_chunk_extra_ms_p95': percentile(extra, 95),
             'camera_to_chunk_trials': len(extra),
-            'chunk_arrives_ms_p50': percentile(self._hearing, 50),
-            'chunk_arrives_ms_p95': percentile(self._hearing, 95),
-            'cameras_sending_ms_p50': percentile(self._sending, 50),
-            'cameras_sending_ms_p95': percentile(self._sending, 95)}
+            'chunk_arrives_ms_p50': percentile(self._delivery_ms, 50),
+            'chunk_arrives_ms_p95': percentile(self._delivery_ms, 95),
+            'cameras_sending_ms_p50': percentile(self._sending_ms, 50),
+            'cameras_sending_ms_p95': percentile(self._sending_ms, 95)}
 
     def _bring_up(self, control_rate: float) -> None:
         self._say(f'ROS: starting policy_node, publishing at {control_rate:g} Hz')
@@ -179,7 +179,7 @@ class _Measurement:
 
     def _put_away(self) -> None:
         self._instruct('')
-        if not self._operator.put_away(POLICY):
+        if not self._operator.deactivate_and_clean_up(POLICY):
             raise CommandFailed('policy_node cannot be put away', self._policy.log)
 
     def _image_share(self, seconds: float, fill_seconds: float) -> tuple:
@@ -224,8 +224,8 @@ class _Measurement:
                 'a chunk')
             if stamp in self._chunks:
                 chunk = self._chunks.pop(stamp)
-                self._sending.append((sent - stamp) * 1e-6)
-                self._hearing.append((chunk.arrived_ns - chunk.published_ns) * 1e-6)
+                self._sending_ms.append((sent - stamp) * 1e-6)
+                self._delivery_ms.append((chunk.arrived_ns - chunk.published_ns) * 1e-6)
                 return (chunk.published_ns - stamp) * 1e-9 - chunk.engine_seconds
         raise CommandFailed(
             f'no prediction was done before its images were {CAMERA_AGE:g} s old',
@@ -285,7 +285,7 @@ class _Measurement:
 
     def _on_chunk(self, message: ActionChunk, info: dict | None) -> None:
         now = self._node.get_clock().now().nanoseconds
-        self._chunks.setdefault(nanoseconds_of(message.observation_stamp), _Heard(
+        self._chunks.setdefault(nanoseconds_of(message.observation_stamp), _ReceivedChunk(
             now if info is None else info['source_timestamp'], now, message.inference_seconds))
 
     def _on_status(self, message: PolicyStatus) -> None:

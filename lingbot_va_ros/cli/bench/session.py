@@ -25,7 +25,7 @@ LIBRARIES = 2 ** 29
 CAMERA = (480, 640)  # rows and columns of an image as it comes
 
 
-class DoesNotFit(ValueError):
+class NotEnoughMemory(ValueError):
     """The device has not the memory for a setting; one line with both numbers."""
 
 
@@ -37,10 +37,10 @@ def network_numbers(setting: Setting) -> int:
 
 def check_memory(setting: Setting, device: torch.device, item_bytes: int, networks: int) -> None:
     """
-    Look whether a setting can run, before anything is made.
+    GraphProbe whether a setting can run, before anything is made.
 
     :param networks: 2 where a peer is measured beside it.
-    :raises DoesNotFit: it cannot.
+    :raises NotEnoughMemory: it cannot.
     """
     config = setting.network
     slots = setting.window + SPARE_CHUNKS * (setting.video_tokens + setting.action_tokens)
@@ -49,7 +49,7 @@ def check_memory(setting: Setting, device: torch.device, item_bytes: int, networ
         ROOM * networks * item_bytes * (network_numbers(setting) + memory))
     free = free_bytes(device)
     if needed > free:
-        raise DoesNotFit(
+        raise NotEnoughMemory(
             f'setting {setting.name} needs {needed / 1e9:.0f} GB on {device.type}, of which '
             f'{free / 1e9:.0f} GB are free')
 

@@ -1,10 +1,10 @@
 """
-Check checkpoint, policy file and embodiment, each and against each other, before a robot moves.
+Check checkpoint, policy file and embodiment, and whether they match, before a robot moves.
 
-Only headers of the weights are read. Prints everything that is wrong at once, and the memory that
-the checkpoint takes on the device. The exit code is 0 only if there is no error. With --live the
-running graph of this ROS domain is looked at as well: topics, types, QoS, rates, stamps, images,
-joints, controllers; nothing is published and nothing moves.
+Only the headers of the weights are read. Prints all errors and warnings at once, and the device
+memory that the checkpoint needs. The exit code is 0 only if there is no error. With --live the
+running graph of this ROS domain is checked too: topics, types, QoS, rates, stamps, images, joints,
+controllers. Nothing is published and nothing moves.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import numpy as np
 
 from lingbot_va_ros.atomic_files import write_text
 from lingbot_va_ros.cli.check.finding import Finding
+from lingbot_va_ros.cli.common.engine_options import add_checkpoint_argument
 from lingbot_va_ros.cli.common.failure import CommandFailed
 from lingbot_va_ros.robot.action_map import make_action_map
 from lingbot_va_ros.specs.embodiment import Embodiment, EmbodimentError, load_embodiment
@@ -32,13 +33,13 @@ DTYPE_BYTES = {'bfloat16': 2, 'float16': 2, 'float32': 4}
 GIGABYTE = 10 ** 9
 PARTS = {
     'transformer': 'transformer',
-    'kv_memory': 'memory (keys and values)',
-    'text_states': 'text (keys and values)',
+    'kv_memory': 'KV cache',
+    'text_states': 'text keys and values',
     'vae_encoder': 'VAE encoder',
     'vae_decoder': 'VAE decoder',
     'text_encoder': 'text encoder',
 }
-# The package's default everywhere.
+# Default of the nodes.
 LIVE_EMBODIMENT = 'sim_left'
 TOTALS = {
     'acting': 'acting (the first four)',
@@ -48,8 +49,8 @@ TOTALS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the check."""
-    parser.add_argument('--checkpoint', type=Path, metavar='FOLDER', help='checkpoint folder')
+    """Add the options of the check."""
+    add_checkpoint_argument(parser, 'checkpoint folder')
     parser.add_argument(
         '--policy', default='', metavar='NAME',
         help="policy file: a path or the name of a shipped file (default: the checkpoint's own)")
@@ -58,24 +59,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='embodiment file: a path or the name of a shipped file')
     parser.add_argument(
         '--dtype', choices=tuple(DTYPE_BYTES), default='bfloat16',
-        help='of the weights, for the memory that they take (default: %(default)s)')
+        help='data type of the weights, for the memory estimate (default: %(default)s)')
     parser.add_argument(
         '--wan-pretrained-path', default='', metavar='FOLDER',
-        help='folder with vae/, text_encoder/ and tokenizer/, where the checkpoint has none')
+        help='folder with vae/, text_encoder/ and tokenizer/, if the checkpoint has none')
     parser.add_argument(
         '--adapter-base', default='', metavar='FOLDER',
-        help='checkpoint that a LoRA adapter was trained on')
+        help='base checkpoint of a LoRA adapter')
     parser.add_argument(
         '--live', action='store_true',
-        help='look at the running graph too, with this policy and embodiment '
+        help='check the running graph too, with this policy and embodiment '
              f'(default: {LIVE_EMBODIMENT})')
     parser.add_argument(
         '--namespace', default='', metavar='NAME',
-        help='with --live: where policy_node and command_mux run')
+        help='with --live: namespace of policy_node and command_mux')
     parser.add_argument(
         '--seconds', type=_seconds, default=5.0, metavar='S',
-        help='with --live: how long rates and stamps are watched (default: %(default)g)')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the findings there')
+        help='with --live: measuring time of rates and stamps, s (default: %(default)g)')
+    parser.add_argument(
+        '--json', type=Path, metavar='FILE', help='write the findings to this file')
 
 
 def _seconds(word: str) -> float:
@@ -84,7 +86,7 @@ def _seconds(word: str) -> float:
     except ValueError:
         value = 0.0
     if not 0.5 <= value <= 600:
-        raise argparse.ArgumentTypeError(f'{word!r} is no time from 0.5 to 600 s')
+        raise argparse.ArgumentTypeError(f'{word!r} is not a time from 0.5 to 600 s')
     return value
 
 
@@ -109,11 +111,9 @@ def run(arguments: argparse.Namespace) -> int:
     if policy is not None and embodiment is not None:
         findings.extend(compare(policy, embodiment))
     if arguments.live and embodiment is not None:
-        from lingbot_va_ros.cli.check.graph_probe import (
-            live_findings,  # needs ROS, the rest does not
-        )
+        from lingbot_va_ros.cli.check.graph_probe import graph_findings  # only this part needs ROS
 
-        findings.extend(live_findings(
+        findings.extend(graph_findings(
             policy, embodiment, arguments.namespace, arguments.seconds))
     ok = not any(finding.severity == 'error' for finding in findings)
     for finding in findings:
@@ -138,7 +138,7 @@ def _check_policy(
 ) -> PolicyFile | None:
     checkpoint = arguments.checkpoint and arguments.checkpoint.expanduser()
     if not arguments.policy and not (checkpoint and checkpoint.is_dir()):
-        return None  # none is asked for, or the missing folder is reported by itself
+        return None  # not requested, or the missing folder is reported separately
     where = arguments.policy or str(checkpoint)
     try:
         path = find_policy_file(arguments.policy, checkpoint or Path(), print)
@@ -156,7 +156,7 @@ def _check_policy(
 def _check_checkpoint(
     arguments: argparse.Namespace, policy: PolicyFile | None, findings: list[Finding],
 ) -> dict[str, Any] | None:
-    # Slow to import, and only needed here.
+    # Slow to import.
     from lingbot_va_ros.model.compatibility import policy_mismatches
     from lingbot_va_ros.policy.inference.inspection import inspect_checkpoint
     from lingbot_va_ros.policy.inference.memory_budget import CARD_BYTES, memory_budget
@@ -183,7 +183,7 @@ def _check_checkpoint(
 
 
 def _lerobot_remarks(checkpoint: Path) -> list[Finding]:
-    """Return what a user of a LeRobot folder should know; mistakes are told with the policy."""
+    """Return the warnings about a LeRobot folder; its errors are reported with the policy."""
     return [Finding(*entry) for entry in lerobot_findings(checkpoint) if entry[0] == 'warning']
 
 
@@ -212,7 +212,7 @@ def _check_workspace(name: str, embodiment: Embodiment) -> list[Finding]:
 
 
 def compare(policy: PolicyFile, embodiment: Embodiment) -> list[Finding]:
-    """Return where a policy and a robot do not go together."""
+    """Return the mismatches between a policy and an embodiment."""
     where = f'policy {policy.name} on embodiment {embodiment.name}'
     found = [
         Finding('warning', where,
@@ -224,7 +224,7 @@ def compare(policy: PolicyFile, embodiment: Embodiment) -> list[Finding]:
     except ValueError as error:
         return [*found, Finding('error', where, str(error))]
     if policy.action_frame != 'joints':
-        return found  # which joints the ranges of poses mean depends on where the arm is
+        return found  # the joints of a pose depend on the joint positions before it
     used = list(policy.used_channels)
     ends = actions.to_joints(
         np.stack((policy.q01[used], policy.q99[used])), embodiment.home)
@@ -235,12 +235,12 @@ def compare(policy: PolicyFile, embodiment: Embodiment) -> list[Finding]:
             found.append(Finding(
                 'warning', where,
                 f'the quantiles of {joint} reach from {low:.3g} to {high:.3g}, its limits from '
-                f'{lower:.3g} to {upper:.3g}: what is outside is clipped'))
+                f'{lower:.3g} to {upper:.3g}: positions outside the limits are clipped'))
     return found
 
 
 def _errors(where: str, error: Exception) -> list[Finding]:
-    """Return a finding for each line; a line that begins with its own path keeps only the rest."""
+    """Return a finding for each line, without the path that the line may begin with."""
     return [Finding('error', where, line.removeprefix(f'{where}: '))
             for line in str(error).splitlines()]
 
@@ -252,8 +252,8 @@ def _network_line(action_stream: int | None) -> str:
 
 
 def _print_budget(budget: dict[str, Any]) -> None:
-    halves = 'both guidance halves' if budget['guidance_halves'] == 2 else 'no guidance'
-    print(f'\nmemory on the device, counted from the files: {budget["dtype"]}, policy '
+    halves = 'with guidance' if budget['guidance_halves'] == 2 else 'no guidance'
+    print(f'\ndevice memory, computed from the files: {budget["dtype"]}, policy '
           f'{budget["policy"]}, {halves}\n{_network_line(budget["action_stream"])}\n'
           f'  {"":26}{"bytes":>16}{"GB":>9}')
     for name, label in PARTS.items():
@@ -263,5 +263,5 @@ def _print_budget(budget: dict[str, Any]) -> None:
         total, left = budget['totals'][name], budget['left_on_card'][name]
         print(f'  {label:26}{total:>16,}{total / GIGABYTE:9.2f}{left / GIGABYTE:9.2f}'
               f'{"  does not fit" if left < 0 else ""}')
-    print(f'  A 24 GB card has {budget["card_bytes"]:,} bytes. What a forward computes on its '
-          'way, and what CUDA takes\n  for itself, come on top.\n')
+    print(f'  A 24 GB card has {budget["card_bytes"]:,} bytes. Activations and the CUDA context '
+          'come on top.\n')

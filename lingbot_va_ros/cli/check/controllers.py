@@ -7,7 +7,7 @@ from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import GetParameters, ListParameters
 
 from lingbot_va_ros.cli.check.finding import error, Finding, warning
-from lingbot_va_ros.cli.check.streams import names_of
+from lingbot_va_ros.cli.check.streams import join_names
 from lingbot_va_ros.specs.embodiment import Controller
 
 # joint_trajectory_controller's, by their names in Jazzy and before.
@@ -20,21 +20,21 @@ _FIELDS = {
     ParameterType.PARAMETER_STRING_ARRAY: 'string_array_value'}
 
 
-def read_parameters(look, node: str, names: Sequence[str]) -> dict[str, Any] | None:
+def read_parameters(probe, node: str, names: Sequence[str]) -> dict[str, Any] | None:
     """
     Return those of a node's parameters that it has, or None where it does not answer.
 
     It is asked for its names first: rclcpp gives no values at all where one name is unknown.
 
-    :param look: a live.Look, which calls services.
+    :param probe: a live.GraphProbe, which calls services.
     """
-    known = look.call(ListParameters, f'{node}/list_parameters', ListParameters.Request())
+    known = probe.call(ListParameters, f'{node}/list_parameters', ListParameters.Request())
     if known is None:
         return None
     present = [name for name in names if name in known.result.names]
     if not present:
         return {}
-    reply = look.call(
+    reply = probe.call(
         GetParameters, f'{node}/get_parameters', GetParameters.Request(names=present))
     if reply is None:
         return None
@@ -42,16 +42,16 @@ def read_parameters(look, node: str, names: Sequence[str]) -> dict[str, Any] | N
             for name, value in zip(present, reply.values) if value.type in _FIELDS}
 
 
-def controller_findings(look, controller: Controller, nodes: Sequence[str]) -> list[Finding]:
+def controller_findings(probe, controller: Controller, nodes: Sequence[str]) -> list[Finding]:
     """Return what is wrong with the controller behind one topic; `nodes` subscribe to it."""
-    where = look.resolve(controller.topic)
+    where = probe.resolve(controller.topic)
     for node in nodes:
-        values = read_parameters(look, node, WANTED)
+        values = read_parameters(probe, node, WANTED)
         if values and 'joints' in values:
             return judge_parameters(node, values, controller)
     return [warning(
         where, f'no parameters of a joint_trajectory_controller can be read from '
-        f'{names_of(nodes)}: not ros2_control; whether it keeps to the rules is not known')]
+        f'{join_names(nodes)}: not ros2_control; whether it keeps to the rules is not known')]
 
 
 def judge_parameters(
@@ -63,12 +63,12 @@ def judge_parameters(
     missing = [name for name in controller.joints if name not in joints]
     extra = [name for name in joints if name not in controller.joints]
     if missing:
-        found.append(error(node, f'its joints ({names_of(joints)}) lack {names_of(missing)}, '
+        found.append(error(node, f'its joints ({join_names(joints)}) lack {join_names(missing)}, '
                                  'which the embodiment sends to it'))
     if extra and not values.get('allow_partial_joints_goal', False):
         found.append(error(
-            node, f"its joints {names_of(extra)} are not in the embodiment's entry for it, and it "
-            'refuses commands for a part of its joints'))
+            node, f"joints {join_names(extra)} are not in the embodiment's entry for this "
+            'controller, which rejects commands for only some of its joints'))
     if 'interpolate_from_desired_state' in values:
         if not values['interpolate_from_desired_state']:
             found.append(error(
@@ -85,11 +85,11 @@ def judge_parameters(
     commands = list(values.get('command_interfaces', ()))
     if 'command_interfaces' in values and 'position' not in commands:
         found.append(warning(
-            node, f'command_interfaces are {names_of(commands) or "none"}: without position the '
+            node, f'command_interfaces are {join_names(commands) or "none"}: without position the '
             "controller's gains decide how near the arm keeps to the commands"))
     states = list(values.get('state_interfaces', ()))
     if 'state_interfaces' in values and 'position' not in states:
-        found.append(error(node, f'state_interfaces are {names_of(states) or "none"}; expected '
+        found.append(error(node, f'state_interfaces are {join_names(states) or "none"}; expected '
                                  'position among them'))
     if values.get('allow_nonzero_velocity_at_trajectory_end'):
         found.append(warning(
@@ -98,15 +98,15 @@ def judge_parameters(
     return found
 
 
-def manager_findings(look, controllers: Sequence[str]) -> list[Finding]:
+def manager_findings(probe, controllers: Sequence[str]) -> list[Finding]:
     """
     Return which of our controllers are not active, where a controller_manager is there.
 
     :param controllers: fully qualified names of the nodes that take our commands.
     """
     # Another robot's manager, in a namespace of its own, is none of our business.
-    spaces = {look.resolve(''), *(name.rsplit('/', 1)[0] + '/' for name in controllers)}
-    managers = sorted({f'{space}controller_manager' for space in spaces} & set(look.nodes()))
+    spaces = {probe.resolve(''), *(name.rsplit('/', 1)[0] + '/' for name in controllers)}
+    managers = sorted({f'{space}controller_manager' for space in spaces} & set(probe.nodes()))
     if not managers:
         return []
     try:
@@ -116,7 +116,7 @@ def manager_findings(look, controllers: Sequence[str]) -> list[Finding]:
                                      'controller_manager_msgs is not installed')]
     found = []
     for manager in managers:
-        reply = look.call(
+        reply = probe.call(
             ListControllers, f'{manager}/list_controllers', ListControllers.Request())
         if reply is None:
             found.append(error(manager, 'list_controllers is not answered'))

@@ -1,11 +1,11 @@
-"""One line of what `lingbot_va check` found."""
+"""A finding of `lingbot_va check`."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found, as it stands in the JSON; the severity is `error` or `warning`."""
+    """One error or warning, with the keys of the JSON; `severity` is `error` or `warning`."""
 
     severity: str
     where: str
@@ -13,10 +13,10 @@ class Finding:
 
 
 def error(where: str, message: str) -> Finding:
-    """Return a finding that keeps the robot from being driven."""
+    """Return a finding that makes it impossible or unsafe to drive the robot."""
     return Finding('error', where, message)
 
 
 def warning(where: str, message: str) -> Finding:
-    """Return a finding that a user should know of."""
+    """Return a finding that does not stop the robot from being driven."""
     return Finding('warning', where, message)

@@ -9,7 +9,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from lingbot_va_ros.cli.check.finding import error, Finding, warning
-from lingbot_va_ros.cli.check.streams import names_of
+from lingbot_va_ros.cli.check.streams import join_names
 
 TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
 GRIPPER_ACTIONS = (
@@ -17,7 +17,7 @@ GRIPPER_ACTIONS = (
 
 
 @dataclass(frozen=True)
-class Input:
+class TopicInput:
     """A topic (fully qualified) that one of our nodes reads, and how it asks for it."""
 
     topic: str
@@ -32,12 +32,12 @@ def node_of(end: TopicEndpointInfo) -> str:
     return f'{end.node_namespace.rstrip("/")}/{end.node_name}'
 
 
-def nodes_of(ends: Sequence[TopicEndpointInfo]) -> str:
+def join_nodes(ends: Sequence[TopicEndpointInfo]) -> str:
     """Return the nodes at several ends in one line."""
-    return names_of(sorted({node_of(end) for end in ends}))
+    return join_names(sorted({node_of(end) for end in ends}))
 
 
-def input_findings(node: Node, entry: Input) -> list[Finding]:
+def input_findings(node: Node, entry: TopicInput) -> list[Finding]:
     """Return what is wrong with the publishers of a topic; silent where one may be missing."""
     publishers = node.get_publishers_info_by_topic(entry.topic)
     if not publishers:
@@ -46,7 +46,7 @@ def input_findings(node: Node, entry: Input) -> list[Finding]:
         others = sorted(topic for topic, kinds in node.get_topic_names_and_types()
                         if entry.kind in kinds and topic != entry.topic
                         and node.count_publishers(topic))
-        hint = f'; {entry.kind} is published on {names_of(others)}' if others else ''
+        hint = f'; {entry.kind} is published on {join_names(others)}' if others else ''
         return [error(entry.topic, f'nobody publishes what {entry.reader} reads{hint}')]
     found = []
     for end in publishers:
@@ -96,7 +96,7 @@ def controller_topic_findings(
             name for name, kinds in node.get_topic_names_and_types()
             if TRAJECTORY in kinds and name != topic and node.count_subscribers(name)
             and name.endswith('controller/joint_trajectory'))
-        hint = f'; a controller listens on {names_of(others)}' if others else ''
+        hint = f'; a controller listens on {join_names(others)}' if others else ''
         found.append(error(topic, f'no controller listens{hint}'))
     strangers = [end for end in node.get_publishers_info_by_topic(topic) if node_of(end) != mux]
     for end in strangers:
@@ -105,7 +105,7 @@ def controller_topic_findings(
                 topic, f'{node_of(end)} publishes {end.topic_type}; expected {TRAJECTORY}'))
     if strangers:
         found.append(error(
-            topic, f'{nodes_of(strangers)} can command the arm past {mux}: its commands are not '
+            topic, f'{join_nodes(strangers)} can command the arm past {mux}: its commands are not '
             'gated; command_mux must be the only publisher'))
     return found, sorted(set(listeners))
 
@@ -120,7 +120,7 @@ def gripper_findings(node: Node, action: str) -> list[Finding]:
         error(action, f'{node_of(end)} serves {kind}; expected {expected}') for end in servers
         if (kind := end.topic_type.removesuffix('_FeedbackMessage')) not in GRIPPER_ACTIONS]
     if len(servers) > 1:
-        found.append(error(action, f'served by {nodes_of(servers)}; expected one of them'))
+        found.append(error(action, f'served by {join_nodes(servers)}; expected one of them'))
     return found
 
 
@@ -131,15 +131,15 @@ def wiring_findings(node: Node, policy: str, mux: str) -> list[Finding]:
     taken = _topics(node.get_subscriber_names_and_types_by_node, mux, TRAJECTORY)
     if out and taken and not set(out) & set(taken):
         found.append(error(
-            policy, f'its plan goes to {names_of(out)}, but {mux} listens on {names_of(taken)}: '
-            'remap one to the other'))
+            policy, f'its plan goes to {join_names(out)}, but {mux} listens on '
+            f'{join_names(taken)}: remap one to the other'))
     kind = 'lingbot_va_ros/msg/ControlMode'
     told = _topics(node.get_publisher_names_and_types_by_node, mux, kind)
     heard = _topics(node.get_subscriber_names_and_types_by_node, policy, kind)
     if told and heard and not set(told) & set(heard):
         found.append(error(
-            policy, f'it listens for the mode on {names_of(heard)}, but {mux} tells it on '
-            f'{names_of(told)}: remap control_mode'))
+            policy, f'it listens for the mode on {join_names(heard)}, but {mux} tells it on '
+            f'{join_names(told)}: remap control_mode'))
     return found
 
 
@@ -168,4 +168,4 @@ def sole_publisher_findings(node: Node, topic: str) -> list[Finding]:
     publishers = node.get_publishers_info_by_topic(topic)
     if len({node_of(end) for end in publishers}) < 2:
         return []
-    return [error(topic, f'published by {nodes_of(publishers)}; expected one of them')]
+    return [error(topic, f'published by {join_nodes(publishers)}; expected one of them')]

@@ -28,13 +28,13 @@ from lingbot_va_ros.cli.check.graph import (
     controller_topic_findings,
     duplicate_findings,
     gripper_findings,
-    Input,
     input_findings,
-    nodes_of,
+    join_nodes,
     sole_publisher_findings,
+    TopicInput,
     wiring_findings,
 )
-from lingbot_va_ros.cli.check.streams import HeardCamera, HeardJoints
+from lingbot_va_ros.cli.check.streams import CameraStream, JointStateStream
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.nodes import qos
@@ -53,7 +53,7 @@ MEASURING_DEPTH = 20  # a burst must not push out what is counted
 PROFILES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
 
-class Look:
+class GraphProbe:
     """A node of our own in a context of its own: sees the graph, listens, calls services."""
 
     def __init__(self, namespace: str):
@@ -131,7 +131,7 @@ class Look:
         self.node.create_subscription(kind, topic, callback, profile)
 
 
-def live_findings(
+def graph_findings(
     policy: PolicyFile | None, embodiment: Embodiment, namespace: str, seconds: float,
 ) -> list[Finding]:
     """
@@ -142,65 +142,65 @@ def live_findings(
     :param seconds: how long rates and stamps are watched.
     """
     try:
-        look = Look(namespace)
+        probe = GraphProbe(namespace)
     except InvalidNamespaceException as fault:
         return [error('--namespace', ' '.join(str(fault).split()))]
     try:
-        look.wait_for_graph()
-        nodes = look.nodes()
+        probe.wait_for_graph()
+        nodes = probe.nodes()
         if not nodes:
             domain = os.environ.get('ROS_DOMAIN_ID', '0')
             return [error('graph', f'no node is seen in ROS domain {domain}: is ROS_DOMAIN_ID '
                                    'that of the robot, and does its network reach this machine?')]
-        return _look_at(look, nodes, policy, embodiment, seconds)
+        return _probe_graph(probe, nodes, policy, embodiment, seconds)
     finally:
-        look.close()
+        probe.close()
 
 
-def _look_at(
-    look: Look, nodes: list[str], policy: PolicyFile | None, embodiment: Embodiment,
+def _probe_graph(
+    probe: GraphProbe, nodes: list[str], policy: PolicyFile | None, embodiment: Embodiment,
     seconds: float,
 ) -> list[Finding]:
-    mux_name, policy_name = look.resolve(MUX), look.resolve(POLICY)
+    mux_name, policy_name = probe.resolve(MUX), probe.resolve(POLICY)
     found = duplicate_findings(nodes, (mux_name, policy_name))
     roles = policy.cameras if policy else tuple(embodiment.cameras)
     settings = {
-        name: _settings_of(look, name, roles, found) if name in nodes else {}
+        name: _settings_of(probe, name, roles, found) if name in nodes else {}
         for name in (mux_name, policy_name)}
-    simulated = _sim_time(look, settings, found)
+    simulated = _sim_time(probe, settings, found)
     _compare_embodiments(settings, embodiment, found)
 
     cameras = {role: _camera_source(role, embodiment, settings[policy_name]) for role in roles}
-    inputs = _inputs(look, cameras, settings[policy_name], policy_name in nodes)
+    inputs = _inputs(probe, cameras, settings[policy_name], policy_name in nodes)
     for entry in inputs:
-        found += input_findings(look.node, entry)
+        found += input_findings(probe.node, entry)
     if mux_name not in nodes:
         found.append(error(mux_name, 'does not run: nothing passes commands to the arm'))
     if policy_name not in nodes:
         found.append(warning(policy_name, 'does not run: nothing could be said about it'))
     else:
-        found += _lifecycle_findings(look, policy_name)
-        found += wiring_findings(look.node, policy_name, mux_name)
+        found += _lifecycle_findings(probe, policy_name)
+        found += wiring_findings(probe.node, policy_name, mux_name)
     for topic in ('executed', f'{MUX}/mode', f'{POLICY}/status', 'policy/joint_trajectory'):
-        found += sole_publisher_findings(look.node, look.resolve(topic))
-    found += _all_controllers(look, embodiment, mux_name)
+        found += sole_publisher_findings(probe.node, probe.resolve(topic))
+    found += _all_controllers(probe, embodiment, mux_name)
     found += _listen(
-        look, policy, embodiment, cameras, settings[mux_name], simulated, seconds)
+        probe, policy, embodiment, cameras, settings[mux_name], simulated, seconds)
     return found
 
 
-def _settings_of(look: Look, node: str, roles, found: list[Finding]) -> dict[str, object]:
+def _settings_of(probe: GraphProbe, node: str, roles, found: list[Finding]) -> dict[str, object]:
     names = ['use_sim_time', 'embodiment', 'executed_source', 'joint_state_timeout']
     names += [f'cameras.{role}.{key}' for role in roles for key in ('topic', 'transport')]
-    values = read_parameters(look, node, names)
+    values = read_parameters(probe, node, names)
     if values is None:
         found.append(warning(node, 'does not answer for its parameters'))
     return values or {}
 
 
-def _sim_time(look: Look, settings: dict[str, dict], found: list[Finding]) -> bool:
+def _sim_time(probe: GraphProbe, settings: dict[str, dict], found: list[Finding]) -> bool:
     """Return whether the graph runs on /clock, and take that clock as our own."""
-    clock = bool(look.node.get_publishers_info_by_topic('/clock'))
+    clock = bool(probe.node.get_publishers_info_by_topic('/clock'))
     told = {name: values['use_sim_time'] for name, values in settings.items()
             if 'use_sim_time' in values}
     for name, simulated in told.items():
@@ -208,12 +208,12 @@ def _sim_time(look: Look, settings: dict[str, dict], found: list[Finding]) -> bo
             found.append(error(name, 'use_sim_time is true, but nobody publishes /clock'))
         elif clock and not simulated:
             found.append(error(name, f'use_sim_time is false, but /clock is published by '
-                               f'{nodes_of(look.node.get_publishers_info_by_topic("/clock"))}'))
+                               f'{join_nodes(probe.node.get_publishers_info_by_topic("/clock"))}'))
     simulated = clock and (any(told.values()) or not told)
     if simulated:
-        look.node.set_parameters([Parameter('use_sim_time', value=True)])
-        look.spin(ANSWER_SECONDS, lambda: look.node.get_clock().now().nanoseconds > 0)
-        if look.node.get_clock().now().nanoseconds == 0:
+        probe.node.set_parameters([Parameter('use_sim_time', value=True)])
+        probe.spin(ANSWER_SECONDS, lambda: probe.node.get_clock().now().nanoseconds > 0)
+        if probe.node.get_clock().now().nanoseconds == 0:
             found.append(error('/clock', f'silent, or it stands at 0 for {ANSWER_SECONDS:g} s'))
     return simulated
 
@@ -237,20 +237,20 @@ def _camera_source(role: str, embodiment: Embodiment, settings: dict) -> CameraS
         settings.get(f'cameras.{role}.transport', source.transport), source.flip, source.crop)
 
 
-def _camera_topic(look: Look, source: CameraSource) -> tuple[str, type, str]:
+def _camera_topic(probe: GraphProbe, source: CameraSource) -> tuple[str, type, str]:
     if source.transport == 'compressed':
-        return (look.resolve(f'{source.topic}/compressed'), CompressedImage,
+        return (probe.resolve(f'{source.topic}/compressed'), CompressedImage,
                 'sensor_msgs/msg/CompressedImage')
-    return look.resolve(source.topic), Image, 'sensor_msgs/msg/Image'
+    return probe.resolve(source.topic), Image, 'sensor_msgs/msg/Image'
 
 
 def _inputs(
-    look: Look, cameras: dict[str, CameraSource], settings: dict, policy_runs: bool,
-) -> list[Input]:
+    probe: GraphProbe, cameras: dict[str, CameraSource], settings: dict, policy_runs: bool,
+) -> list[TopicInput]:
     entries = []
     for source in cameras.values():
-        topic, _, kind = _camera_topic(look, source)
-        entries.append(Input(topic, kind, qos.SENSOR, POLICY))
+        topic, _, kind = _camera_topic(probe, source)
+        entries.append(TopicInput(topic, kind, qos.SENSOR, POLICY))
     trajectory, mode = 'trajectory_msgs/msg/JointTrajectory', 'lingbot_va_ros/msg/ControlMode'
     from_topic = settings.get('executed_source', 'topic') == 'topic'
     for topic, kind, profile, reader, required in (
@@ -266,12 +266,12 @@ def _inputs(
             ('emergency_stop', 'std_msgs/msg/Bool', qos.EVENTS, MUX, False),
             (f'{POLICY}/status', 'lingbot_va_ros/msg/PolicyStatus', qos.LATCHED,
              'lingbot_va check', policy_runs)):
-        entries.append(Input(look.resolve(topic), kind, profile, reader, required))
+        entries.append(TopicInput(probe.resolve(topic), kind, profile, reader, required))
     return entries
 
 
-def _lifecycle_findings(look: Look, policy_name: str) -> list[Finding]:
-    reply = look.call(GetState, f'{policy_name}/get_state', GetState.Request())
+def _lifecycle_findings(probe: GraphProbe, policy_name: str) -> list[Finding]:
+    reply = probe.call(GetState, f'{policy_name}/get_state', GetState.Request())
     if reply is None:
         return [error(policy_name, 'its lifecycle service get_state gives no answer')]
     if reply.current_state.label == 'active':
@@ -280,34 +280,34 @@ def _lifecycle_findings(look: Look, policy_name: str) -> list[Finding]:
                                  'only while active')]
 
 
-def _all_controllers(look: Look, embodiment: Embodiment, mux_name: str) -> list[Finding]:
+def _all_controllers(probe: GraphProbe, embodiment: Embodiment, mux_name: str) -> list[Finding]:
     found, listening = [], []
     for controller in embodiment.controllers:
         if controller.kind == 'gripper_action':
-            found += gripper_findings(look.node, look.resolve(controller.topic))
+            found += gripper_findings(probe.node, probe.resolve(controller.topic))
             continue
         wrong, listeners = controller_topic_findings(
-            look.node, look.resolve(controller.topic), qos.COMMAND, mux_name)
+            probe.node, probe.resolve(controller.topic), qos.COMMAND, mux_name)
         found += wrong
         if listeners:
-            found += controller_findings(look, controller, listeners)
+            found += controller_findings(probe, controller, listeners)
         listening += listeners
-    return found + manager_findings(look, listening)
+    return found + manager_findings(probe, listening)
 
 
-def _publishes(look: Look, topic: str, kind: str) -> str:
+def _publishes(probe: GraphProbe, topic: str, kind: str) -> str:
     """Return who publishes a topic with the right type; empty for nobody (reported before)."""
-    ends = [end for end in look.node.get_publishers_info_by_topic(topic)
+    ends = [end for end in probe.node.get_publishers_info_by_topic(topic)
             if end.topic_type == kind]
-    return nodes_of(ends) if ends else ''
+    return join_nodes(ends) if ends else ''
 
 
 def _listen(
-    look: Look, policy: PolicyFile | None, embodiment: Embodiment,
+    probe: GraphProbe, policy: PolicyFile | None, embodiment: Embodiment,
     cameras: dict[str, CameraSource], mux_settings: dict, simulated: bool, seconds: float,
 ) -> list[Finding]:
     def now_ns() -> int:
-        return look.node.get_clock().now().nanoseconds
+        return probe.node.get_clock().now().nanoseconds
 
     def measuring(profile: QoSProfile) -> QoSProfile:
         return QoSProfile(reliability=profile.reliability, durability=profile.durability,
@@ -315,25 +315,25 @@ def _listen(
 
     heard = {}
     for role, source in cameras.items():
-        topic, message, kind = _camera_topic(look, source)
-        publishers = _publishes(look, topic, kind)
+        topic, message, kind = _camera_topic(probe, source)
+        publishers = _publishes(probe, topic, kind)
         if publishers:
             size = _size_of(policy, role) if policy else None
-            heard[topic] = publishers, HeardCamera(source, size, now_ns, simulated)
-            look.listen(message, topic, heard[topic][1].take, measuring(qos.SENSOR))
-    topic = look.resolve('joint_states')
-    publishers = _publishes(look, topic, 'sensor_msgs/msg/JointState')
-    joints = HeardJoints(embodiment, now_ns, simulated)
+            heard[topic] = publishers, CameraStream(source, size, now_ns, simulated)
+            probe.listen(message, topic, heard[topic][1].take, measuring(qos.SENSOR))
+    topic = probe.resolve('joint_states')
+    publishers = _publishes(probe, topic, 'sensor_msgs/msg/JointState')
+    joints = JointStateStream(embodiment, now_ns, simulated)
     if publishers:
-        look.listen(JointState, topic, joints.take, measuring(qos.JOINT_STATES))
+        probe.listen(JointState, topic, joints.take, measuring(qos.JOINT_STATES))
     newest: dict[str, object] = {}
     for name, kind in ((f'{MUX}/mode', ControlMode), (f'{POLICY}/status', PolicyStatus)):
-        look.listen(kind, look.resolve(name), lambda message, name=name: newest.update(
+        probe.listen(kind, probe.resolve(name), lambda message, name=name: newest.update(
             {name: message}), qos.LATCHED)
     # The first message takes its time to come; it is not the publisher that is slow.
-    look.spin(FIRST_MESSAGE, lambda: all(each.stamps.arrivals for _, each in heard.values()) and (
+    probe.spin(FIRST_MESSAGE, lambda: all(each.stamps.arrivals for _, each in heard.values()) and (
         not publishers or bool(joints.stamps.arrivals)))
-    look.spin(seconds)
+    probe.spin(seconds)
 
     rate = policy.action_rate / policy.images_every if policy else None
     found = []
@@ -342,7 +342,7 @@ def _listen(
     if publishers:
         timeout = float(mux_settings.get('joint_state_timeout', MuxSettings().joint_state_timeout))
         found += joints.findings(topic, publishers, timeout, MAX_AGE, seconds)
-    return found + _mode_findings(look, newest)
+    return found + _mode_findings(probe, newest)
 
 
 def _size_of(policy: PolicyFile, role: str) -> tuple[int, int]:
@@ -352,15 +352,15 @@ def _size_of(policy: PolicyFile, role: str) -> tuple[int, int]:
     return policy.height, policy.width
 
 
-def _mode_findings(look: Look, newest: dict[str, object]) -> list[Finding]:
+def _mode_findings(probe: GraphProbe, newest: dict[str, object]) -> list[Finding]:
     found = []
     mode = newest.get(f'{MUX}/mode')
     if mode is not None and mode.mode == ControlMode.STOPPED:
         found.append(warning(
-            look.resolve(MUX), f'is STOPPED ({mode.reason}): call clear_stop before set_mode'))
+            probe.resolve(MUX), f'is STOPPED ({mode.reason}): call clear_stop before set_mode'))
     status = newest.get(f'{POLICY}/status')
     if status is not None and status.mode in (PolicyStatus.FAULT, PolicyStatus.HOLDING):
         fault = status.mode == PolicyStatus.FAULT
         found.append((error if fault else warning)(
-            look.resolve(POLICY), f'is {"in FAULT" if fault else "HOLDING"}: {status.reason}'))
+            probe.resolve(POLICY), f'is {"in FAULT" if fault else "HOLDING"}: {status.reason}'))
     return found

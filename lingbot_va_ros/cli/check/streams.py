@@ -20,13 +20,13 @@ RATE_TOLERANCE = 0.9  # a camera of nominally the needed rate is not refused for
 SHOWN = 8  # names in one line
 
 
-def names_of(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """Return names in one line, the first few where there are many."""
     shown = ', '.join(names[:SHOWN])
     return shown if len(names) <= SHOWN else f'{shown} … ({len(names)} in all)'
 
 
-class Stamps:
+class StampStatistics:
     """
     When messages came, and how their stamps lie to the ROS clock.
 
@@ -82,14 +82,14 @@ class Stamps:
         return found
 
 
-class HeardCamera:
+class CameraStream:
     """Listens to one camera and judges its images as the policy would take them."""
 
     def __init__(self, source: CameraSource, size: tuple[int, int] | None, now_ns,
                  simulated: bool):
         self._source = source
         self._size = size  # height, width that the policy sees
-        self.stamps = Stamps(now_ns, simulated)
+        self.stamps = StampStatistics(now_ns, simulated)
         self._faults: dict[str, None] = {}
         self._sizes: dict[tuple[int, int], None] = {}
 
@@ -122,7 +122,7 @@ class HeardCamera:
         sizes = [f'{width}x{height}' for height, width in self._sizes]
         if len(sizes) > 1:
             found.append(error(
-                where, f'images of several sizes, {names_of(sizes)}: two cameras on one topic? '
+                where, f'images of several sizes, {join_names(sizes)}: two cameras on one topic? '
                 f'(from {publishers})'))
         elif self._size and sizes and any(
                 has < wants for has, wants in zip(next(iter(self._sizes)), self._size)):
@@ -132,12 +132,12 @@ class HeardCamera:
         return found
 
 
-class HeardJoints:
+class JointStateStream:
     """Listens to joint_states and judges names, rates and positions by the embodiment."""
 
     def __init__(self, embodiment: Embodiment, now_ns, simulated: bool):
         self._embodiment = embodiment
-        self.stamps = Stamps(now_ns, simulated)
+        self.stamps = StampStatistics(now_ns, simulated)
         self._arrivals: dict[str, list[float]] = {}
         self._positions: dict[str, float] = {}
         self._not_finite: dict[str, str] = {}
@@ -149,7 +149,7 @@ class HeardJoints:
         now = self.stamps.arrivals[-1]
         if len(set(message.name)) < len(message.name):
             twice = sorted({name for name in message.name if list(message.name).count(name) > 1})
-            self._odd[f'twice in one message: {names_of(twice)}'] = None
+            self._odd[f'twice in one message: {join_names(twice)}'] = None
         if len(message.position) != len(message.name):
             self._odd[f'{len(message.name)} names with {len(message.position)} positions'] = None
         if message.velocity and len(message.velocity) != len(message.name):
@@ -171,9 +171,9 @@ class HeardJoints:
         lines = [*self._odd, *self.stamps.faults(max_age)]
         foreign = [name for name in self._arrivals if name not in joints]
         missing = [name for name in joints if name not in self._arrivals]
-        seen = f'; seen were {names_of(foreign)}' if foreign else ''
+        seen = f'; seen were {join_names(foreign)}' if foreign else ''
         if missing:
-            lines.append(f'no position of {names_of(missing)}{seen}')
+            lines.append(f'no position of {join_names(missing)}{seen}')
         lines += [f'the position of {name} is {value}, no finite number'
                   for name, value in self._not_finite.items() if name in joints]
         lines += self._outside()
@@ -181,16 +181,16 @@ class HeardJoints:
         slow, paused = self._gaps(timeout, seconds)
         if slow:
             found.append(error(
-                where, f'{names_of(slow)}; expected at least {1 / timeout:g} a second, or '
+                where, f'{join_names(slow)}; expected at least {1 / timeout:g} a second, or '
                 f'command_mux holds (from {publishers})'))
         if paused:
             found.append(warning(
-                where, f'without news {names_of(paused)}; command_mux holds after {timeout:g} s '
+                where, f'without news {join_names(paused)}; command_mux holds after {timeout:g} s '
                 f'(from {publishers})'))
         if foreign and not missing:
             found.append(warning(
                 where, f'joints that the embodiment does not have are ignored: '
-                f'{names_of(foreign)}'))
+                f'{join_names(foreign)}'))
         return found
 
     def _outside(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Command-line options that say which checkpoint runs and where, and the engine they ask for."""
+"""Options for the checkpoint, the device and the engine, shared by the commands."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -10,63 +10,74 @@ from lingbot_va_ros.cli.common.sampling_options import add_sampling_arguments, n
 from lingbot_va_ros.resources import share_folder
 from lingbot_va_ros.specs.policy_file import find_policy_file, load_policy_file, PolicyFile
 
-if TYPE_CHECKING:  # torch takes seconds to import, and mistakes are to be told before
+if TYPE_CHECKING:  # torch takes seconds to import; mistakes in the options come first
     from lingbot_va_ros.policy.inference.engine import Engine
 
 WEIGHTS = ('full', 'int8', 'int8_dynamic', 'float8')
 _WITHOUT = (
-    'no checkpoint: none comes with this installation, so give --checkpoint FOLDER; for an '
-    'untrained one: python -m lingbot_va_ros.model.random_checkpoint FOLDER')
+    'no checkpoint is installed: give --checkpoint FOLDER; to create an untrained one: '
+    'python -m lingbot_va_ros.model.random_checkpoint FOLDER')
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser, checkpoint_required: bool) -> None:
-    """Declare checkpoint, policy file, device, seed and sampling."""
+    """Add the options for checkpoint, policy file, device, seed and sampling."""
     default = '' if checkpoint_required else ' (default: the shipped one)'
-    parser.add_argument(
-        '--checkpoint', type=Path, required=checkpoint_required, metavar='FOLDER',
-        help="checkpoint folder, in the public layout or LeRobot's" + default)
+    add_checkpoint_argument(
+        parser, "checkpoint folder, in the public layout or LeRobot's" + default,
+        checkpoint_required)
     parser.add_argument(
         '--wan-pretrained-path', default='', metavar='FOLDER',
         help="folder with vae/, text_encoder/ and tokenizer/ (default: the checkpoint's own, or "
-             "what LeRobot's config.json says)")
+             "the one named in LeRobot's config.json)")
     parser.add_argument(
         '--adapter-base', default='', metavar='FOLDER',
-        help='checkpoint that a LoRA adapter was trained on (default: what the adapter says)')
+        help='base checkpoint of a LoRA adapter (default: the one named in the adapter)')
     parser.add_argument(
         '--policy', default='', metavar='NAME',
         help="policy file: a path or the name of a shipped file (default: the checkpoint's own)")
-    parser.add_argument(
-        '--device', choices=('auto', 'cuda', 'cpu'), default='auto',
-        help='where the model runs (default: %(default)s)')
-    parser.add_argument(
-        '--dtype', choices=('auto', 'float32', 'bfloat16', 'float16'), default='auto',
-        help='auto is bfloat16 on cuda and float32 on cpu (default: %(default)s)')
-    add_weights_argument(parser)
+    add_device_arguments(parser)
     parser.add_argument(
         '--attention', choices=('auto', 'flash', 'sdpa'), default='auto',
-        help='kernel; auto is flash-attn where it is installed and can run (default: %(default)s)')
+        help='attention kernel; auto uses flash-attn if it is installed and supported '
+             '(default: %(default)s)')
     parser.add_argument(
         '--text-encoder', choices=('release', 'cpu', 'device'), default='release',
-        help='where it stays after a new instruction; release frees it (default: %(default)s)')
+        help='where the text encoder stays after an instruction was encoded; release frees its '
+             'memory (default: %(default)s)')
     parser.add_argument(
         '--seed', type=number(int, 0, 2 ** 31 - 1), default=0, metavar='N',
-        help='seed of the starting noise (default: %(default)s)')
+        help='random seed of the initial noise (default: %(default)s)')
     add_sampling_arguments(parser)
 
 
-def add_weights_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare how the network's weights are stored."""
+def add_checkpoint_argument(
+    parser: argparse.ArgumentParser, text: str, required: bool = False,
+) -> None:
+    """Add --checkpoint with this help text."""
+    parser.add_argument(
+        '--checkpoint', type=Path, required=required, metavar='FOLDER', help=text)
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the device, the data type and the quantization of the network."""
+    parser.add_argument(
+        '--device', choices=('auto', 'cuda', 'cpu'), default='auto',
+        help='device that runs the model (default: %(default)s)')
+    parser.add_argument(
+        '--dtype', choices=('auto', 'float32', 'bfloat16', 'float16'), default='auto',
+        help='data type of the model; auto: bfloat16 on cuda, float32 on cpu '
+             '(default: %(default)s)')
     parser.add_argument(
         '--weights', choices=WEIGHTS, default=WEIGHTS[0],
-        help='of the network: full is those of --dtype, the others take 8 bits; see '
-             'docs/reference/checkpoints.md (default: %(default)s)')
+        help='storage of the weights; full: in --dtype, the others: quantized to 8 bits '
+             '(default: %(default)s)')
 
 
 def chosen_checkpoint(arguments: argparse.Namespace) -> Path:
     """
-    Return the checkpoint folder that was asked for, or the shipped one.
+    Return the checkpoint folder of the options, or the shipped one.
 
-    :raises ValueError: there is no such folder.
+    :raises ValueError: the folder does not exist.
     """
     if arguments.checkpoint is None:
         shipped = share_folder().joinpath(*SHIPPED)
@@ -83,11 +94,11 @@ def chosen_policy(
     arguments: argparse.Namespace, log: Callable[[str], None], warn: Callable[[str], None],
 ) -> PolicyFile:
     """
-    Return the policy file that was asked for, or the checkpoint's own.
+    Return the policy file of the options, or the checkpoint's own.
 
-    :param log: takes a line where the file was found by the folder's name.
-    :param warn: takes a line for what a user should know of a derived one.
-    :raises ValueError: no such folder or file, or mistakes in it, one a line.
+    :param log: called with one line if the file was found by the folder's name.
+    :param warn: called with one line for each remark about a derived policy file.
+    :raises ValueError: folder or file does not exist, or the mistakes in it, one per line.
     """
     path = find_policy_file(arguments.policy, chosen_checkpoint(arguments), log)
     return load_policy_file(path, warn)
@@ -98,11 +109,12 @@ def load_chosen_engine(
     instructions: Sequence[str] = (), warm_up: bool = True,
 ) -> 'Engine':
     """
-    Load the checkpoint as the options ask for.
+    Load the checkpoint with the options' device, data type and sampling.
 
-    :param progress: called with a line before each part.
-    :param instructions: see `load_engine`, as `warm_up`.
-    :raises ValueError: what is wrong with checkpoint, policy file or options.
+    :param progress: called with one line before each step.
+    :param instructions: encoded while loading, see `load_engine`.
+    :param warm_up: whether one chunk is predicted while loading.
+    :raises ValueError: checkpoint, policy file or options are invalid.
     """
     video, action, memory_chunks = sampling_of(arguments, policy)
 

@@ -17,7 +17,7 @@ ANSWER_SECONDS = 30.0
 CONFIGURE_SECONDS = 600.0  # a full-size checkpoint from a slow disk
 
 
-class Operator:
+class OperatorClient:
     """
     One node that asks and waits, spun by the calling thread.
 
@@ -75,12 +75,12 @@ class Operator:
         """Activate a managed node."""
         return self.change_state(node, Transition.TRANSITION_ACTIVATE)
 
-    def put_away(self, node: str) -> bool:
+    def deactivate_and_clean_up(self, node: str) -> bool:
         """Deactivate a managed node and clean it up."""
         return (self.change_state(node, Transition.TRANSITION_DEACTIVATE)
                 and self.change_state(node, Transition.TRANSITION_CLEANUP))
 
-    def choose_mode(self, mux: str, mode: int, seconds: float = 0.0) -> None:
+    def set_mode(self, mux: str, mode: int, seconds: float = 0.0) -> None:
         """
         Set who moves the arm; tried again for `seconds` where the mux refuses.
 

@@ -126,7 +126,7 @@ class NodeProcesses:
 
     def check(self) -> None:
         """
-        Look whether all processes are alive.
+        GraphProbe whether all processes are alive.
 
         :raises CommandFailed: one has ended; names it, how it ended, and its log.
         """

@@ -13,7 +13,7 @@ from lingbot_va_ros.cli.common import interrupts
 REFRESH = 0.25  # seconds between two drawings of the panel
 
 
-class Progress:
+class ProgressDisplay:
     """
     A title, fields with their newest values, and lines that stay; a context manager.
 
@@ -27,7 +27,7 @@ class Progress:
         self._live: Live | None = None
         self._drawn = 0.0
 
-    def __enter__(self) -> 'Progress':
+    def __enter__(self) -> 'ProgressDisplay':
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()

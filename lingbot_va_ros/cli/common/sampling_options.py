@@ -1,4 +1,4 @@
-"""Command-line options that change how a checkpoint samples, for the commands that run one."""
+"""Options that override the sampling of a policy file, shared by the commands."""
 
 import argparse
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from lingbot_va_ros.specs.policy_file import PolicyFile, Sampling
 
 
 def number(kind: Callable, lowest, highest=None) -> Callable:
-    """Return an argparse type: a number of `kind` that is at least `lowest`."""
+    """Return an argparse type: an int or float (`kind`) from `lowest` to `highest`."""
     def read(text: str):
         try:
             value = kind(text)
@@ -23,33 +23,34 @@ def number(kind: Callable, lowest, highest=None) -> Callable:
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare steps, guidance and memory; without them the policy file's hold."""
-    group = parser.add_argument_group('instead of what the policy file says')
+    """Add the options that override denoising steps, guidance and memory."""
+    group = parser.add_argument_group('overrides of the policy file')
     group.add_argument(
-        '--video-steps', type=number(int, 1), metavar='N', help='denoising steps of the video')
+        '--video-steps', type=number(int, 1), metavar='N',
+        help='denoising steps of the video loop')
     group.add_argument(
         '--video-exec-steps', type=number(int, -1), metavar='N',
-        help='forwards of the video loop that are run (-1: all)')
+        help='forward passes of the video loop that are executed (-1: all)')
     group.add_argument(
         '--action-steps', type=number(int, 1), metavar='N',
-        help='denoising steps of the actions')
+        help='denoising steps of the action loop')
     group.add_argument(
         '--guidance-scale', type=number(float, 0, 100), metavar='G',
-        help='guidance on the video (1: none)')
+        help='classifier-free guidance scale of the video (1: no guidance)')
     group.add_argument(
         '--action-guidance-scale', type=number(float, 0, 100), metavar='G',
-        help='guidance on the actions (1: none)')
+        help='classifier-free guidance scale of the actions (1: no guidance)')
     group.add_argument(
-        '--memory-chunks', type=number(int, 1), metavar='N', help='chunks that are remembered')
+        '--memory-chunks', type=number(int, 1), metavar='N', help='chunks that the KV cache holds')
 
 
 def sampling_of(
     arguments: argparse.Namespace, policy: PolicyFile,
 ) -> tuple[Sampling, Sampling, int]:
     """
-    Return video sampling, action sampling and memory chunks: the policy file's, or what was asked.
+    Return video sampling, action sampling and memory chunks: of the options, else the policy's.
 
-    :raises ValueError: the video loop has no such number of forwards.
+    :raises ValueError: --video-exec-steps is larger than the video loop, or 0.
     """
     def changed(sampling: Sampling, **wanted) -> Sampling:
         return replace(sampling, **{

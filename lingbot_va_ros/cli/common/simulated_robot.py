@@ -20,14 +20,14 @@ from std_srvs.srv import Trigger
 
 from lingbot_va_ros.cli.common.checkpoint import Checkpoint
 from lingbot_va_ros.cli.common.failure import CommandFailed
-from lingbot_va_ros.cli.common.operator_client import Operator
+from lingbot_va_ros.cli.common.operator_client import OperatorClient
 from lingbot_va_ros.cli.common.processes import (
     last_match,
     node_command,
     NodeProcess,
     NodeProcesses,
 )
-from lingbot_va_ros.cli.common.progress import Progress
+from lingbot_va_ros.cli.common.progress import ProgressDisplay
 from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.specs.embodiment import load_embodiment
 
@@ -36,7 +36,7 @@ CONTROL_RATE = 50.0  # Hz
 POLICY, MUX, ROBOT = 'lingbot_va_policy', 'command_mux', 'sim_robot'
 RESETS, RESET_SECONDS = 4, 7.5  # until the arm is at home, and how long each may take
 DISCOVERY_SECONDS = 2.5  # after which processes know each other
-HAND_OVER_SECONDS = 15.0
+MODE_CHANGE_SECONDS = 15.0
 MODE_SECONDS = 30.0  # for the mux to report the mode that it was told to be in
 AT_HOME = 0.02  # rad or m
 LATE = ('silent for', 'too old')  # what the mux says where a message came too late
@@ -71,7 +71,7 @@ def _parameters(values: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def bring_up(operator: Operator, policy: NodeProcess) -> None:
+def configure_and_activate(operator: OperatorClient, policy: NodeProcess) -> None:
     """
     Configure and activate the policy.
 
@@ -85,8 +85,8 @@ def bring_up(operator: Operator, policy: NodeProcess) -> None:
         raise CommandFailed('policy_node cannot be activated', policy.log)
 
 
-def lay_out(
-    operator: Operator, newest: Callable[[], tuple[int, JointState]], **values: Any,
+def reset_scene(
+    operator: OperatorClient, newest: Callable[[], tuple[int, JointState]], **values: Any,
 ) -> None:
     """
     Set parameters of sim_robot (`task`, `seed`) and reset it: a new scene, the arm at home.
@@ -112,7 +112,7 @@ def lay_out(
 
         def at_home() -> bool:
             # The first message may have been on its way before the reset.
-            return newest()[0] > heard + 1 and away_from_home(newest()[1]) < AT_HOME
+            return newest()[0] > heard + 1 and distance_from_home(newest()[1]) < AT_HOME
 
         operator.wait_until(
             lambda: at_home() or time.monotonic() > until, 2 * RESET_SECONDS, f'{ROBOT}')
@@ -121,7 +121,7 @@ def lay_out(
     raise CommandFailed(f'the arm is not at home after {RESETS} resets')
 
 
-def away_from_home(joints: JointState) -> float:
+def distance_from_home(joints: JointState) -> float:
     """Return how far the joint is from its home that is furthest, rad or m."""
     home = _home()
     return max((abs(position - home[name])
@@ -135,7 +135,9 @@ def _home() -> dict[str, float]:
     return dict(zip(embodiment.joints, embodiment.home))
 
 
-def hand_over(operator: Operator, newest_mode: Callable[[], ControlMode | None]) -> None:
+def give_arm_to_policy(
+    operator: OperatorClient, newest_mode: Callable[[], ControlMode | None],
+) -> None:
     """
     Give the arm to the policy, and wait until the mux says so.
 
@@ -145,7 +147,7 @@ def hand_over(operator: Operator, newest_mode: Callable[[], ControlMode | None])
     :raises CommandFailed: it refuses.
     """
     asked_ns = operator.now_ns()
-    operator.choose_mode(MUX, ControlMode.POLICY, HAND_OVER_SECONDS)
+    operator.set_mode(MUX, ControlMode.POLICY, MODE_CHANGE_SECONDS)
 
     def told() -> bool:
         newest = newest_mode()
@@ -172,7 +174,7 @@ def ros_node(name: str) -> Iterator[tuple[Node, Executor]]:
         rclpy.try_shutdown()
 
 
-def refuse_company(progress: Progress) -> None:
+def require_no_robot(progress: ProgressDisplay) -> None:
     """
     Refuse to start where the user's ROS domain has a robot already: we would move it.
 

@@ -1,10 +1,10 @@
 """
 Drive the simulated robot over ROS 2 in real time with a LingBot-VA network.
 
-Starts sim_robot, command_mux and policy_node as three processes, gives the policy the arm for one
-episode of each task, says what the simulator has counted, and leaves summary.json, report.png,
-episode.mp4 and the logs in the output folder. A trained checkpoint is given the two tasks that
-need a memory, an untrained one the scene without a goal.
+Starts sim_robot, command_mux and policy_node as three processes and runs one episode of each task.
+Prints the result of each episode, and writes summary.json, report.png, episode.mp4 and the logs to
+the output folder. A trained checkpoint runs the two tasks that need memory. An untrained
+checkpoint runs a scene without a goal.
 """
 
 import argparse
@@ -15,49 +15,50 @@ from pathlib import Path
 
 from lingbot_va_ros.atomic_files import atomic_files
 from lingbot_va_ros.cli.common.checkpoint import Checkpoint, choose_checkpoint
+from lingbot_va_ros.cli.common.engine_options import add_checkpoint_argument
 from lingbot_va_ros.cli.common.failure import CommandFailed
 from lingbot_va_ros.cli.common.processes import NodeProcesses, ros_environment
-from lingbot_va_ros.cli.common.progress import Progress
+from lingbot_va_ros.cli.common.progress import ProgressDisplay
 from lingbot_va_ros.cli.common.sampling_options import number
-from lingbot_va_ros.cli.common.simulated_robot import CONTROL_RATE, refuse_company
-from lingbot_va_ros.cli.demo.episode import Episode, summarise
-from lingbot_va_ros.cli.demo.episodes import EpisodePlan, run_episodes
+from lingbot_va_ros.cli.common.simulated_robot import CONTROL_RATE, require_no_robot
+from lingbot_va_ros.cli.demo.episode import RecordedEpisode, summarize
+from lingbot_va_ros.cli.demo.episodes import EpisodeSpec, run_episodes
 from lingbot_va_ros.evaluation.tasks import chunk_limit_of, instruction_of, INSTRUCTIONS
 
-TASKS = ('wipe_plate', 'open_boxes')  # of a trained checkpoint, where none is asked for
+TASKS = ('wipe_plate', 'open_boxes')  # default for a trained checkpoint
 NO_GOAL = 'table'
-TAKEOVER = 'wipe_plate'  # where a person can add something
+TAKEOVER = 'wipe_plate'  # the scripted operator adds a stroke
 CHUNKS_WITHOUT_GOAL = 12
 LARGEST_SEED = 2 ** 31 - 1
 RESULTS = ('summary.json', 'report.png', 'episode.mp4')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the demo."""
+    """Add the options of the demo."""
     parser.add_argument(
         '--task', type=_tasks, metavar='TASK',
-        help=f'{", ".join(INSTRUCTIONS)}: one, or several with commas, an episode each (default: '
-             f'{",".join(TASKS)}; of an untrained checkpoint {NO_GOAL}, which has no goal)')
+        help=f'{", ".join(INSTRUCTIONS)}: one task, or several with commas; one episode each '
+             f'(default: {",".join(TASKS)}; untrained checkpoint: {NO_GOAL}, which has no goal)')
     parser.add_argument(
         '--takeover', action='store_true',
-        help=f'{TAKEOVER} alone; a person by script interrupts it, adds a stroke and gives the '
-             'arm back')
+        help=f'run {TAKEOVER} only; a scripted operator takes over the arm, adds a stroke and '
+             'gives the arm back')
     parser.add_argument(
         '--seed', type=number(int, 0, LARGEST_SEED), default=0, metavar='N',
-        help='lays out the scenes (default: %(default)s)')
+        help='random seed of the scene (default: %(default)s)')
     parser.add_argument(
         '--chunks', type=_count, metavar='N',
-        help='action chunks after which an episode ends that is not done (default: as many as '
-             f'twice the time of the scripted expert takes; {CHUNKS_WITHOUT_GOAL} without a goal)')
+        help='action chunks after which an unfinished episode ends (default: twice the time of '
+             f'the scripted expert; {CHUNKS_WITHOUT_GOAL} for a scene without a goal)')
+    add_checkpoint_argument(
+        parser, 'checkpoint folder in the public layout with a policy.yaml (default: the shipped '
+        f'one; for {NO_GOAL} an untrained one, which is created once)')
     parser.add_argument(
-        '--checkpoint', type=Path, metavar='FOLDER',
-        help='checkpoint folder in the public layout with a policy.yaml (default: the shipped '
-             f'one; for {NO_GOAL} an untrained one, which is made once)')
-    parser.add_argument(
-        '--instruction', metavar='TEXT', help='the task in words (default: those of the task)')
+        '--instruction', metavar='TEXT',
+        help='instruction to the policy (default: that of the task)')
     parser.add_argument(
         '--output', type=Path, default=Path('demo_output'), metavar='FOLDER',
-        help='where the results go (default: %(default)s)')
+        help='folder for the results (default: %(default)s)')
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,24 +68,25 @@ def run(arguments: argparse.Namespace) -> int:
     :raises CommandFailed: a process fails, or an episode ends early.
     """
     if arguments.takeover and arguments.task not in (None, (TAKEOVER,)):
-        raise CommandFailed(f'--takeover is of {TAKEOVER}, not of {", ".join(arguments.task)}')
+        raise CommandFailed(
+            f'--takeover is only for {TAKEOVER}, not for {", ".join(arguments.task)}')
     output, logs = arguments.output, arguments.output / 'logs'
     try:
         logs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CommandFailed(f'the output folder cannot be made: {error}') from error
+        raise CommandFailed(f'the output folder cannot be created: {error}') from error
     shared_domain = bool(os.environ.get('ROS_DOMAIN_ID'))
     environment = ros_environment(logs)
     checkpoint = choose_checkpoint(
         arguments.checkpoint, output / 'untrained', environment, print,
         shipped=arguments.task != (NO_GOAL,))
     plans = _plans(arguments, checkpoint)
-    os.environ.update(environment)  # this process takes part
+    os.environ.update(environment)  # this process is a node too
     title = 'lingbot_va demo' + ('' if checkpoint.trained else ' · UNTRAINED network')
-    with Progress(title) as progress:
+    with ProgressDisplay(title) as progress:
         progress.show(checkpoint=checkpoint.label)
         if shared_domain:
-            refuse_company(progress)
+            require_no_robot(progress)
         with NodeProcesses(environment, logs) as processes:
             episodes, lines = run_episodes(
                 plans, checkpoint, _pictures(plans, checkpoint), processes, progress)
@@ -100,31 +102,33 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _plans(arguments: argparse.Namespace, checkpoint: Checkpoint) -> tuple[EpisodePlan, ...]:
+def _plans(arguments: argparse.Namespace, checkpoint: Checkpoint) -> tuple[EpisodeSpec, ...]:
     tasks = arguments.task or (TASKS if checkpoint.trained else (NO_GOAL,))
     if arguments.takeover:
         tasks = (TAKEOVER,)
     return tuple(
-        EpisodePlan(
+        EpisodeSpec(
             task, arguments.seed, arguments.instruction or instruction_of(task),
             arguments.chunks or (CHUNKS_WITHOUT_GOAL if task == NO_GOAL else chunk_limit_of(
                 task, checkpoint.chunk_seconds)), arguments.takeover)
         for task in tasks)
 
 
-def _pictures(plans: Sequence[EpisodePlan], checkpoint: Checkpoint) -> dict:
-    """Return what size sim_robot's pictures are to have, as its parameters."""
+def _pictures(plans: Sequence[EpisodeSpec], checkpoint: Checkpoint) -> dict:
+    """Return the parameters of sim_robot for the size of its images."""
     if all(plan.task == NO_GOAL for plan in plans):
         return {}
-    # As in training: a picture that is drawn larger and then shrunk is another picture.
+    # As in training: an image that is rendered larger and scaled down differs.
     return {'camera_width': checkpoint.policy.width, 'camera_height': checkpoint.policy.height}
 
 
-def _write_results(output: Path, episodes: Sequence[Episode], checkpoint: Checkpoint) -> dict:
-    # matplotlib and PyAV take a second to import: not while the policy needs the processor
+def _write_results(
+    output: Path, episodes: Sequence[RecordedEpisode], checkpoint: Checkpoint,
+) -> dict:
+    # matplotlib and PyAV take a second to import, which the policy needs while it runs.
     from lingbot_va_ros.cli.demo.report import write_report
     from lingbot_va_ros.cli.demo.video import write_video
-    summary = summarise(episodes, str(checkpoint.folder), checkpoint.trained)
+    summary = summarize(episodes, str(checkpoint.folder), checkpoint.trained)
     with atomic_files([output / name for name in RESULTS]) as (figures, report, video):
         write_report(report, episodes, checkpoint.label)
         write_video(video, episodes, checkpoint.trained)
@@ -133,39 +137,41 @@ def _write_results(output: Path, episodes: Sequence[Episode], checkpoint: Checkp
 
 
 def _closing_lines(output: Path, summary: dict, checkpoint: Checkpoint) -> list[str]:
-    """Return the few lines that end the demo."""
+    """Return the summary that is printed at the end."""
     def figure(value, unit: str, digits: int) -> str:
         return 'unknown' if value is None else f'{value:.{digits}f} {unit}'
 
     jitter = summary['publish_jitter_ms']
-    network = 'a trained network' if checkpoint.trained else (
-        'an UNTRAINED network: its actions mean nothing')
+    network = 'trained network' if checkpoint.trained else (
+        'UNTRAINED network: its actions mean nothing')
     return [
         f'checkpoint {checkpoint.folder.name}: {network}',
         *(f'{episode["task"]}: {"SUCCESS" if episode["success"] else "no success"} '
           f'({episode["detail"]}), {episode["chunks"]} chunks in {episode["seconds"]:.1f} s'
           for episode in summary['episodes']),
-        *(line for episode in summary['episodes'] for line in _who_did_what(episode)),
+        *(line for episode in summary['episodes'] for line in _takeover_lines(episode)),
         f'inference  p50 {figure(summary["inference_p50"], "s", 3)}, '
         f'p95 {figure(summary["inference_p95"], "s", 3)}; starved ticks '
         f'{summary["starved_ticks"]}',
         f'jitter     p50 {figure(jitter["p50"], "ms", 2)}, p99 {figure(jitter["p99"], "ms", 2)} '
-        f'at {CONTROL_RATE:g} Hz; the arm was held {len(summary["holds"])} times in between',
+        f'at {CONTROL_RATE:g} Hz; holds {len(summary["holds"])}',
         f'wrote      {output}/: {", ".join(RESULTS)}, logs/']
 
 
-def _who_did_what(episode: dict) -> list[str]:
-    """Return the line about a person who took over, or none."""
+def _takeover_lines(episode: dict) -> list[str]:
+    """Return the line about the takeover, or none."""
     if not episode['takeover']:
         return []
     if 'counts_by_person' not in episode:
-        return ['takeover   the person never had the arm']
+        return ['takeover   the operator never had the arm']
     theirs = episode['counts_by_person']
     words = ', '.join(
-        f'{name}: {count} by the policy, {theirs[name]} by the person, '
+        f'{name}: {count} by the policy, {theirs[name]} by the operator, '
         f'{episode["counts"][name]} in all'
         for name, count in episode['counts_by_policy'].items())
-    return [f'takeover   {words}; the person had the arm for {episode["seconds_by_person"]:.1f} s']
+    return [
+        f'takeover   {words}; the operator had the arm for '
+        f'{episode["seconds_by_person"]:.1f} s']
 
 
 def _count(text: str) -> int:

@@ -15,7 +15,7 @@ OVERVIEW = 'overview'  # the camera for people, which is no camera of the robot
 
 
 @dataclass(frozen=True)
-class Motion:
+class JointMotion:
     """Joint positions over time: `times` [n] s, `positions` [n, J] rad (m for prismatic)."""
 
     times: np.ndarray
@@ -23,7 +23,7 @@ class Motion:
 
 
 @dataclass(frozen=True)
-class ChunkFigures:
+class ChunkTiming:
     """One action chunk: when its actions are due (s), how long it was thought about (s)."""
 
     chunk_id: int
@@ -33,7 +33,7 @@ class ChunkFigures:
 
 
 @dataclass(frozen=True)
-class Picture:
+class StampedImage:
     """A picture, RGB uint8 [H, W, 3], of the time (s) that it shows or foretells."""
 
     time: float
@@ -41,7 +41,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Episode:
+class RecordedEpisode:
     """
     One recorded episode; all times are seconds of ROS time since the recording began.
 
@@ -61,11 +61,11 @@ class Episode:
     joints: tuple[str, ...]
     start: float
     end: float
-    commanded: Motion
-    measured: Motion
-    chunks: tuple[ChunkFigures, ...]
-    cameras: Mapping[str, Sequence[Picture]]
-    imagined: Sequence[Picture]
+    commanded: JointMotion
+    measured: JointMotion
+    chunks: tuple[ChunkTiming, ...]
+    cameras: Mapping[str, Sequence[StampedImage]]
+    imagined: Sequence[StampedImage]
     published: np.ndarray
     control_period: float
     starved_ticks: int
@@ -84,23 +84,23 @@ class Episode:
         return self.task_state.get('task', '')
 
 
-def newest(events: Sequence[tuple[float, Any]], time: float, before: Any) -> Any:
+def value_at(events: Sequence[tuple[float, Any]], time: float, before: Any) -> Any:
     """Return what (time, value) pairs in order say at a time; `before` the first one."""
     return next((value for since, value in reversed(events) if since <= time), before)
 
 
-def by_a_person(episode: Episode) -> tuple[tuple[float, float], ...]:
+def teleop_spans(episode: RecordedEpisode) -> tuple[tuple[float, float], ...]:
     """Return the spans of time (s) during which a person moved the arm."""
     ends = [since for since, _ in episode.modes[1:]] + [episode.end]
     return tuple((since, until) for (since, mode), until in zip(episode.modes, ends)
                  if mode == MuxMode.TELEOP)
 
 
-def counted_by_person(episode: Episode) -> dict[str, int]:
+def counts_by_operator(episode: RecordedEpisode) -> dict[str, int]:
     """Return how much of each count came while a person moved the arm."""
     sums, before = {}, {}
     for time, counts in episode.counted:
-        theirs = newest(episode.modes, time - TOLD_LATE, None) == MuxMode.TELEOP
+        theirs = value_at(episode.modes, time - TOLD_LATE, None) == MuxMode.TELEOP
         for name, count in counts.items():
             more = count - before.get(name, 0)
             sums[name] = sums.get(name, 0) + (more if theirs else 0)
@@ -122,14 +122,14 @@ def percentile(values: Sequence[float], share: float):
     return float(np.percentile(values, share)) if len(values) else None
 
 
-def publish_jitter_ms(episode: Episode) -> np.ndarray:
+def publish_jitter_ms(episode: RecordedEpisode) -> np.ndarray:
     """Return the jitter of the trajectories that were published while the policy had the arm."""
     stamps = episode.published
     during = (stamps >= episode.start) & (stamps <= episode.end)
     return jitter_ms(stamps[during], episode.control_period)
 
 
-def tracking_error(episode: Episode) -> np.ndarray:
+def tracking_error(episode: RecordedEpisode) -> np.ndarray:
     """
     Return how far each measured position is off the command due then, [n, J], rad or m.
 
@@ -145,13 +145,13 @@ def tracking_error(episode: Episode) -> np.ndarray:
     return np.abs(episode.measured.positions[during] - commanded)
 
 
-def _largest_range(episode: Episode):
+def _largest_range(episode: RecordedEpisode):
     """Return the distance between the extremes of the joint that was moved most, rad or m."""
     positions = episode.commanded.positions
     return float(np.ptp(positions, axis=0).max()) if positions.size else None
 
 
-def outcome(episode: Episode) -> tuple[bool, str]:
+def outcome(episode: RecordedEpisode) -> tuple[bool, str]:
     """Return whether the simulator says that the task succeeded, and what there is to say."""
     state = episode.task_state
     success = bool(state.get('success', False))
@@ -160,7 +160,7 @@ def outcome(episode: Episode) -> tuple[bool, str]:
     elif not state.get('counts'):
         detail = f'the scene {state.get("task")} has no goal: there is nothing to succeed at'
     else:
-        detail = words_of(state['counts'])
+        detail = format_counts(state['counts'])
         if state.get('detail'):
             detail += f'; {state["detail"]}'
     if episode.stopped_by:
@@ -168,12 +168,12 @@ def outcome(episode: Episode) -> tuple[bool, str]:
     return success, detail
 
 
-def words_of(counts: Mapping[str, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
     """Return counts as people read them."""
     return ', '.join(f'{name}: {count}' for name, count in counts.items())
 
 
-def _figures(episode: Episode) -> dict[str, Any]:
+def _figures(episode: RecordedEpisode) -> dict[str, Any]:
     """Return what summary.json holds of one episode."""
     success, detail = outcome(episode)
     figures = {
@@ -182,9 +182,9 @@ def _figures(episode: Episode) -> dict[str, Any]:
         'seed': episode.seed, 'done': bool(episode.task_state.get('done', False)),
         'counts': dict(episode.task_state.get('counts', {})),
         'chunk_limit': episode.chunk_limit, 'takeover': episode.takeover}
-    spans = by_a_person(episode)
+    spans = teleop_spans(episode)
     if spans:
-        theirs = dict.fromkeys(figures['counts'], 0) | counted_by_person(episode)
+        theirs = dict.fromkeys(figures['counts'], 0) | counts_by_operator(episode)
         figures['counts_by_person'] = theirs
         figures['counts_by_policy'] = {
             name: count - theirs.get(name, 0) for name, count in figures['counts'].items()}
@@ -192,7 +192,9 @@ def _figures(episode: Episode) -> dict[str, Any]:
     return figures
 
 
-def summarise(episodes: Sequence[Episode], checkpoint: str, trained: bool) -> dict[str, Any]:
+def summarize(
+    episodes: Sequence[RecordedEpisode], checkpoint: str, trained: bool,
+) -> dict[str, Any]:
     """Return what summary.json holds; seconds, jitter in milliseconds, null where unknown."""
     latencies = [chunk.inference_seconds for episode in episodes for chunk in episode.chunks]
     jitter = np.concatenate([publish_jitter_ms(episode) for episode in episodes])

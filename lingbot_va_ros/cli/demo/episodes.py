@@ -9,33 +9,33 @@ from rclpy.node import Node
 
 from lingbot_va_ros.cli.common.checkpoint import Checkpoint
 from lingbot_va_ros.cli.common.failure import CommandFailed
-from lingbot_va_ros.cli.common.operator_client import Operator, START_SECONDS
+from lingbot_va_ros.cli.common.operator_client import OperatorClient, START_SECONDS
 from lingbot_va_ros.cli.common.processes import NodeProcesses
-from lingbot_va_ros.cli.common.progress import Progress
+from lingbot_va_ros.cli.common.progress import ProgressDisplay
 from lingbot_va_ros.cli.common.simulated_robot import (
-    bring_up,
+    configure_and_activate,
     CONTROL_RATE,
     EMBODIMENT,
-    hand_over,
-    HAND_OVER_SECONDS,
+    give_arm_to_policy,
     LATE,
-    lay_out,
+    MODE_CHANGE_SECONDS,
     MUX,
     POLICY,
+    reset_scene,
     ros_node,
     start_processes,
 )
-from lingbot_va_ros.cli.demo.episode import Episode, OVERVIEW, words_of
-from lingbot_va_ros.cli.demo.recording import Recorder
+from lingbot_va_ros.cli.demo.episode import format_counts, OVERVIEW, RecordedEpisode
+from lingbot_va_ros.cli.demo.recording import EpisodeRecorder
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.mux.modes import MuxMode
-from lingbot_va_ros.policy.runtime.status import Mode as PolicyMode
+from lingbot_va_ros.policy.runtime.status import MuxMode as PolicyMode
 from lingbot_va_ros.resources import PACKAGE
 from lingbot_va_ros.specs.embodiment import load_embodiment
 from lingbot_va_ros.srv import ResetMemory
 
 CHUNK_SECONDS = 60.0  # without a new chunk for so long, the policy counts as stuck
-PERSONS_TOPIC = 'teleop/joint_trajectory'
+OPERATOR_TOPIC = 'teleop/joint_trajectory'
 READ_SECONDS = 600.0  # for a full-size text encoder from a slow disk
 MAX_HOLDS = 20  # of the mux in one episode that are forgiven
 # s that a message may be late before the arm is held: longer than on a real arm, for a simulated
@@ -47,7 +47,7 @@ OVERVIEW_RATE = 10.0  # Hz, as the video
 
 
 @dataclass(frozen=True)
-class EpisodePlan:
+class EpisodeSpec:
     """
     What an episode is about.
 
@@ -64,9 +64,9 @@ class EpisodePlan:
 
 
 def run_episodes(
-    plans: Sequence[EpisodePlan], checkpoint: Checkpoint, robot: dict[str, Any],
-    processes: NodeProcesses, progress: Progress,
-) -> tuple[list[Episode], list[str]]:
+    plans: Sequence[EpisodeSpec], checkpoint: Checkpoint, robot: dict[str, Any],
+    processes: NodeProcesses, progress: ProgressDisplay,
+) -> tuple[list[RecordedEpisode], list[str]]:
     """
     Start the three processes, run the episodes, and return them with what went wrong after them.
 
@@ -84,25 +84,25 @@ def run_episodes(
         {'task': plans[0].task, 'seed': plans[0].seed, 'overview_rate': OVERVIEW_RATE, **robot},
         {'source_timeout': PATIENCE, 'joint_state_timeout': PATIENCE,
          'max_following_error': PATIENT_ERROR})
-    episodes: list[Episode] = []
+    episodes: list[RecordedEpisode] = []
     with ros_node('lingbot_va_demo') as (node, executor):
-        recorder = Recorder(node, cameras)
+        recorder = EpisodeRecorder(node, cameras)
         shown = _Shown(recorder, progress)
 
         def watch() -> None:
             processes.check()
             shown.update()
 
-        operator = Operator(node, executor, watch)
+        operator = OperatorClient(node, executor, watch)
         operator.wait_until(
             lambda: recorder.joints and recorder.cameras_heard == len(cameras),
             START_SECONDS, 'joint states and images of sim_robot')
         progress.show(phase='configuring')
         operator.wait_until(lambda: recorder.status, START_SECONDS, 'the status of policy_node')
-        bring_up(operator, policy)
+        configure_and_activate(operator, policy)
         for plan in plans:
             if plan.takeover:
-                _invite_a_person(plan, processes, operator, node)
+                _start_scripted_operator(plan, processes, operator, node)
         for number, plan in enumerate(plans, 1):
             progress.show(
                 episode=f'{number}/{len(plans)} {plan.task}, seed {plan.seed}: '
@@ -114,29 +114,30 @@ def run_episodes(
             if episodes[-1].stopped_by:
                 return episodes, []
         progress.show(phase='stopping')
-        if operator.put_away(POLICY):
+        if operator.deactivate_and_clean_up(POLICY):
             return episodes, []
     return episodes, ['policy_node refused to be deactivated and cleaned up']
 
 
-def _invite_a_person(
-    plan: EpisodePlan, processes: NodeProcesses, operator: Operator, node: Node,
+def _start_scripted_operator(
+    plan: EpisodeSpec, processes: NodeProcesses, operator: OperatorClient, node: Node,
 ) -> None:
     """Start the person's process, and wait until it is ready."""
     processes.start('person', [
         sys.executable, '-m', f'{PACKAGE}.cli.demo.scripted_operator_node',
         '--seed', str(plan.seed)])
     operator.wait_until(
-        lambda: node.count_publishers(PERSONS_TOPIC), START_SECONDS, 'the person to be ready')
+        lambda: node.count_publishers(OPERATOR_TOPIC), START_SECONDS, 'the person to be ready')
 
 
 def _lay_out(
-    plan: EpisodePlan, operator: Operator, recorder: Recorder, progress: Progress,
+    plan: EpisodeSpec, operator: OperatorClient, recorder: EpisodeRecorder,
+    progress: ProgressDisplay,
 ) -> None:
     """Lay out the scene, the arm home, and tell the policy what it is about, its memory empty."""
     progress.show(phase='laying out the scene')
-    operator.choose_mode(MUX, ControlMode.HOLD, HAND_OVER_SECONDS)
-    lay_out(operator, lambda: (recorder.task_states, recorder.joints), task=plan.task,
+    operator.set_mode(MUX, ControlMode.HOLD, MODE_CHANGE_SECONDS)
+    reset_scene(operator, lambda: (recorder.task_states, recorder.joints), task=plan.task,
             seed=plan.seed)
     answer = operator.call(
         ResetMemory, f'{POLICY}/reset_memory', ResetMemory.Request(instruction=plan.instruction),
@@ -147,16 +148,17 @@ def _lay_out(
 
 
 def _run(
-    plan: EpisodePlan, operator: Operator, recorder: Recorder, progress: Progress,
-) -> Episode:
+    plan: EpisodeSpec, operator: OperatorClient, recorder: EpisodeRecorder,
+    progress: ProgressDisplay,
+) -> RecordedEpisode:
     """Give the arm to the policy until the simulator says that all is over, or the chunks are."""
-    hand_over(operator, lambda: recorder.mode)
+    give_arm_to_policy(operator, lambda: recorder.mode)
     start = recorder.now()
     holds, stopped_by = _execute(plan, operator, recorder, progress)
     end = recorder.now()
     state = recorder.task_state
     if not stopped_by:
-        operator.choose_mode(MUX, ControlMode.HOLD)
+        operator.set_mode(MUX, ControlMode.HOLD)
         progress.show(counts=f'{_words(state)}{state.get("detail", "")}')
     return replace(
         recorder.episode(start, end, 1.0 / CONTROL_RATE, holds, stopped_by),
@@ -164,7 +166,8 @@ def _run(
 
 
 def _execute(
-    plan: EpisodePlan, operator: Operator, recorder: Recorder, progress: Progress,
+    plan: EpisodeSpec, operator: OperatorClient, recorder: EpisodeRecorder,
+    progress: ProgressDisplay,
 ) -> tuple[list[str], str]:
     """
     Wait until the episode is over.
@@ -213,17 +216,17 @@ def _execute(
             return holds, f'{MUX} went to {mode.name}: {reason}'
         holds.append(reason)
         progress.say(f'{MUX} went to HOLD: {reason}; handing the arm over again')
-        hand_over(operator, lambda: recorder.mode)
+        give_arm_to_policy(operator, lambda: recorder.mode)
 
 
 def _words(state: dict[str, Any]) -> str:
-    return f'{words_of(state["counts"])}; ' if state.get('counts') else ''
+    return f'{format_counts(state["counts"])}; ' if state.get('counts') else ''
 
 
 class _Shown:
     """What the progress display says about the policy and the arm, from the newest messages."""
 
-    def __init__(self, recorder: Recorder, progress: Progress):
+    def __init__(self, recorder: EpisodeRecorder, progress: ProgressDisplay):
         self._recorder = recorder
         self._progress = progress
         self._chunks: int | None = None
@@ -236,7 +239,7 @@ class _Shown:
     def update(self) -> None:
         """Show what is new, and draw."""
         recorder = self._recorder
-        counts = words_of(recorder.task_state.get('counts', {}))
+        counts = format_counts(recorder.task_state.get('counts', {}))
         seen = (recorder.status, recorder.mode, len(recorder.chunks), counts)
         if seen != self._seen:
             self._seen = seen

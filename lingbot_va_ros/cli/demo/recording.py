@@ -9,7 +9,13 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
-from lingbot_va_ros.cli.demo.episode import ChunkFigures, Episode, Motion, OVERVIEW, Picture
+from lingbot_va_ros.cli.demo.episode import (
+    ChunkTiming,
+    JointMotion,
+    OVERVIEW,
+    RecordedEpisode,
+    StampedImage,
+)
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.nodes import qos
@@ -22,7 +28,7 @@ KEEP_EVERY = 3
 _NS = 1_000_000_000
 
 
-class Recorder:
+class EpisodeRecorder:
     """
     Subscriptions of a node that keep what comes of an episode; the newest of all is at hand.
 
@@ -103,11 +109,12 @@ class Recorder:
     def _seconds(self, stamp) -> float:
         return (nanoseconds_of(stamp) - self._began_ns) / _NS
 
-    def _pictures(self, messages: Sequence[Image]) -> tuple[Picture, ...]:
+    def _pictures(self, messages: Sequence[Image]) -> tuple[StampedImage, ...]:
         return tuple(
-            Picture(self._seconds(message.header.stamp), to_rgb(message)) for message in messages)
+            StampedImage(self._seconds(message.header.stamp), to_rgb(message))
+            for message in messages)
 
-    def _motion(self, joints: Sequence[str], rows: Sequence[tuple]) -> Motion:
+    def _motion(self, joints: Sequence[str], rows: Sequence[tuple]) -> JointMotion:
         """Return rows (stamp, names, positions) as a motion, with NaN for what a row lacks."""
         place = {name: index for index, name in enumerate(joints)}
         positions = np.full((len(rows), len(joints)), np.nan)
@@ -115,7 +122,7 @@ class Recorder:
             for name, value in zip(names, values):
                 if name in place:
                     positions[index, place[name]] = value
-        return Motion(np.array([self._seconds(stamp) for stamp, _, _ in rows]), positions)
+        return JointMotion(np.array([self._seconds(stamp) for stamp, _, _ in rows]), positions)
 
     def forget(self, epoch: int) -> None:
         """Forget what came: another episode begins, in this epoch of the policy."""
@@ -135,10 +142,10 @@ class Recorder:
         """Return when the last action of the chunk number `index` (from 0) is due."""
         return self._figures(self.chunks[index]).end
 
-    def _figures(self, chunk: ActionChunk) -> ChunkFigures:
+    def _figures(self, chunk: ActionChunk) -> ChunkTiming:
         start = self._seconds(chunk.header.stamp)
         last = chunk.trajectory.points[-1].time_from_start
-        return ChunkFigures(
+        return ChunkTiming(
             chunk.chunk_id, start, start + nanoseconds_of(last) / _NS, chunk.inference_seconds)
 
     def _starved_ticks(self) -> int:
@@ -149,11 +156,11 @@ class Recorder:
     def episode(
         self, start: float, end: float, control_period: float, holds: Sequence[str] = (),
         stopped_by: str = '',
-    ) -> Episode:
+    ) -> RecordedEpisode:
         """Return what was recorded between two times (see `now`); the video may begin earlier."""
         joints = tuple(self._executed[0].joint_names if self._executed
                        else self._joint_states[0].name)
-        return Episode(
+        return RecordedEpisode(
             joints=joints, start=start, end=end,
             commanded=self._motion(joints, [
                 (message.header.stamp, message.joint_names, message.points[0].positions)

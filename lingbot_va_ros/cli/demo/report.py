@@ -10,18 +10,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from lingbot_va_ros.cli.demo.episode import (
-    by_a_person,
-    Episode,
     outcome,
     percentile,
     publish_jitter_ms,
+    RecordedEpisode,
+    teleop_spans,
     tracking_error,
 )
 
 ROW, COUNTS_ROW, LAST_ROW = 1.9, 1.5, 2.9  # heights in inches
 
 
-def write_report(path: Path, episodes: Sequence[Episode], label: str) -> None:
+def write_report(path: Path, episodes: Sequence[RecordedEpisode], label: str) -> None:
     """
     Write the picture: a column for each episode, or the joints of a single one in two columns.
 
@@ -71,7 +71,7 @@ def write_report(path: Path, episodes: Sequence[Episode], label: str) -> None:
     plt.close(figure)
 
 
-def _line(episode: Episode) -> str:
+def _line(episode: RecordedEpisode) -> str:
     """Return what an episode was and came to, in two lines."""
     error = tracking_error(episode)
     furthest = f'{error.max():.3f}' if error.size else 'unknown'
@@ -84,7 +84,7 @@ def _line(episode: Episode) -> str:
             f'from the command: {furthest} (rad or m)')
 
 
-def _draw_counts(axes, episode: Episode, title: str) -> None:
+def _draw_counts(axes, episode: RecordedEpisode, title: str) -> None:
     """Draw what the simulator had counted over time."""
     times = np.array([0.0] + [max(0.0, time - episode.start) for time, _ in episode.counted]
                      + [episode.end - episode.start])
@@ -103,14 +103,14 @@ def _draw_counts(axes, episode: Episode, title: str) -> None:
         axes.legend(loc='upper left', fontsize=8)
 
 
-def _shade(axes, episode: Episode) -> None:
+def _shade(axes, episode: RecordedEpisode) -> None:
     """Mark when a person moved the arm."""
-    for number, (begin, end) in enumerate(by_a_person(episode)):
+    for number, (begin, end) in enumerate(teleop_spans(episode)):
         axes.axvspan(begin - episode.start, end - episode.start, color='tab:green', alpha=0.15,
                      zorder=0, label=None if number else 'a person has the arm')
 
 
-def _draw_joint(axes, episode: Episode, index: int) -> None:
+def _draw_joint(axes, episode: RecordedEpisode, index: int) -> None:
     for number, chunk in enumerate(episode.chunks):
         axes.axvline(chunk.start - episode.start, color='0.75', linewidth=0.8, zorder=0,
                      label=None if number else 'first action of a chunk')

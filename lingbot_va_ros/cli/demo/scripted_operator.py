@@ -18,7 +18,7 @@ SLOW, STILL = 0.3, 0.05
 TOLD_LATE_NS = 300_000_000  # the simulator tells five times a second what it has counted
 
 
-class Doing(Enum):
+class Phase(Enum):
     """What the person is doing, in words."""
 
     WATCHING = 'watching'
@@ -29,7 +29,7 @@ class Doing(Enum):
     DONE = 'done'
 
 
-class ScriptedPerson:
+class ScriptedOperator:
     """
     Watches until so many strokes have counted and the sponge comes to rest where they end; then
     takes over.
@@ -43,7 +43,7 @@ class ScriptedPerson:
     """
 
     def __init__(self, simulation: Simulation, after: int):
-        self.doing = Doing.WATCHING
+        self.doing = Phase.WATCHING
         self.strokes = 0
         self.mode: MuxMode | None = None
         self._simulation = simulation
@@ -66,8 +66,8 @@ class ScriptedPerson:
         """
         if self._q is None or self.mode is None:
             return None, None
-        if self.doing in (Doing.RESTING, Doing.WIPING) and self.mode != MuxMode.TELEOP:
-            self.doing, self._plan = Doing.WATCHING, None  # somebody else has taken it away
+        if self.doing in (Phase.RESTING, Phase.WIPING) and self.mode != MuxMode.TELEOP:
+            self.doing, self._plan = Phase.WATCHING, None  # somebody else has taken it away
             self._interrupted_ns = now_ns
         return getattr(self, f'_{self.doing.name.lower()}')(now_ns)
 
@@ -75,20 +75,20 @@ class ScriptedPerson:
         if self._interrupted_ns is not None:
             # The stroke may have counted before.
             if self.strokes > self._strokes_before:
-                self.doing = Doing.DONE
+                self.doing = Phase.DONE
             elif now_ns > self._interrupted_ns + TOLD_LATE_NS:
                 self._interrupted_ns = None
         elif (self.mode == MuxMode.POLICY and self.strokes >= self._after
                 and self.stroke_is_over() and np.abs(self._v).max() < SLOW):
-            self.doing = Doing.TAKING
+            self.doing = Phase.TAKING
         return None, None
 
     def _taking(self, now_ns: int):
         if self.mode == MuxMode.TELEOP:
-            self.doing = Doing.RESTING
+            self.doing = Phase.RESTING
             return self._plan, None
         if self.mode != MuxMode.POLICY:
-            self.doing, self._plan = Doing.WATCHING, None
+            self.doing, self._plan = Phase.WATCHING, None
             return None, None
         # Where the arm is, so that it is not led anywhere when it changes hands.
         self._plan = resting_at(now_ns, self._q)
@@ -98,7 +98,7 @@ class ScriptedPerson:
         if np.abs(self._v).max() < STILL:
             self._strokes_before = self.strokes
             self._plan = self._stroke(now_ns)
-            self.doing = Doing.WIPING
+            self.doing = Phase.WIPING
         return self._plan, None
 
     def _stroke(self, now_ns: int) -> Plan:
@@ -112,12 +112,12 @@ class ScriptedPerson:
 
     def _wiping(self, now_ns: int):
         if now_ns > self._plan.end_ns and self.strokes > self._strokes_before:
-            self.doing = Doing.GIVING_BACK
+            self.doing = Phase.GIVING_BACK
         return self._plan, None
 
     def _giving_back(self, now_ns: int):
         if self.mode != MuxMode.TELEOP:  # the policy has it, or somebody who will give it the arm
-            self.doing, self._plan = Doing.DONE, None
+            self.doing, self._plan = Phase.DONE, None
             return None, None
         return self._plan, MuxMode.POLICY
 

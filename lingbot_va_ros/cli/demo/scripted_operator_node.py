@@ -12,7 +12,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.cli.common.simulated_robot import MUX, ROBOT
-from lingbot_va_ros.cli.demo.scripted_operator import Doing, ScriptedPerson
+from lingbot_va_ros.cli.demo.scripted_operator import Phase, ScriptedOperator
 from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.nodes import qos
@@ -26,15 +26,15 @@ TOPIC = 'teleop/joint_trajectory'
 RATE = 50.0  # Hz
 
 
-class PersonNode(Node):
-    """Tell a ScriptedPerson what is heard, send what it plans, ask for what it wants."""
+class ScriptedOperatorNode(Node):
+    """Tell a ScriptedOperator what is heard, send what it plans, ask for what it wants."""
 
     def __init__(self, seed: int, after: int):
         super().__init__('scripted_person')
         simulation = Simulation(task=TASK, seed=seed)
-        self._person = ScriptedPerson(simulation, after)
+        self._person = ScriptedOperator(simulation, after)
         self._joints = simulation.joints
-        self._said = Doing.WATCHING
+        self._said = Phase.WATCHING
         self._asked = None
         self.create_subscription(
             String, f'{ROBOT}/task_state', self._on_task_state, qos.LATCHED)
@@ -82,7 +82,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument('--seed', type=int, default=0, help="of the robot's scene")
     parser.add_argument('--after', type=int, default=2, help='strokes to watch first')
     options = parser.parse_args(args)
-    return run_node(lambda: PersonNode(options.seed, options.after), [])
+    return run_node(lambda: ScriptedOperatorNode(options.seed, options.after), [])
 
 
 if __name__ == '__main__':

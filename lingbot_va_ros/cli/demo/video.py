@@ -11,7 +11,14 @@ import cv2
 import numpy as np
 
 from lingbot_va_ros.cli.common.mp4 import write_mp4
-from lingbot_va_ros.cli.demo.episode import Episode, newest, outcome, OVERVIEW, Picture, words_of
+from lingbot_va_ros.cli.demo.episode import (
+    format_counts,
+    outcome,
+    OVERVIEW,
+    RecordedEpisode,
+    StampedImage,
+    value_at,
+)
 from lingbot_va_ros.mux.modes import MuxMode
 
 RATE = 10  # pictures a second
@@ -26,12 +33,12 @@ RED, GREEN, YELLOW = (255, 90, 80), (110, 220, 120), (255, 210, 80)
 UNTRAINED = 'UNTRAINED network: its actions mean nothing'
 
 
-def write_video(path: Path, episodes: Sequence[Episode], trained: bool) -> None:
+def write_video(path: Path, episodes: Sequence[RecordedEpisode], trained: bool) -> None:
     """Write all episodes at real speed; `trained` false is written into every picture."""
     write_mp4(path, frames(episodes, trained), RATE)
 
 
-def frames(episodes: Sequence[Episode], trained: bool) -> Iterator[np.ndarray]:
+def frames(episodes: Sequence[RecordedEpisode], trained: bool) -> Iterator[np.ndarray]:
     """Yield the pictures of the video, RGB uint8 [H, W, 3], even sizes, `RATE` a second."""
     size = _imagined_size([picture for episode in episodes for picture in episode.imagined])
     for episode in episodes:
@@ -45,7 +52,7 @@ def frames(episodes: Sequence[Episode], trained: bool) -> Iterator[np.ndarray]:
 
 
 def _frame(
-    episode: Episode, time: float, imagined_size: tuple, trained: bool, over: bool,
+    episode: RecordedEpisode, time: float, imagined_size: tuple, trained: bool, over: bool,
 ) -> np.ndarray:
     """Return the picture of a moment: the overview on the left, seen above imagined beside it."""
     seen = {name: _picture_at(pictures, time) for name, pictures in episode.cameras.items()}
@@ -69,8 +76,8 @@ def _widened(row: np.ndarray, width: int) -> np.ndarray:
         row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=BACKGROUND[0])
 
 
-def _picture_at(pictures: Sequence[Picture], time: float, stays: float = float('inf')
-            ) -> Picture | None:
+def _picture_at(pictures: Sequence[StampedImage], time: float, stays: float = float('inf')
+            ) -> StampedImage | None:
     """Return the newest picture at a time, none that is older than `stays` seconds."""
     index = int(np.searchsorted([picture.time for picture in pictures], time, side='right')) - 1
     if index < 0 or time - pictures[index].time > stays:
@@ -78,14 +85,14 @@ def _picture_at(pictures: Sequence[Picture], time: float, stays: float = float('
     return pictures[index]
 
 
-def _imagined_size(pictures: Sequence[Picture]) -> tuple:
+def _imagined_size(pictures: Sequence[StampedImage]) -> tuple:
     """Return height and width of the imagined view as it is shown; its views are joined."""
     height, width = pictures[0].image.shape[:2] if pictures else (1, 1)
     return TILE, round(TILE * width / height)
 
 
 def _tile(
-    picture: Picture | None, label: str, size: tuple | None = None,
+    picture: StampedImage | None, label: str, size: tuple | None = None,
 ) -> np.ndarray:
     """Return a view at its size under a line with its label; grey words where there is none."""
     image = None if picture is None else picture.image
@@ -106,7 +113,7 @@ def _tile(
 
 
 def _headline(
-    width: int, episode: Episode, time: float, trained: bool, over: bool,
+    width: int, episode: RecordedEpisode, time: float, trained: bool, over: bool,
 ) -> np.ndarray:
     """Return two lines: where the episode is, and what has been counted or came of it."""
     begun = [chunk for chunk in episode.chunks if chunk.start <= time]
@@ -122,9 +129,9 @@ def _headline(
         _write(lines, f'{"success" if success else "no success"}: {detail}', 8, 25 + CAPTION,
                GREEN if success else RED if goal else GREY)
     else:
-        _write(lines, words_of(newest(episode.counted, time, {})), 8, 25 + CAPTION, WHITE)
+        _write(lines, format_counts(value_at(episode.counted, time, {})), 8, 25 + CAPTION, WHITE)
     who = ''
-    if newest(episode.modes, time, None) == MuxMode.TELEOP and not over:
+    if value_at(episode.modes, time, None) == MuxMode.TELEOP and not over:
         who = 'a person has the arm'
         _write(lines, who, width - 8 - _width(who), 25 + CAPTION, YELLOW)
     if not trained:

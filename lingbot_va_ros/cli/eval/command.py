@@ -1,10 +1,10 @@
 """
-Measure success, time and smoothness of a checkpoint on the simulated tasks.
+Measure success rate, episode time and smoothness of a checkpoint on the simulated tasks.
 
 Runs episodes with consecutive seeds for every combination of task, schedule, memory and latency,
-one row each: over ROS 2, with sim_robot, command_mux and policy_node as processes of their own in
-real time, or with --in-process in virtual time in this process. What the columns mean stands in
-docs/reference/eval.md.
+one row each. Episodes run over ROS 2 in real time, with sim_robot, command_mux and policy_node as
+separate processes, or with --in-process in virtual time within this process. The columns are
+explained in docs/reference/eval.md.
 """
 
 import argparse
@@ -18,70 +18,64 @@ from rich.console import Console
 
 from lingbot_va_ros.atomic_files import check_writable, write_text
 from lingbot_va_ros.cli.common.checkpoint import Checkpoint, choose_checkpoint
-from lingbot_va_ros.cli.common.engine_options import add_weights_argument
+from lingbot_va_ros.cli.common.engine_options import add_checkpoint_argument, add_device_arguments
 from lingbot_va_ros.cli.common.processes import ros_environment
-from lingbot_va_ros.cli.common.progress import Progress
+from lingbot_va_ros.cli.common.progress import ProgressDisplay
 from lingbot_va_ros.cli.common.sampling_options import number
-from lingbot_va_ros.cli.eval.rows import Condition, conditions_of, Outcome, row_of, table_of
+from lingbot_va_ros.cli.eval.rows import Condition, conditions_of, EpisodeOutcome, row_of, table_of
 from lingbot_va_ros.evaluation.tasks import MEMORIES
 from lingbot_va_ros.policy.runtime.schedules import SCHEDULES
 
-TASKS = ('wipe_plate', 'open_boxes')  # those that are evaluated where none is named
+TASKS = ('wipe_plate', 'open_boxes')  # default
 PICTURES = ('.png', '.pdf', '.svg')
 LARGEST_SEED = 2 ** 31 - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options of the evaluation."""
     parser.add_argument(
-        '--task', type=_words, action='append', metavar='TASK', help='task, or several with '
-        f'commas; may be given again (default: {",".join(TASKS)})')
+        '--task', type=_words, action='append', metavar='TASK', help='one task, or several '
+        f'with commas; repeatable (default: {",".join(TASKS)})')
     parser.add_argument(
         '--episodes', type=number(int, 1), default=20, metavar='N',
-        help='episodes a row (default: %(default)s)')
+        help='episodes per row (default: %(default)s)')
     parser.add_argument(
         '--seed', type=number(int, 0, LARGEST_SEED), default=0, metavar='N',
-        help="seed of the first episode's scene; each further one has the next (default: "
-             '%(default)s)')
+        help='random seed of the first scene; each further episode takes the next seed '
+             '(default: %(default)s)')
     for name, known in (('--schedule', SCHEDULES), ('--memory', MEMORIES)):
         parser.add_argument(
             name, type=_some_of(known), action='append', metavar='NAME',
-            help=f'{", ".join(known)}: one, or several with commas; may be given again '
+            help=f'{", ".join(known)}: one, or several with commas; repeatable '
                  f'(default: {known[0]})')
     parser.add_argument(
         '--latency-chunks', type=_latencies, nargs='+', action='extend', metavar='L',
-        help='latencies that predictions are padded to, in chunk lengths (default: 0)')
+        help='inference latencies to which predictions are padded, in chunk lengths '
+             '(default: 0)')
     parser.add_argument(
         '--max-chunks', type=number(int, 1), default=0, metavar='N',
-        help="end an episode after so many chunks (default: the task's own limit, at least "
-             'twice what the scripted expert takes)')
+        help='chunks after which an episode ends (default: the limit of the task, at least twice '
+             'the time of the scripted expert)')
     parser.add_argument(
         '--time-limit', type=number(float, 0.1), default=0.0, metavar='S',
-        help='end an episode after so many seconds, waiting included (default: no limit)')
+        help='seconds after which an episode ends, waiting included (default: no limit)')
     parser.add_argument(
-        '--in-process', action='store_true', help='without ROS, in virtual time')
-    parser.add_argument(
-        '--checkpoint', type=Path, metavar='FOLDER',
-        help='checkpoint folder in the public layout with a policy.yaml (default: the shipped '
-             'one, else an untrained one)')
-    parser.add_argument(
-        '--device', choices=('auto', 'cuda', 'cpu'), default='auto',
-        help='where the model runs (default: %(default)s)')
-    parser.add_argument(
-        '--dtype', choices=('auto', 'float32', 'bfloat16', 'float16'), default='auto',
-        help='auto is bfloat16 on cuda and float32 on cpu (default: %(default)s)')
-    add_weights_argument(parser)
+        '--in-process', action='store_true', help='run without ROS, in virtual time')
+    add_checkpoint_argument(
+        parser, 'checkpoint folder in the public layout with a policy.yaml (default: the shipped '
+        'one, else an untrained one)')
+    add_device_arguments(parser)
     parser.add_argument(
         '--noise-seed', type=number(int, 0, LARGEST_SEED), default=0, metavar='N',
-        help='seed of the starting noise of predictions (default: %(default)s)')
+        help='random seed of the initial noise of predictions (default: %(default)s)')
     parser.add_argument(
-        '--json', type=Path, metavar='FILE', help='write the rows there, after every row')
+        '--json', type=Path, metavar='FILE', help='write the rows to this file, after every row')
     parser.add_argument(
         '--plot', type=_picture, metavar='FILE',
-        help='draw the rows over the latency (.png, .pdf or .svg)')
+        help='plot the rows over the latency (.png, .pdf or .svg)')
     parser.add_argument(
         '--output', type=Path, default=Path('eval_output'), metavar='FOLDER',
-        help='for logs, and for an untrained checkpoint (default: %(default)s)')
+        help='folder for logs and an untrained checkpoint (default: %(default)s)')
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -101,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _console() -> Console:
-    """Return a console on which a table stays a table where the output is a file."""
+    """Return a console that is wide enough for the table if the output is a file."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=180)
 
@@ -121,29 +115,29 @@ def _run(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     checkpoint = choose_checkpoint(
         arguments.checkpoint, arguments.output / 'untrained', environment, print)
     title = 'lingbot_va eval' + ('' if checkpoint.trained else ' · UNTRAINED network')
-    with Progress(title) as progress:
+    with ProgressDisplay(title) as progress:
         progress.show(checkpoint=checkpoint.label)
         if not arguments.in_process:
-            os.environ.update(environment)  # this process takes part
+            os.environ.update(environment)  # this process is a node too
         run_row, chunk_seconds = _runner(arguments, checkpoint, environment, progress)
         if not arguments.in_process and shared_domain:
-            from lingbot_va_ros.cli.common.simulated_robot import refuse_company
-            refuse_company(progress)
+            from lingbot_va_ros.cli.common.simulated_robot import require_no_robot
+            require_no_robot(progress)
         for place, condition in enumerate(conditions):
-            outcomes: list[Outcome] = []
+            outcomes: list[EpisodeOutcome] = []
             progress.show(row=f'{place + 1}/{len(conditions)}: {condition.words}')
             try:
-                run_row(condition, seeds, _teller(progress, outcomes, len(seeds)))
+                run_row(condition, seeds, _outcome_reporter(progress, outcomes, len(seeds)))
             finally:
-                if outcomes:  # those that were run count, whatever came then
+                if outcomes:  # completed episodes count after a failure too
                     rows.append(row_of(condition, outcomes, chunk_seconds, arguments.in_process))
                     _write(arguments, rows, checkpoint)
 
 
-def _teller(
-    progress: Progress, outcomes: list[Outcome], count: int,
-) -> Callable[[Outcome], None]:
-    def tell(outcome: Outcome) -> None:
+def _outcome_reporter(
+    progress: ProgressDisplay, outcomes: list[EpisodeOutcome], count: int,
+) -> Callable[[EpisodeOutcome], None]:
+    def tell(outcome: EpisodeOutcome) -> None:
         outcomes.append(outcome)
         counts = ', '.join(f'{name} {value}' for name, value in outcome.counts.items())
         progress.show(episode=(
@@ -157,9 +151,9 @@ def _teller(
 
 def _runner(
     arguments: argparse.Namespace, checkpoint: Checkpoint, environment: dict[str, str],
-    progress: Progress,
+    progress: ProgressDisplay,
 ) -> tuple[Callable, float]:
-    """Return what runs a row, and the length of a chunk in s."""
+    """Return the function that runs a row, and the length of a chunk in s."""
     if arguments.in_process:
         return _in_process(arguments, checkpoint, progress)
     from lingbot_va_ros.cli.eval import over_ros  # rclpy: only where it is needed
@@ -178,7 +172,7 @@ def _runner(
 
 
 def _in_process(
-    arguments: argparse.Namespace, checkpoint: Checkpoint, progress: Progress,
+    arguments: argparse.Namespace, checkpoint: Checkpoint, progress: ProgressDisplay,
 ) -> tuple[Callable, float]:
     from lingbot_va_ros.cli.eval import in_process  # torch: only where it is needed
     engine = in_process.load(
@@ -208,7 +202,7 @@ def _seeds(arguments: argparse.Namespace) -> range:
     """
     Return the seeds of the episodes.
 
-    :raises ValueError: the last one is larger than sim_robot takes.
+    :raises ValueError: the last one is larger than sim_robot accepts.
     """
     last = arguments.seed + arguments.episodes - 1
     if last > LARGEST_SEED:
@@ -220,9 +214,9 @@ def _seeds(arguments: argparse.Namespace) -> range:
 
 def _known_tasks(asked) -> list[str]:
     """
-    Return the tasks to evaluate, each once, in the order in which they were given.
+    Return the tasks to evaluate, each once, in the order of the options.
 
-    :raises ValueError: names those that there are.
+    :raises ValueError: a task is unknown; the message names those that exist.
     """
     from lingbot_va_ros.sim.scenes import SCENES  # MuJoCo
     tasks = _once(asked or [TASKS])
@@ -234,7 +228,7 @@ def _known_tasks(asked) -> list[str]:
 
 
 def _once(groups: Sequence[Sequence]) -> list:
-    """Return what several options ask for, each thing once, in the order of the first."""
+    """Return the values of a repeated option, each once, in order."""
     return list(dict.fromkeys(thing for group in groups for thing in group))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from lingbot_va_ros.cli.common.checkpoint import Checkpoint
-from lingbot_va_ros.cli.eval.rows import Condition, Outcome
+from lingbot_va_ros.cli.eval.rows import Condition, EpisodeOutcome
 from lingbot_va_ros.evaluation.rollout import EpisodeResult, run_episode
 from lingbot_va_ros.policy.inference.device import choose_device, choose_dtype
 from lingbot_va_ros.policy.inference.engine import Engine, load_engine
@@ -30,7 +30,7 @@ def load(
 
 def run_row(
     engine: Engine, condition: Condition, seeds: Sequence[int], max_chunks: int, time_limit: float,
-    each: Callable[[Outcome], None],
+    each: Callable[[EpisodeOutcome], None],
 ) -> None:
     """
     Run one episode for each seed.
@@ -52,9 +52,9 @@ def run_row(
         simulation.close()
 
 
-def outcome_of(result: EpisodeResult) -> Outcome:
+def outcome_of(result: EpisodeResult) -> EpisodeOutcome:
     """Return the figures of an episode in the form of a row's outcomes."""
-    return Outcome(
+    return EpisodeOutcome(
         seed=result.seed, success=result.success, done=result.done, counts=result.counts,
         ended_by=result.ended_by, chunks=result.chunks, seconds=result.seconds,
         max_seam_step=result.seams.step, max_seam_acceleration=result.seams.acceleration,

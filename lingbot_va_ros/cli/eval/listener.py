@@ -18,7 +18,7 @@ from lingbot_va_ros.specs.embodiment import load_embodiment
 _NS = 1_000_000_000
 
 
-class Listener:
+class EpisodeListener:
     """
     Subscriptions of a node: the newest state of everything, and what came since `forget`.
 

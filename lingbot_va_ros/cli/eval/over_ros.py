@@ -12,22 +12,22 @@ from rclpy.node import Node
 from lingbot_va_ros.action import RunTask
 from lingbot_va_ros.cli.common.checkpoint import Checkpoint
 from lingbot_va_ros.cli.common.failure import CommandFailed
-from lingbot_va_ros.cli.common.operator_client import Operator, START_SECONDS
+from lingbot_va_ros.cli.common.operator_client import OperatorClient, START_SECONDS
 from lingbot_va_ros.cli.common.processes import NodeProcesses
-from lingbot_va_ros.cli.common.progress import Progress
+from lingbot_va_ros.cli.common.progress import ProgressDisplay
 from lingbot_va_ros.cli.common.simulated_robot import (
-    bring_up,
-    hand_over,
-    HAND_OVER_SECONDS,
+    configure_and_activate,
+    give_arm_to_policy,
     LATE,
-    lay_out,
+    MODE_CHANGE_SECONDS,
     MUX,
     POLICY,
+    reset_scene,
     ros_node,
     start_processes,
 )
-from lingbot_va_ros.cli.eval.listener import Listener
-from lingbot_va_ros.cli.eval.rows import Condition, Outcome
+from lingbot_va_ros.cli.eval.listener import EpisodeListener
+from lingbot_va_ros.cli.eval.rows import Condition, EpisodeOutcome
 from lingbot_va_ros.evaluation.tasks import chunk_limit_of, instruction_of, midway_of
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.mux.modes import MuxMode
@@ -46,7 +46,7 @@ ENDED_BY = {
 def run_row(
     environment: dict[str, str], logs: Path, checkpoint: Checkpoint, condition: Condition,
     seeds: Sequence[int], max_chunks: int, time_limit: float, policy: dict[str, Any],
-    progress: Progress, each: Callable[[Outcome], None],
+    progress: ProgressDisplay, each: Callable[[EpisodeOutcome], None],
 ) -> list[str]:
     """
     Run one episode for each seed and hand over what became of it.
@@ -69,14 +69,14 @@ def run_row(
             {'task': condition.task, 'seed': seeds[0], **sizes})
         with ros_node('lingbot_va_eval') as (node, executor):
             run = _Row(node, executor, checkpoint, condition, processes, progress)
-            run.bring_up(node_of_policy)
+            run.configure_and_activate(node_of_policy)
             for seed in seeds:
                 each(run.episode(seed, max_chunks, time_limit))
-            run.put_away()
+            run.deactivate_and_clean_up()
         return processes.end()
 
 
-class _BrokenOff(Exception):
+class _EpisodeAborted(Exception):
     """The mux held the arm in the middle of an episode; the message is its reason."""
 
 
@@ -85,33 +85,33 @@ class _Row:
 
     def __init__(
         self, node: Node, executor: Executor, checkpoint: Checkpoint, condition: Condition,
-        processes: NodeProcesses, progress: Progress,
+        processes: NodeProcesses, progress: ProgressDisplay,
     ):
         self._condition = condition
         self._progress = progress
         self._processes = processes
         self._chunk_seconds = checkpoint.chunk_seconds
-        self._listener = Listener(node, checkpoint.policy.action_period)
-        self._operator = Operator(node, executor, self._watch)
+        self._listener = EpisodeListener(node, checkpoint.policy.action_period)
+        self._operator = OperatorClient(node, executor, self._watch)
         self._tasks = ActionClient(node, RunTask, f'{POLICY}/run_task')
 
     def _watch(self) -> None:
         self._processes.check()
         self._progress.refresh()
 
-    def bring_up(self, policy) -> None:
+    def configure_and_activate(self, policy) -> None:
         """Wait for everybody, configure and activate the policy."""
         listener = self._listener
         self._operator.wait_until(
             lambda: listener.joints and listener.task_states and listener.status and listener.mode,
             START_SECONDS, 'sim_robot, command_mux and policy_node')
         self._progress.show(phase='configuring')
-        bring_up(self._operator, policy)
+        configure_and_activate(self._operator, policy)
         self._operator.wait_until(
             self._tasks.server_is_ready, START_SECONDS, f'the action {POLICY}/run_task')
-        self._let_it_read()
+        self._encode_instruction()
 
-    def _let_it_read(self) -> None:
+    def _encode_instruction(self) -> None:
         """
         Ask for the task once while the arm is held, and cancel it.
 
@@ -143,32 +143,32 @@ class _Row:
             goal.cancel_goal_async()
             self._operator.wait_until(result.done, END_SECONDS, f'the end of {POLICY}/run_task')
 
-    def put_away(self) -> None:
+    def deactivate_and_clean_up(self) -> None:
         """Hold the arm and put the policy away."""
-        self._operator.choose_mode(MUX, ControlMode.HOLD)
-        self._operator.put_away(POLICY)
+        self._operator.set_mode(MUX, ControlMode.HOLD)
+        self._operator.deactivate_and_clean_up(POLICY)
 
-    def episode(self, seed: int, max_chunks: int, time_limit: float) -> Outcome:
+    def episode(self, seed: int, max_chunks: int, time_limit: float) -> EpisodeOutcome:
         """Run an episode; one that was broken off because this machine was late is repeated."""
         holds: list[str] = []
         while True:
             self._lay_out(seed)
             try:
                 return self._run(seed, max_chunks, time_limit, holds)
-            except _BrokenOff as hold:
+            except _EpisodeAborted as hold:
                 holds.append(str(hold))
                 self._progress.say(f'seed {seed}: {hold}; the episode is repeated')
 
     def _lay_out(self, seed: int) -> None:
         """Reset the scene to a seed, the arm home, and give the arm to the policy."""
         operator, listener = self._operator, self._listener
-        operator.choose_mode(MUX, ControlMode.HOLD, HAND_OVER_SECONDS)
-        lay_out(operator, lambda: (listener.task_states, listener.joints), seed=seed)
-        hand_over(operator, lambda: listener.mode)
+        operator.set_mode(MUX, ControlMode.HOLD, MODE_CHANGE_SECONDS)
+        reset_scene(operator, lambda: (listener.task_states, listener.joints), seed=seed)
+        give_arm_to_policy(operator, lambda: listener.mode)
 
     def _run(
         self, seed: int, max_chunks: int, time_limit: float, holds: list[str],
-    ) -> Outcome:
+    ) -> EpisodeOutcome:
         operator, listener, condition = self._operator, self._listener, self._condition
         chunks = max_chunks or chunk_limit_of(condition.task, self._chunk_seconds)
         patience = time_limit or chunks * (
@@ -204,18 +204,18 @@ class _Row:
             raise CommandFailed(f'policy_node failed: {listener.status.reason}')
         if held and not done and any(words in held for words in LATE) and (
                 len(holds) + 1 < MAX_TRIES):
-            raise _BrokenOff(held)
+            raise _EpisodeAborted(held)
         return self._outcome(seed, seconds, done, starved, result.result().result, held, holds)
 
     def _outcome(
         self, seed: int, seconds: float, done: bool, starved: int, result: RunTask.Result,
         held: str, holds: list[str],
-    ) -> Outcome:
+    ) -> EpisodeOutcome:
         listener, state, seams = self._listener, self._listener.task_state, self._listener.seams()
         motion = listener.motion()
         now = listener.status.starved_ticks
         ended_by = 'done' if done else held or ENDED_BY.get(result.outcome, result.message)
-        return Outcome(
+        return EpisodeOutcome(
             seed=seed, success=bool(state.get('success')), done=done, counts=self._counts(),
             ended_by=ended_by, chunks=len(listener.chunks), seconds=seconds,
             max_seam_step=seams.step, max_seam_acceleration=seams.acceleration,

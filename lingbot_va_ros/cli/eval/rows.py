@@ -29,7 +29,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EpisodeOutcome:
     """
     What became of one episode.
 
@@ -65,7 +65,8 @@ def conditions_of(
 
 
 def row_of(
-    condition: Condition, outcomes: Sequence[Outcome], chunk_seconds: float, in_process: bool,
+    condition: Condition, outcomes: Sequence[EpisodeOutcome], chunk_seconds: float,
+    in_process: bool,
 ) -> dict[str, Any]:
     """Return what the JSON says of a row; seconds and radians, None where nothing was measured."""
     successes = sum(outcome.success for outcome in outcomes)
@@ -98,7 +99,7 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _histograms(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
+def _histograms(outcomes: Sequence[EpisodeOutcome]) -> dict[str, dict[str, int]]:
     """Return, for each count of the task, how many episodes ended with which number."""
     names = sorted({name for outcome in outcomes for name in outcome.counts})
     return {name: {

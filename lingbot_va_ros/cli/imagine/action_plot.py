@@ -1,4 +1,4 @@
-"""Draw predicted actions over time, one panel for each channel."""
+"""Plot predicted actions over time, one panel for each channel."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,12 +7,12 @@ import warnings
 
 import matplotlib
 
-matplotlib.use('Agg')  # before pyplot: there may be no screen
+matplotlib.use('Agg')  # before pyplot: a display may be missing
 import matplotlib.pyplot as plt
 import numpy as np
 
 COLUMNS = 2
-TITLE_WIDTH = 140  # letters in a line
+TITLE_WIDTH = 140  # characters per line
 
 
 def draw_actions(
@@ -21,14 +21,14 @@ def draw_actions(
     warning: str = '',
 ) -> None:
     """
-    Write the picture.
+    Write the plot as PNG.
 
-    :param times: [n] seconds, when each action is due.
+    :param times: [n] due times of the actions, s.
     :param actions: [n, channels] in robot units.
-    :param chunk_of: [n], the chunk of each action.
-    :param channels: name and unit of each.
-    :param ranges: q01 and q99 of each channel, [channels] in robot units.
-    :param warning: stands under the title, and makes it red.
+    :param chunk_of: [n] chunk number of each action.
+    :param channels: name and unit of each channel.
+    :param ranges: q01 and q99 of each channel, both [channels] in robot units.
+    :param warning: printed below the title, which becomes red.
     """
     rows = -(-len(channels) // COLUMNS)
     figure, grid = plt.subplots(

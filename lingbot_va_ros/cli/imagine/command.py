@@ -1,8 +1,8 @@
 """
-Let a policy imagine: from one image of each camera to a video and actions, chunk after chunk.
+Predict a video and actions from one image of each camera, chunk after chunk.
 
-Nothing is executed or observed in between (open loop); no robot and no ROS take part. Leaves
-video.mp4, actions.npz and actions.png in the output folder.
+The prediction is open loop: nothing is executed or observed between chunks, and no robot or ROS is
+needed. Writes video.mp4, actions.npz and actions.png to the output folder.
 """
 
 import argparse
@@ -21,43 +21,44 @@ from lingbot_va_ros.cli.common.engine_options import (
     load_chosen_engine,
 )
 from lingbot_va_ros.cli.common.failure import CommandFailed, one_line
-from lingbot_va_ros.cli.common.progress import Progress
+from lingbot_va_ros.cli.common.progress import ProgressDisplay
 from lingbot_va_ros.cli.common.sampling_options import number, sampling_of
 from lingbot_va_ros.cli.imagine.still_images import images_by_camera, read_images
 from lingbot_va_ros.specs.channel_names import describe_channels
 from lingbot_va_ros.specs.policy_file import PolicyFile
 
-if TYPE_CHECKING:  # torch takes seconds to import, and mistakes are to be told before
+if TYPE_CHECKING:  # torch takes seconds to import; mistakes in the options come first
     from lingbot_va_ros.policy.inference.engine import Engine
     from lingbot_va_ros.policy.inference.open_loop import Imagination
 
 FILES = {'video': 'video.mp4', 'actions': 'actions.npz', 'plot': 'actions.png'}
-UNTRAINED = 'UNTRAINED network: its pictures and actions mean nothing'
+UNTRAINED = 'UNTRAINED network: its images and actions mean nothing'
 BANNER = 24  # height in pixels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options of the prediction."""
     parser.add_argument(
         'images', nargs='*', type=Path, metavar='IMAGE',
         help='one image of each camera, in the order of the policy file')
     parser.add_argument(
         '--image', action='append', type=_named_image, default=[], metavar='ROLE=FILE',
-        help='the image of one camera, instead of images in order; once for each')
+        help='image of one camera, instead of images in order; once for each camera')
     parser.add_argument(
-        '--instruction', type=_words, required=True, metavar='TEXT', help='the task in words')
+        '--instruction', type=_instruction, required=True, metavar='TEXT',
+        help='instruction to the policy')
     parser.add_argument(
         '--chunks', type=number(int, 1), default=10, metavar='N',
-        help='chunks to imagine (default: %(default)s)')
+        help='chunks to predict (default: %(default)s)')
     parser.add_argument(
         '--output', type=Path, default=Path('imagined'), metavar='FOLDER',
-        help='where the results go (default: %(default)s)')
+        help='folder for the results (default: %(default)s)')
     parser.add_argument(
         '--fps', type=number(float, 0.1, 1000), metavar='RATE',
-        help='pictures a second (default: as the policy sees them, so that the video runs at '
-             'real speed)')
+        help='frames per second of the video (default: the rate of the policy, which gives real '
+             'speed)')
     parser.add_argument(
-        '--json', type=Path, metavar='FILE', help='write what was done, with latencies')
+        '--json', type=Path, metavar='FILE', help='write settings and latencies to this file')
     add_engine_arguments(parser, checkpoint_required=False)
 
 
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         paths['json'] = arguments.json.expanduser()
     title = 'lingbot_va imagine' + ('' if policy.trained else ' · UNTRAINED network')
     try:
-        with Progress(title) as progress, atomic_files(list(paths.values())) as unfinished:
+        with ProgressDisplay(title) as progress, atomic_files(list(paths.values())) as unfinished:
             for line in notes:
                 progress.say(f'note: {line}')
             if not policy.trained:
@@ -101,9 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _imagine(
     arguments: argparse.Namespace, policy: PolicyFile, images: dict[str, np.ndarray],
-    progress: Progress, files: dict[str, Path],
+    progress: ProgressDisplay, files: dict[str, Path],
 ) -> dict:
-    """Load, imagine and write the files; return what --json tells."""
+    """Load, predict and write the files; return the content of --json."""
     progress.show(phase='loading the libraries')
     progress.refresh(now=True)
     import torch
@@ -121,17 +122,17 @@ def _imagine(
             arguments, policy, loading, [arguments.instruction], warm_up=False)
         engine.set_instruction(arguments.instruction)
         load_seconds = time.monotonic() - begin
-        shown = _Shown(progress, arguments.chunks, engine)
+        shown = _ChunkProgress(progress, arguments.chunks, engine)
         imagined = imagine(engine, images, arguments.chunks, shown, shown.chunk_done)
         frames = imagined.latents.shape[2]
-        progress.show(phase=f'decoding {1 + 4 * (frames - 1)} pictures')
+        progress.show(phase=f'decoding {1 + 4 * (frames - 1)} images')
         progress.refresh(now=True)
         begin = time.monotonic()
         pictures = engine.decode(imagined.latents)
         decode_seconds = time.monotonic() - begin
     except torch.cuda.OutOfMemoryError as error:
         raise CommandFailed(
-            f'the memory of the device is too small: {one_line(error)}') from None
+            f'the device is out of memory: {one_line(error)}') from None
     except (ValueError, FloatingPointError, OSError) as error:
         raise CommandFailed(one_line(error)) from None
     progress.show(phase='writing')
@@ -153,10 +154,10 @@ def _imagine(
         'decode_seconds': decode_seconds}
 
 
-class _Shown:
-    """What the progress display says while chunks are predicted."""
+class _ChunkProgress:
+    """Shows chunks and denoising steps in the progress display."""
 
-    def __init__(self, progress: Progress, chunks: int, engine: 'Engine'):
+    def __init__(self, progress: ProgressDisplay, chunks: int, engine: 'Engine'):
         from lingbot_va_ros.policy.inference.open_loop import forwards_per_chunk
         self._progress = progress
         self._chunks = chunks
@@ -172,7 +173,7 @@ class _Shown:
         self._progress.refresh()
 
     def chunk_done(self, seconds: float) -> None:
-        """Show what a chunk took."""
+        """Show the time of a chunk."""
         self._done, self._step = self._done + 1, 0
         self._progress.show(done=f'{self._done}/{self._chunks}, the last in {seconds:.3f} s')
         self._progress.refresh()
@@ -200,7 +201,7 @@ def _write_video(
 
 
 def _banner(width: int) -> np.ndarray:
-    """Return a line with the warning, as much of it as fits, RGB uint8 [BANNER, width, 3]."""
+    """Return the warning as an image, shortened to fit, RGB uint8 [BANNER, width, 3]."""
     import cv2
 
     line = np.full((BANNER, width, 3), 24, np.uint8)
@@ -244,9 +245,9 @@ def _draw(
 def _closing_lines(report: dict, output: Path, arguments: argparse.Namespace) -> list[str]:
     seconds = report['chunk_seconds']
     return [
-        f'{report["chunks"]} chunks: {report["pictures"]} pictures at {report["fps"]:g} a second, '
+        f'{report["chunks"]} chunks: {report["pictures"]} images at {report["fps"]:g} Hz, '
         f'{report["actions"]} actions of {report["channels"]} channels',
-        f'latency    a chunk {np.median(seconds):.3f} s (median), {max(seconds):.3f} s (most); '
+        f'latency    {np.median(seconds):.3f} s per chunk (median), {max(seconds):.3f} s (max); '
         f'decoding {report["decode_seconds"]:.3f} s; loading {report["load_seconds"]:.1f} s',
         f'wrote      {output}/: {", ".join(FILES.values())}'
         + (f'; {arguments.json}' if arguments.json is not None else '')]
@@ -259,11 +260,11 @@ def _named_image(text: str) -> tuple[str, Path]:
     return role, Path(path)
 
 
-def _words(text: str) -> str:
+def _instruction(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError('it is empty; expected the task in words')
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f'{text!r} is no UTF-8 text') from None
+        raise argparse.ArgumentTypeError(f'{text!r} is not valid UTF-8') from None
     return text

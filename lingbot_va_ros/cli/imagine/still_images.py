@@ -1,4 +1,4 @@
-"""Images from files, one for each camera of a policy."""
+"""Read one image file for each camera of a policy."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-# What Pillow turns into 8 bits a channel without a choice of ours; depth and 16-bit images are
-# not among them.
+# Modes that Pillow converts to 8 bits per channel without a choice of scale, unlike depth and
+# 16-bit images.
 MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'HSV', 'LAB')
 
 
@@ -17,9 +17,9 @@ def images_by_camera(
     """
     Return the file of each camera.
 
-    :param cameras: the policy's roles, in its order.
-    :param in_order: one file for each, or none where they are `named` (role, file).
-    :raises ValueError: not exactly one image for each role.
+    :param cameras: the camera roles of the policy, in its order.
+    :param in_order: one file for each role; empty if `named` has pairs (role, file).
+    :raises ValueError: a role has no image, or more than one.
     """
     expected = f'the policy has {len(cameras)} cameras: {", ".join(cameras)}'
     if in_order and named:
@@ -41,15 +41,15 @@ def images_by_camera(
 
 
 def read_images(files: Mapping[str, Path]) -> dict[str, np.ndarray]:
-    """Return the image of each camera, see `read_image`."""
+    """Return the image of each camera, RGB uint8 [H, W, 3]; see `read_image`."""
     return {camera: read_image(path) for camera, path in files.items()}
 
 
 def read_image(path: Path) -> np.ndarray:
     """
-    Return an image as RGB uint8 [H, W, 3], upright; transparency is dropped.
+    Return an image as RGB uint8 [H, W, 3], rotated by its EXIF tag; transparency is dropped.
 
-    :raises ValueError: there is no such file, it is no image, or it is damaged or of 16 bits.
+    :raises ValueError: the file is missing, damaged, not an image, or has 16 bits per channel.
     """
     try:
         with Image.open(path) as image:
@@ -58,7 +58,7 @@ def read_image(path: Path) -> np.ndarray:
                     f'its pixels are of mode {image.mode}; expected 8 bits a channel')
             image.load()
             return np.array(ImageOps.exif_transpose(image).convert('RGB'))
-    except Exception as error:  # decoders raise what they like on damaged files
+    except Exception as error:  # decoders raise many types of exceptions on damaged files
         reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
         if type(error).__name__ == 'UnidentifiedImageError':
             reason = 'no image format is recognised'

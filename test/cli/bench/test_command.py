@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from lingbot_va_ros.cli.bench.engine import add_floor
+from lingbot_va_ros.cli.bench.engine import add_roofline
 from lingbot_va_ros.cli.bench.import_stubs import rearrange
 from lingbot_va_ros.cli.bench.roofline import (
     chunk_forwards,
@@ -13,9 +13,9 @@ from lingbot_va_ros.cli.bench.roofline import (
     Forward,
     forward_seconds,
     ItemBytes,
-    Rates,
+    MachineRates,
 )
-from lingbot_va_ros.cli.bench.session import check_memory, DoesNotFit
+from lingbot_va_ros.cli.bench.session import check_memory, NotEnoughMemory
 from lingbot_va_ros.cli.bench.settings import load_setting, NAMES
 from lingbot_va_ros.cli.main import main
 
@@ -149,7 +149,8 @@ def test_weights_of_8_bits_are_measured_and_take_less(results, tmp_path, capsys)
 
 
 def test_the_share_is_that_of_the_best_and_its_range_that_of_single_samples():
-    setting, slow, fast = load_setting('mid-cpu'), Rates(1e11, 1e10), Rates(2e11, 2e10)
+    setting = load_setting('mid-cpu')
+    slow, fast = MachineRates(1e11, 1e10), MachineRates(2e11, 2e10)
     single = ItemBytes(4, 4)
     floors = [1e3 * chunk_seconds(setting, 0, single, rates) for rates in (slow, fast)]
 
@@ -160,7 +161,7 @@ def test_the_share_is_that_of_the_best_and_its_range_that_of_single_samples():
 
     for threads, share, lowest in ((2, 1 / 4, 1 / 10), (1, 1 / 2, 1 / 3)):
         measured = row()
-        add_floor([measured], setting, single, fast, threads)
+        add_roofline([measured], setting, single, fast, threads)
         assert measured['floor_ms'] == pytest.approx(floors[1])
         assert measured['roofline_share'] == pytest.approx(share)
         assert measured['roofline_share_range'][0] == pytest.approx(lowest)
@@ -170,7 +171,7 @@ def test_the_share_is_that_of_the_best_and_its_range_that_of_single_samples():
 def test_a_setting_that_does_not_fit_is_told_before_anything_is_made(monkeypatch):
     monkeypatch.setattr(
         'lingbot_va_ros.cli.bench.session.free_bytes', lambda _device: 12 * 10 ** 9)
-    with pytest.raises(DoesNotFit, match=r'robotwin needs \d\d GB on cpu, of which 12 GB'):
+    with pytest.raises(NotEnoughMemory, match=r'robotwin needs \d\d GB on cpu, of which 12 GB'):
         check_memory(load_setting('robotwin'), torch.device('cpu'), 4, networks=1)
     check_memory(load_setting('tiny'), torch.device('cpu'), 4, networks=1)
 
@@ -188,7 +189,7 @@ def test_every_setting_has_the_sizes_it_names(name):
 
 def test_the_floor_is_that_of_the_public_sizes():
     """790 TFLOP/s and 4.3 TB/s, bfloat16: the figures of the design."""
-    rates = Rates(790e12, 4.3e12)
+    rates = MachineRates(790e12, 4.3e12)
     setting = load_setting('robotwin')
     video = forward_seconds(setting.network, Forward(2, 240, 9792, 192), HALF, rates)
     action = forward_seconds(setting.network, Forward(1, 32, 9792, 30), HALF, rates)

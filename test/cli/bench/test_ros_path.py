@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lingbot_va_ros.cli.bench.images import measure_images, Way
+from lingbot_va_ros.cli.bench.images import ImageSetup, measure_images
 from lingbot_va_ros.cli.bench.listener import HANDLINGS
 from lingbot_va_ros.cli.bench.ros_path import measure_ros
 from lingbot_va_ros.cli.common.failure import CommandFailed
@@ -45,7 +45,7 @@ def test_the_ros_path_is_measured_and_leaves_nothing_behind():
 def test_images_are_measured_one_way_and_leave_nothing_behind():
     before = dict(os.environ)
     row, = measure_images(
-        lambda _line: None, 0.5, [Way(transport='compressed', handling='decoded')])
+        lambda _line: None, 0.5, [ImageSetup(transport='compressed', handling='decoded')])
     assert dict(os.environ) == before
     assert (row['transport'], row['handling'], row['executor'], row['profile']) == (
         'compressed', 'decoded', 'single', True)
@@ -56,7 +56,7 @@ def test_images_are_measured_one_way_and_leave_nothing_behind():
 def test_a_way_that_is_none_gets_one_line():
     assert ('raw', 'decoded') not in HANDLINGS
     with pytest.raises(CommandFailed, match='cannot start: raw images cannot be decoded'):
-        measure_images(lambda _line: None, 0.5, [Way(handling='decoded')])
+        measure_images(lambda _line: None, 0.5, [ImageSetup(handling='decoded')])
 
 
 @pytest.mark.parametrize('words', [['cameras'], ['listener', 'single']])

@@ -134,7 +134,7 @@ DAMAGES = {
         lambda root: change_weights(root / 'transformer', lambda tensors: tensors.update(
             {'blocks.9.attn1.to_q.weight': torch.zeros(2, 2)})),
         'transformer', 'extra blocks.9.attn1.to_q.weight [2, 2]'),
-    'quantised weights': (
+    'quantized weights': (
         lambda root: change_weights(root / 'transformer', quantise),
         f'transformer/{DIFFUSION}',
         '1 tensors of I8 (blocks.0.ffn.net.0.proj.weight …); expected F16, BF16, F32, F64'),

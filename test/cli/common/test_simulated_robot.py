@@ -46,11 +46,11 @@ def soon(monkeypatch):
 @pytest.mark.parametrize('led_away', [0, 2])
 def test_a_scene_is_reset_until_the_arm_stays_at_home(led_away):
     robot = Robot(led_away)
-    simulated_robot.lay_out(robot, robot.newest, seed=1)
+    simulated_robot.reset_scene(robot, robot.newest, seed=1)
     assert robot.resets == led_away + 1
 
 
 def test_an_arm_that_never_stays_at_home_is_named():
     robot = Robot(99)
     with pytest.raises(CommandFailed, match='the arm is not at home after 4 resets'):
-        simulated_robot.lay_out(robot, robot.newest, seed=1)
+        simulated_robot.reset_scene(robot, robot.newest, seed=1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lingbot_va_ros.cli.demo.scripted_operator import Doing, FAR_SIDE, ScriptedPerson, SLOW
+from lingbot_va_ros.cli.demo.scripted_operator import FAR_SIDE, Phase, ScriptedOperator, SLOW
 from lingbot_va_ros.motion.plan import Plan, resting_at
 from lingbot_va_ros.motion.splice import plan_from_actions
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
@@ -28,7 +28,7 @@ class Workbench:
         self.simulation = Simulation(task='wipe_plate', seed=seed)
         self.simulation.time_ns = BEGIN_NS
         self.mux = Mux(self.simulation.embodiment, MuxSettings(), TICK_NS)
-        self.person = ScriptedPerson(Simulation(task='wipe_plate', seed=seed), AFTER)
+        self.person = ScriptedOperator(Simulation(task='wipe_plate', seed=seed), AFTER)
         commands = make_expert(self.simulation, np.random.default_rng(seed)).commands
         limits = self.simulation.embodiment.limits
         self.policy, _ = plan_from_actions(
@@ -90,7 +90,7 @@ class Workbench:
 def test_adds_one_stroke_and_gives_back_and_nothing_is_refused(seed):
     bench = Workbench(seed)
     bench.start()
-    bench.run_until(lambda: bench.person.doing == Doing.DONE)
+    bench.run_until(lambda: bench.person.doing == Phase.DONE)
     assert bench.strokes == AFTER + 1
     assert bench.modes[-3:] == [MuxMode.POLICY, MuxMode.TELEOP, MuxMode.POLICY]
     assert bench.person.stroke_is_over()
@@ -101,7 +101,7 @@ def test_adds_one_stroke_and_gives_back_and_nothing_is_refused(seed):
 def test_takes_over_only_where_strokes_end_and_the_arm_is_slow():
     bench = Workbench(3)
     bench.start()
-    bench.run_until(lambda: bench.person.doing == Doing.TAKING)
+    bench.run_until(lambda: bench.person.doing == Phase.TAKING)
     assert bench.strokes >= AFTER
     place = path_from(bench.simulation, bench.simulation.positions).start
     assert bench.simulation.scene.plate[1] - place[1] > FAR_SIDE - 0.005
@@ -111,13 +111,13 @@ def test_takes_over_only_where_strokes_end_and_the_arm_is_slow():
 def test_begins_anew_where_the_arm_was_taken_away():
     bench = Workbench(0)
     bench.start()
-    bench.run_until(lambda: bench.person.doing == Doing.WIPING)
+    bench.run_until(lambda: bench.person.doing == Phase.WIPING)
     now_ns = bench.simulation.time_ns
-    assert bench.mux.set_mode(MuxMode.HOLD, now_ns, now_ns * 1e-9)[0]
-    bench.run_until(lambda: bench.person.doing == Doing.WATCHING)
+    assert bench.mux.choose(MuxMode.HOLD, now_ns, now_ns * 1e-9)[0]
+    bench.run_until(lambda: bench.person.doing == Phase.WATCHING)
     bench.policy = resting_at(now_ns, bench.simulation.positions)
     bench.start()
-    bench.run_until(lambda: bench.person.doing == Doing.DONE)
+    bench.run_until(lambda: bench.person.doing == Phase.DONE)
     assert bench.strokes == AFTER + 1
 
 
@@ -125,10 +125,10 @@ def test_a_stroke_that_counted_before_the_arm_was_taken_away_is_enough():
     bench = Workbench(0)
     bench.start()
     bench.run_until(lambda: bench.strokes == AFTER + 1)
-    assert bench.person.doing == Doing.WIPING
+    assert bench.person.doing == Phase.WIPING
     now_ns = bench.simulation.time_ns
-    assert bench.mux.set_mode(MuxMode.HOLD, now_ns, now_ns * 1e-9)[0]
-    bench.run_until(lambda: bench.person.doing == Doing.DONE, 1.0)
+    assert bench.mux.choose(MuxMode.HOLD, now_ns, now_ns * 1e-9)[0]
+    bench.run_until(lambda: bench.person.doing == Phase.DONE, 1.0)
 
 
 def test_a_stroke_begins_where_the_arm_is_however_the_hand_is_turned():
@@ -142,5 +142,5 @@ def test_a_stroke_begins_where_the_arm_is_however_the_hand_is_turned():
 
 
 def test_does_nothing_before_anything_is_known():
-    person = ScriptedPerson(Simulation(task='wipe_plate'), 0)
+    person = ScriptedOperator(Simulation(task='wipe_plate'), 0)
     assert person.step(BEGIN_NS) == (None, None)

@@ -6,15 +6,15 @@ from lingbot_va_ros.cli.eval.plot import write_plot
 from lingbot_va_ros.cli.eval.rows import (
     Condition,
     conditions_of,
+    EpisodeOutcome,
     histogram_words,
-    Outcome,
     row_of,
     table_of,
 )
 
 
 def outcome(seed, strokes, **changes):
-    return Outcome(**{
+    return EpisodeOutcome(**{
         'seed': seed, 'success': strokes == 6, 'done': True, 'counts': {'strokes': strokes},
         'ended_by': 'done', 'chunks': 30, 'seconds': 20.0 + seed, 'max_seam_step': 0.01,
         'max_seam_acceleration': 2.0, 'max_step': 0.02, 'max_acceleration': 4.0,
