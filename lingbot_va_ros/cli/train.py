@@ -2,9 +2,9 @@
 Train a small LingBot-VA from scratch: data, video codec, transformer, and a checkpoint folder.
 
 A run keeps all its files in one folder. Ctrl-C, SIGTERM and --minutes save and end the run, and
-the same command resumes it. Stages, in order: data (record the scripted experts), encoder (train the
-encoder of the video codec), latents (encode the recordings once), network (train the transformer),
-decoder (train the decoder of the codec, for predicted video).
+the same command resumes it. Stages, in order: data (record the scripted experts), encoder (train
+the encoder of the video codec), latents (encode the recordings once), network (train the
+transformer), decoder (train the decoder of the codec, for predicted video).
 
   lingbot_va train --out training_data/tiny --minutes 10
   torchrun --nproc-per-node 4 -m lingbot_va_ros.cli.main train --out … --device cuda --half

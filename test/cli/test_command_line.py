@@ -51,7 +51,7 @@ def test_a_takeover_of_a_task_where_there_is_none_is_refused(tmp_path, capsys):
     assert main([
         'demo', '--output', str(tmp_path / 'out'), '--takeover', '--task', 'open_boxes']) == 1
     error = capsys.readouterr().err
-    assert error == 'lingbot_va demo: --takeover is of wipe_plate, not of open_boxes\n'
+    assert error == 'lingbot_va demo: --takeover is only for wipe_plate, not for open_boxes\n'
     assert not (tmp_path / 'out').exists()
 
 
