@@ -99,7 +99,8 @@ def test_what_is_counted_while_a_person_has_the_arm_is_the_persons():
         # The first was made before the person got the arm, the second before they gave it back.
         counted=((0.9, {'strokes': 0}), (1.4, {'strokes': 1}), (1.7, {'strokes': 2}),
                  (1.95, {'strokes': 3})),
-        modes=((0.95, MuxMode.POLICY), (1.3, MuxMode.TELEOP), (1.6, MuxMode.HOLD), (1.65, MuxMode.POLICY)))
+        modes=((0.95, MuxMode.POLICY), (1.3, MuxMode.TELEOP), (1.6, MuxMode.HOLD),
+               (1.65, MuxMode.POLICY)))
     assert counts_by_operator(episode) == {'strokes': 1}
     assert teleop_spans(episode) == ((1.3, 1.6),)
     figures, = summarize([episode], '', True)['episodes']

@@ -113,7 +113,7 @@ def test_begins_anew_where_the_arm_was_taken_away():
     bench.start()
     bench.run_until(lambda: bench.person.doing == Phase.WIPING)
     now_ns = bench.simulation.time_ns
-    assert bench.mux.choose(MuxMode.HOLD, now_ns, now_ns * 1e-9)[0]
+    assert bench.mux.set_mode(MuxMode.HOLD, now_ns, now_ns * 1e-9)[0]
     bench.run_until(lambda: bench.person.doing == Phase.WATCHING)
     bench.policy = resting_at(now_ns, bench.simulation.positions)
     bench.start()
@@ -127,7 +127,7 @@ def test_a_stroke_that_counted_before_the_arm_was_taken_away_is_enough():
     bench.run_until(lambda: bench.strokes == AFTER + 1)
     assert bench.person.doing == Phase.WIPING
     now_ns = bench.simulation.time_ns
-    assert bench.mux.choose(MuxMode.HOLD, now_ns, now_ns * 1e-9)[0]
+    assert bench.mux.set_mode(MuxMode.HOLD, now_ns, now_ns * 1e-9)[0]
     bench.run_until(lambda: bench.person.doing == Phase.DONE, 1.0)
 
 
