@@ -1,1 +1,1 @@
-"""What several subcommands share: options, processes, progress, files."""
+"""Code shared by the subcommands: options, processes, progress display, MP4 files."""

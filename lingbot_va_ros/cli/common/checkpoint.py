@@ -1,4 +1,4 @@
-"""Which checkpoint is driven: the user's, the shipped one, or an untrained one."""
+"""Choose the checkpoint to run: the user's, the shipped one, or an untrained one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,25 +27,25 @@ _WRITE = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder and what its policy file says."""
+    """A checkpoint folder and its policy file."""
 
     folder: Path
     policy: PolicyFile
 
     @property
     def trained(self) -> bool:
-        """Whether its weights have learned anything."""
+        """Whether the weights are trained."""
         return self.policy.trained
 
     @property
     def chunk_seconds(self) -> float:
-        """How long a chunk lasts, in s."""
+        """Duration of a chunk, s."""
         policy = self.policy
         return policy.frames_per_chunk * policy.actions_per_frame * policy.action_period
 
     @property
     def label(self) -> str:
-        """The name that people read; says so where the weights are random."""
+        """Name for people; it says UNTRAINED if the weights are random."""
         return self.folder.name if self.trained else f'{self.folder.name} (UNTRAINED)'
 
 
@@ -54,12 +54,12 @@ def choose_checkpoint(
     say: Callable[[str], None], shipped: bool = True,
 ) -> Checkpoint:
     """
-    Return the checkpoint to drive.
+    Return the checkpoint to run.
 
-    :param chosen: what the user asked for; None takes the shipped one, and where that is not
-        there an untrained one, which is made once in the folder `cache`.
-    :param shipped: whether the shipped one will do, which knows its own tasks alone.
-    :raises CommandFailed: in one line what is missing or wrong.
+    :param chosen: the user's folder; None takes the shipped checkpoint, or if there is none an
+        untrained one, which is created once in the folder `cache`.
+    :param shipped: whether the shipped checkpoint is suitable; it knows only its own tasks.
+    :raises CommandFailed: the folder or its policy file is missing or invalid.
     """
     ready = share_folder().joinpath(*SHIPPED)
     if chosen is not None:
@@ -79,25 +79,25 @@ def choose_checkpoint(
 
 
 def _untrained(folder: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> Path:
-    """Make the untrained checkpoint, unless it is there and made from the same files."""
+    """Create the untrained checkpoint, unless it exists and its sources are unchanged."""
     policy_file = shared_file('config', 'policies', 'untrained.yaml')
     sources = (policy_file, *sorted((Path(__file__).parents[2] / 'model').glob('*.py')))
     made_from = hashlib.sha256(b''.join(file.read_bytes() for file in sources)).hexdigest()
     mark = folder / _MADE_FROM
     if mark.is_file() and mark.read_text() == made_from:
         return folder
-    say('making an UNTRAINED checkpoint (random weights) …')
+    say('creating an UNTRAINED checkpoint (random weights) …')
     log = folder.with_name(f'{folder.name}.log')
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as unfinished:
         with open(log, 'wb') as output:
-            # In another process: this one has no use for torch.
+            # In another process: this one does not need torch.
             code = subprocess.run(
                 [sys.executable, '-c', _WRITE, str(unfinished), str(policy_file)],
                 env=dict(environment), stdout=output, stderr=subprocess.STDOUT).returncode
         if code:
             raise CommandFailed(
-                f'the untrained checkpoint cannot be made: {(last_lines(log, 1) or ["?"])[0]}',
+                f'the untrained checkpoint cannot be created: {(last_lines(log, 1) or ["?"])[0]}',
                 log)
         (unfinished / _MADE_FROM).write_text(made_from)
     log.unlink()

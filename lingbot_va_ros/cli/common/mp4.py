@@ -1,4 +1,4 @@
-"""Write pictures as an mp4 file, with whichever codec this build of PyAV has."""
+"""Write frames as an MP4 file, with a codec that this build of PyAV has."""
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
@@ -7,19 +7,19 @@ from pathlib import Path
 import av
 import numpy as np
 
-# The first one that is there; with options that look good at the sizes written here.
+# In order of preference, with options that suit the frame sizes of this package.
 CODECS = {
     'libx264': {'crf': '20', 'preset': 'veryfast'},
     'mpeg4': {'b': '4000000'},
 }
-MOST_DENOMINATOR = 1001  # of rates such as 30000/1001; codecs take no arbitrary fraction
+MOST_DENOMINATOR = 1001  # of rates such as 30000/1001; codecs limit the denominator
 
 
 def find_codec() -> str:
     """
     Return the name of the video codec to write with.
 
-    :raises RuntimeError: PyAV has none of them.
+    :raises RuntimeError: PyAV has no such codec.
     """
     for name in CODECS:
         try:
@@ -36,9 +36,9 @@ def write_mp4(
     """
     Write a video.
 
-    :param pictures: RGB uint8 [H, W, 3], all of one even size.
-    :param rate: pictures a second.
-    :param about: goes into the file's metadata: `title`, `comment` …
+    :param pictures: RGB uint8 [H, W, 3], all of the same even size.
+    :param rate: frames per second.
+    :param about: metadata of the file: `title`, `comment` …
     :raises RuntimeError: there is no codec.
     :raises OSError: the file cannot be written.
     """

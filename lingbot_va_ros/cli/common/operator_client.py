@@ -1,4 +1,4 @@
-"""Do over ROS services what an operator does by hand: configure, activate, hand over the arm."""
+"""Client of the ROS services that an operator calls: configure, activate, set the mode."""
 
 from collections.abc import Callable
 import time
@@ -19,9 +19,9 @@ CONFIGURE_SECONDS = 600.0  # a full-size checkpoint from a slow disk
 
 class OperatorClient:
     """
-    One node that asks and waits, spun by the calling thread.
+    Calls services and waits for answers, spinning a node in the calling thread.
 
-    :param watch: called between two looks at ROS; what it raises ends the waiting.
+    :param watch: called after each spin while waiting; an exception from it ends the wait.
     """
 
     def __init__(self, node: Node, executor: Executor, watch: Callable[[], None]):
@@ -37,7 +37,8 @@ class OperatorClient:
         """
         Spin until the condition holds.
 
-        :raises CommandFailed: it does not within `seconds`; names `what` was waited for.
+        :param what: name of the awaited thing, for the error message.
+        :raises CommandFailed: the condition does not hold within `seconds`.
         """
         deadline = time.monotonic() + seconds
         while not condition():
@@ -50,7 +51,7 @@ class OperatorClient:
         """
         Call a service and return its answer.
 
-        :raises CommandFailed: it does not appear or does not answer in time.
+        :raises CommandFailed: the service does not appear or does not answer in time.
         """
         client = self._node.create_client(kind, name)
         try:
@@ -62,29 +63,29 @@ class OperatorClient:
             self._node.destroy_client(client)
 
     def change_state(self, node: str, transition: int, seconds: float = ANSWER_SECONDS) -> bool:
-        """Ask a managed node for a transition and return whether it made it."""
+        """Request a transition of a lifecycle node and return whether it succeeded."""
         request = ChangeState.Request()
         request.transition.id = transition
         return self.call(ChangeState, f'{node}/change_state', request, seconds).success
 
     def configure(self, node: str) -> bool:
-        """Configure a managed node; this may take minutes."""
+        """Configure a lifecycle node; this may take minutes."""
         return self.change_state(node, Transition.TRANSITION_CONFIGURE, CONFIGURE_SECONDS)
 
     def activate(self, node: str) -> bool:
-        """Activate a managed node."""
+        """Activate a lifecycle node."""
         return self.change_state(node, Transition.TRANSITION_ACTIVATE)
 
     def deactivate_and_clean_up(self, node: str) -> bool:
-        """Deactivate a managed node and clean it up."""
+        """Deactivate a lifecycle node and clean it up."""
         return (self.change_state(node, Transition.TRANSITION_DEACTIVATE)
                 and self.change_state(node, Transition.TRANSITION_CLEANUP))
 
     def set_mode(self, mux: str, mode: int, seconds: float = 0.0) -> None:
         """
-        Set who moves the arm; tried again for `seconds` where the mux refuses.
+        Set the mode of the mux; retry for `seconds` while the mux refuses.
 
-        :raises CommandFailed: the mux still refuses; with its reason.
+        :raises CommandFailed: the mux still refuses; the message has its reason.
         """
         deadline = time.monotonic() + seconds
         while True:

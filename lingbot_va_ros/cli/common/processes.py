@@ -1,4 +1,4 @@
-"""Start the nodes as processes of their own, notice when one dies, and always end them all."""
+"""Start nodes as separate processes, detect one that dies, and always end all of them."""
 
 from collections.abc import Sequence
 import ctypes
@@ -15,7 +15,7 @@ import time
 from lingbot_va_ros.cli.common.failure import CommandFailed
 from lingbot_va_ros.resources import PACKAGE, share_folder, shared_file
 
-# Signal, and the seconds that a process then has to end before the next one.
+# Signal, and the time for the process to end before the next signal, s.
 ENDING = ((signal.SIGINT, 6.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
@@ -23,7 +23,7 @@ _LIBC = ctypes.CDLL(None)
 
 @dataclass(frozen=True)
 class NodeProcess:
-    """A process that runs one node, and the file that takes what it prints."""
+    """A process that runs one node, and the log file with its output."""
 
     name: str
     process: subprocess.Popen
@@ -46,10 +46,10 @@ def node_command(name: str) -> list[str]:
 
 def ros_environment(log_folder: Path) -> dict[str, str]:
     """
-    Return the environment in which all processes of the demo run.
+    Return the environment of all processes of a command.
 
-    What the user has set stays: domain, discovery range, Fast DDS profile, log folder. Otherwise
-    the demo takes a domain of its own and talks to nobody beyond this machine.
+    Variables that the user has set are kept: domain, discovery range, Fast DDS profile, log
+    folder. The defaults are a free domain, and discovery limited to this machine.
     """
     environment = dict(os.environ)
     defaults = {
@@ -75,7 +75,7 @@ def ros_environment(log_folder: Path) -> dict[str, str]:
 
 def _free_domain() -> int:
     """
-    Return a ROS domain in which no process of this machine is.
+    Return a ROS domain that no process of this machine uses.
 
     The first participant of a domain on a machine takes the UDP port 7410 + 250 * domain (RTPS
     2.3, 9.6.1.1). Domains up to 101 are legal everywhere: the ports of higher ones reach into
@@ -93,7 +93,7 @@ def _free_domain() -> int:
 
 
 class NodeProcesses:
-    """The running processes; a context manager that ends every one of them, whatever happens."""
+    """The running processes; a context manager that ends all of them."""
 
     def __init__(self, environment: dict[str, str], log_folder: Path):
         self._environment = environment
@@ -112,8 +112,8 @@ class NodeProcesses:
         log = self._log_folder / f'{name}.log'
         with open(log, 'wb') as output:
             try:
-                # In a session of its own, so that Ctrl-C reaches this process alone, which then
-                # ends the others in order; should this one be killed, they are told by the system.
+                # In a new session: Ctrl-C reaches only the parent, which ends the processes in
+                # order. If the parent is killed, the kernel signals them.
                 process = subprocess.Popen(
                     list(command), stdin=subprocess.DEVNULL, stdout=output,
                     stderr=subprocess.STDOUT, env=self._environment, start_new_session=True,
@@ -140,9 +140,9 @@ class NodeProcesses:
 
     def end(self) -> list[str]:
         """
-        End all processes: ask, insist, kill; returns a line for each that did not end by itself.
+        End all processes by SIGINT, SIGTERM and SIGKILL; return a line for each failed one.
 
-        Ctrl-C meanwhile kills them at once.
+        Ctrl-C during this call kills them at once.
         """
         lines = []
         for number, seconds in ENDING:
@@ -167,19 +167,19 @@ class NodeProcesses:
 
 
 def processor_seconds(pid: int) -> float:
-    """Return the processor time that a process has taken, user and system."""
+    """Return the processor time of a process, user and system, s."""
     fields = Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 def last_match(log: Path, pattern: str) -> str:
-    """Return the last thing that a pattern's group matches in a log, or nothing."""
+    """Return the last match of a pattern's group in a log, or an empty string."""
     found = re.findall(pattern, log.read_text(errors='replace')) if log.is_file() else []
     return found[-1] if found else ''
 
 
 def _end_with_parent() -> None:
-    """Ask the system to end this process when its parent is gone (Linux)."""
+    """Let the kernel end this process when its parent dies (Linux)."""
     if hasattr(_LIBC, 'prctl'):
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

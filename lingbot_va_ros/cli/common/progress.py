@@ -1,4 +1,4 @@
-"""What a person sees while a command runs: a panel in a terminal, plain lines elsewhere."""
+"""Progress display of a command: a panel in a terminal, plain lines elsewhere."""
 
 import time
 
@@ -10,14 +10,14 @@ from rich.table import Table
 
 from lingbot_va_ros.cli.common import interrupts
 
-REFRESH = 0.25  # seconds between two drawings of the panel
+REFRESH = 0.25  # s between two updates of the panel
 
 
 class ProgressDisplay:
     """
-    A title, fields with their newest values, and lines that stay; a context manager.
+    A title, fields with their newest values, and permanent lines; a context manager.
 
-    Nothing is drawn in a thread of its own: call `refresh` often, it draws as often as is useful.
+    There is no thread for drawing: call `refresh` often; it limits the rate itself.
     """
 
     def __init__(self, title: str, console: Console | None = None):
@@ -39,11 +39,11 @@ class ProgressDisplay:
             self._live = None
 
     def say(self, line: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         self._console.print(escape(line), soft_wrap=True)
 
     def show(self, **fields: str) -> None:
-        """Set fields of the panel; without a terminal, print those that changed in one line."""
+        """Set fields of the panel; without a terminal, print the changed ones in one line."""
         interrupts.check()
         changed = {
             name: value for name, value in fields.items() if self._fields.get(name) != value}
@@ -52,12 +52,12 @@ class ProgressDisplay:
             self.say(', '.join(f'{name} {value}' for name, value in changed.items()))
 
     def show_in_panel(self, **fields: str) -> None:
-        """Set fields that change too often for a line each: without a terminal they are lost."""
+        """Set fields that change often; without a terminal they are not printed."""
         if self._live is not None:
             self._fields.update(fields)
 
     def refresh(self, now: bool = False) -> None:
-        """Draw the panel, if it is time to or `now` asks for it."""
+        """Draw the panel if the last drawing is REFRESH old, or if `now` is true."""
         interrupts.check()
         if self._live is None or (time.monotonic() - self._drawn < REFRESH and not now):
             return

@@ -1,4 +1,4 @@
-"""The simulated robot, the mux and the policy as processes, and a node that talks to them."""
+"""Start sim_robot, command_mux and policy_node as processes, and control them over ROS."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,12 +34,12 @@ from lingbot_va_ros.specs.embodiment import load_embodiment
 EMBODIMENT = 'sim_left'
 CONTROL_RATE = 50.0  # Hz
 POLICY, MUX, ROBOT = 'lingbot_va_policy', 'command_mux', 'sim_robot'
-RESETS, RESET_SECONDS = 4, 7.5  # until the arm is at home, and how long each may take
-DISCOVERY_SECONDS = 2.5  # after which processes know each other
+RESETS, RESET_SECONDS = 4, 7.5  # attempts until the arm is at home, and the time of each
+DISCOVERY_SECONDS = 2.5  # until processes have discovered each other
 MODE_CHANGE_SECONDS = 15.0
-MODE_SECONDS = 30.0  # for the mux to report the mode that it was told to be in
+MODE_SECONDS = 30.0  # for the mux to report a requested mode
 AT_HOME = 0.02  # rad or m
-LATE = ('silent for', 'too old')  # what the mux says where a message came too late
+LATE = ('silent for', 'too old')  # in the reason of the mux if a message came too late
 
 
 def start_processes(
@@ -47,10 +47,11 @@ def start_processes(
     robot: Mapping[str, Any] = {}, mux: Mapping[str, Any] = {},
 ) -> NodeProcess:
     """
-    Start sim_robot, command_mux and policy_node, and return the last, which is not configured.
+    Start sim_robot, command_mux and policy_node; return policy_node, which is unconfigured.
 
-    :param policy: parameters of policy_node beside checkpoint, embodiment and control rate;
-        `robot` those of sim_robot, `mux` those of command_mux beside the embodiment.
+    :param policy: parameters of policy_node besides checkpoint, embodiment and control rate.
+    :param robot: parameters of sim_robot.
+    :param mux: parameters of command_mux besides the embodiment.
     """
     processes.start(ROBOT, [*node_command(ROBOT), '--ros-args', *_parameters(robot)])
     processes.start(MUX, [
@@ -64,7 +65,7 @@ def start_processes(
 
 
 def _parameters(values: Mapping[str, Any]) -> list[str]:
-    """Return the words that set parameters; JSON is YAML, in which rcl reads the values."""
+    """Return command-line arguments that set parameters; rcl reads the JSON values as YAML."""
     words: list[str] = []
     for name, value in values.items():
         words += ['-p', f'{name}:={json.dumps(value, ensure_ascii=False)}']
@@ -73,9 +74,9 @@ def _parameters(values: Mapping[str, Any]) -> list[str]:
 
 def configure_and_activate(operator: OperatorClient, policy: NodeProcess) -> None:
     """
-    Configure and activate the policy.
+    Configure and activate policy_node.
 
-    :raises CommandFailed: it cannot be; with its reason where it is known.
+    :raises CommandFailed: a transition fails; the message has its reason if it is known.
     """
     if not operator.configure(POLICY):
         reason = last_match(policy.log, r'configure failed: (.*)')
@@ -91,10 +92,10 @@ def reset_scene(
     """
     Set parameters of sim_robot (`task`, `seed`) and reset it: a new scene, the arm at home.
 
-    The mux must hold the arm. Where its stop came later than the reset, and led the arm away from
-    home again, the reset is repeated.
+    The mux must hold the arm. A stop of the mux that arrives after the reset may move the arm away
+    from home; the reset is then repeated.
 
-    :param newest: returns how many states of the task were heard, and the newest joint states.
+    :param newest: returns the number of received task states, and the newest joint states.
     :raises CommandFailed: a parameter is refused, the reset fails, or the arm leaves its home.
     """
     parameters = [Parameter(name, value=value) for name, value in values.items()]
@@ -122,7 +123,7 @@ def reset_scene(
 
 
 def distance_from_home(joints: JointState) -> float:
-    """Return how far the joint is from its home that is furthest, rad or m."""
+    """Return the largest distance of a joint from its home position, rad or m."""
     home = _home()
     return max((abs(position - home[name])
                 for name, position in zip(joints.name, joints.position) if name in home),
@@ -139,12 +140,12 @@ def give_arm_to_policy(
     operator: OperatorClient, newest_mode: Callable[[], ControlMode | None],
 ) -> None:
     """
-    Give the arm to the policy, and wait until the mux says so.
+    Set the mode POLICY, and wait until the mux reports it.
 
-    Where the mux takes it away again at once, its word of that may be all that is heard.
+    If the mux leaves POLICY at once, only the later report may arrive; it ends the wait too.
 
-    :param newest_mode: returns what the mux said last.
-    :raises CommandFailed: it refuses.
+    :param newest_mode: returns the newest report of the mux.
+    :raises CommandFailed: the mux refuses the mode.
     """
     asked_ns = operator.now_ns()
     operator.set_mode(MUX, ControlMode.POLICY, MODE_CHANGE_SECONDS)
@@ -176,12 +177,12 @@ def ros_node(name: str) -> Iterator[tuple[Node, Executor]]:
 
 def require_no_robot(progress: ProgressDisplay) -> None:
     """
-    Refuse to start where the user's ROS domain has a robot already: we would move it.
+    Check that the user's ROS domain has no robot yet: its arm would move.
 
-    :raises CommandFailed: it names what is there.
+    :raises CommandFailed: the domain has a robot; the message names its nodes and topics.
     """
     domain = os.environ['ROS_DOMAIN_ID']
-    progress.show(phase=f'looking whether a robot is in ROS domain {domain}')
+    progress.show(phase=f'checking that ROS domain {domain} has no robot')
     progress.refresh(now=True)
     controllers = [controller.topic for controller in load_embodiment(EMBODIMENT).controllers]
     deadline = time.monotonic() + DISCOVERY_SECONDS
@@ -192,6 +193,6 @@ def require_no_robot(progress: ProgressDisplay) -> None:
             there |= {topic for topic in ('joint_states',) if node.count_publishers(topic)}
             if there:
                 raise CommandFailed(
-                    f'a robot is in ROS domain {domain} already ({", ".join(sorted(there))}); '
+                    f'ROS domain {domain} already has a robot ({", ".join(sorted(there))}); '
                     'unset ROS_DOMAIN_ID, or set it to a free one')
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""What the episodes of the demo left behind, and the figures that are read from them; no ROS."""
+"""Recorded episodes of the demo, and the statistics computed from them; no ROS."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ import numpy as np
 
 from lingbot_va_ros.mux.modes import MuxMode
 
-# s: the simulator tells five times a second what it has counted. Nobody who has just got the arm
-# can have done anything that counts so soon.
+# s: the simulator publishes its counts five times a second. Nothing can be counted that soon after
+# the arm has changed hands.
 TOLD_LATE = 0.25
-OVERVIEW = 'overview'  # the camera for people, which is no camera of the robot
+OVERVIEW = 'overview'  # a camera of the simulator, which the policy does not use
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class JointMotion:
 
 @dataclass(frozen=True)
 class ChunkTiming:
-    """One action chunk: when its actions are due (s), how long it was thought about (s)."""
+    """One action chunk: due times of its actions, and its inference time, s."""
 
     chunk_id: int
     start: float
@@ -34,7 +34,7 @@ class ChunkTiming:
 
 @dataclass(frozen=True)
 class StampedImage:
-    """A picture, RGB uint8 [H, W, 3], of the time (s) that it shows or foretells."""
+    """An image, RGB uint8 [H, W, 3], with the time (s) that it shows or predicts."""
 
     time: float
     image: np.ndarray
@@ -45,17 +45,18 @@ class RecordedEpisode:
     """
     One recorded episode; all times are seconds of ROS time since the recording began.
 
-    :param start: when the policy was given the arm; `end`: when it was taken back.
-    :param published: [n] stamps of the trajectories that the policy published.
-    :param control_period: the nominal time between two of them.
-    :param task_state: what the simulator said last about the task.
-    :param holds: why the arm was held in between, once for each time.
+    :param start: when the policy got the arm.
+    :param end: when the policy lost the arm.
+    :param published: [n] stamps of the trajectories that the policy published, s.
+    :param control_period: nominal time between two of them, s.
+    :param task_state: the simulator's last report about the task.
+    :param holds: reason of each hold during the episode.
     :param stopped_by: why the episode ended early, or empty.
-    :param seed: of the scene; None where nobody chose one.
-    :param chunk_limit: the number of chunks after which it ends, done or not; 0: unknown.
-    :param counted: what the simulator had counted of the task, from each time on.
-    :param modes: who moved the arm, from each time on.
-    :param takeover: a person was to interrupt it.
+    :param seed: random seed of the scene; None if unknown.
+    :param chunk_limit: number of chunks after which the episode ends; 0: unknown.
+    :param counted: counts of the simulator, each with the time of its first report.
+    :param modes: modes of the mux, each with the time of its beginning.
+    :param takeover: whether a scripted operator was to take over.
     """
 
     joints: tuple[str, ...]
@@ -80,24 +81,24 @@ class RecordedEpisode:
 
     @property
     def task(self) -> str:
-        """Return the name of the scene, as the simulator says it."""
+        """Return the name of the scene, as the simulator reports it."""
         return self.task_state.get('task', '')
 
 
 def value_at(events: Sequence[tuple[float, Any]], time: float, before: Any) -> Any:
-    """Return what (time, value) pairs in order say at a time; `before` the first one."""
+    """Return the value of ordered (time, value) pairs at a time; `before` the first time."""
     return next((value for since, value in reversed(events) if since <= time), before)
 
 
 def teleop_spans(episode: RecordedEpisode) -> tuple[tuple[float, float], ...]:
-    """Return the spans of time (s) during which a person moved the arm."""
+    """Return the time spans (s) in mode TELEOP."""
     ends = [since for since, _ in episode.modes[1:]] + [episode.end]
     return tuple((since, until) for (since, mode), until in zip(episode.modes, ends)
                  if mode == MuxMode.TELEOP)
 
 
 def counts_by_operator(episode: RecordedEpisode) -> dict[str, int]:
-    """Return how much of each count came while a person moved the arm."""
+    """Return the part of each count that was added in mode TELEOP."""
     sums, before = {}, {}
     for time, counts in episode.counted:
         theirs = value_at(episode.modes, time - TOLD_LATE, None) == MuxMode.TELEOP
@@ -110,20 +111,21 @@ def counts_by_operator(episode: RecordedEpisode) -> dict[str, int]:
 
 def jitter_ms(stamps: np.ndarray, period: float) -> np.ndarray:
     """
-    Return how far each interval between two stamps is off the period, [n - 1], milliseconds >= 0.
+    Return the absolute deviation of each interval from the period, [n - 1], ms.
 
-    :param stamps: [n] seconds, in the order of publication; `period` in seconds.
+    :param stamps: [n] s, in the order of publication.
+    :param period: s.
     """
     return np.abs(np.diff(stamps) - period) * 1e3
 
 
 def percentile(values: Sequence[float], share: float):
-    """Return a percentile (linear between neighbours) as a float; None of no values."""
+    """Return a percentile (linear between neighbors), or None if there are no values."""
     return float(np.percentile(values, share)) if len(values) else None
 
 
 def publish_jitter_ms(episode: RecordedEpisode) -> np.ndarray:
-    """Return the jitter of the trajectories that were published while the policy had the arm."""
+    """Return the jitter of the policy's trajectories during the episode, ms."""
     stamps = episode.published
     during = (stamps >= episode.start) & (stamps <= episode.end)
     return jitter_ms(stamps[during], episode.control_period)
@@ -131,7 +133,7 @@ def publish_jitter_ms(episode: RecordedEpisode) -> np.ndarray:
 
 def tracking_error(episode: RecordedEpisode) -> np.ndarray:
     """
-    Return how far each measured position is off the command due then, [n, J], rad or m.
+    Return the distance of each measured position from the command due then, [n, J], rad or m.
 
     Commands are interpolated to the stamps of the measurements; only those during the episode.
     """
@@ -146,19 +148,19 @@ def tracking_error(episode: RecordedEpisode) -> np.ndarray:
 
 
 def _largest_range(episode: RecordedEpisode):
-    """Return the distance between the extremes of the joint that was moved most, rad or m."""
+    """Return the largest commanded range of a joint, rad or m."""
     positions = episode.commanded.positions
     return float(np.ptp(positions, axis=0).max()) if positions.size else None
 
 
 def outcome(episode: RecordedEpisode) -> tuple[bool, str]:
-    """Return whether the simulator says that the task succeeded, and what there is to say."""
+    """Return whether the task succeeded, and a description, as the simulator reports them."""
     state = episode.task_state
     success = bool(state.get('success', False))
     if not state:
-        detail = 'the simulator said nothing about the task'
+        detail = 'the simulator reported no task state'
     elif not state.get('counts'):
-        detail = f'the scene {state.get("task")} has no goal: there is nothing to succeed at'
+        detail = f'the scene {state.get("task")} has no goal'
     else:
         detail = format_counts(state['counts'])
         if state.get('detail'):
@@ -169,12 +171,12 @@ def outcome(episode: RecordedEpisode) -> tuple[bool, str]:
 
 
 def format_counts(counts: Mapping[str, int]) -> str:
-    """Return counts as people read them."""
+    """Return counts as text for people."""
     return ', '.join(f'{name}: {count}' for name, count in counts.items())
 
 
 def _figures(episode: RecordedEpisode) -> dict[str, Any]:
-    """Return what summary.json holds of one episode."""
+    """Return the entry of one episode in summary.json."""
     success, detail = outcome(episode)
     figures = {
         'task': episode.task, 'success': success, 'detail': detail,
@@ -195,7 +197,7 @@ def _figures(episode: RecordedEpisode) -> dict[str, Any]:
 def summarize(
     episodes: Sequence[RecordedEpisode], checkpoint: str, trained: bool,
 ) -> dict[str, Any]:
-    """Return what summary.json holds; seconds, jitter in milliseconds, null where unknown."""
+    """Return the content of summary.json; times in s, jitter in ms, None if unknown."""
     latencies = [chunk.inference_seconds for episode in episodes for chunk in episode.chunks]
     jitter = np.concatenate([publish_jitter_ms(episode) for episode in episodes])
     errors = [float(error.max()) for error in map(tracking_error, episodes) if error.size]

@@ -1,4 +1,4 @@
-"""Run the episodes of the demo over ROS, one after the other, by one set of processes."""
+"""Run the episodes of the demo over ROS, one after the other, with one set of processes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,14 +34,14 @@ from lingbot_va_ros.resources import PACKAGE
 from lingbot_va_ros.specs.embodiment import load_embodiment
 from lingbot_va_ros.srv import ResetMemory
 
-CHUNK_SECONDS = 60.0  # without a new chunk for so long, the policy counts as stuck
+CHUNK_SECONDS = 60.0  # without a new chunk, after which the episode fails
 OPERATOR_TOPIC = 'teleop/joint_trajectory'
 READ_SECONDS = 600.0  # for a full-size text encoder from a slow disk
-MAX_HOLDS = 20  # of the mux in one episode that are forgiven
-# s that a message may be late before the arm is held: longer than on a real arm, for a simulated
-# one hurts nobody, and other work may keep this machine from answering for a while.
+MAX_HOLDS = 20  # of the mux in one episode, after which the arm is handed over again
+# s: timeout of cameras and joint states. It is longer than for a real arm: the simulated arm is
+# harmless, and other load may delay messages on this machine.
 PATIENCE = 1.0
-PATIENT_ERROR = 0.7  # rad; what is heard late of the arm is as far behind as it has moved since
+PATIENT_ERROR = 0.7  # rad; a late joint state is behind by the motion since then
 FORGIVEN = (*LATE, 'following error')
 OVERVIEW_RATE = 10.0  # Hz, as the video
 
@@ -49,11 +49,13 @@ OVERVIEW_RATE = 10.0  # Hz, as the video
 @dataclass(frozen=True)
 class EpisodeSpec:
     """
-    What an episode is about.
+    Specification of an episode.
 
-    :param task: the scene; `seed` lays it out; `instruction` is what the policy is told.
-    :param chunks: after so many it ends, done or not.
-    :param takeover: a person by script interrupts it.
+    :param task: name of the scene.
+    :param seed: random seed of the scene.
+    :param instruction: instruction to the policy.
+    :param chunks: number of chunks after which the episode ends.
+    :param takeover: whether a scripted operator takes over.
     """
 
     task: str
@@ -68,11 +70,12 @@ def run_episodes(
     processes: NodeProcesses, progress: ProgressDisplay,
 ) -> tuple[list[RecordedEpisode], list[str]]:
     """
-    Start the three processes, run the episodes, and return them with what went wrong after them.
+    Start the three processes, run the episodes, and return them with warnings.
 
-    An episode that ended early is the last one.
+    No episode is run after one that ended early.
 
     :param robot: further parameters of sim_robot.
+    :raises CommandFailed: a process fails, or something is not ready in time.
     """
     cameras = {
         OVERVIEW: f'camera/{OVERVIEW}/image_raw',
@@ -87,7 +90,7 @@ def run_episodes(
     episodes: list[RecordedEpisode] = []
     with ros_node('lingbot_va_demo') as (node, executor):
         recorder = EpisodeRecorder(node, cameras)
-        shown = _Shown(recorder, progress)
+        shown = _EpisodeProgress(recorder, progress)
 
         def watch() -> None:
             processes.check()
@@ -107,7 +110,7 @@ def run_episodes(
             progress.show(
                 episode=f'{number}/{len(plans)} {plan.task}, seed {plan.seed}: '
                 f'"{plan.instruction}"')
-            _lay_out(plan, operator, recorder, progress)
+            _begin_episode(plan, operator, recorder, progress)
             shown.begin(plan.chunks)
             progress.show(phase='running')
             episodes.append(_run(plan, operator, recorder, progress))
@@ -122,20 +125,21 @@ def run_episodes(
 def _start_scripted_operator(
     plan: EpisodeSpec, processes: NodeProcesses, operator: OperatorClient, node: Node,
 ) -> None:
-    """Start the person's process, and wait until it is ready."""
-    processes.start('person', [
+    """Start the process of the scripted operator, and wait until it is ready."""
+    processes.start('scripted_operator', [
         sys.executable, '-m', f'{PACKAGE}.cli.demo.scripted_operator_node',
         '--seed', str(plan.seed)])
     operator.wait_until(
-        lambda: node.count_publishers(OPERATOR_TOPIC), START_SECONDS, 'the person to be ready')
+        lambda: node.count_publishers(OPERATOR_TOPIC), START_SECONDS,
+        'the scripted operator to be ready')
 
 
-def _lay_out(
+def _begin_episode(
     plan: EpisodeSpec, operator: OperatorClient, recorder: EpisodeRecorder,
     progress: ProgressDisplay,
 ) -> None:
-    """Lay out the scene, the arm home, and tell the policy what it is about, its memory empty."""
-    progress.show(phase='laying out the scene')
+    """Reset the scene, move the arm home, and give the policy its instruction, memory empty."""
+    progress.show(phase='resetting the scene')
     operator.set_mode(MUX, ControlMode.HOLD, MODE_CHANGE_SECONDS)
     reset_scene(operator, lambda: (recorder.task_states, recorder.joints), task=plan.task,
             seed=plan.seed)
@@ -144,14 +148,14 @@ def _lay_out(
         READ_SECONDS)
     if not answer.success:
         raise CommandFailed(f'{POLICY}/reset_memory fails: {answer.message}')
-    recorder.forget(answer.epoch)
+    recorder.begin_episode(answer.epoch)
 
 
 def _run(
     plan: EpisodeSpec, operator: OperatorClient, recorder: EpisodeRecorder,
     progress: ProgressDisplay,
 ) -> RecordedEpisode:
-    """Give the arm to the policy until the simulator says that all is over, or the chunks are."""
+    """Give the arm to the policy until the task is done or the chunk limit is reached."""
     give_arm_to_policy(operator, lambda: recorder.mode)
     start = recorder.now()
     holds, stopped_by = _execute(plan, operator, recorder, progress)
@@ -172,11 +176,11 @@ def _execute(
     """
     Wait until the episode is over.
 
-    Where the mux holds the arm because something came too late, as on a busy machine, it is handed
-    over again, as an operator would, but not for ever: the policy goes on from what it remembers.
-    Any other hold ends the episode.
+    If the mux holds because a message came too late, as on a busy machine, the arm is given to the
+    policy again, at most MAX_HOLDS times; the policy continues with its memory. Any other hold
+    ends the episode.
 
-    :returns: why the mux held in between, and why the episode ended early (or nothing).
+    :returns: the reasons of the holds, and why the episode ended early (or an empty string).
     """
     holds: list[str] = []
     newest = (0, recorder.now())
@@ -223,8 +227,8 @@ def _words(state: dict[str, Any]) -> str:
     return f'{format_counts(state["counts"])}; ' if state.get('counts') else ''
 
 
-class _Shown:
-    """What the progress display says about the policy and the arm, from the newest messages."""
+class _EpisodeProgress:
+    """Shows the newest messages about policy and arm in the progress display."""
 
     def __init__(self, recorder: EpisodeRecorder, progress: ProgressDisplay):
         self._recorder = recorder
@@ -233,11 +237,11 @@ class _Shown:
         self._seen: tuple = ()
 
     def begin(self, chunks: int) -> None:
-        """Begin an episode of so many chunks."""
+        """Begin an episode with this limit of chunks."""
         self._chunks = chunks
 
     def update(self) -> None:
-        """Show what is new, and draw."""
+        """Show new messages, and draw."""
         recorder = self._recorder
         counts = format_counts(recorder.task_state.get('counts', {}))
         seen = (recorder.status, recorder.mode, len(recorder.chunks), counts)

@@ -1,4 +1,4 @@
-"""Collect over ROS what the report and the video of the demo's episodes need."""
+"""Record the ROS messages that the report and the video of the demo need."""
 
 from collections.abc import Sequence
 import json
@@ -22,19 +22,18 @@ from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.nodes.image_conversion import to_rgb
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
 
-# Of the robot's camera images, which come at 30 Hz: 10 Hz are enough for the video, and all would
-# fill memory.
+# Images of the robot's cameras come at 30 Hz; 10 Hz are enough for the video and save memory.
 KEEP_EVERY = 3
 _NS = 1_000_000_000
 
 
 class EpisodeRecorder:
     """
-    Subscriptions of a node that keep what comes of an episode; the newest of all is at hand.
+    Subscriptions of a node that record an episode and keep the newest message of each topic.
 
     `task_states` counts the messages about the task.
 
-    :param cameras: role to image topic; `OVERVIEW` is the one that is no camera of the robot.
+    :param cameras: role to image topic; the role `OVERVIEW` is the simulator's own camera.
     """
 
     def __init__(self, node: Node, cameras: dict[str, str]):
@@ -55,7 +54,7 @@ class EpisodeRecorder:
         self._imagined: list[Image] = []
         self._counted: list[tuple[float, dict]] = []
         self._modes: list[tuple[float, MuxMode]] = []
-        # The history is long where every message counts: this process may be late.
+        # A long history where no message may be lost: this process may be late.
         for kind, topic, callback, profile in (
                 (PolicyStatus, 'lingbot_va_policy/status', self._on_status, qos.LATCHED),
                 (ControlMode, 'command_mux/mode', self._on_mode, qos.LATCHED),
@@ -73,7 +72,7 @@ class EpisodeRecorder:
 
     @property
     def cameras_heard(self) -> int:
-        """How many cameras have sent an image."""
+        """Number of cameras that have sent an image."""
         return sum(count > 0 for count in self._seen.values())
 
     def _on_status(self, message: PolicyStatus) -> None:
@@ -124,14 +123,14 @@ class EpisodeRecorder:
                     positions[index, place[name]] = value
         return JointMotion(np.array([self._seconds(stamp) for stamp, _, _ in rows]), positions)
 
-    def forget(self, epoch: int) -> None:
-        """Forget what came: another episode begins, in this epoch of the policy."""
+    def begin_episode(self, epoch: int) -> None:
+        """Discard the recorded messages: an episode begins, in this epoch of the policy."""
         self._epoch = epoch
         self._starved_before = self.status.starved_ticks if self.status else 0
         for kept in (self.chunks, self._executed, self._joint_states, self._published_ns,
                      self._imagined, *self._images.values()):
             kept.clear()
-        # What stands stands from the begin of the episode on.
+        # The newest values hold from the beginning of the episode.
         del self._counted[:-1], self._modes[:-1]
 
     def now(self) -> float:
@@ -139,7 +138,7 @@ class EpisodeRecorder:
         return (self._node.get_clock().now().nanoseconds - self._began_ns) / _NS
 
     def chunk_end(self, index: int) -> float:
-        """Return when the last action of the chunk number `index` (from 0) is due."""
+        """Return the due time of the last action of chunk `index` (from 0), s."""
         return self._figures(self.chunks[index]).end
 
     def _figures(self, chunk: ActionChunk) -> ChunkTiming:
@@ -149,7 +148,7 @@ class EpisodeRecorder:
             chunk.chunk_id, start, start + nanoseconds_of(last) / _NS, chunk.inference_seconds)
 
     def _starved_ticks(self) -> int:
-        """Return those of this episode; policy_node may have counted anew."""
+        """Return the starved ticks of this episode; policy_node may have reset its counter."""
         ticks = self.status.starved_ticks if self.status else 0
         return ticks - self._starved_before if ticks >= self._starved_before else ticks
 
@@ -157,7 +156,7 @@ class EpisodeRecorder:
         self, start: float, end: float, control_period: float, holds: Sequence[str] = (),
         stopped_by: str = '',
     ) -> RecordedEpisode:
-        """Return what was recorded between two times (see `now`); the video may begin earlier."""
+        """Return the recording between two times (see `now`); images may begin earlier."""
         joints = tuple(self._executed[0].joint_names if self._executed
                        else self._joint_states[0].name)
         return RecordedEpisode(

@@ -1,11 +1,11 @@
-"""Draw report.png: counts, commanded against measured joints, inference latency, jitter."""
+"""Plot report.png: counts, commanded and measured joints, inference latency, jitter."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 
-matplotlib.use('Agg')  # before pyplot: there may be no screen
+matplotlib.use('Agg')  # before pyplot: a display may be missing
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -23,9 +23,9 @@ ROW, COUNTS_ROW, LAST_ROW = 1.9, 1.5, 2.9  # heights in inches
 
 def write_report(path: Path, episodes: Sequence[RecordedEpisode], label: str) -> None:
     """
-    Write the picture: a column for each episode, or the joints of a single one in two columns.
+    Write the plot: one column for each episode; two columns of joints for a single episode.
 
-    :param label: the checkpoint's name, with UNTRAINED where it is.
+    :param label: the checkpoint's name, marked if UNTRAINED.
     """
     columns = max(2, len(episodes))
     side_by_side = len(episodes) > 1
@@ -72,7 +72,7 @@ def write_report(path: Path, episodes: Sequence[RecordedEpisode], label: str) ->
 
 
 def _line(episode: RecordedEpisode) -> str:
-    """Return what an episode was and came to, in two lines."""
+    """Return a description of an episode and its result, in two lines."""
     error = tracking_error(episode)
     furthest = f'{error.max():.3f}' if error.size else 'unknown'
     seed = '' if episode.seed is None else f', seed {episode.seed}'
@@ -80,18 +80,18 @@ def _line(episode: RecordedEpisode) -> str:
     return (f'{episode.task or "unknown task"}{seed}: {"success" if success else "no success"} '
             f'({detail})\n'
             f'    {len(episode.chunks)} chunks in {episode.end - episode.start:.1f} s · starved '
-            f'ticks: {episode.starved_ticks} · holds: {len(episode.holds)} · largest distance '
-            f'from the command: {furthest} (rad or m)')
+            f'ticks: {episode.starved_ticks} · holds: {len(episode.holds)} · largest tracking '
+            f'error: {furthest} (rad or m)')
 
 
 def _draw_counts(axes, episode: RecordedEpisode, title: str) -> None:
-    """Draw what the simulator had counted over time."""
+    """Plot the counts of the simulator over time."""
     times = np.array([0.0] + [max(0.0, time - episode.start) for time, _ in episode.counted]
                      + [episode.end - episode.start])
     for place, name in enumerate(dict.fromkeys(
             name for _, counts in episode.counted for name in counts)):
         values = [counts.get(name, 0) for _, counts in episode.counted]
-        # Lines that would lie on each other are drawn a little apart.
+        # An offset separates lines with the same values.
         axes.plot(times, np.array([values[0], *values, values[-1]]) + 0.03 * place,
                   drawstyle='steps-post', label=name)
     _shade(axes, episode)
@@ -104,10 +104,10 @@ def _draw_counts(axes, episode: RecordedEpisode, title: str) -> None:
 
 
 def _shade(axes, episode: RecordedEpisode) -> None:
-    """Mark when a person moved the arm."""
+    """Mark the time spans in mode TELEOP."""
     for number, (begin, end) in enumerate(teleop_spans(episode)):
         axes.axvspan(begin - episode.start, end - episode.start, color='tab:green', alpha=0.15,
-                     zorder=0, label=None if number else 'a person has the arm')
+                     zorder=0, label=None if number else 'operator has the arm (TELEOP)')
 
 
 def _draw_joint(axes, episode: RecordedEpisode, index: int) -> None:

@@ -1,4 +1,4 @@
-"""A person by script who interrupts a wipe, adds a stroke and gives the arm back; no ROS here."""
+"""Scripted operator that takes over a wipe, adds a stroke and gives the arm back; no ROS."""
 
 from enum import Enum
 
@@ -11,15 +11,15 @@ from lingbot_va_ros.sim.experts import commands_along, path_from, PERIOD
 from lingbot_va_ros.sim.experts.wipe_plate import wipe_once
 from lingbot_va_ros.sim.simulation import Simulation
 
-FAR_SIDE = 0.03  # m from the middle of the plate: the stroke has counted
-# rad/s or m/s: the arm is taken over when it is as slow as that, and wiped with from rest. What it
-# takes to brake a fast one leads it to and fro above the plate, which looks like a stroke.
+FAR_SIDE = 0.03  # m from the center of the plate, beyond which a stroke has been counted
+# rad/s or m/s: below SLOW the operator takes over, below STILL the stroke begins. Braking a fast
+# arm moves it back and forth above the plate, which looks like a stroke.
 SLOW, STILL = 0.3, 0.05
-TOLD_LATE_NS = 300_000_000  # the simulator tells five times a second what it has counted
+TOLD_LATE_NS = 300_000_000  # the simulator publishes its counts five times a second
 
 
 class Phase(Enum):
-    """What the person is doing, in words."""
+    """Phase of the takeover; the value is its description."""
 
     WATCHING = 'watching'
     TAKING = 'taking the arm'
@@ -31,15 +31,14 @@ class Phase(Enum):
 
 class ScriptedOperator:
     """
-    Watches until so many strokes have counted and the sponge comes to rest where they end; then
-    takes over.
+    Takes over after a number of strokes, adds one stroke, and gives the arm back.
 
-    Whoever has the arm meanwhile has it: where the mux takes it away from the person, the person
-    watches again, until one stroke of theirs has counted. Tell `strokes`, `mode` and `measured`;
-    call `step` at a steady rate.
+    The takeover begins when the sponge is slow at the end of a stroke. If the mux takes the arm
+    away from the operator, the operator watches and tries again until one stroke has been counted.
+    Set `strokes` and `mode`, call `measured`, and call `step` at a steady rate.
 
-    :param simulation: of the same task and seed as the robot's; tells where the plate is.
-    :param after: strokes that the policy makes before.
+    :param simulation: of the same task and seed as the robot's; it has the position of the plate.
+    :param after: number of strokes by the policy before the takeover.
     """
 
     def __init__(self, simulation: Simulation, after: int):
@@ -55,19 +54,19 @@ class ScriptedOperator:
         self._interrupted_ns: int | None = None
 
     def measured(self, positions: np.ndarray, velocities: np.ndarray) -> None:
-        """Take where the joints are, both [J], rad (m for grippers) and per second."""
+        """Set joint positions and velocities, both [J], rad (m for grippers) and per second."""
         self._q, self._v = np.array(positions, float), np.array(velocities, float)
 
     def step(self, now_ns: int) -> tuple[Plan | None, MuxMode | None]:
         """
-        Go on by one tick.
+        Advance by one tick.
 
-        :returns: the plan whose remainder is to be sent now, and the mode to ask for; or None.
+        :returns: the plan whose remainder must be sent now, and the mode to request; or None.
         """
         if self._q is None or self.mode is None:
             return None, None
         if self.doing in (Phase.RESTING, Phase.WIPING) and self.mode != MuxMode.TELEOP:
-            self.doing, self._plan = Phase.WATCHING, None  # somebody else has taken it away
+            self.doing, self._plan = Phase.WATCHING, None  # the arm was taken away
             self._interrupted_ns = now_ns
         return getattr(self, f'_{self.doing.name.lower()}')(now_ns)
 
@@ -90,7 +89,7 @@ class ScriptedOperator:
         if self.mode != MuxMode.POLICY:
             self.doing, self._plan = Phase.WATCHING, None
             return None, None
-        # Where the arm is, so that it is not led anywhere when it changes hands.
+        # Hold the current position, so that the arm does not move when the mode changes.
         self._plan = resting_at(now_ns, self._q)
         return self._plan, MuxMode.TELEOP
 
@@ -116,7 +115,7 @@ class ScriptedOperator:
         return self._plan, None
 
     def _giving_back(self, now_ns: int):
-        if self.mode != MuxMode.TELEOP:  # the policy has it, or somebody who will give it the arm
+        if self.mode != MuxMode.TELEOP:  # POLICY, or another mode that leads to it
             self.doing, self._plan = Phase.DONE, None
             return None, None
         return self._plan, MuxMode.POLICY
@@ -125,9 +124,9 @@ class ScriptedOperator:
         return None, None
 
     def stroke_is_over(self) -> bool:
-        """Tell whether the sponge is where strokes end, down still or lifted, or all is before."""
+        """Return whether the sponge is where strokes end, or no stroke has begun."""
         scene = self._simulation.scene
-        way = -scene.mirror * (self._place()[1] - scene.plate[1])  # from the middle of the plate
+        way = -scene.mirror * (self._place()[1] - scene.plate[1])  # from the center of the plate
         return way > FAR_SIDE or self.strokes == 0
 
     def _place(self) -> np.ndarray:

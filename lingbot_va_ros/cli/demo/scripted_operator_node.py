@@ -1,4 +1,4 @@
-"""The process of the scripted person, who sends trajectories as a jogging program does."""
+"""Node of the scripted operator; it publishes trajectories as a jogging program does."""
 
 import argparse
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ RATE = 50.0  # Hz
 
 
 class ScriptedOperatorNode(Node):
-    """Tell a ScriptedOperator what is heard, send what it plans, ask for what it wants."""
+    """Passes messages to a ScriptedOperator, publishes its plans and requests its modes."""
 
     def __init__(self, seed: int, after: int):
-        super().__init__('scripted_person')
+        super().__init__('scripted_operator')
         simulation = Simulation(task=TASK, seed=seed)
-        self._person = ScriptedOperator(simulation, after)
+        self._operator = ScriptedOperator(simulation, after)
         self._joints = simulation.joints
         self._said = Phase.WATCHING
         self._asked = None
@@ -41,31 +41,31 @@ class ScriptedOperatorNode(Node):
         self.create_subscription(ControlMode, f'{MUX}/mode', self._on_mode, qos.LATCHED)
         self.create_subscription(JointState, 'joint_states', self._on_joints, qos.SENSOR)
         self._set_mode = self.create_client(SetControlMode, f'{MUX}/set_mode')
-        # Last: who sees it knows that the person is ready.
+        # Last: this publisher signals that the node is ready.
         self._commands = self.create_publisher(JointTrajectory, TOPIC, qos.COMMAND)
         self.create_timer(1.0 / RATE, self._step)
 
     def close(self, _asked_by: int | None = None) -> bool:
-        """Say that nothing is left running; the mux holds where a person falls silent."""
+        """Return that no thread is left; the mux holds when the trajectories stop."""
         return True
 
     def _on_task_state(self, message: String) -> None:
-        self._person.strokes = json.loads(message.data)['counts'].get('strokes', 0)
+        self._operator.strokes = json.loads(message.data)['counts'].get('strokes', 0)
 
     def _on_mode(self, message: ControlMode) -> None:
-        self._person.mode = MuxMode(message.mode)
+        self._operator.mode = MuxMode(message.mode)
 
     def _on_joints(self, message: JointState) -> None:
         place = {name: index for index, name in enumerate(message.name)}
         order = [place[name] for name in self._joints]
-        self._person.measured(
+        self._operator.measured(
             np.array(message.position)[order], np.array(message.velocity)[order])
 
     def _step(self) -> None:
         now_ns = self.get_clock().now().nanoseconds
-        plan, mode = self._person.step(now_ns)
-        if self._person.doing != self._said:
-            self._said = self._person.doing
+        plan, mode = self._operator.step(now_ns)
+        if self._operator.doing != self._said:
+            self._said = self._operator.doing
             self.get_logger().info(self._said.value)
         if plan is not None:
             # Planning takes some milliseconds.
@@ -77,10 +77,11 @@ class ScriptedOperatorNode(Node):
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the person until SIGINT or SIGTERM."""
+    """Run the node until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--seed', type=int, default=0, help="of the robot's scene")
-    parser.add_argument('--after', type=int, default=2, help='strokes to watch first')
+    parser.add_argument('--seed', type=int, default=0, help="random seed of the robot's scene")
+    parser.add_argument(
+        '--after', type=int, default=2, help='strokes of the policy before the takeover')
     options = parser.parse_args(args)
     return run_node(lambda: ScriptedOperatorNode(options.seed, options.after), [])
 

@@ -1,7 +1,7 @@
 """
-Write episode.mp4: an overview, what the cameras saw, and below it what the network had imagined.
+Write episode.mp4: the overview, the camera images, and below them the predicted video.
 
-The episodes follow each other; each ends with a still that says what came of it.
+The video shows the episodes one after the other. Each ends with a still that shows its result.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,12 +21,11 @@ from lingbot_va_ros.cli.demo.episode import (
 )
 from lingbot_va_ros.mux.modes import MuxMode
 
-RATE = 10  # pictures a second
+RATE = 10  # frames per second
 TILE = 256  # height in pixels of one view of the robot's cameras
 CAPTION = 32
 STILL = 2.0  # s at the end of each episode
-# Seconds that an imagined picture stays on: they come every few actions, and none comes while the
-# network thinks.
+# s that a predicted image is shown: one comes every few actions, and none during inference.
 IMAGINED_STAYS = 0.5
 BACKGROUND, WHITE, GREY = (24, 24, 24), (235, 235, 235), (150, 150, 150)
 RED, GREEN, YELLOW = (255, 90, 80), (110, 220, 120), (255, 210, 80)
@@ -34,12 +33,12 @@ UNTRAINED = 'UNTRAINED network: its actions mean nothing'
 
 
 def write_video(path: Path, episodes: Sequence[RecordedEpisode], trained: bool) -> None:
-    """Write all episodes at real speed; `trained` false is written into every picture."""
+    """Write all episodes at real speed; every frame is marked if `trained` is false."""
     write_mp4(path, frames(episodes, trained), RATE)
 
 
 def frames(episodes: Sequence[RecordedEpisode], trained: bool) -> Iterator[np.ndarray]:
-    """Yield the pictures of the video, RGB uint8 [H, W, 3], even sizes, `RATE` a second."""
+    """Yield the frames of the video, RGB uint8 [H, W, 3], even sizes, at `RATE` Hz."""
     size = _imagined_size([picture for episode in episodes for picture in episode.imagined])
     for episode in episodes:
         count = max(1, int((episode.end - episode.start) * RATE))
@@ -54,7 +53,7 @@ def frames(episodes: Sequence[RecordedEpisode], trained: bool) -> Iterator[np.nd
 def _frame(
     episode: RecordedEpisode, time: float, imagined_size: tuple, trained: bool, over: bool,
 ) -> np.ndarray:
-    """Return the picture of a moment: the overview on the left, seen above imagined beside it."""
+    """Return the frame at a time: overview on the left, cameras above predicted video right."""
     seen = {name: _picture_at(pictures, time) for name, pictures in episode.cameras.items()}
     cameras = np.concatenate([
         _tile(picture, f'camera {name}') for name, picture in seen.items() if name != OVERVIEW],
@@ -78,7 +77,7 @@ def _widened(row: np.ndarray, width: int) -> np.ndarray:
 
 def _picture_at(pictures: Sequence[StampedImage], time: float, stays: float = float('inf')
             ) -> StampedImage | None:
-    """Return the newest picture at a time, none that is older than `stays` seconds."""
+    """Return the newest image at a time, or None if it is older than `stays` seconds."""
     index = int(np.searchsorted([picture.time for picture in pictures], time, side='right')) - 1
     if index < 0 or time - pictures[index].time > stays:
         return None
@@ -86,7 +85,7 @@ def _picture_at(pictures: Sequence[StampedImage], time: float, stays: float = fl
 
 
 def _imagined_size(pictures: Sequence[StampedImage]) -> tuple:
-    """Return height and width of the imagined view as it is shown; its views are joined."""
+    """Return height and width of the predicted video in the frame; its views are joined."""
     height, width = pictures[0].image.shape[:2] if pictures else (1, 1)
     return TILE, round(TILE * width / height)
 
@@ -94,16 +93,16 @@ def _imagined_size(pictures: Sequence[StampedImage]) -> tuple:
 def _tile(
     picture: StampedImage | None, label: str, size: tuple | None = None,
 ) -> np.ndarray:
-    """Return a view at its size under a line with its label; grey words where there is none."""
+    """Return an image scaled to its size below its label, or a placeholder text."""
     image = None if picture is None else picture.image
     if size is None:
         size = (TILE, TILE if image is None else round(TILE * image.shape[1] / image.shape[0]))
     if image is None:
         view = np.full((*size, 3), BACKGROUND, np.uint8)
-        _write(view, 'nothing imagined for now' if label == 'imagined' else 'no image', 12,
+        _write(view, 'no prediction at this time' if label == 'imagined' else 'no image', 12,
                size[0] // 2, GREY)
     else:
-        # Small pictures are shown as they are, pixel by pixel.
+        # Small images are enlarged without smoothing.
         small = size[0] >= 3 * image.shape[0]
         view = cv2.resize(image, size[::-1], interpolation=(
             cv2.INTER_NEAREST if small else cv2.INTER_CUBIC))
@@ -115,7 +114,7 @@ def _tile(
 def _headline(
     width: int, episode: RecordedEpisode, time: float, trained: bool, over: bool,
 ) -> np.ndarray:
-    """Return two lines: where the episode is, and what has been counted or came of it."""
+    """Return two lines of text: progress of the episode, and its counts or its result."""
     begun = [chunk for chunk in episode.chunks if chunk.start <= time]
     of = episode.chunk_limit or len(episode.chunks)
     chunk = f'chunk {len(begun)} of at most {of}' if begun else 'before the first chunk'
@@ -132,7 +131,7 @@ def _headline(
         _write(lines, format_counts(value_at(episode.counted, time, {})), 8, 25 + CAPTION, WHITE)
     who = ''
     if value_at(episode.modes, time, None) == MuxMode.TELEOP and not over:
-        who = 'a person has the arm'
+        who = 'operator has the arm (TELEOP)'
         _write(lines, who, width - 8 - _width(who), 25 + CAPTION, YELLOW)
     if not trained:
         _write(lines, UNTRAINED, width - 8 - _width(UNTRAINED), 25, RED)
