@@ -1,4 +1,4 @@
-"""The limit filter: limits hold whatever is asked, plans inside the limits are followed, stops stop."""
+"""The limit filter: limits hold whatever is asked, and plans inside them are followed."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

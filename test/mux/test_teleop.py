@@ -95,7 +95,7 @@ class Stage:
 
     def assert_bumpless(self, jerk=True):
         """
-        Assert that executed commands keep all limits; those of jerk where the limit filter does not brake.
+        Assert that executed commands keep all limits; that of jerk unless the filter brakes.
 
         A plan that was caught is followed by itself, which may be worth half a jerk limit more.
         """
