@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md'),
                     *(ROOT / 'models').rglob('*.md')])
 FENCE = re.compile(r'^(\s*)(```|~~~)')
-LINK = re.compile(r'\]\(([^()\s]+)\)')
+LINK = re.compile(r'(?:\]\(|src=")([^()\s"]+)[)"]')
 CODE = re.compile(r'`([^`]+)`')
 WIDTH = 99
 PACKAGE = ROOT / 'lingbot_va_ros'
@@ -89,9 +89,10 @@ def test_a_broken_link_is_found(tmp_path):
     page = tmp_path / 'page.md'
     page.write_text('# One page\n## Two, three\n')
     text = ('[a](page.md) [b](page.md#two-three) [c](#one-page) [d](https://example.org)\n'
-            '[e](none.md) [f](page.md#none)\n```\n[g](none.md)\n```\n')
+            '[e](none.md) [f](page.md#none)\n<img src="none.png">\n```\n[g](none.md)\n```\n')
     assert broken_links(page, text) == ['line 2: none.md: no such file',
-                                        'line 2: page.md#none: no such heading']
+                                        'line 2: page.md#none: no such heading',
+                                        'line 3: none.png: no such file']
 
 
 def quoted(text: str) -> list[tuple[int, str]]:
