@@ -19,6 +19,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from lingbot_va_ros.motion.time import NANOSECONDS, to_seconds
 from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, LATCHED
 from lingbot_va_ros.nodes.run import CannotStart, run_node
@@ -33,7 +34,6 @@ from lingbot_va_ros.sim.trajectory_controller import (
 
 STATE_RATE = 100
 TASK_STATE_RATE = 5
-_NS = 1_000_000_000
 
 PARAMETERS = (
     NodeParameter('task', 'table', 'Scene on the table. A new one is laid out at the next reset.'),
@@ -188,8 +188,8 @@ class SimRobot(Node):
             self._simulation.close()
 
     def _run(self) -> None:
-        tick_ns = _NS // STATE_RATE
-        image_period_ns = _NS / self.get_parameter('camera_rate').value
+        tick_ns = NANOSECONDS // STATE_RATE
+        image_period_ns = NANOSECONDS / self.get_parameter('camera_rate').value
         # Ticks from one picture for people to the next.
         overview_ticks = round(STATE_RATE / (self.get_parameter('overview_rate').value or 1.0))
         pictures = ticks = overview_due = 0
@@ -201,15 +201,15 @@ class SimRobot(Node):
                 self._simulation.time_ns + tick_ns, self._stopping)
             if dropped_ns and ticks > STATE_RATE:  # in its first second everything is loaded
                 self.get_logger().warning(
-                    f'the simulation is {dropped_ns / _NS:.2f} s behind and drops that time: this '
-                    f'machine is too slow for realtime_factor {self._factor:g}',
+                    f'the simulation is {dropped_ns / NANOSECONDS:.2f} s behind and drops that '
+                    f'time: this machine is too slow for realtime_factor {self._factor:g}',
                     throttle_duration_sec=5.0)
             while self._incoming and self._has_come(*self._incoming[0], tick_ns):
                 self._accept(self._incoming.popleft()[1])
             while self._requests:
                 self._reset(self._requests.popleft())
                 pictures = 0
-            self._simulation.step(tick_ns * 1e-9)
+            self._simulation.step(to_seconds(tick_ns))
             stamp = self._stamp()
             if self._clock_publisher is not None:
                 self._clock_publisher.publish(Clock(clock=stamp))

@@ -8,10 +8,12 @@ import time
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 
+from lingbot_va_ros.motion.time import NANOSECONDS, to_seconds
+
 # A ROS clock that runs this much away from the steady clock between two ticks was set anew.
 MAX_DRIFT_NS = 100_000_000
 # Simulated time may advance in steps; a larger one is a jump.
-MAX_SIMULATED_STEP_NS = 1_000_000_000
+MAX_SIMULATED_STEP_NS = NANOSECONDS
 # Two clocks that were read further apart than this are read again, so often.
 MAX_READING_NS, READINGS = 1_000_000, 10
 # How often a thread that waits for simulated time looks whether it shall end, seconds.
@@ -49,17 +51,17 @@ def _real(clock, period_ns, ending):
     while not ending.is_set():
         wait_ns = deadline_ns - clock.now().nanoseconds
         if wait_ns > 0:
-            time.sleep(min(wait_ns, 2 * period_ns) * 1e-9)
+            time.sleep(to_seconds(min(wait_ns, 2 * period_ns)))
         now_ns, steady_ns = _both_clocks(clock)
         jump_ns = (now_ns - last_ns) - (steady_ns - last_steady_ns)
         last_ns, last_steady_ns = now_ns, steady_ns
         if abs(jump_ns) > MAX_DRIFT_NS:
             deadline_ns = now_ns + period_ns
-            yield TickTime(now_ns, 0.0, f'the clock jumped by {jump_ns * 1e-9:.3f} s')
+            yield TickTime(now_ns, 0.0, f'the clock jumped by {to_seconds(jump_ns):.3f} s')
         elif now_ns >= deadline_ns:
             due_ns = deadline_ns + (now_ns - deadline_ns) // period_ns * period_ns
             deadline_ns = due_ns + period_ns
-            yield TickTime(due_ns, (now_ns - due_ns) * 1e-9)
+            yield TickTime(due_ns, to_seconds(now_ns - due_ns))
 
 
 def _both_clocks(clock):
@@ -97,10 +99,10 @@ def _simulated(clock, period_ns, ending):
                 deadline_ns = now_ns + period_ns
             elif not 0 <= step_ns <= MAX_SIMULATED_STEP_NS:
                 deadline_ns = now_ns + period_ns
-                yield TickTime(now_ns, 0.0, f'the clock jumped by {step_ns * 1e-9:.3f} s')
+                yield TickTime(now_ns, 0.0, f'the clock jumped by {to_seconds(step_ns):.3f} s')
             elif now_ns >= deadline_ns:
                 due_ns = deadline_ns + (now_ns - deadline_ns) // period_ns * period_ns
                 deadline_ns = due_ns + period_ns
-                yield TickTime(due_ns, (now_ns - due_ns) * 1e-9)
+                yield TickTime(due_ns, to_seconds(now_ns - due_ns))
     finally:
         handle.unregister()

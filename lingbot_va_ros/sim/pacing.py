@@ -4,6 +4,8 @@ from collections.abc import Callable
 import threading
 import time
 
+from lingbot_va_ros.motion.time import to_seconds
+
 # A simulation this far behind (ns) gives up catching up, so that it does not run in bursts.
 MAX_BACKLOG_NS = 500_000_000
 
@@ -34,7 +36,7 @@ class Pacing:
             self._zero_ns = now_ns - round(simulated_ns / self.factor)
         wait_ns = self.due(simulated_ns) - now_ns
         if wait_ns > 0:
-            interrupted.wait(wait_ns * 1e-9)
+            interrupted.wait(to_seconds(wait_ns))
         elif wait_ns < -MAX_BACKLOG_NS:
             self._zero_ns -= wait_ns
             return -wait_ns

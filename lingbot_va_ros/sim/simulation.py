@@ -12,6 +12,7 @@ import colorsys
 import mujoco
 import numpy as np
 
+from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
 from lingbot_va_ros.sim.cameras import Cameras, Lens, lens_of
 from lingbot_va_ros.sim.robot_model import robot_spec
 from lingbot_va_ros.sim.scenes import SCENES, TaskState
@@ -57,7 +58,7 @@ class Simulation:
         self.data = mujoco.MjData(self.model)
         names = (self.model.camera(index).name for index in range(self.model.ncam))
         self.cameras = tuple(name for name in names if name != OVERVIEW)
-        self._step_ns = round(self.model.opt.timestep * 1e9)
+        self._step_ns = to_nanoseconds(self.model.opt.timestep)
         rows = [self.model.joint(name) for name in self.joints]
         self._qpos = np.array([row.qposadr[0] for row in rows])
         self._qvel = np.array([row.dofadr[0] for row in rows])
@@ -105,7 +106,7 @@ class Simulation:
 
     def step(self, seconds: float) -> None:
         """Advance by a whole number of physics steps (0.002 s), at least one."""
-        for _ in range(max(1, round(seconds * 1e9 / self._step_ns))):
+        for _ in range(max(1, round(seconds * NANOSECONDS / self._step_ns))):
             self.time_ns += self._step_ns
             self.data.ctrl[self._servos] = self.controller.sample(self.time_ns).positions
             mujoco.mj_step(self.model, self.data)

@@ -13,6 +13,8 @@ import math
 
 import numpy as np
 
+from lingbot_va_ros.motion.time import to_seconds
+
 # The largest velocity that counts as standing still, as in the original: float32's epsilon.
 STILL = float(np.finfo(np.float32).eps)
 
@@ -148,8 +150,8 @@ class TrajectoryController:
             late_ns = now_ns - (trajectory.stamp_ns + last.time_from_start_ns)
             if late_ns > 0:
                 raise TrajectoryRejected(
-                    f'the last point is {late_ns * 1e-9:.3f} s in the past '
-                    f'(stamp {trajectory.stamp_ns * 1e-9:.3f}, now {now_ns * 1e-9:.3f})')
+                    f'the last point is {to_seconds(late_ns):.3f} s in the past '
+                    f'(stamp {to_seconds(trajectory.stamp_ns):.3f}, now {to_seconds(now_ns):.3f})')
         return order
 
     def _check_joints(self, names: Sequence[str]) -> list[int]:
@@ -190,8 +192,8 @@ class TrajectoryController:
             if index and point.time_from_start_ns <= previous_ns:
                 raise TrajectoryRejected(
                     f'time_from_start does not increase from point {index - 1} '
-                    f'({previous_ns * 1e-9:g} s) to point {index} '
-                    f'({point.time_from_start_ns * 1e-9:g} s)')
+                    f'({to_seconds(previous_ns):g} s) to point {index} '
+                    f'({to_seconds(point.time_from_start_ns):g} s)')
             previous_ns = point.time_from_start_ns
 
 
@@ -201,8 +203,8 @@ def _ordered(values: Sequence[float], order: list[int]) -> np.ndarray | None:
 
 def _interpolate(a: _Knot, b: _Knot, now_ns: int) -> Desired:
     """Interpolate linearly, or with the spline that the derivatives at both ends allow."""
-    span = (b.time_ns - a.time_ns) * 1e-9
-    t = (now_ns - a.time_ns) * 1e-9
+    span = to_seconds(b.time_ns - a.time_ns)
+    t = to_seconds(now_ns - a.time_ns)
     step = b.positions - a.positions
     if a.velocities is None or b.velocities is None:
         velocity = step / span

@@ -39,6 +39,7 @@ from lingbot_va_ros.cli.common.processes import (
 )
 from lingbot_va_ros.cli.common.simulated_robot import ros_node
 from lingbot_va_ros.cli.demo.episode import jitter_ms, percentile
+from lingbot_va_ros.motion.time import NANOSECONDS, to_seconds
 from lingbot_va_ros.msg import ActionChunk, PolicyStatus
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.nodes.image_conversion import from_rgb, to_rgb
@@ -226,7 +227,7 @@ class _Measurement:
                 chunk = self._chunks.pop(stamp)
                 self._sending_ms.append((sent - stamp) * 1e-6)
                 self._delivery_ms.append((chunk.arrived_ns - chunk.published_ns) * 1e-6)
-                return (chunk.published_ns - stamp) * 1e-9 - chunk.engine_seconds
+                return to_seconds(chunk.published_ns - stamp) - chunk.engine_seconds
         raise CommandFailed(
             f'no prediction was done before its images were {CAMERA_AGE:g} s old',
             self._policy.log)
@@ -249,7 +250,7 @@ class _Measurement:
         self._stamps.clear()
         begin = processor_seconds(self._policy.process.pid)
         self._pause(seconds)
-        stamps = np.array(self._stamps) * 1e-9
+        stamps = np.array(self._stamps) / NANOSECONDS
         busy = (processor_seconds(self._policy.process.pid) - begin) / seconds
         self._node.destroy_subscription(plan)
         self._instruct('')

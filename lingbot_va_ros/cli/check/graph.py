@@ -10,6 +10,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from lingbot_va_ros.cli.check.finding import error, Finding, warning
 from lingbot_va_ros.cli.check.streams import join_names
+from lingbot_va_ros.motion.time import NANOSECONDS
 
 TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
 GRIPPER_ACTIONS = (
@@ -71,8 +72,8 @@ def qos_faults(offered: QoSProfile, asked: QoSProfile) -> list[tuple[str, str]]:
             and asked.durability == DurabilityPolicy.TRANSIENT_LOCAL):
         found.append(('volatile', 'transient local'))
     if 0 < asked.deadline.nanoseconds < offered.deadline.nanoseconds:
-        found.append((f'a deadline of {offered.deadline.nanoseconds / 1e9:g} s',
-                      f'{asked.deadline.nanoseconds / 1e9:g} s'))
+        found.append((f'a deadline of {offered.deadline.nanoseconds / NANOSECONDS:g} s',
+                      f'{asked.deadline.nanoseconds / NANOSECONDS:g} s'))
     return found
 
 

@@ -8,12 +8,12 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from lingbot_va_ros.cli.check.finding import error, Finding, warning
+from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.validation import LIMIT_NOISE
 from lingbot_va_ros.nodes.image_conversion import as_mounted, compressed_to_rgb, to_rgb
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 from lingbot_va_ros.specs.embodiment import CameraSource, Embodiment
 
-NS = 1_000_000_000
 MAX_FUTURE = 0.05  # s, as command_mux: beyond it the clocks are not synchronised
 LONG_AGO = 1e8  # s; a stamp that far from the clock is of another clock, not late
 RATE_TOLERANCE = 0.9  # a camera of nominally the needed rate is not refused for its jitter
@@ -42,11 +42,11 @@ class StampStatistics:
 
     def add(self, stamp) -> None:
         """Take the stamp of a message that came now."""
-        stamp_ns = stamp.sec * NS + stamp.nanosec
+        stamp_ns = stamp.sec * NANOSECONDS + stamp.nanosec
         now_ns = self._now_ns()
-        self.arrivals.append(now_ns / NS if self._simulated else time.monotonic())
+        self.arrivals.append(now_ns / NANOSECONDS if self._simulated else time.monotonic())
         self._stamps.append(stamp_ns)
-        self._ages.append((now_ns - stamp_ns) / NS)
+        self._ages.append((now_ns - stamp_ns) / NANOSECONDS)
 
     def rate(self) -> float | None:
         """Return messages per second, or None for fewer than two."""
@@ -62,7 +62,7 @@ class StampStatistics:
             return ['the stamps are zero; expected the time of measurement in header.stamp']
         found = []
         if len(self._stamps) > 2 and len(set(self._stamps)) == 1:
-            found.append(f'the stamp stands still at {self._stamps[0] / NS:.3f} s in '
+            found.append(f'the stamp stands still at {self._stamps[0] / NANOSECONDS:.3f} s in '
                          f'{len(self._stamps)} messages')
         elif any(later < earlier for earlier, later in zip(self._stamps, self._stamps[1:])):
             found.append('the stamps jump back: two clocks, or two publishers')
@@ -71,7 +71,8 @@ class StampStatistics:
         clock = 'the simulated clock (/clock)' if simulated else 'the clock of this machine'
         if abs(age) > LONG_AGO:
             found.append(
-                f'the stamps ({self._stamps[-1] / NS:.1f} s) are of another clock than {clock}: '
+                f'the stamps ({self._stamps[-1] / NANOSECONDS:.1f} s) are of another clock than '
+                f'{clock}: '
                 f'{"the publisher does not use" if simulated else "it looks like"} simulated '
                 'time; give use_sim_time the same value everywhere')
         elif age < -MAX_FUTURE:

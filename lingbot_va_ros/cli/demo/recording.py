@@ -16,6 +16,7 @@ from lingbot_va_ros.cli.demo.episode import (
     RecordedEpisode,
     StampedImage,
 )
+from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.nodes import qos
@@ -24,7 +25,6 @@ from lingbot_va_ros.nodes.stamps import nanoseconds_of
 
 # Images of the robot's cameras come at 30 Hz; 10 Hz are enough for the video and save memory.
 KEEP_EVERY = 3
-_NS = 1_000_000_000
 
 
 class EpisodeRecorder:
@@ -106,7 +106,7 @@ class EpisodeRecorder:
         self._seen[camera] += 1
 
     def _seconds(self, stamp) -> float:
-        return (nanoseconds_of(stamp) - self._began_ns) / _NS
+        return (nanoseconds_of(stamp) - self._began_ns) / NANOSECONDS
 
     def _pictures(self, messages: Sequence[Image]) -> tuple[StampedImage, ...]:
         return tuple(
@@ -135,7 +135,7 @@ class EpisodeRecorder:
 
     def now(self) -> float:
         """Return ROS time in seconds since the recording began."""
-        return (self._node.get_clock().now().nanoseconds - self._began_ns) / _NS
+        return (self._node.get_clock().now().nanoseconds - self._began_ns) / NANOSECONDS
 
     def chunk_end(self, index: int) -> float:
         """Return the due time of the last action of chunk `index` (from 0), s."""
@@ -145,7 +145,8 @@ class EpisodeRecorder:
         start = self._seconds(chunk.header.stamp)
         last = chunk.trajectory.points[-1].time_from_start
         return ChunkTiming(
-            chunk.chunk_id, start, start + nanoseconds_of(last) / _NS, chunk.inference_seconds)
+            chunk.chunk_id, start, start + nanoseconds_of(last) / NANOSECONDS,
+            chunk.inference_seconds)
 
     def _starved_ticks(self) -> int:
         """Return the starved ticks of this episode; policy_node may have reset its counter."""
@@ -170,7 +171,7 @@ class EpisodeRecorder:
             chunks=tuple(map(self._figures, self.chunks)),
             cameras={name: self._pictures(images) for name, images in self._images.items()},
             imagined=self._pictures(self._imagined),
-            published=np.array([(ns - self._began_ns) / _NS for ns in self._published_ns]),
+            published=np.array([(ns - self._began_ns) / NANOSECONDS for ns in self._published_ns]),
             control_period=control_period,
             starved_ticks=self._starved_ticks(),
             task_state=self.task_state, holds=tuple(holds), stopped_by=stopped_by,

@@ -11,11 +11,10 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.cli.common.simulated_robot import EMBODIMENT, MUX, POLICY, ROBOT
 from lingbot_va_ros.evaluation.smoothness import measure_smoothness, seams_of, Smoothness
+from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.specs.embodiment import load_embodiment
-
-_NS = 1_000_000_000
 
 
 class EpisodeListener:
@@ -84,7 +83,7 @@ class EpisodeListener:
         for epoch in {chunk.epoch for chunk in self.chunks}:
             first, last = zip(*(_span(chunk) for chunk in self.chunks if chunk.epoch == epoch))
             worst = worst.worst(self._smoothness(seams_of(
-                np.array(first) / _NS, np.array(last) / _NS, self._period)))
+                np.array(first) / NANOSECONDS, np.array(last) / NANOSECONDS, self._period)))
         return worst
 
     def motion(self) -> Smoothness:
@@ -92,7 +91,7 @@ class EpisodeListener:
         if not self.chunks:
             return Smoothness()
         begin, end = _span(self.chunks[0])[0], _span(self.chunks[-1])[1]
-        return self._smoothness([(begin / _NS - self._period, end / _NS)])
+        return self._smoothness([(begin / NANOSECONDS - self._period, end / NANOSECONDS)])
 
     def _smoothness(self, spans: Sequence[tuple[float, float]]) -> Smoothness:
         """Return the worst during spans, s; grippers have no radians and are left out."""
@@ -102,14 +101,15 @@ class EpisodeListener:
         columns = [index for index, name in enumerate(self._executed[0].joint_names)
                    if name not in grippers]
         origin = _ns(self._executed[0].header.stamp)
-        times = np.array([_ns(message.header.stamp) - origin for message in self._executed]) / _NS
+        stamps_ns = np.array([_ns(message.header.stamp) for message in self._executed])
+        times = (stamps_ns - origin) / NANOSECONDS
         positions = np.array([message.points[0].positions for message in self._executed])
         return measure_smoothness(times, positions[:, columns], [
-            (begin - origin / _NS, end - origin / _NS) for begin, end in spans])
+            (begin - origin / NANOSECONDS, end - origin / NANOSECONDS) for begin, end in spans])
 
 
 def _ns(time) -> int:
-    return time.sec * _NS + time.nanosec
+    return time.sec * NANOSECONDS + time.nanosec
 
 
 def _span(chunk: ActionChunk) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from lingbot_va_ros.motion.time import to_nanoseconds
 from lingbot_va_ros.sim.experts.open_boxes import open_one_after_the_other
 from lingbot_va_ros.sim.experts.path import Reach, ToolPath
 from lingbot_va_ros.sim.experts.wipe_plate import wipe
@@ -126,7 +127,7 @@ def drive(simulation: Simulation, command: np.ndarray) -> None:
     """Lead all joints to a command [J] and advance the simulation until it is due, 0.1 s later."""
     simulation.controller.accept(
         Trajectory(0, simulation.joints, (
-            TrajectoryPoint(round(PERIOD * 1e9), command),)), simulation.time_ns)
+            TrajectoryPoint(to_nanoseconds(PERIOD), command),)), simulation.time_ns)
     simulation.step(PERIOD)
 
 
