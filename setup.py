@@ -53,7 +53,7 @@ def run_cmake() -> Path:
 class StagedInstall(build_py):
     """Takes the package, and the files around it, from the staging folder."""
 
-    def run(self):
+    def run(self) -> None:
         """Run CMake and sort what it has installed."""
         stage = run_cmake()
         packages = list(stage.glob(f'**/*-packages/{NAME}'))
@@ -72,7 +72,7 @@ class StagedInstall(build_py):
                 by_folder.setdefault(folder, []).append(str(path.relative_to(HERE)))
         self.distribution.data_files = sorted(by_folder.items())
 
-    def get_outputs(self, include_bytecode=True):
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         """Return the files of the Python package."""
         return [str(path) for path in (Path(self.build_lib) / NAME).rglob('*') if path.is_file()]
 
@@ -80,7 +80,7 @@ class StagedInstall(build_py):
 class PlatformDistribution(Distribution):
     """A wheel for this Python and machine: it holds generated extension modules."""
 
-    def has_ext_modules(self):
+    def has_ext_modules(self) -> bool:
         """Return True, though setuptools builds none of them."""
         return True
 

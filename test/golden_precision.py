@@ -22,7 +22,8 @@ PRECISIONS = (
 
 def differences(golden: GoldenFolder) -> tuple:
     """Return all differences of normalised actions and of latents, each one tensor."""
-    actions, latents = [], []
+    actions: list[torch.Tensor] = []
+    latents: list[torch.Tensor] = []
     for settings in golden.manifest['rollouts'].values():
         if settings.get(TIES_MATTER, 0) > TOLERANCE:
             continue

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument
@@ -135,6 +135,9 @@ class IsaacArguments(Arguments):
 _OF_KIND = {SimArguments: _SIM, GazeboArguments: _GAZEBO, IsaacArguments: _ISAAC}
 
 
+ArgumentsType = TypeVar('ArgumentsType', bound=Arguments)
+
+
 def declare(kind: type[Arguments]) -> list[DeclareLaunchArgument]:
     """Return the declarations of all arguments that `kind` holds."""
     texts = {**_COMMON, **_EMBODIMENT, **_OF_KIND.get(kind, {})}
@@ -143,7 +146,7 @@ def declare(kind: type[Arguments]) -> list[DeclareLaunchArgument]:
         for name, (default, description) in texts.items()]
 
 
-def read(context: LaunchContext, kind: type[Arguments]) -> Arguments:
+def read(context: LaunchContext, kind: type[ArgumentsType]) -> ArgumentsType:
     """
     Return the arguments as `kind`, all of them checked.
 

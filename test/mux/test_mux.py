@@ -1,6 +1,7 @@
 """The command mux without ROS: what it sends, and what makes it hold or stop."""
 
 from dataclasses import replace
+from pathlib import Path
 import re
 
 from hypothesis import given, settings
@@ -31,7 +32,7 @@ LIMITS = JointLimits(
 ROBOT = Embodiment(
     name='two', joints=JOINTS, limits=LIMITS, home=np.array([0.5, -0.5, 0.04]),
     arms=(Arm('left', ('j1', 'j2'), Gripper('grip', 0.04, 0.0)),),
-    controllers=(Controller('c', JOINTS, 'trajectory'),), cameras={}, urdf=None)
+    controllers=(Controller('c', JOINTS, 'trajectory'),), cameras={}, urdf=Path('none.urdf'))
 PERIOD = 10_000_000
 START = np.array([0.1, -0.2, 0.02])
 

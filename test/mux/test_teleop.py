@@ -1,6 +1,7 @@
 """Teleoperation in the mux: sources, takeover, dead-man button, and switches without a jump."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ LIMITS = JointLimits(
 ROBOT = Embodiment(
     name='two', joints=JOINTS, limits=LIMITS, home=np.array([0.5, -0.5, 0.04]),
     arms=(Arm('left', ('j1', 'j2'), Gripper('grip', 0.04, 0.0)),),
-    controllers=(Controller('c', JOINTS, 'trajectory'),), cameras={}, urdf=None)
+    controllers=(Controller('c', JOINTS, 'trajectory'),), cameras={}, urdf=Path('none.urdf'))
 PERIOD = 10_000_000
 T = PERIOD * 1e-9
 START = np.array([0.1, -0.2, 0.02])

@@ -4,11 +4,13 @@ import fcntl
 import os
 from pathlib import Path
 import tempfile
+from typing import IO
 
 # Domains up to 101 are legal everywhere: the ports of higher ones reach into those that Linux
 # gives out by itself.
 DOMAINS = range(1, 102)
-_claimed = []  # open lock files; the system releases the locks when the process ends
+# Open lock files: the system releases their locks when the process ends.
+_claimed: list[IO[str]] = []
 
 
 def claim_domain() -> int:

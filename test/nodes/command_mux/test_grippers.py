@@ -34,11 +34,10 @@ try:
     KINDS = [GripperCommand, ParallelGripperCommand]
 except ImportError as error:
     KINDS, missing = [None], str(error)
-    needs_control_msgs = pytest.mark.skip(reason=f'control_msgs is not installed: {missing}')
 else:
-    def needs_control_msgs(test):
-        """Leave a test as it is."""
-        return test
+    missing = ''
+needs_control_msgs = pytest.mark.skipif(
+    bool(missing), reason=f'control_msgs is not installed: {missing}')
 
 
 @pytest.fixture(scope='module')
@@ -243,9 +242,9 @@ def franka_description(prefix: Path) -> None:
             f'lower="{lower}" upper="{reach}" velocity="{speed}" effort="1"/>{more}</joint>')
     for side in ('left_fr3', 'right_fr3'):
         joint(f'{side}_base', 'fixed', 'base', f'{side}_link0')
-        for index, (reach, speed) in enumerate(limits):
-            joint(f'{side}_joint{index + 1}', 'revolute', f'{side}_link{index}',
-                  f'{side}_link{index + 1}', reach, speed)
+        for number, (reach, speed) in enumerate(limits):
+            joint(f'{side}_joint{number + 1}', 'revolute', f'{side}_link{number}',
+                  f'{side}_link{number + 1}', reach, speed)
         joint(f'{side}_hand', 'fixed', f'{side}_link7', f'{side}_hand_tcp')
         for finger, more in ((1, ''), (2, f'<mimic joint="{side}_finger_joint1"/>')):
             joint(f'{side}_finger_joint{finger}', 'prismatic', f'{side}_hand_tcp',
