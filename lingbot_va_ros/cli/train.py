@@ -101,15 +101,15 @@ def _train(arguments: argparse.Namespace, stages: list[str]) -> int:
 
     from lingbot_va_ros.sim.gl import NoRenderer
     from lingbot_va_ros.specs.errors import CheckpointError
-    from lingbot_va_ros.training.pipeline import TrainingRun, with_steps
-    from lingbot_va_ros.training.process_group import join_world
-    from lingbot_va_ros.training.settings import load_settings
+    from lingbot_va_ros.training.pipeline import TrainingRun
+    from lingbot_va_ros.training.process_group import join_process_group
+    from lingbot_va_ros.training.settings import load_settings, with_steps
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     try:
         settings = with_steps(load_settings(arguments.config), arguments.steps)
-        world = join_world(arguments.device)
+        group = join_process_group(arguments.device)
     except ValueError as error:
         raise _refused(str(error)) from None
     end = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
@@ -120,22 +120,22 @@ def _train(arguments: argparse.Namespace, stages: list[str]) -> int:
     try:
         with interrupts.deferred(), ProgressDisplay(f'train {settings.name}') as progress:
             def note(figures: dict[str, Any]) -> None:
-                if world.first:
+                if group.is_main:
                     progress.show(**_shown(figures))
                     progress.refresh()
 
             def say(line: str) -> None:
-                if world.first:
+                if group.is_main:
                     progress.say(line)
 
             training = TrainingRun(
-                arguments.out, settings, world, say, note, stop, arguments.history)
-            if arguments.initial is not None and world.first:
+                arguments.out, settings, group, say, note, stop, arguments.history)
+            if arguments.initial is not None and group.is_main:
                 training.begin_from(arguments.initial)
-            world.wait()
-            done = _run_stages(training, arguments, stages, world, say)
+            group.barrier()
+            done = _run_stages(training, arguments, stages, group, say)
             if arguments.export is not None:
-                _export(training, arguments, world, say)
+                _export(training, arguments, group, say)
             if not done:
                 say('stopped; the same command resumes from here')
     except (ValueError, CheckpointError, NoRenderer) as error:
@@ -144,24 +144,24 @@ def _train(arguments: argparse.Namespace, stages: list[str]) -> int:
         raise _refused(
             f'{error.filename or arguments.out}: {error.strerror or error}') from None
     finally:
-        world.leave()
+        group.close()
     return 0
 
 
-def _run_stages(training, arguments, stages: list[str], world, say) -> bool:
+def _run_stages(training, arguments, stages: list[str], group, say) -> bool:
     """Run the stages in order; return False if one was stopped."""
-    from lingbot_va_ros.training.pipeline import Watching
+    from lingbot_va_ros.training.pipeline import ClosedLoopCheck
 
     for name in stages:
-        if name != 'network' and not world.first:
+        if name != 'network' and not group.is_main:
             continue  # one process is enough; the others wait for it before the network
         say(f'stage {name}')
         if name == 'data':
             done = training.data(arguments.processes)
         elif name == 'network':
-            world.wait()
-            done = training.network(
-                Watching(60 * arguments.check_every, arguments.check_episodes), arguments.half)
+            group.barrier()
+            check = ClosedLoopCheck(60 * arguments.check_every, arguments.check_episodes)
+            done = training.network(check, arguments.half)
         else:
             done = getattr(training, name)()
         if not done:
@@ -169,14 +169,14 @@ def _run_stages(training, arguments, stages: list[str], world, say) -> bool:
     return True
 
 
-def _export(training, arguments, world, say) -> None:
+def _export(training, arguments, group, say) -> None:
     trainer = training.trainer(arguments.half)
-    weights = trainer.mean_weights()
-    if world.first:
+    weights = trainer.ema_weights()
+    if group.is_main:
         size = training.write_checkpoint(
             arguments.export, weights, trainer.step, _command(arguments, trainer.settings))
         say(f'{arguments.export}: step {trainer.step}, {size / 2 ** 20:.1f} MiB')
-    world.wait()
+    group.barrier()
 
 
 def _command(arguments, settings) -> str:

@@ -1,14 +1,15 @@
 """
-A batch of episodes, and everything that chance decides about one training step with it.
+Samples the random part of a training step: chunk lengths, noise levels, noise, masks.
 
-    drawn = draw(episodes, settings, generator)
-    losses = training_losses(network, episodes, drawn)  # training/sequence.py
+    sample = sample_batch(episodes, settings, generator)
+    losses = training_losses(network, episodes, sample)  # training/sequence.py
     losses.total.backward()
 
-A training sequence holds an episode once as clean history, and beside it noisy chunks that are
-each predicted from the history before them. A noisy chunk has a noise level and noise of its own,
-and no noisy chunk sees another, so several of them (replicas) may stand for one chunk of the
-episode, and as few as wanted may be drawn from a long one (`DrawSettings.noisy_frames`).
+A training sequence holds an episode once as clean history, and behind it noisy chunks that are
+each predicted from the history before them. Each noisy chunk has its own noise level and noise,
+and no noisy chunk attends to another. So several of them (replicas) may stand for one chunk of the
+episode, and only some chunks of a long episode need to be predicted
+(`BatchSamplingSettings.noisy_frames`).
 """
 
 from dataclasses import dataclass, fields, replace
@@ -19,29 +20,29 @@ from torch import Tensor
 
 from lingbot_va_ros.model.flow_matching import shifted
 
-NO_FRAME = -1  # a place in a row that stays empty
+NO_FRAME = -1  # an empty slot
 
-Tensors = TypeVar('Tensors', 'Episodes', 'Drawn')
+Tensors = TypeVar('Tensors', 'EpisodeBatch', 'BatchSample')
 
 
 @dataclass(frozen=True)
-class Episodes:
+class EpisodeBatch:
     """
-    B episodes of the same number of latent frames; short ones are filled up behind their end.
+    B episodes of the same number of latent frames; short ones are padded behind their end.
 
     Every episode begins with its first latent frame: the observed image, whose actions are zero.
 
-    :param latents: [B, C, F, h, w] float, normalised latents.
-    :param actions: [B, Ca, F, N, 1] float, normalised; unused channels and frame 0 are zero.
-    :param frames: [B] int64, how many of the F frames are there (at least 2).
+    :param latents: [B, C, F, h, w] float, normalized latents.
+    :param actions: [B, Ca, F, N, 1] float, normalized; unused channels and frame 0 are zero.
+    :param frames: [B] int64, number of frames of each episode (at least 2).
     :param text: [B, T, text_dim] float, as `TextEncoder.encode` returns it; rows after the text
-        are zero. They count as the network's 512 do, however many are given (`text_rows`).
+        are zero; further zero rows are added up to `text_rows`.
     :param channels: used action channels; the others take no part in the losses.
-    :param events: [B, F] int64, how many events there had been at each frame's end, for the
-        auxiliary loss; None where it is not wanted.
-    :param places: [B, F, bodies, 3] float, m, of bodies at each frame's end, NaN where a scene has
-        no such body, for the auxiliary loss; None where it is not wanted.
-    :param text_rows: of how many rows the network's text has; zero rows are added up to it.
+    :param events: [B, F] int64, number of events until each frame's end, for the auxiliary loss;
+        None without that loss.
+    :param places: [B, F, bodies, 3] float, positions of bodies at each frame's end in the world
+        frame, m, NaN where a scene has no such body, for the auxiliary loss; None without it.
+    :param text_rows: number of text rows that the network expects.
     """
 
     latents: Tensor
@@ -53,28 +54,29 @@ class Episodes:
     places: Tensor | None = None
     text_rows: int = 512
 
-    def to(self, device: torch.device) -> 'Episodes':
+    def to(self, device: torch.device) -> 'EpisodeBatch':
         """Return the same on another device."""
         return _moved(self, device)
 
 
 @dataclass(frozen=True)
-class DrawSettings:
+class BatchSamplingSettings:
     """
-    How a training step is drawn; the defaults are the paper's, where it gives a number.
+    The distributions of a training step; the defaults are the paper's, where it gives a number.
 
     :param chunk_frames: least and most latent frames of a chunk, drawn for each episode.
-    :param window_chunks: least and most chunks of the memory, the predicted one included.
-    :param offset_frames: the most frames by which all positions of an episode are moved.
-    :param video_shift: of the schedule, as the policy file's; `action_shift` likewise.
-    :param forward_dynamics: how often an episode's video is predicted from its actions.
-    :param noisy_history: how often an episode's clean video carries noise.
+    :param window_chunks: least and most chunks of the memory, including the predicted one.
+    :param offset_frames: largest shift of all frame positions of an episode.
+    :param video_shift: shift of the flow-matching schedule, as in the policy file;
+        `action_shift` likewise.
+    :param forward_dynamics: probability that an episode's video is predicted from its actions.
+    :param noisy_history: probability that an episode's clean video carries noise.
     :param history_clean: least and most share of the image in a noisy history before the shift
-        (s_aug), drawn for each frame.
+        (s_aug in the paper), drawn for each frame.
     :param action_history_std: standard deviation of the noise on the history's actions.
-    :param noisy_frames: how many frames of noisy chunks a sequence has room for; chunks are drawn
+    :param noisy_frames: number of slots for frames of noisy chunks in a sequence; chunks are drawn
         until the next one does not fit. None: every chunk of the episode, `replicas` times.
-    :param replicas: how often each chunk is drawn at most.
+    :param replicas: largest number of noisy chunks for one chunk of the episode.
     """
 
     chunk_frames: tuple[int, int] = (1, 4)
@@ -91,7 +93,7 @@ class DrawSettings:
 
     def __post_init__(self):
         """
-        Look for numbers that make no sense.
+        Check the ranges of all numbers.
 
         :raises ValueError: one line for each.
         """
@@ -124,24 +126,24 @@ class DrawSettings:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class BatchSample:
     """
-    What was drawn for a batch: M places for frames of noisy chunks beside the F clean ones.
+    One random sample for a batch: M slots for frames of noisy chunks behind the F clean frames.
 
     Chunk i of an episode holds its frames i L … i L + L - 1, as at inference, where chunk 0 begins
     with the observed frame.
 
     :param chunk_frames: L of each episode, [B] int64.
-    :param window_chunks: [B] int64.
-    :param offset: frames that positions are moved by, [B] int64.
-    :param forward_dynamics: [B] bool: noisy video of these episodes sees its chunk's actions, and
-        counts for L_fdm instead of L_dyn.
+    :param window_chunks: chunks of the memory, including the predicted one, [B] int64.
+    :param offset: shift of the frame positions, [B] int64.
+    :param forward_dynamics: [B] bool: noisy video of these episodes attends to its chunk's
+        actions, and counts for L_fdm instead of L_dyn.
     :param history_level: noise level of the clean video, [B, F] float (0: none).
-    :param history_noise: standard normal, as the latents; None where no history is noised.
-    :param action_history_noise: is added to the clean actions, as they; None: nothing.
-    :param noisy_frames: which frame lies at each noisy place, [B, M] int64; -1: none.
-    :param noisy_chunks: the number of the noisy chunk that a place belongs to, [B, M] int64,
-        unique within an episode; places of one number are seen by each other. -1: none.
+    :param history_noise: standard normal, shape of the latents; None where no history is noised.
+    :param action_history_noise: added to the clean actions, of their shape; None: nothing.
+    :param noisy_frames: the frame in each slot, [B, M] int64; -1: none.
+    :param noisy_chunks: the number of the noisy chunk that a slot belongs to, [B, M] int64, unique
+        within an episode; slots of one number attend to each other. -1: none.
     :param clamped: [B, M] bool: the frame's video is given, not predicted (time step 0).
     :param video_level: noise level, [B, M] float, the same within a noisy chunk; `action_level`
         likewise.
@@ -164,14 +166,16 @@ class Drawn:
     video_noise: Tensor
     action_noise: Tensor
 
-    def to(self, device: torch.device) -> 'Drawn':
+    def to(self, device: torch.device) -> 'BatchSample':
         """Return the same on another device."""
         return _moved(self, device)
 
 
-def draw(episodes: Episodes, settings: DrawSettings, generator: torch.Generator) -> Drawn:
+def sample_batch(
+    episodes: EpisodeBatch, settings: BatchSamplingSettings, generator: torch.Generator,
+) -> BatchSample:
     """
-    Draw what a training step with these episodes needs.
+    Draw the random numbers of a training step with these episodes.
 
     :param generator: on the CPU, so that the same seed draws the same on every device.
     :returns: tensors on the CPU.
@@ -197,17 +201,17 @@ def draw(episodes: Episodes, settings: DrawSettings, generator: torch.Generator)
 
     rows = [_noisy_rows(length, count, given, settings, generator) for length, count, given in zip(
         chunk_frames.tolist(), episodes.frames.tolist(), forward.tolist())]
-    places = settings.noisy_frames or max(len(row) for row in rows)
+    slots = settings.noisy_frames or max(len(row) for row in rows)
     laid_out = torch.tensor([
-        row + [_EMPTY] * (places - len(row)) for row in rows])  # [B, M, 3]
+        row + [_EMPTY] * (slots - len(row)) for row in rows])  # [B, M, 3]
     noisy_frames, noisy_chunks, clamped = laid_out.unbind(-1)
 
     def levels(shift: float) -> Tensor:
         # One for each noisy chunk, from 0 (left out) to 1 (taken in), as the sampler begins at 1.
-        each = 1 - torch.rand(batch, places, generator=generator)
+        each = 1 - torch.rand(batch, slots, generator=generator)
         return shifted(each.gather(1, noisy_chunks.clamp(min=0)), shift)
 
-    return Drawn(
+    return BatchSample(
         chunk_frames=chunk_frames, window_chunks=between(settings.window_chunks),
         offset=between((0, settings.offset_frames)), forward_dynamics=forward,
         history_level=history_level,
@@ -216,18 +220,18 @@ def draw(episodes: Episodes, settings: DrawSettings, generator: torch.Generator)
                               if settings.action_history_std > 0 else None),
         noisy_frames=noisy_frames, noisy_chunks=noisy_chunks, clamped=clamped.bool(),
         video_level=levels(settings.video_shift), action_level=levels(settings.action_shift),
-        video_noise=normal(batch, latent_channels, places, height, width),
-        action_noise=normal(batch, action_channels, places, per_frame, 1))
+        video_noise=normal(batch, latent_channels, slots, height, width),
+        action_noise=normal(batch, action_channels, slots, per_frame, 1))
 
 
 _EMPTY = (NO_FRAME, -1, 0)
 
 
 def _noisy_rows(
-    length: int, frames: int, forward_dynamics: bool, settings: DrawSettings,
+    length: int, frames: int, forward_dynamics: bool, settings: BatchSamplingSettings,
     generator: torch.Generator,
 ) -> list[tuple]:
-    """Return (frame, number of the noisy chunk, clamped) of the noisy places, in that order."""
+    """Return (frame, number of the noisy chunk, clamped) of the slots, in that order."""
     rows: list[tuple] = []
     number = 0
 
@@ -237,8 +241,8 @@ def _noisy_rows(
     # A first chunk of one frame is the observed image alone: nothing of it is predicted.
     chunks = range(1 if length == 1 else 0, -(-frames // length))
     for _ in range(settings.replicas):
-        for drawn in torch.randperm(len(chunks), generator=generator).tolist():
-            chunk = chunks[drawn]
+        for index in torch.randperm(len(chunks), generator=generator).tolist():
+            chunk = chunks[index]
             inside = range(chunk * length, min(chunk * length + length, frames))
             if settings.noisy_frames is not None and (
                     len(rows) + len(inside) > settings.noisy_frames):

@@ -1,4 +1,4 @@
-"""A recorded episode and its file: what the cameras saw, what was commanded, what had happened."""
+"""A recorded episode and its file: camera images, commands, event counts and body positions."""
 
 from dataclasses import dataclass
 import json
@@ -15,15 +15,15 @@ class Recording:
     """
     One episode on the action grid: T commands, and T + 1 images of each camera around them.
 
-    Image 0 is what was seen before the first command, image t right after command t - 1.
+    Image 0 precedes the first command; image t follows command t - 1.
 
     :param images: per camera uint8 [T + 1, H, W, 3], rgb.
-    :param marked: per camera bool [T + 1, H, W]: pixels of what the task is about.
+    :param marked: per camera bool [T + 1, H, W]: pixels of the bodies that the task is about.
     :param commands: [T, J] float32, rad and m, in the order of the embodiment's joints.
-    :param counts: per name of the task's counts int16 [T + 1].
-    :param places: per name of a body float32 [T + 1, 3], m, in the world frame.
-    :param finished: the number of commands after which the expert was done; the rest is idle.
-    :param success: what the task's state said at the end.
+    :param counts: per counter of the task int16 [T + 1].
+    :param places: per body float32 [T + 1, 3]: its position in the world frame, m.
+    :param finished: number of commands after which the expert was done; the arm rests afterwards.
+    :param success: whether the task had succeeded at the end.
     """
 
     task: str
@@ -43,7 +43,7 @@ class Recording:
 
 
 def save_recording(path: Path, recording: Recording) -> None:
-    """Write a file at once or not at all; images as differences in time, which pack better."""
+    """Write a file whole or not at all; images as differences in time, which compress better."""
     arrays = {'commands': recording.commands}
     for name, images in recording.images.items():
         arrays[f'images.{name}'] = np.diff(images, axis=0, prepend=np.zeros_like(images[:1]))
@@ -62,7 +62,7 @@ def load_recording(path: Path) -> Recording:
     """
     Read a file of `save_recording`.
 
-    :raises ValueError: it is damaged or something else; the message names it.
+    :raises ValueError: the file is damaged or of another kind; the message names it.
     """
     try:
         with np.load(path) as file:

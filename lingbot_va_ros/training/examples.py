@@ -1,4 +1,4 @@
-"""Encoded episodes as batches for the network: normalised, padded, with their instructions."""
+"""Turns encoded episodes into batches: normalized, padded, with their instructions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +14,17 @@ from lingbot_va_ros.robot.action_map import ActionMap
 from lingbot_va_ros.specs.channels import CHANNELS
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 from lingbot_va_ros.specs.policy_file import PolicyFile
-from lingbot_va_ros.training.batch_sampling import draw, Drawn, DrawSettings, Episodes, NO_FRAME
-from lingbot_va_ros.training.latents import EncodedEpisode, normalised
+from lingbot_va_ros.training.batch_sampling import (
+    BatchSample,
+    BatchSamplingSettings,
+    EpisodeBatch,
+    NO_FRAME,
+    sample_batch,
+)
+from lingbot_va_ros.training.latents import EncodedEpisode, normalize_latents
 
-# Between the quantiles of a channel lies at least so much (rad, or of a gripper's opening): one
-# that hardly moves is not blown up to the range of the others.
+# Least distance between the quantiles of a channel (rad, or share of a gripper's opening): a
+# channel that hardly moves is not scaled up to the range of the others.
 LEAST_RANGE = 0.1
 
 
@@ -27,9 +33,10 @@ class Example:
     """
     One episode as the network sees it.
 
-    :param latents: [C, F, h, w] float32; `actions` [Ca, F, N, 1] float32; `events` [F] int64.
-    :param instructions: the numbers of the texts that stand for its task.
-    :param places: [F, bodies, 3] float32 m, NaN where the scene has no such body.
+    :param latents: [C, F, h, w] float32; `actions` is [Ca, F, N, 1] float32, `events` [F] int64.
+    :param instructions: the numbers of the texts of its task.
+    :param places: [F, bodies, 3] float32, positions of bodies in the world frame, m, NaN where the
+        scene has no such body.
     :param pairs: [chunks - 1, C, 2 L, h, w] float32, neighbouring chunks of L frames without
         their past, for the baseline; None elsewhere.
     """
@@ -56,11 +63,11 @@ class Examples:
 
     @property
     def bodies(self) -> int:
-        """How many bodies have places."""
+        """Return the number of bodies with known positions."""
         return self.episodes[0].places.shape[1]
 
-    def batch(self, indices: Sequence[int], rng: np.random.Generator) -> Episodes:
-        """Return some episodes, filled up to the longest, each with one of its instructions."""
+    def batch(self, indices: Sequence[int], rng: np.random.Generator) -> EpisodeBatch:
+        """Return some episodes, padded to the longest, each with one of its instructions."""
         chosen = [self.episodes[index] for index in indices]
         texts = [self.texts[rng.choice(each.instructions)] for each in chosen]
         longest = max(each.latents.shape[1] for each in chosen)
@@ -70,7 +77,7 @@ class Examples:
             return functional.pad(tensor, (*behind, 0, longest - tensor.shape[axis]))
 
         rows = max(map(len, texts))
-        return Episodes(
+        return EpisodeBatch(
             latents=torch.stack([filled(each.latents, 1) for each in chosen]),
             actions=torch.stack([filled(each.actions, 1) for each in chosen]),
             frames=torch.tensor([each.latents.shape[1] for each in chosen]),
@@ -99,7 +106,7 @@ def make_example(
     """
     Return an episode as the network sees it.
 
-    :param bodies: names of all bodies that have places, of whatever scene.
+    :param bodies: names of all bodies with known positions, of all scenes.
     :param pairs: see `latents.encode_pairs`.
     :raises ValueError: the policy file has another number of actions for a latent frame.
     """
@@ -116,34 +123,34 @@ def make_example(
     columns = [bodies.index(name) for name in episode.bodies]
     places[:, columns] = torch.from_numpy(episode.places).float()
     return Example(
-        normalised(episode.latents, codec), torch.cat((nothing, channels), 1),
+        normalize_latents(episode.latents, codec), torch.cat((nothing, channels), 1),
         torch.from_numpy(episode.events), tuple(instructions), places,
-        None if pairs is None else torch.stack([normalised(pair, codec) for pair in pairs]))
+        None if pairs is None else torch.stack([normalize_latents(pair, codec) for pair in pairs]))
 
 
-def draw_step(
-    examples: Examples, count: int, settings: DrawSettings, seed: Sequence[int],
-) -> tuple[Episodes, Drawn]:
+def sample_step(
+    examples: Examples, count: int, settings: BatchSamplingSettings, seed: Sequence[int],
+) -> tuple[EpisodeBatch, BatchSample]:
     """
-    Draw the episodes of a training step, and what chance decides about them.
+    Draw the episodes of a training step and its random sample.
 
-    :param seed: numbers that name the step; the same ones draw the same.
+    :param seed: numbers that identify the step; the same numbers draw the same.
     """
     rng = np.random.default_rng(list(seed))
     indices = rng.integers(len(examples.episodes), size=count)
     episodes = examples.batch(indices, rng)
-    return episodes, draw(episodes, settings, _generator(rng))
+    return episodes, sample_batch(episodes, settings, _generator(rng))
 
 
-def draw_last_chunk_step(
-    examples: Examples, count: int, settings: DrawSettings, chunk_frames: int,
+def sample_last_chunk_step(
+    examples: Examples, count: int, settings: BatchSamplingSettings, chunk_frames: int,
     seed: Sequence[int],
-) -> tuple[Episodes, Drawn]:
+) -> tuple[EpisodeBatch, BatchSample]:
     """
-    Draw a training step in which a chunk is predicted from the one before it alone.
+    Draw a training step in which a chunk is predicted from the previous chunk alone.
 
     An episode here is two neighbouring chunks of a recording, at their own frame positions, with
-    the latents of a stream that has seen nothing before them (`Example.pairs`).
+    latents of a stream that begins with them (`Example.pairs`).
     """
     rng = np.random.default_rng(list(seed))
     pieces, first_frames = [], []
@@ -157,15 +164,15 @@ def draw_last_chunk_step(
             events=each.events[span], places=each.places[span]))
         first_frames.append(first)
     episodes = Examples(pieces, examples.texts, examples.channels).batch(range(count), rng)
-    drawn = draw(episodes, replace(
+    sample = sample_batch(episodes, replace(
         settings, chunk_frames=(chunk_frames, chunk_frames), window_chunks=(2, 2),
         noisy_frames=None, replicas=1), _generator(rng))
     offset = torch.tensor(first_frames)
     # The first of the two is memory; only an episode's own first chunk is predicted from nothing.
-    memory = (drawn.noisy_frames < chunk_frames) & (offset > 0)[:, None]
+    memory = (sample.noisy_frames < chunk_frames) & (offset > 0)[:, None]
     return episodes, replace(
-        drawn, offset=offset, noisy_frames=drawn.noisy_frames.masked_fill(memory, NO_FRAME),
-        noisy_chunks=drawn.noisy_chunks.masked_fill(memory, -1))
+        sample, offset=offset, noisy_frames=sample.noisy_frames.masked_fill(memory, NO_FRAME),
+        noisy_chunks=sample.noisy_chunks.masked_fill(memory, -1))
 
 
 def _generator(rng: np.random.Generator) -> torch.Generator:
@@ -173,6 +180,6 @@ def _generator(rng: np.random.Generator) -> torch.Generator:
 
 
 def frame_counts(examples: Examples) -> dict[str, int]:
-    """Return how many episodes and latent frames there are."""
+    """Return the numbers of episodes and of latent frames."""
     return {'episodes': len(examples.episodes),
             'frames': sum(each.latents.shape[1] for each in examples.episodes)}

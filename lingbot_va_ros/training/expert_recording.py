@@ -1,4 +1,4 @@
-"""Record episodes of a task by its scripted expert, in process, in as many processes as wanted."""
+"""Records episodes of a task by its scripted expert, in one process or several."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from lingbot_va_ros.sim.scenes.distractors import NAMES as DISTRACTORS
 from lingbot_va_ros.sim.simulation import Simulation
 from lingbot_va_ros.training.episode_files import Recording, save_recording
 
-# Parts of a robot that are marked in the pictures, as what lies on the table is.
+# Parts of the robot that are marked in the images, like the bodies of the task.
 MARKED_PARTS = ('finger_1', 'finger_2')
 TOOL = 'left_tool'
 
@@ -27,18 +27,18 @@ class Actor(Protocol):
     def act(self) -> np.ndarray: ...
 
 
-# Called with the simulation as it was reset and a generator for whatever the expert draws.
+# Called with the simulation after its reset and the random generator of the expert.
 MakeActor = Callable[[Simulation, np.random.Generator], Actor]
 
 
 @dataclass(frozen=True)
 class RecordingOptions:
     """
-    What an episode is like beside its task.
+    The options of a recording that do not depend on its task.
 
-    :param size: pixels of the square pictures.
-    :param idle: seconds, the least and most that the arm stays at rest after the expert is done.
-    :param longest: seconds after which an expert that is not done has failed.
+    :param size: width and height of the images, pixels.
+    :param idle: least and most time at rest after the expert is done, s.
+    :param longest: time after which an expert that is not done has failed, s.
     """
 
     cameras: tuple[str, ...] = ('head', 'left_wrist')
@@ -54,7 +54,7 @@ def record_episode(
     """
     Record one episode; the same arguments give the same recording.
 
-    :param seed: of the scene, of the expert and of the idle time.
+    :param seed: random seed of the scene, the expert and the idle time.
     :raises ValueError: the task is unknown.
     :raises NoRenderer: see `sim.cameras`.
     """
@@ -71,10 +71,10 @@ def _record(
     simulation: Simulation, expert: Actor, seed: int, rng: np.random.Generator,
     options: RecordingOptions,
 ) -> Recording:
-    eye = _Eye(simulation, options.cameras)
+    observer = _Observer(simulation, options.cameras)
     commands: list[np.ndarray] = []
     idle, finished = round(rng.uniform(*options.idle) / PERIOD), None
-    eye.look()
+    observer.observe()
     while finished is None or len(commands) < finished + idle:
         if finished is None and (expert.finished or len(commands) * PERIOD >= options.longest):
             finished = len(commands)
@@ -82,24 +82,25 @@ def _record(
         command = np.asarray(commands[-1] if finished is not None and commands else expert.act())
         drive(simulation, command)
         commands.append(command)
-        eye.look()
+        observer.observe()
     return Recording(
-        simulation.task, seed, eye.stacked(eye.images), eye.stacked(eye.marked),
+        simulation.task, seed, observer.stacked(observer.images),
+        observer.stacked(observer.marked),
         np.array(commands, np.float32),
-        {name: np.array(values, np.int16) for name, values in eye.counts.items()},
-        {name: np.array(values, np.float32) for name, values in eye.places.items()},
+        {name: np.array(values, np.int16) for name, values in observer.counts.items()},
+        {name: np.array(values, np.float32) for name, values in observer.places.items()},
         finished, simulation.task_state.success)
 
 
-class _Eye:
-    """What is seen and known of a simulation, picture by picture."""
+class _Observer:
+    """Collects images, event counts and body positions of a simulation."""
 
     def __init__(self, simulation: Simulation, cameras: Sequence[str]):
         self._simulation = simulation
         self.images: dict[str, list] = {name: [] for name in cameras}
         self.marked: dict[str, list] = {name: [] for name in cameras}
         self.counts: dict[str, list] = {name: [] for name in simulation.task_state.counts}
-        self._bodies = [*_things(simulation), TOOL]
+        self._bodies = [*_task_bodies(simulation), TOOL]
         self.places: dict[str, list] = {name: [] for name in self._bodies}
         model = simulation.model
         marked = [model.body(name).id for name in self._bodies[:-1]] + [
@@ -107,8 +108,8 @@ class _Eye:
         # Geom -1 is the background: it looks up the last row, which is false.
         self._is_marked = np.append(np.isin(model.geom_bodyid, marked), False)
 
-    def look(self) -> None:
-        """Take the next picture of each camera, and note how the task stands."""
+    def observe(self) -> None:
+        """Take the next image of each camera, the event counts and the body positions."""
         simulation = self._simulation
         for name, images in self.images.items():
             images.append(simulation.render(name))
@@ -119,13 +120,13 @@ class _Eye:
             places.append(simulation.data.body(name).xpos.copy())
 
     @staticmethod
-    def stacked(pictures: dict[str, list]) -> dict[str, np.ndarray]:
-        """Return per camera one array of its pictures."""
-        return {name: np.stack(values) for name, values in pictures.items()}
+    def stacked(images: dict[str, list]) -> dict[str, np.ndarray]:
+        """Return per camera one array of its images."""
+        return {name: np.stack(values) for name, values in images.items()}
 
 
-def _things(simulation: Simulation) -> list[str]:
-    """Return the names of the bodies of the scene that the task is about."""
+def _task_bodies(simulation: Simulation) -> list[str]:
+    """Return the names of the bodies that the task is about."""
     model = simulation.model
     names = [model.body(index).name for index in range(1, model.nbody)]
     robot = tuple(f'{arm.side}_' for arm in simulation.embodiment.arms)
@@ -134,7 +135,7 @@ def _things(simulation: Simulation) -> list[str]:
 
 
 def recording_path(folder: Path, task: str, seed: int) -> Path:
-    """Return where an episode's file lies."""
+    """Return the path of an episode's file."""
     return Path(folder) / task / f'{seed:07d}.npz'
 
 
@@ -144,10 +145,10 @@ def record_missing(
     make_actor: MakeActor = make_expert,
 ) -> Iterator[Path]:
     """
-    Record the episodes that have no file yet, and yield each file as it is done.
+    Record the episodes that have no file yet; yield each file when it is written.
 
-    :param processes: at most so many at a time.
-    :param make_actor: a function or class of a module, for it goes to other processes.
+    :param processes: number of processes that record at a time.
+    :param make_actor: a function or class of a module: it is pickled for other processes.
     :raises ValueError: as `record_episode`.
     """
     jobs = [(folder, task, seed, options, make_actor) for seed in seeds

@@ -1,7 +1,7 @@
 """
-Recordings as the network sees them, encoded once: latents, commands and events by latent frame.
+Encodes recordings once: latents, commands, events and body positions by latent frame.
 
-One file for each recording, in a folder of the codec's own: another encoder takes another folder.
+There is one file for each recording, in a folder of its encoder: each encoder has its own folder.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ from lingbot_va_ros.model.video_vae import ENCODER, VideoCodec
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME, read_json_object
 from lingbot_va_ros.training.episode_files import load_recording, Recording
 
-LEAST_DEVIATION = 1e-3  # of a latent channel that says nothing
+LEAST_DEVIATION = 1e-3  # of a latent channel that hardly varies
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class EncodedEpisode:
     """
     A recording by latent frames: frame 0 is the first image, frame f the four that end at 4 f.
 
-    :param latents: [C, F, h, w] float32 as the encoder gives them, not normalised; views beside
-        each other.
+    :param latents: [C, F, h, w] float32 as the encoder gives them, not normalized; views side by
+        side.
     :param commands: [(F - 1) * 4, J] float32, rad and m; those of frame f from 4 (f - 1) on.
-    :param events: [F] int64, events so far at each frame's last image.
-    :param places: [F, bodies, 3] float32 m, there too, of `bodies`.
+    :param events: [F] int64, number of events until each frame's last image.
+    :param places: [F, bodies, 3] float32, positions of `bodies` at that image, world frame, m.
     """
 
     task: str
@@ -47,10 +47,10 @@ class EncodedEpisode:
 
 def _stream(codec: VideoCodec, images: np.ndarray, frames: int) -> np.ndarray:
     """
-    Encode one image of each view, then four for each further frame, as a stream of its own.
+    Encode one image of each view, then four for each further frame, as a new stream.
 
     :param images: uint8 [V, 1 + 4 (frames - 1), H, W, 3] or more.
-    :returns: [C, frames, h, w] float32, views beside each other, not normalised.
+    :returns: [C, frames, h, w] float32, views side by side, not normalized.
     """
     cache: list = [None] * codec.caches
     latents = []
@@ -71,12 +71,12 @@ def encode_pairs(
     codec: VideoCodec, recording: Recording, cameras: Sequence[str], chunk_frames: int,
 ) -> np.ndarray:
     """
-    Encode each two neighbouring chunks of L frames as if they were all that was ever seen.
+    Encode each two neighbouring chunks of L frames as a stream of their own.
 
     Each pair is a stream that begins with the image before it, the first one with the episode. So
-    nothing older is in its latents, which the causal caches of a longer stream would carry there.
+    its latents hold nothing older; the causal caches of a longer stream would carry it there.
 
-    :returns: [chunks - 1, C, 2 L, h, w] float32, as the encoder gives them, not normalised.
+    :returns: [chunks - 1, C, 2 L, h, w] float32, as the encoder gives them, not normalized.
     """
     images = np.stack([recording.images[name] for name in cameras])  # [V, T + 1, H, W, 3]
     pairs, length = [], 2 * chunk_frames
@@ -90,7 +90,7 @@ def encode_pairs(
 
 @torch.inference_mode()
 def encode(codec: VideoCodec, recording: Recording, cameras: Sequence[str]) -> EncodedEpisode:
-    """Encode a recording as a stream, the way an episode is when it is acted."""
+    """Encode a recording as one stream, as in closed loop."""
     frames = _frames_of(recording)
     images = np.stack([recording.images[name] for name in cameras])  # [V, T + 1, H, W, 3]
     latents = _stream(codec, images, frames)
@@ -104,7 +104,7 @@ def encode(codec: VideoCodec, recording: Recording, cameras: Sequence[str]) -> E
 
 
 def encoder_identity(folder: Path) -> str:
-    """Return a short hash of the encoder's weights in a vae/ folder; the decoder has no part."""
+    """Return a short hash of the encoder's weights in a vae/ folder, without the decoder."""
     digest = hashlib.sha256()
     files = weight_files(folder)
     for name, tensor, _path in read_tensors(files, torch.device('cpu')):
@@ -117,7 +117,7 @@ def encoder_identity(folder: Path) -> str:
 def encode_missing(
     codec: VideoCodec, recordings: Iterable[Path], folder: Path, cameras: Sequence[str],
 ) -> Iterator[Path]:
-    """Encode the recordings that have no file in `folder` yet; yield each file as it is done."""
+    """Encode the recordings that have no file in `folder` yet; yield each file when written."""
     for source in recordings:
         path = folder / source.parent.name / source.name
         if path.is_file():
@@ -132,7 +132,7 @@ def encode_missing(
 
 
 def pairs_path(folder: Path, recording: Path, chunk_frames: int) -> Path:
-    """Return where the latents of a recording's pairs of chunks are kept."""
+    """Return the path of the latents of a recording's pairs of chunks."""
     name = f'{recording.stem}.pairs_{chunk_frames}.npy'
     return folder / recording.parent.name / name
 
@@ -141,7 +141,7 @@ def encode_missing_pairs(
     codec: VideoCodec, recordings: Iterable[Path], folder: Path, cameras: Sequence[str],
     chunk_frames: int,
 ) -> Iterator[Path]:
-    """Encode the pairs of recordings that have no file yet; yield each file as it is done."""
+    """Encode the pairs of recordings that have no file yet; yield each file when written."""
     for source in recordings:
         path = pairs_path(folder, source, chunk_frames)
         if path.is_file():
@@ -156,7 +156,7 @@ def load_encoded(path: Path) -> EncodedEpisode:
     """
     Read a file of `encode_missing`.
 
-    :raises ValueError: it is damaged or something else; the message names it.
+    :raises ValueError: the file is damaged or of another kind; the message names it.
     """
     try:
         with np.load(path) as file:
@@ -166,8 +166,8 @@ def load_encoded(path: Path) -> EncodedEpisode:
         raise ValueError(f'{path} holds no encoded episode: {error}') from None
 
 
-def normalise_codec(folder: Path, episodes: Sequence[EncodedEpisode]) -> None:
-    """Write the mean and deviation of each channel of these latents into a vae/'s config."""
+def write_latent_statistics(folder: Path, episodes: Sequence[EncodedEpisode]) -> None:
+    """Write the mean and deviation of each channel of these latents into a vae/config.json."""
     numbers = np.concatenate([each.latents.reshape(len(each.latents), -1) for each in episodes], 1)
     path = folder / 'config.json'
     config = read_json_object(path)
@@ -177,6 +177,6 @@ def normalise_codec(folder: Path, episodes: Sequence[EncodedEpisode]) -> None:
     write_text(path, json.dumps(config, indent=2))
 
 
-def normalised(latents: np.ndarray, codec: VideoCodec) -> Tensor:
+def normalize_latents(latents: np.ndarray, codec: VideoCodec) -> Tensor:
     """Return latents [C, F, h, w] as the transformer sees them, float32."""
     return (torch.from_numpy(latents) - codec.mean[0].cpu()) / codec.deviation[0].cpu()

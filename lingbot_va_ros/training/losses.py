@@ -1,4 +1,4 @@
-"""What is minimised: flow-matching losses of video and actions, counts of events, places."""
+"""Losses: flow matching of video and actions, event counts and body positions."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ PLACE_UNIT = 0.05  # m
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What the losses count beside the video's: `inverse` is the paper's lambda."""
+    """Weights of the losses relative to the video's; `inverse` is the paper's lambda."""
 
     inverse: float = 1.0
     events: float = 0.0
@@ -24,8 +24,8 @@ class Losses:
     Scalars of one batch; only `total` is to be differentiated.
 
     `dynamics` (L_dyn) and `forward_dynamics` (L_fdm) are means over the frames predicted in that
-    way, `inverse` (L_inv) over the frames with actions; not a number where the batch has none.
-    `total` counts every predicted video frame once: of an episode it holds either L_dyn or L_fdm.
+    way, `inverse` (L_inv) over the frames with actions; NaN where the batch has none. `total`
+    counts every predicted video frame once: an episode has either L_dyn or L_fdm.
     `events` is None without an event head, `places` without a place head.
     """
 
@@ -39,9 +39,9 @@ class Losses:
 
 class EventHead(nn.Module):
     """
-    Tells from a frame's clean video tokens how many events there have been: classes 0 … most.
+    Classifies the number of events so far, 0 … most, from a frame's clean video tokens.
 
-    It reads what goes into the last block, and takes no part in inference.
+    Its input is the input of the last block; it takes no part in inference.
     """
 
     def __init__(self, dim: int, most: int):
@@ -56,11 +56,11 @@ class EventHead(nn.Module):
 
 class PlaceHead(nn.Module):
     """
-    Tells from a frame's video tokens where bodies of the scene are, clean tokens and noisy ones.
+    Regresses the positions of bodies from a frame's video tokens, clean and noisy ones.
 
-    Without it a network learns late where a thing stands that is small in the picture: what its
-    place changes in the other losses is little beside what nobody can foretell, tempo above all.
-    It reads what goes into the last block, and takes no part in inference.
+    Without it a network learns the position of a small object late: the position changes the
+    other losses little compared with their unpredictable part, tempo above all. Its input is the
+    input of the last block; it takes no part in inference.
     """
 
     def __init__(self, dim: int, bodies: int):
@@ -69,23 +69,23 @@ class PlaceHead(nn.Module):
         self.out = nn.Linear(dim, 3 * bodies)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return places [B, F, bodies, 3], m, of tokens [B, F, T, dim]."""
+        """Return positions [B, F, bodies, 3], m, of tokens [B, F, T, dim]."""
         return PLACE_UNIT * self.out(self.norm(tokens.float().mean(2))).unflatten(-1, (-1, 3))
 
 
 def noised(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
     """
-    Move clean numbers to a noise level, on the straight way that the sampler comes back on.
+    Interpolate between clean values and noise: the straight path of rectified flow.
 
     :param clean: [B, C, F, ...], as `noise`.
-    :param level: [B, F], from 0 (clean) to 1 (noise).
+    :param level: noise level [B, F], from 0 (clean) to 1 (noise).
     """
     level = level[:, None, :, None, None]
     return (1 - level) * clean + level * noise
 
 
 def velocity(clean: Tensor, noise: Tensor) -> Tensor:
-    """Return what the network is to predict: how the numbers change with the noise level."""
+    """Return the target of the network: the derivative of `noised` by the noise level."""
     return noise - clean
 
 
@@ -96,16 +96,16 @@ def frame_errors(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def mean_over(errors: Tensor, counted: Tensor) -> Tensor:
-    """Return the mean of the errors that count (bool, of the same shape); NaN of none."""
+    """Return the mean of the counted errors (bool mask of the same shape); NaN for none."""
     return torch.where(counted, errors, 0).sum() / counted.sum()
 
 
 def event_loss(logits: Tensor, events: Tensor, frames: Tensor) -> Tensor:
     """
-    Return the cross-entropy of the number of events so far, over the frames that are there.
+    Return the cross-entropy of the number of events so far, over the frames that exist.
 
-    :param logits: [B, F, classes]; `events` [B, F] int64, cut to the last class.
-    :param frames: [B], how many of the F frames are there.
+    :param logits: [B, F, classes]; `events` is [B, F] int64, clamped to the last class.
+    :param frames: [B], number of frames of each episode.
     """
     there = torch.arange(events.shape[1], device=events.device) < frames[:, None]
     errors = functional.cross_entropy(
@@ -115,10 +115,10 @@ def event_loss(logits: Tensor, events: Tensor, frames: Tensor) -> Tensor:
 
 def place_loss(found: Tensor, places: Tensor, there: Tensor) -> Tensor:
     """
-    Return the error of places in units of 5 cm, squared within 1 cm and linear beyond.
+    Return the smooth L1 error of positions in units of 5 cm: squared within 1 cm, else linear.
 
-    :param found: [B, F, bodies, 3] m, as `places`, where a body that is not there is NaN.
-    :param there: [B, F] bool, which frames count.
+    :param found: [B, F, bodies, 3] m, as `places`, which is NaN for a missing body.
+    :param there: [B, F] bool, the frames that count.
     """
     known = there[:, :, None, None] & ~places.isnan()
     errors = functional.smooth_l1_loss(
@@ -132,11 +132,11 @@ def combined(
     places: Tensor | None = None,
 ) -> Losses:
     """
-    Put the losses of a batch together.
+    Return all losses of a batch and their weighted sum.
 
-    :param video: errors of predicted frames, [B, M], and which of them count (bool).
+    :param video: errors of predicted frames, [B, M]; `video_counts` is their mask (bool).
     :param forward_dynamics: [B] bool, the episodes whose video was predicted from its actions.
-    :param action: as the video's.
+    :param action: errors of predicted actions, [B, M], with their mask `action_counts`.
     """
     inverse = mean_over(action, action_counts)
     total = mean_over(video, video_counts) + weights.inverse * inverse

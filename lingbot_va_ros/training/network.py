@@ -1,4 +1,4 @@
-"""A network at its beginning, and what surrounds it while it is trained."""
+"""Makes the network to train: its initial weights, its losses and auxiliary heads."""
 
 import math
 from pathlib import Path
@@ -14,14 +14,14 @@ from lingbot_va_ros.model.mixture_of_transformers import (
 )
 from lingbot_va_ros.model.transformer import Network
 from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
-from lingbot_va_ros.training.batch_sampling import Drawn, Episodes
+from lingbot_va_ros.training.batch_sampling import BatchSample, EpisodeBatch
 from lingbot_va_ros.training.losses import EventHead, Losses, LossWeights, PlaceHead
 from lingbot_va_ros.training.sequence import training_losses
 from lingbot_va_ros.training.settings import TrainingSettings
 
 
 def network_config(settings: TrainingSettings) -> TransformerConfig:
-    """Return the sizes of the network that the settings ask for."""
+    """Return the sizes of the network in the settings."""
     return TransformerConfig(
         num_layers=settings.network.layers, heads=settings.network.heads,
         head_dim=settings.network.head_dim, ffn_dim=settings.network.ffn_dim,
@@ -34,14 +34,14 @@ def new_network(config: TransformerConfig, seed: int) -> Network:
     """Return an untrained network; the same seed gives the same weights."""
     network = make_network(config)
     generator = torch.Generator().manual_seed(seed)
-    _initialise(network, generator)
+    _initialize(network, generator)
     if isinstance(network, MixtureTransformer):
         interpolate_action_stream(network)
     return network
 
 
 @torch.no_grad()
-def _initialise(network: Network, generator: torch.Generator) -> None:
+def _initialize(network: Network, generator: torch.Generator) -> None:
     """Fill the weights so that blocks add little at first, and outputs are zero."""
     depth = 1 / math.sqrt(2 * network.config.num_layers)
     for name, weight in network.named_parameters():
@@ -52,7 +52,7 @@ def _initialise(network: Network, generator: torch.Generator) -> None:
             weight.zero_()
         elif 'modulation' in name:
             weight.normal_(0, 0.02, generator=generator)
-            if len(weight) == 6:  # what goes into the residual stream: all of it, at first
+            if len(weight) == 6:  # gates of the residual stream: open at first
                 weight[[2, 5]] += 1
         elif name in ('video.out.weight', 'action.out.weight'):
             weight.zero_()
@@ -64,7 +64,7 @@ def _initialise(network: Network, generator: torch.Generator) -> None:
 
 
 class TrainedNetwork(nn.Module):
-    """A network with its losses as one forward, so that it can be wrapped as a whole."""
+    """A network whose forward returns its losses, so that it can be sharded as a whole."""
 
     def __init__(
         self, network: Network, weights: LossWeights, event_head: EventHead | None,
@@ -76,16 +76,16 @@ class TrainedNetwork(nn.Module):
         self.place_head = place_head
         self._weights = weights
 
-    def forward(self, episodes: Episodes, drawn: Drawn) -> Losses:
+    def forward(self, episodes: EpisodeBatch, sample: BatchSample) -> Losses:
         """Return the losses of a batch; see `sequence.training_losses`."""
         return training_losses(
-            self.network, episodes, drawn, self._weights, self.event_head,
+            self.network, episodes, sample, self._weights, self.event_head,
             place_head=self.place_head)
 
 
-def trained_already(folder: Path, settings: TrainingSettings) -> Network:
+def load_initial_network(folder: Path, settings: TrainingSettings) -> Network:
     """
-    Return the network of a checkpoint's transformer/ folder, to be trained further.
+    Return the network of a checkpoint's transformer/ folder, to train it further.
 
     :raises CheckpointError: it cannot be read.
     :raises ValueError: it has other sizes than the settings.
@@ -102,14 +102,14 @@ def new_trained_network(
     settings: TrainingSettings, initial: Path | None = None, bodies: int = 0,
 ) -> TrainedNetwork:
     """
-    Return a network with an event head and a place head, where their losses count.
+    Return a network with an event head and a place head, where their losses have a weight.
 
-    :param bodies: whose places are known.
     :param initial: a transformer/ folder to begin with; None draws the weights.
+    :param bodies: number of bodies with known positions.
     """
     trainer = settings.training
     network = (new_network(network_config(settings), settings.seed) if initial is None
-               else trained_already(initial, settings))
+               else load_initial_network(initial, settings))
     events = places = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

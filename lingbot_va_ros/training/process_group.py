@@ -1,8 +1,8 @@
 """
-One process or several: the same training step on one CPU, one GPU, or all that torchrun started.
+Runs the same training step in one process or in all processes that torchrun has started.
 
-Several processes share the weights in pieces (FSDP2's `fully_shard`): each holds a part of every
-weight, of its gradient and of the optimiser's state, and gathers a block while it runs.
+Several processes shard the weights (FSDP2's `fully_shard`): each holds a part of every weight, of
+its gradient and of the optimizer's state, and gathers a block while it runs.
 """
 
 from dataclasses import dataclass
@@ -22,33 +22,33 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import distribute_tensor, DTensor
 
-# Whole tensors, on the CPU: what is saved does not depend on the number of processes.
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-SPREAD = StateDictOptions(full_state_dict=True, broadcast_from_rank0=False)
-# What a training forward calls of a block; each of them gathers the block's weights.
+# Full tensors on the CPU: a saved state does not depend on the number of processes.
+FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+LOAD_FULL_STATE = StateDictOptions(full_state_dict=True, broadcast_from_rank0=False)
+# Methods of a block that a training forward calls; each gathers the block's weights.
 BLOCK_METHODS = ('queries_keys_values', 'think', 'text_states')
 
 
 @dataclass(frozen=True)
-class World:
-    """This process among all: `rank` from 0, of `size`."""
+class ProcessGroup:
+    """The processes of a training run: this one has `rank`, from 0, of `size`."""
 
     rank: int
     size: int
     device: torch.device
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes files and talks."""
+    def is_main(self) -> bool:
+        """Return whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Return whether any process says so; all must ask."""
+        """Return whether the flag is set in any process; all processes must call this."""
         if self.size == 1:
             return flag
-        told = torch.tensor([float(flag)], device=self.device)
-        dist.all_reduce(told, op=dist.ReduceOp.MAX)
-        return bool(told.item())
+        flags = torch.tensor([float(flag)], device=self.device)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        return bool(flags.item())
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of a tensor over all processes."""
@@ -58,23 +58,22 @@ class World:
             values /= self.size
         return values
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
             dist.barrier()
 
-    def leave(self) -> None:
-        """End the processes' connection."""
+    def close(self) -> None:
+        """Leave the process group."""
         if self.size > 1:
             dist.destroy_process_group()
 
 
-def join_world(device: str) -> World:
+def join_process_group(device: str) -> ProcessGroup:
     """
-    Join the processes that torchrun has started, if it has.
+    Join the processes that torchrun has started, or return a group of one process.
 
-    :param device: `cpu`, `cuda` (with torchrun: each process takes the one of its local rank) or
-        `cuda:<n>`.
+    :param device: `cpu`, `cuda` (with torchrun: the device of the local rank) or `cuda:<n>`.
     :raises ValueError: there is no such device.
     """
     try:
@@ -87,19 +86,19 @@ def join_world(device: str) -> World:
         raise ValueError(f'device {device!r}: this machine has no CUDA device')
     size = int(os.environ.get('WORLD_SIZE', 1))
     if size == 1:
-        return World(0, 1, chosen)
+        return ProcessGroup(0, 1, chosen)
     if chosen.type == 'cuda':
         chosen = torch.device('cuda', int(os.environ['LOCAL_RANK']))
         torch.cuda.set_device(chosen)
     dist.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo')
-    return World(dist.get_rank(), size, chosen)
+    return ProcessGroup(dist.get_rank(), size, chosen)
 
 
-def shard(module: nn.Module, world: World) -> None:
-    """Spread a module's weights over all processes; its blocks are gathered one at a time."""
-    if world.size == 1:
+def shard(module: nn.Module, group: ProcessGroup) -> None:
+    """Shard a module's weights over all processes; its blocks are gathered one at a time."""
+    if group.size == 1:
         return
-    mesh = dist.init_device_mesh(world.device.type, (world.size,))
+    mesh = dist.init_device_mesh(group.device.type, (group.size,))
     for name in ('blocks', 'action_blocks'):
         for block in getattr(module.network, name, ()):
             fully_shard(block, mesh=mesh)
@@ -108,23 +107,23 @@ def shard(module: nn.Module, world: World) -> None:
     fully_shard(module, mesh=mesh)
 
 
-def whole_state(
-    module: nn.Module, optimiser: torch.optim.Optimizer, mean: dict[str, Tensor],
+def full_state(
+    module: nn.Module, optimizer: torch.optim.Optimizer, mean: dict[str, Tensor],
 ) -> dict[str, Any]:
-    """Return weights, optimiser state and mean weights whole; all processes must call this."""
+    """Return full weights, optimizer state and EMA weights; all processes must call this."""
     return {
-        'weights': get_model_state_dict(module, options=WHOLE),
-        'optimiser': get_optimizer_state_dict(module, optimiser, options=WHOLE),
-        'mean': {name: whole(tensor) for name, tensor in mean.items()}}
+        'weights': get_model_state_dict(module, options=FULL_STATE),
+        'optimiser': get_optimizer_state_dict(module, optimizer, options=FULL_STATE),
+        'mean': {name: full_tensor(tensor) for name, tensor in mean.items()}}
 
 
-def take_state(
-    module: nn.Module, optimiser: torch.optim.Optimizer, mean: dict[str, Tensor],
+def load_full_state(
+    module: nn.Module, optimizer: torch.optim.Optimizer, mean: dict[str, Tensor],
     state: dict[str, Any],
 ) -> None:
-    """Take what `whole_state` returned, in whatever number of processes that was."""
-    set_model_state_dict(module, state['weights'], options=SPREAD)
-    set_optimizer_state_dict(module, optimiser, state['optimiser'], options=SPREAD)
+    """Load the result of `full_state`, saved by any number of processes."""
+    set_model_state_dict(module, state['weights'], options=LOAD_FULL_STATE)
+    set_optimizer_state_dict(module, optimizer, state['optimiser'], options=LOAD_FULL_STATE)
     for name, tensor in mean.items():
         saved = state['mean'][name].to(tensor.device)
         if isinstance(tensor, DTensor):
@@ -132,8 +131,8 @@ def take_state(
         tensor.copy_(saved)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor's copy on the CPU; all processes must call this for one that is spread."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return a full copy of a tensor on the CPU; if sharded, all processes must call this."""
     if isinstance(tensor, DTensor):
         tensor = tensor.full_tensor()
     return tensor.detach().cpu().clone()

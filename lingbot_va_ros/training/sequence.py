@@ -1,8 +1,9 @@
 """
-One training forward over whole episodes: clean history and noisy chunks in one sequence.
+Runs the network once over whole episodes: clean history and noisy chunks in one sequence.
 
-A noisy chunk is predicted from what `policy/inference/session.py` would have in memory. Tokens,
-positions and time steps are the same (`test/training/test_sequence.py` compares them).
+A noisy chunk is predicted from the tokens that `policy/inference/session.py` would hold in its KV
+cache. Tokens, positions and time steps are the same (`test/training/test_sequence.py` compares
+them).
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,14 @@ from lingbot_va_ros.model.transformer import (
     Network,
     StreamTokens,
 )
-from lingbot_va_ros.training.batch_sampling import Drawn, Episodes, NO_FRAME
+from lingbot_va_ros.training.attention_mask import (
+    attention_for,
+    biased_attention,
+    MakeAttention,
+    MaskedAttention,
+    token_attributes,
+)
+from lingbot_va_ros.training.batch_sampling import BatchSample, EpisodeBatch, NO_FRAME
 from lingbot_va_ros.training.losses import (
     combined,
     event_loss,
@@ -37,17 +45,11 @@ from lingbot_va_ros.training.losses import (
     PlaceHead,
     velocity,
 )
-from lingbot_va_ros.training.mask import (
-    attention_for,
-    biased_attention,
-    MakeAttention,
-    Masked,
-    standings,
-)
 
 
 def training_losses(
-    network: Network, episodes: Episodes, drawn: Drawn, weights: LossWeights = LossWeights(),
+    network: Network, episodes: EpisodeBatch, sample: BatchSample,
+    weights: LossWeights = LossWeights(),
     event_head: EventHead | None = None, attention: MakeAttention | None = None,
     place_head: PlaceHead | None = None,
 ) -> Losses:
@@ -56,18 +58,19 @@ def training_losses(
 
     The network is called as a module, so that it may be wrapped or sharded.
 
-    :param episodes: on the network's device, as `drawn`.
-    :param event_head: with it the batch needs `events`, with a `place_head` `places`.
-    :param attention: what `attention_for` returns by default.
+    :param episodes: the batch, on the device of the network; `sample` too.
+    :param event_head: needs `episodes.events`; `place_head` needs `episodes.places`.
+    :param attention: None takes the one that `attention_for` returns.
+    :raises ValueError: a head is given without its targets.
     """
-    sequence = build_sequence(episodes, drawn)
-    video, action, history = run_sequence(network, episodes, drawn, sequence, attention)
-    places = drawn.noisy_frames
+    sequence = build_sequence(episodes, sample)
+    video, action, history = run_sequence(network, episodes, sample, sequence, attention)
+    slots = sample.noisy_frames
     video_errors = frame_errors(video, velocity(
-        frames_at(episodes.latents, places), drawn.video_noise))
+        frames_of(episodes.latents, slots), sample.video_noise))
     channels = list(episodes.channels)
     action_errors = frame_errors(action[:, channels], velocity(
-        frames_at(episodes.actions, places), drawn.action_noise)[:, channels])
+        frames_of(episodes.actions, slots), sample.action_noise)[:, channels])
     events = None
     if event_head is not None:
         if episodes.events is None:
@@ -78,27 +81,27 @@ def training_losses(
     if place_head is not None:
         if episodes.places is None:
             raise ValueError('a place head needs episodes with places')
-        batch = torch.arange(len(places), device=places.device)[:, None]
-        there = torch.arange(episodes.places.shape[1], device=places.device)
+        batch = torch.arange(len(slots), device=slots.device)[:, None]
+        there = torch.arange(episodes.places.shape[1], device=slots.device)
         found = place_loss(
             place_head(history),
-            torch.cat((episodes.places, episodes.places[batch, places.clamp(min=0)]), 1),
-            torch.cat((there < episodes.frames[:, None], places != NO_FRAME), 1))
+            torch.cat((episodes.places, episodes.places[batch, slots.clamp(min=0)]), 1),
+            torch.cat((there < episodes.frames[:, None], slots != NO_FRAME), 1))
     return combined(
-        video_errors, (places != NO_FRAME) & ~drawn.clamped, drawn.forward_dynamics,
-        action_errors, places > 0, events, weights, found)
+        video_errors, (slots != NO_FRAME) & ~sample.clamped, sample.forward_dynamics,
+        action_errors, slots > 0, events, weights, found)
 
 
 @dataclass(frozen=True)
 class TrainingSequence:
     """
-    The contents of one training sequence, F clean frames and M places, and their noise levels.
+    The contents of one training sequence, F clean frames and M slots, and their noise levels.
 
-    :param clean_video: [B, C, F, h, w]; `noisy_video` [B, C, M, h, w].
-    :param clean_actions: [B, Ca, F, N, 1]; `given_actions` and `noisy_actions` [B, Ca, M, N, 1],
-        the first None where no episode has forward dynamics.
-    :param clean_level: [B, F]; the clean actions have none.
-    :param video_level: [B, M], 0 where clamped; `action_level` likewise.
+    :param clean_video: [B, C, F, h, w]; `noisy_video` is [B, C, M, h, w].
+    :param clean_actions: [B, Ca, F, N, 1]; `given_actions` and `noisy_actions` are
+        [B, Ca, M, N, 1]. `given_actions` is None where no episode has forward dynamics.
+    :param clean_level: noise levels of the clean video, [B, F]; the clean actions have none.
+    :param video_level: noise levels, [B, M], 0 where clamped; `action_level` likewise.
     """
 
     clean_video: Tensor
@@ -111,34 +114,34 @@ class TrainingSequence:
     action_level: Tensor
 
 
-def build_sequence(episodes: Episodes, drawn: Drawn) -> TrainingSequence:
-    """Put noise on the copies of an episode as it was drawn."""
-    latents, actions, places = episodes.latents, episodes.actions, drawn.noisy_frames
+def build_sequence(episodes: EpisodeBatch, sample: BatchSample) -> TrainingSequence:
+    """Return clean and noisy copies of the episodes, as the sample says."""
+    latents, actions, slots = episodes.latents, episodes.actions, sample.noisy_frames
     used = torch.zeros(actions.shape[1], device=actions.device)
     used[list(episodes.channels)] = 1
     used = used[:, None, None, None]  # [Ca, 1, 1, 1]
-    video_level = drawn.video_level.masked_fill(drawn.clamped, 0)
+    video_level = sample.video_level.masked_fill(sample.clamped, 0)
     # The first frame of an episode has no action, and no noise stands for one.
-    action_level = drawn.action_level.masked_fill(places == 0, 0)
+    action_level = sample.action_level.masked_fill(slots == 0, 0)
     clean_video, clean_actions = latents, actions
-    if drawn.history_noise is not None:
-        clean_video = noised(latents, drawn.history_noise, drawn.history_level)
-    if drawn.action_history_noise is not None:
-        clean_actions = actions + used * drawn.action_history_noise
+    if sample.history_noise is not None:
+        clean_video = noised(latents, sample.history_noise, sample.history_level)
+    if sample.action_history_noise is not None:
+        clean_actions = actions + used * sample.action_history_noise
         clean_actions[:, :, 0] = actions[:, :, 0]
     return TrainingSequence(
         clean_video=clean_video,
-        noisy_video=noised(frames_at(latents, places), drawn.video_noise, video_level),
+        noisy_video=noised(frames_of(latents, slots), sample.video_noise, video_level),
         clean_actions=clean_actions,
-        given_actions=(frames_at(clean_actions, places)
-                       if bool(drawn.forward_dynamics.any()) else None),
+        given_actions=(frames_of(clean_actions, slots)
+                       if bool(sample.forward_dynamics.any()) else None),
         noisy_actions=used * noised(
-            frames_at(actions, places), drawn.action_noise, action_level),
-        clean_level=drawn.history_level, video_level=video_level, action_level=action_level)
+            frames_of(actions, slots), sample.action_noise, action_level),
+        clean_level=sample.history_level, video_level=video_level, action_level=action_level)
 
 
 def run_sequence(
-    network: Network, episodes: Episodes, drawn: Drawn, sequence: TrainingSequence,
+    network: Network, episodes: EpisodeBatch, sample: BatchSample, sequence: TrainingSequence,
     attention: MakeAttention | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
@@ -148,68 +151,69 @@ def run_sequence(
         the video tokens before the last block, [B, F + M, T, dim].
     """
     config, device = network.config, sequence.clean_video.device
-    frames, places = sequence.clean_video.shape[2], sequence.noisy_video.shape[2]
+    frames, slots = sequence.clean_video.shape[2], sequence.noisy_video.shape[2]
     height, width = sequence.clean_video.shape[3:]
     rows, columns = height // config.patch[1], width // config.patch[2]
     per_frame, given = sequence.clean_actions.shape[3], sequence.given_actions is not None
 
-    index = torch.arange(frames, device=device).expand(len(drawn.offset), -1)
-    placed = drawn.noisy_frames.clamp(min=0)
-    turned = frames + int(drawn.offset.max())  # frames that the tables cover
+    index = torch.arange(frames, device=device).expand(len(sample.offset), -1)
+    frame_of_slot = sample.noisy_frames.clamp(min=0)
+    table_frames = frames + int(sample.offset.max())  # frames that the tables cover
     video_table = rotary_table(
-        video_positions(turned, rows, columns, 0), config.head_dim, device)
+        video_positions(table_frames, rows, columns, 0), config.head_dim, device)
     action_table = rotary_table(
-        action_positions(turned, per_frame, 0), config.head_dim, device)
+        action_positions(table_frames, per_frame, 0), config.head_dim, device)
 
     def rotary(table: Tensor, *parts: Tensor) -> Tensor:
-        by_frame = table.unflatten(0, (turned, -1))
-        return by_frame[torch.cat(parts, 1) + drawn.offset[:, None]].flatten(1, 2)
+        by_frame = table.unflatten(0, (table_frames, -1))
+        return by_frame[torch.cat(parts, 1) + sample.offset[:, None]].flatten(1, 2)
 
     video = StreamTokens(
         cut_patches(torch.cat((sequence.clean_video, sequence.noisy_video), 2), config.patch),
         torch.cat((sequence.clean_level, sequence.video_level), 1) * TIMESTEP_SCALE,
-        rotary(video_table, index, placed), places)
+        rotary(video_table, index, frame_of_slot), slots)
     contents = [sequence.clean_actions, sequence.given_actions, sequence.noisy_actions]
     times = [torch.zeros_like(sequence.clean_level), torch.zeros_like(sequence.action_level),
              sequence.action_level * TIMESTEP_SCALE]
     action = StreamTokens(
         action_tokens(torch.cat([part for part in contents if part is not None], 2)),
         torch.cat(times if given else times[::2], 1),
-        rotary(action_table, index, *(1 + given) * (placed,)), places)
-    clean, standing = standings(
-        drawn, episodes.frames, frames, rows * columns, per_frame, given)
-    make = attention or attention_for(device, clean.chunk.shape[1] + standing.chunk.shape[1])
+        rotary(action_table, index, *(1 + given) * (frame_of_slot,)), slots)
+    clean, slot_tokens = token_attributes(
+        sample, episodes.frames, frames, rows * columns, per_frame, given)
+    make = attention or attention_for(device, clean.chunk.shape[1] + slot_tokens.chunk.shape[1])
     text, read = read_text(episodes.text, episodes.text_rows)
     video_out, action_out, history = network(
         video, action, text,
-        _joint_attention(make(clean, [clean]), make(standing, [clean, standing]), frames, places,
-                         rows * columns, per_frame), read)
+        _joint_attention(
+            make(clean, [clean]), make(slot_tokens, [clean, slot_tokens]), frames, slots,
+            rows * columns, per_frame), read)
     shape = (*sequence.noisy_video.shape,)
     return (join_patches(video_out, shape, config.patch),
             action_out.permute(0, 3, 1, 2).unsqueeze(-1), history)
 
 
 def _joint_attention(
-    among_clean: Masked, at_places: Masked, frames: int, places: int, video_tokens: int,
-    action_tokens: int,
+    among_clean: MaskedAttention, in_slots: MaskedAttention, frames: int, slots: int,
+    video_tokens: int, action_tokens: int,
 ) -> JointAttention:
     """
-    Return the attention of both streams' tokens, over F clean frames and M places.
+    Return the attention of both streams' tokens, over F clean frames and M slots.
 
-    Clean tokens never look at places, so that they are attended to apart; `video_tokens` and
-    `action_tokens` are those of a frame.
+    Clean tokens never attend to slots, so their attention is computed separately. `video_tokens`
+    and `action_tokens` are the tokens of one frame.
     """
     def by_frame(video: Tensor, action: Tensor) -> tuple:
-        """Return the clean tokens frame by frame, and those at the places, [B, L, H, D]."""
+        """Return the clean tokens frame by frame, and those in the slots, [B, L, H, D]."""
         video = video.unflatten(1, (-1, video_tokens))  # [B, F + M, T, H, D]
         action = action.unflatten(1, (-1, action_tokens))
         return (
             torch.cat((video[:, :frames], action[:, :frames]), 2).flatten(1, 2),
-            torch.cat((video[:, frames:], *action[:, frames:].split(places, 1)), 2).flatten(1, 2))
+            torch.cat((video[:, frames:], *action[:, frames:].split(slots, 1)), 2).flatten(1, 2))
 
     def attend(video: tuple, action: tuple, all_wanted: bool) -> tuple:
         query, key, value = (by_frame(*pair) for pair in zip(video, action))
-        here = at_places(query[1], key, value).unflatten(1, (places, -1))  # [B, M, tokens, H D]
+        here = in_slots(query[1], key, value).unflatten(1, (slots, -1))  # [B, M, tokens, H D]
         here_video, *here_actions = (
             part.flatten(1, 2) for part in _split(here, video_tokens, action_tokens))
         if not all_wanted:
@@ -228,14 +232,16 @@ def _split(by_frame: Tensor, video_tokens: int, action_tokens: int) -> Sequence[
     return by_frame.split((video_tokens, *actions * (action_tokens,)), 2)
 
 
-def read_text(text: Tensor, rows: int) -> tuple[Tensor, Masked]:
+def read_text(text: Tensor, rows: int) -> tuple[Tensor, MaskedAttention]:
     """
-    Return the text with its zero rows folded into one, and a cross-attention that makes up for it.
+    Return the text with its zero rows merged into one, and the cross-attention for it.
 
-    Zero rows all have the same keys and values, so that one that counts as many is the same.
+    All zero rows have the same keys and values: one row whose score is raised by log(n) gives the
+    same attention as n rows.
 
     :param text: [B, T, text_dim], zero behind each text's end.
-    :param rows: how many rows there are to be, at least T; further ones are zero.
+    :param rows: number of rows that the network expects, at least T; further ones are zero.
+    :returns: text [B, rows kept, text_dim] and its attention.
     """
     used = text.abs().amax(-1) > 0  # [B, T]
     length = used.sum(1)
@@ -248,7 +254,7 @@ def read_text(text: Tensor, rows: int) -> tuple[Tensor, Masked]:
     return kept, partial(biased_attention, bias=bias[:, None, None])
 
 
-def frames_at(content: Tensor, places: Tensor) -> Tensor:
-    """Return the frames [B, C, M, ...] of contents [B, C, F, ...] that lie at places [B, M]."""
-    batch = torch.arange(len(places), device=places.device)[:, None]
-    return content.movedim(2, 1)[batch, places.clamp(min=0)].movedim(1, 2)
+def frames_of(content: Tensor, slots: Tensor) -> Tensor:
+    """Return the frames [B, C, M, ...] of contents [B, C, F, ...] by their numbers [B, M]."""
+    batch = torch.arange(len(slots), device=slots.device)[:, None]
+    return content.movedim(2, 1)[batch, slots.clamp(min=0)].movedim(1, 2)

@@ -1,6 +1,7 @@
-"""The settings of a training run: one YAML file, every number in it named and checked."""
+"""Reads and checks the settings of a training run: one YAML file."""
 
-from dataclasses import dataclass, fields, is_dataclass, MISSING
+from dataclasses import asdict, dataclass, fields, is_dataclass, MISSING, replace
+import json
 from pathlib import Path
 import types
 import typing
@@ -10,20 +11,20 @@ import yaml
 
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.specs.strict_schema import StrictValidator
-from lingbot_va_ros.training.batch_sampling import DrawSettings
+from lingbot_va_ros.training.batch_sampling import BatchSamplingSettings
 
 
 class SettingsError(ValueError):
-    """A settings file cannot be used; the message lists every mistake, one a line."""
+    """A settings file cannot be used; the message lists every mistake, one per line."""
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """
-    The recordings: so many episodes of each task, by seeds from `first_seed` on.
+    The recordings: `episodes` of each task, by seeds from `first_seed` on.
 
-    The first `held_out` of each task are never trained on. `idle` is the least and most time (s)
-    at rest after the expert is done, `longest` (s) what an expert may take.
+    The first `held_out` of each task are never trained on. `idle` is the least and most time at
+    rest after the expert is done, s; `longest` is the longest time that an expert may take, s.
     """
 
     episodes: int
@@ -34,20 +35,20 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
-class CodecSettings:
+class VideoVaeSettings:
     """
-    Sizes and training of the video codec.
+    Sizes and training of the video VAE.
 
-    :param base: channels of the encoder's first stage, `decoder_base` of the decoder's last.
-    :param channels: of the latents.
+    :param base: channels of the encoder's first stage; `decoder_base` of the decoder's last.
+    :param channels: latent channels.
     :param blocks: residual blocks in each stage.
-    :param episodes: of each task to train on (pictures are held in memory).
-    :param clips: moments in a batch, of which each camera gives a clip of `images` pictures.
-    :param steps: of the encoder's training, as `decoder_steps`.
-    :param marked_weight: of the error of a picture's marked pixels, beside that of them all.
-    :param kl: weight of the divergence from a normal distribution, for each latent number.
-    :param places: weight of finding the places of bodies by a linear map from the latents.
-    :param ema: decay of the running mean of the weights, which is what is kept.
+    :param episodes: episodes of each task to train on; their images are held in memory.
+    :param clips: clips in a batch, of `images` images of every camera each.
+    :param steps: training steps of the encoder; `decoder_steps` of the decoder.
+    :param marked_weight: weight of the error of marked pixels, added to the error of all pixels.
+    :param kl: weight of the KL divergence per latent number.
+    :param places: weight of the linear regression of body positions from the latents.
+    :param ema: decay of the exponential moving average of the weights, which is saved.
     """
 
     base: int
@@ -98,13 +99,13 @@ class TrainerSettings:
     How the transformer is trained.
 
     :param batch: episodes in a step, over all processes.
-    :param gradient_norm: gradients are scaled down to it.
-    :param ema: decay of the running mean of the weights, which is what is exported.
+    :param gradient_norm: largest norm of the gradient; longer ones are scaled down.
+    :param ema: decay of the exponential moving average of the weights, which is exported.
     :param inverse: weight of the action loss (the paper's lambda).
-    :param events: weight of the auxiliary loss that tells the number of events so far.
-    :param most_events: that it tells apart.
-    :param places: weight of the auxiliary loss that tells where bodies are.
-    :param draw: see `draws.DrawSettings`.
+    :param events: weight of the auxiliary loss of the number of events so far.
+    :param most_events: largest number of events that this loss distinguishes.
+    :param places: weight of the auxiliary loss of body positions.
+    :param draw: see `BatchSamplingSettings`.
     """
 
     steps: int
@@ -117,17 +118,17 @@ class TrainerSettings:
     inverse: float
     events: float
     most_events: int
-    draw: DrawSettings
+    draw: BatchSamplingSettings
     places: float = 0.0
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """
-    Everything that a training run depends on beside its code.
+    Everything that a training run depends on, except its code.
 
-    :param policy: a shipped policy file or a path; its quantiles are taken from the data.
-    :param tasks: per task of the simulation the instructions that stand for it.
+    :param policy: a shipped policy file or a path; its quantiles are replaced by the data's.
+    :param tasks: per task of the simulation its instructions.
     """
 
     name: str
@@ -135,7 +136,7 @@ class TrainingSettings:
     seed: int
     tasks: dict[str, list[str]]
     data: DataSettings
-    codec: CodecSettings
+    codec: VideoVaeSettings
     text: TextSettings
     network: NetworkSettings
     training: TrainerSettings
@@ -145,8 +146,8 @@ def load_settings(name: str) -> TrainingSettings:
     """
     Read and check a settings file.
 
-    :param name: of a file in config/training, or a path.
-    :raises SettingsError: there is no such file, it is no YAML, or fields are wrong or missing.
+    :param name: name of a file in config/training, or a path.
+    :raises SettingsError: the file does not exist, is no YAML, or has wrong or missing fields.
     """
     path = Path(name).expanduser()
     if '/' not in name and not name.endswith(('.yaml', '.yml')):
@@ -168,8 +169,8 @@ def settings_from(raw: Any, where: str) -> TrainingSettings:
     """
     Return the settings that a file or a saved state holds.
 
-    :param where: what errors name.
-    :raises SettingsError: fields are wrong or missing, all are named.
+    :param where: the source that error messages name.
+    :raises SettingsError: fields are wrong or missing; the message names all of them.
     """
     mistakes = [
         f'{where}: {".".join(map(str, error.absolute_path)) or "top level"}: {error.message}'
@@ -204,6 +205,18 @@ def settings_from(raw: Any, where: str) -> TrainingSettings:
     if mistakes:
         raise SettingsError('\n'.join(f'{where}: {mistake}' for mistake in mistakes))
     return settings
+
+
+def with_steps(settings: TrainingSettings, steps: int | None) -> TrainingSettings:
+    """Return settings with another number of transformer steps; None changes nothing."""
+    if steps is None:
+        return settings
+    return replace(settings, training=replace(settings.training, steps=steps))
+
+
+def settings_text(settings: TrainingSettings) -> str:
+    """Return the settings as YAML."""
+    return yaml.safe_dump(json.loads(json.dumps(asdict(settings))), sort_keys=False)
 
 
 def shipped_settings() -> list[str]:

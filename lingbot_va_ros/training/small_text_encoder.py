@@ -1,7 +1,7 @@
 """
-A small text encoder of the public class and its tokenizer, made for a few instructions.
+Writes a small random text encoder of the public class and its tokenizer.
 
-Its weights are drawn at random and stay so: it has to tell instructions apart, no more.
+Its weights are random and not trained: it only has to distinguish a few instructions.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from lingbot_va_ros.training.settings import TextSettings
 
 SPECIAL = ('<pad>', '</s>', '<unk>')
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
-WORD, LETTER = -5.0, -10.0  # log-likelihoods: a word that is known stays whole
-# Words of such tasks beside those of the instructions themselves; others are spelled.
+WORD, LETTER = -5.0, -10.0  # log-likelihoods: a known word is one piece
+# Known words besides those of the instructions; other words are spelled.
 MORE_WORDS = (
     'please', 'now', 'then', 'and', 'again', 'back', 'home', 'arm', 'robot', 'table', 'sponge',
     'dish', 'lid', 'box', 'boxes', 'left', 'right', 'first', 'second', 'other', 'one', 'two',
@@ -34,7 +34,7 @@ def write_text_encoder(
     """
     Write text_encoder/ and tokenizer/; the same arguments give the same files.
 
-    :param folder: of the checkpoint.
+    :param folder: folder of the checkpoint.
     """
     vocabulary = _write_tokenizer(folder / 'tokenizer', instructions)
     with torch.random.fork_rng(devices=[]):
@@ -46,7 +46,7 @@ def write_text_encoder(
 
 
 def _write_tokenizer(folder: Path, instructions: Sequence[str]) -> int:
-    """Write a unigram tokenizer, as SentencePiece's, and return how many pieces it has."""
+    """Write a unigram tokenizer, as SentencePiece's, and return its number of pieces."""
     words = sorted({
         word for text in (*instructions, *MORE_WORDS)
         for word in re.findall(r'[a-z0-9]+', clean_instruction(text).lower()) if len(word) > 1})

@@ -1,4 +1,4 @@
-"""What a stage of training needs to go on where it was stopped: files that are whole or absent."""
+"""State files from which a stage resumes, the EMA of weights and the learning-rate schedule."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +11,14 @@ from lingbot_va_ros.atomic_files import atomic_file
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values; a reader sees the old file or the new one, never a part."""
+    """Write tensors and plain values atomically: a reader sees the old file or the new one."""
     with atomic_file(path, durable=True) as unfinished, open(unfinished, 'wb') as file:
         torch.save(state, file)
 
 
 def load_state(path: Path, device: torch.device = torch.device('cpu')) -> dict[str, Any] | None:
     """
-    Return what `save_state` wrote, or None where there is no file.
+    Return the state that `save_state` wrote, or None where there is no file.
 
     :raises ValueError: the file is damaged; the message names it.
     """
@@ -26,16 +26,16 @@ def load_state(path: Path, device: torch.device = torch.device('cpu')) -> dict[s
         return torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         return None
-    except Exception as error:  # whatever unpickling makes of a damaged file
+    except Exception as error:  # unpickling a damaged file may raise anything
         reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
         raise ValueError(f'{path} is no state that can be read: {reason}') from None
 
 
-class RunningMean:
+class EMA:
     """
-    A running mean of a module's weights, which act better than those of the last step.
+    Exponential moving average of a module's weights; it predicts better than the last step.
 
-    :param decay: for each step; less at first, so that the beginning is soon forgotten.
+    :param decay: decay per step; smaller during the first steps.
     """
 
     def __init__(self, module: nn.Module, decay: float):
@@ -44,21 +44,21 @@ class RunningMean:
             name: weight.detach().clone() for name, weight in module.named_parameters()}
 
     @torch.no_grad()
-    def follow(self, module: nn.Module, step: int) -> None:
-        """Take the weights after step `step`, counted from 1, into the mean."""
+    def update(self, module: nn.Module, step: int) -> None:
+        """Add the weights after step `step`, counted from 1, to the average."""
         decay = min(self.decay, step / (step + 9))
         for name, weight in module.named_parameters():
             self.tensors[name].lerp_(weight, 1 - decay)
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
-        """Put the mean in the place of the module's weights."""
+        """Replace the module's weights by the average."""
         for name, weight in module.named_parameters():
             weight.copy_(self.tensors[name])
 
 
-def warm_cosine(step: int, warm_up: int, steps: int, floor: float = 0.05) -> float:
-    """Return the share of the learning rate at a step: up in a line, then down in a cosine."""
+def warmup_cosine(step: int, warm_up: int, steps: int, floor: float = 0.05) -> float:
+    """Return the share of the learning rate at a step: linear warm-up, then cosine decay."""
     if step < warm_up:
         return (step + 1) / warm_up
     done = min(1.0, (step - warm_up) / max(1, steps - warm_up))

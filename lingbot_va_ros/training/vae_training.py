@@ -1,8 +1,8 @@
 """
-Train a small video codec of the public class on recorded pictures: encoder first, then decoder.
+Trains a small video VAE of the public class on recorded images: encoder first, then decoder.
 
-The loss looks at what the task is about: marked pixels count more, and the places of bodies are
-to be found by a linear map from the latents. The decoder is for imagined video only.
+The loss weights the bodies of the task: marked pixels count more, and a linear map has to regress
+body positions from the latents. The decoder is used for predicted video only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,10 @@ from lingbot_va_ros.model.camera_layout import PIXELS_PER_LATENT as PIXELS
 from lingbot_va_ros.model.video_vae import AutoencoderKLWan
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 from lingbot_va_ros.training.episode_files import Recording
-from lingbot_va_ros.training.settings import CodecSettings
-from lingbot_va_ros.training.state import (
-    load_state,
-    Report,
-    RunningMean,
-    save_state,
-    Stop,
-    warm_cosine,
-)
+from lingbot_va_ros.training.settings import VideoVaeSettings
+from lingbot_va_ros.training.state import EMA, load_state, Report, save_state, Stop, warmup_cosine
 
-PLACE_SCALE = 0.05  # m: an error of places so large counts 1
+PLACE_SCALE = 0.05  # m; an error of this size counts 1
 SAVE_EVERY = 200  # steps
 REPORT_EVERY = 20
 IMAGINED_NOISE = 0.1  # of the latents' deviation
@@ -38,10 +31,10 @@ LOG_VARIANCES = (-30.0, 20.0)  # as diffusers bounds them
 @dataclass(frozen=True)
 class Footage:
     """
-    Recordings of one task, for clips of them to be drawn.
+    Recordings of one task, from which clips are drawn.
 
     Per recording `images` uint8 [T + 1, V, H, W, 3] and `marked` bool [T + 1, V, H, W] of all V
-    views, and `places` float32 [T + 1, 3 * bodies].
+    views, and `places` float32 [T + 1, 3 * bodies], positions of the bodies in the world frame, m.
     """
 
     task: str
@@ -51,7 +44,7 @@ class Footage:
     places: list[np.ndarray]
 
 
-def footage_of(recordings: Sequence[Recording], cameras: Sequence[str]) -> Footage:
+def make_footage(recordings: Sequence[Recording], cameras: Sequence[str]) -> Footage:
     """Return the footage of recordings, all of one task."""
     bodies = tuple(sorted(recordings[0].places))
     return Footage(
@@ -61,8 +54,8 @@ def footage_of(recordings: Sequence[Recording], cameras: Sequence[str]) -> Foota
         [np.concatenate([each.places[name] for name in bodies], 1) for each in recordings])
 
 
-def new_vae(settings: CodecSettings) -> AutoencoderKLWan:
-    """Return an untrained codec with the layout of the public one: 16 x 16 pixels, 4 images."""
+def new_vae(settings: VideoVaeSettings) -> AutoencoderKLWan:
+    """Return an untrained VAE with the strides of the public one: 16 x 16 pixels, 4 images."""
     return AutoencoderKLWan(
         base_dim=settings.base, decoder_base_dim=settings.decoder_base, z_dim=settings.channels,
         dim_mult=[1, 2, 4, 4], num_res_blocks=settings.blocks, attn_scales=[],
@@ -73,14 +66,14 @@ def new_vae(settings: CodecSettings) -> AutoencoderKLWan:
 
 class EncoderTraining(nn.Module):
     """
-    The encoder, with what tells whether its latents are good for something.
+    The encoder with the auxiliary outputs that train it.
 
-    That is a linear map from latents to the pictures themselves, and for each task one from the
-    latents of all views to the places of bodies: what a linear map finds, a transformer can read.
-    The public class's own decoder costs more than all of this and is trained afterwards.
+    These are a linear map from latents to the images, and for each task a linear map from the
+    latents of all views to body positions: a transformer can use what a linear map finds. The
+    public class's own decoder costs more than all of this and is trained afterwards.
     """
 
-    def __init__(self, settings: CodecSettings, footage: Sequence[Footage]):
+    def __init__(self, settings: VideoVaeSettings, footage: Sequence[Footage]):
         super().__init__()
         self.settings = settings
         self.vae = new_vae(settings)
@@ -96,18 +89,18 @@ class EncoderTraining(nn.Module):
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
         """
-        Return the parts of the loss, of which `total` is to be lowered.
+        Return the parts of the loss; `total` is minimized.
 
         :param images: [B, V, 3, T, H, W] in [-1, 1] of V views, T = 1, 5, 9 …
         :param marked: [B, V, T, H, W] bool.
-        :param places: [B, F, 3 * bodies] in m, at the last image of each latent frame.
+        :param places: [B, F, 3 * bodies], m, at the last image of each latent frame.
         """
         flat = images.flatten(0, 1)
         mean, log_variance = self.vae.encode(flat).latent_dist.parameters.chunk(2, 1)
         log_variance = log_variance.clamp(*LOG_VARIANCES)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         latents = mean + (0.5 * log_variance).exp() * noise
-        picture = picture_loss(
+        picture = image_loss(
             self._sketch(latents), flat, marked.flatten(0, 1), self.settings.marked_weight)
         divergence = 0.5 * (mean ** 2 + log_variance.exp() - 1 - log_variance).mean()
         found = self.places[task](features(latents.unflatten(0, images.shape[:2])))
@@ -116,7 +109,7 @@ class EncoderTraining(nn.Module):
         return {'total': total, 'picture': picture, 'divergence': divergence, 'places': place}
 
     def _sketch(self, latents: Tensor) -> Tensor:
-        """Return pictures [B, 3, T, H, W] of latents [B, C, F, h, w]."""
+        """Return images [B, 3, T, H, W] of latents [B, C, F, h, w]."""
         batch, _, frames, rows, columns = latents.shape
         cells = self.sketch(latents.transpose(1, 2).flatten(0, 1))
         cells = cells.view(batch, frames, IMAGES_PER_FRAME, 3, PIXELS, PIXELS, rows, columns)
@@ -128,12 +121,12 @@ class EncoderTraining(nn.Module):
 
 class DecoderTraining(nn.Module):
     """
-    The decoder, behind an encoder that stays as it is.
+    The decoder, behind a frozen encoder.
 
-    It decodes all views beside each other, as imagined video is decoded.
+    It decodes all views side by side, as predicted video is decoded.
     """
 
-    def __init__(self, settings: CodecSettings, vae: AutoencoderKLWan):
+    def __init__(self, settings: VideoVaeSettings, vae: AutoencoderKLWan):
         super().__init__()
         self.settings = settings
         self.vae = vae
@@ -148,27 +141,28 @@ class DecoderTraining(nn.Module):
         """Return the loss, `total`; arguments as those of `EncoderTraining`."""
         with torch.no_grad():
             latents = self.vae.encode(images.flatten(0, 1)).latent_dist.mode()
-            latents = beside(latents.unflatten(0, images.shape[:2]))
-            # What is decoded will have been imagined, and is a little off.
+            latents = side_by_side(latents.unflatten(0, images.shape[:2]))
+            # Predicted latents, which it will decode, are not exact.
             latents = latents + IMAGINED_NOISE * latents.std() * torch.randn(
                 latents.shape, generator=generator, device=latents.device)
         video = self.vae.decode(latents, return_dict=False)[0]
-        loss = picture_loss(video, beside(images), beside(marked), self.settings.marked_weight)
+        loss = image_loss(
+            video, side_by_side(images), side_by_side(marked), self.settings.marked_weight)
         return {'total': loss, 'picture': loss}
 
 
-def beside(views: Tensor) -> Tensor:
+def side_by_side(views: Tensor) -> Tensor:
     """Return [B, ..., H, V * W] of views [B, V, ..., H, W]."""
     return torch.cat(views.unbind(1), -1)
 
 
-def picture_loss(video: Tensor, images: Tensor, marked: Tensor, marked_weight: float) -> Tensor:
+def image_loss(video: Tensor, images: Tensor, marked: Tensor, marked_weight: float) -> Tensor:
     """
-    Return the mean error of pictures, and `marked_weight` times that of their marked pixels.
+    Return the mean error of images plus `marked_weight` times that of their marked pixels.
 
-    The marked pixels of a picture count together, however few they are.
+    The marked pixels of an image are averaged first, so that their number does not matter.
 
-    :param video: [B, 3, T, H, W], as `images`; `marked` [B, T, H, W] bool.
+    :param video: [B, 3, T, H, W], as `images`; `marked` is [B, T, H, W] bool.
     """
     error = (video - images).abs().mean(1)  # [B, T, H, W]
     marks = marked.float()
@@ -177,14 +171,14 @@ def picture_loss(video: Tensor, images: Tensor, marked: Tensor, marked_weight: f
 
 
 def features(latents: Tensor) -> Tensor:
-    """Return [B, F, V * C * h * w] of the latents [B, V, C, F, h, w] of all views."""
+    """Return the latents [B, V, C, F, h, w] of all views as [B, F, V * C * h * w]."""
     return latents.permute(0, 3, 1, 2, 4, 5).flatten(2)
 
 
-def draw_batch(
+def sample_clips(
     footage: Footage, clips: int, images: int, rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw clips: images [B, V, 3, T, H, W] in [-1, 1], marks and places as `CodecTraining`."""
+    """Draw clips: images, marks and positions with the shapes of `EncoderTraining.forward`."""
     pictures, marks, places = [], [], []
     for _ in range(clips):
         which = rng.integers(len(footage.images))
@@ -200,16 +194,16 @@ def draw_batch(
 
 
 def train_encoder(
-    footage: Sequence[Footage], settings: CodecSettings, folder: Path, seed: int,
+    footage: Sequence[Footage], settings: VideoVaeSettings, folder: Path, seed: int,
     device: torch.device, stop: Stop, report: Report,
 ) -> bool:
     """
-    Train the encoder until the last step, or until `stop`; goes on from the folder's state.
+    Train the encoder until the last step, or until `stop`; resume from the folder's state.
 
-    At the end the running mean of the weights, rounded to bfloat16, lies in `folder`/vae, with a
-    decoder that is not trained yet and latents that are not normalised yet.
+    At the end the EMA weights, rounded to bfloat16, are in `folder`/vae, with a decoder that is
+    not trained yet and latents that are not normalized yet.
 
-    :param report: takes a line of the log now and then.
+    :param report: takes the figures of every 20th step.
     :returns: whether it is done.
     :raises ValueError: the state is damaged, or a recording is shorter than a clip.
     """
@@ -223,13 +217,13 @@ def train_encoder(
 
 
 def train_decoder(
-    footage: Sequence[Footage], settings: CodecSettings, folder: Path, seed: int,
+    footage: Sequence[Footage], settings: VideoVaeSettings, folder: Path, seed: int,
     device: torch.device, stop: Stop, report: Report,
 ) -> bool:
     """
-    Train the decoder of `folder`/vae for what its encoder gives; else as `train_encoder`.
+    Train the decoder of `folder`/vae on the latents of its encoder; else as `train_encoder`.
 
-    The encoder, and with it every latent, stays as it is.
+    The encoder, and with it every latent, does not change.
     """
     vae = AutoencoderKLWan.from_pretrained(
         str(folder / 'vae'), torch_dtype=torch.float32, low_cpu_mem_usage=False)
@@ -242,12 +236,12 @@ def train_decoder(
 
 
 def save_vae(vae: AutoencoderKLWan, folder: Path) -> None:
-    """Write a codec in the public layout, its weights rounded to bfloat16."""
+    """Write a video VAE in the public layout, its weights rounded to bfloat16."""
     vae.to(torch.bfloat16).save_pretrained(str(folder))
 
 
 def _train(
-    training: nn.Module, footage: Sequence[Footage], settings: CodecSettings, steps: int,
+    training: nn.Module, footage: Sequence[Footage], settings: VideoVaeSettings, steps: int,
     path: Path, seed: int, stop: Stop, report: Report,
 ) -> bool:
     for each in footage:
@@ -256,61 +250,62 @@ def _train(
             raise ValueError(
                 f'{each.task}: a recording of {shortest} images; codec.images is '
                 f'{settings.images}')
-    mean = RunningMean(training, settings.ema)
+    ema = EMA(training, settings.ema)
     weights = [weight for weight in training.parameters() if weight.requires_grad]
     device = weights[0].device
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         weights, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     state, step = load_state(path, device), 0
     if state is not None:
         training.load_state_dict(state['weights'])
-        optimiser.load_state_dict(state['optimiser'])
-        mean.tensors, step = state['mean'], state['step']
+        optimizer.load_state_dict(state['optimiser'])
+        ema.tensors, step = state['mean'], state['step']
 
     def save() -> None:
         save_state(path, {
-            'weights': training.state_dict(), 'optimiser': optimiser.state_dict(),
-            'mean': mean.tensors, 'step': step})
+            'weights': training.state_dict(), 'optimiser': optimizer.state_dict(),
+            'mean': ema.tensors, 'step': step})
 
     while step < steps and not stop():
-        # Drawn from the step's number, so that a run that goes on draws what it would have drawn.
+        # Drawn from the step's number, so that a resumed run draws what it would have drawn.
         rng = np.random.default_rng([seed, step])
         generator = torch.Generator(device).manual_seed(int(rng.integers(2 ** 62)))
         each = footage[step % len(footage)]
-        batch = draw_batch(each, settings.clips, settings.images, rng)
-        rate = warm_cosine(step, settings.warm_up, steps)
-        for group in optimiser.param_groups:
+        batch = sample_clips(each, settings.clips, settings.images, rng)
+        rate = warmup_cosine(step, settings.warm_up, steps)
+        for group in optimizer.param_groups:
             group['lr'] = settings.learning_rate * rate
         losses = training(each.task, *(part.to(device) for part in batch), generator)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         losses['total'].backward()
         norm = nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
+        optimizer.step()
         step += 1
-        mean.follow(training, step)
+        ema.update(training, step)
         if step % REPORT_EVERY < len(footage) or step == steps:
             report({'step': step, 'steps': steps, 'task': each.task, 'gradient': norm.item(),
                     **{name: value.item() for name, value in losses.items()}})
         if step % SAVE_EVERY == 0:
             save()
     save()
-    mean.copy_to(training)
+    ema.copy_to(training)
     return step >= steps
 
 
-def picture_quality(
+def reconstruction_psnr(
     vae: AutoencoderKLWan, images: Tensor, marked: Tensor,
 ) -> Mapping[str, float]:
     """
-    Return the peak signal-to-noise ratio (dB) of reconstructions, of all and of marked pixels.
+    Return the peak signal-to-noise ratio of reconstructions, dB, of all and of marked pixels.
 
-    :param images: [B, V, 3, T, H, W] in [-1, 1] of V views; `marked` [B, V, T, H, W] bool.
+    :param images: [B, V, 3, T, H, W] in [-1, 1] of V views; `marked` is [B, V, T, H, W] bool.
     """
     with torch.inference_mode():
         latents = vae.encode(images.flatten(0, 1)).latent_dist.mode()
-        video = vae.decode(beside(latents.unflatten(0, images.shape[:2])), return_dict=False)[0]
-    error = (video.clamp(-1, 1) - beside(images)) ** 2 / 4  # of values from 0 to 1
-    inside = beside(marked)[:, None].expand_as(error)
+        views = latents.unflatten(0, images.shape[:2])
+        video = vae.decode(side_by_side(views), return_dict=False)[0]
+    error = (video.clamp(-1, 1) - side_by_side(images)) ** 2 / 4  # of values from 0 to 1
+    inside = side_by_side(marked)[:, None].expand_as(error)
 
     def ratio(values: Tensor) -> float:
         return float(-10 * torch.log10(values.mean().clamp_min(1e-10)))

@@ -48,7 +48,7 @@ PHASES = {
         'cli.common.mp4.write_mp4', 'cli.imagine.action_plot.draw_actions'),
     'serve': ('cli.serve._serve',),
     'train': (
-        'training.settings.load_settings', 'training.process_group.join_world',
+        'training.settings.load_settings', 'training.process_group.join_process_group',
         'training.pipeline.TrainingRun.data', 'training.pipeline.TrainingRun.encoder'),
     'check': (
         'cli.check.command.find_policy_file', 'cli.check.command.load_embodiment',

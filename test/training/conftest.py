@@ -11,7 +11,7 @@ import torch
 
 from lingbot_va_ros.model.mixture_of_transformers import make_network
 from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
-from lingbot_va_ros.training.batch_sampling import Episodes
+from lingbot_va_ros.training.batch_sampling import EpisodeBatch
 
 torch.set_num_threads(1)
 
@@ -44,13 +44,13 @@ def network(request):
 @pytest.fixture
 def make_episodes():
     """Return a function that makes whole episodes of so many frames of so many actions."""
-    def make(frames: int, actions: int, batch: int = 1) -> Episodes:
+    def make(frames: int, actions: int, batch: int = 1) -> EpisodeBatch:
         executed = torch.zeros(batch, 5, frames, actions, 1)
         executed[:, list(USED)] = random(2, batch, len(USED), frames, actions, 1)
         executed[:, :, 0] = 0
         text = random(3, batch, TEXT_ROWS, 16)
         text[:, TEXT_ROWS // 2:] = 0
-        return Episodes(
+        return EpisodeBatch(
             random(1, batch, 8, frames, ROWS, COLUMNS), executed, torch.full((batch,), frames),
             text, USED, text_rows=TEXT_ROWS)
     return make

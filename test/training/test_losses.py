@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lingbot_va_ros.model.flow_matching import euler_step, noise_levels
-from lingbot_va_ros.training.batch_sampling import draw, DrawSettings
+from lingbot_va_ros.training.batch_sampling import BatchSamplingSettings, sample_batch
 from lingbot_va_ros.training.losses import (
     EventHead,
     LossWeights,
@@ -21,7 +21,7 @@ SIZES = [(6, 2, 4), (9, 3, 2)]  # frames of an episode, frames of a chunk, actio
 
 
 def drawn_of(episodes, chunk, seed=0, **settings):
-    return draw(episodes, DrawSettings(**{
+    return sample_batch(episodes, BatchSamplingSettings(**{
         'chunk_frames': (chunk, chunk), 'window_chunks': (2, 8), **settings}),
         torch.Generator().manual_seed(seed))
 
@@ -48,21 +48,21 @@ def test_the_sampler_follows_the_velocity_from_noise_to_the_data(steps, shift):
 def test_what_is_not_predicted_does_not_count(network, make_episodes, frames, chunk, actions):
     # What would be the target of the first frame, and of unused channels, is changed.
     episodes = make_episodes(frames, actions, batch=2)
-    drawn = drawn_of(episodes, chunk, forward_dynamics=1, noisy_history=0)
-    other = replace(drawn, video_noise=drawn.video_noise.clone(),
-                    action_noise=drawn.action_noise.clone())
-    other.video_noise.movedim(2, 1)[drawn.clamped] += 1
-    other.action_noise.movedim(2, 1)[drawn.noisy_frames == 0] += 1
+    sample = drawn_of(episodes, chunk, forward_dynamics=1, noisy_history=0)
+    other = replace(sample, video_noise=sample.video_noise.clone(),
+                    action_noise=sample.action_noise.clone())
+    other.video_noise.movedim(2, 1)[sample.clamped] += 1
+    other.action_noise.movedim(2, 1)[sample.noisy_frames == 0] += 1
     other.action_noise[:, [1, 4]] += 1
     with torch.no_grad():
-        assert_same(*(training_losses(network, episodes, each) for each in (drawn, other)))
+        assert_same(*(training_losses(network, episodes, each) for each in (sample, other)))
 
 
 def test_the_first_frame_is_given_with_no_action(make_episodes):
     episodes = make_episodes(6, 4)
-    drawn = drawn_of(episodes, 2, replicas=2, action_history_std=1)
-    sequence = build_sequence(episodes, drawn)
-    first = drawn.noisy_frames[0] == 0
+    sample = drawn_of(episodes, 2, replicas=2, action_history_std=1)
+    sequence = build_sequence(episodes, sample)
+    first = sample.noisy_frames[0] == 0
     assert first.sum() == 2
     assert torch.equal(sequence.noisy_video[:, :, first],
                        episodes.latents[:, :, :1].expand(-1, -1, 2, -1, -1))
@@ -82,12 +82,12 @@ def test_noise_on_executed_actions_is_as_wide_as_asked_for_and_leaves_unused_cha
 
 def test_an_episode_counts_for_dynamics_or_forward_dynamics(network, make_episodes):
     episodes = make_episodes(6, 4, batch=2)
-    drawn = replace(drawn_of(episodes, 2), clamped=torch.zeros(2, 6, dtype=torch.bool))
-    drawn = replace(drawn, clamped=drawn.noisy_frames == 0)
+    sample = replace(drawn_of(episodes, 2), clamped=torch.zeros(2, 6, dtype=torch.bool))
+    sample = replace(sample, clamped=sample.noisy_frames == 0)
     with torch.no_grad():
         for forward in ([False, False], [True, True], [True, False]):
             losses = training_losses(
-                network, episodes, replace(drawn, forward_dynamics=torch.tensor(forward)),
+                network, episodes, replace(sample, forward_dynamics=torch.tensor(forward)),
                 LossWeights(inverse=0.25))
             parts = [part for part in (losses.dynamics, losses.forward_dynamics)
                      if not part.isnan()]
@@ -100,9 +100,9 @@ def test_an_episode_counts_for_dynamics_or_forward_dynamics(network, make_episod
 def test_events_are_told_without_the_network_that_acts(network, make_episodes):
     episodes = replace(make_episodes(6, 4, batch=2),
                        events=torch.tensor([[0, 0, 1, 1, 2, 9]]).expand(2, -1))
-    drawn, head = drawn_of(episodes, 2), EventHead(network.config.dim, most=3)
-    losses = training_losses(network, episodes, drawn, LossWeights(events=0.3), head)
-    without = training_losses(network, episodes, drawn)
+    sample, head = drawn_of(episodes, 2), EventHead(network.config.dim, most=3)
+    losses = training_losses(network, episodes, sample, LossWeights(events=0.3), head)
+    without = training_losses(network, episodes, sample)
     torch.testing.assert_close(losses.total, without.total + 0.3 * losses.events)
     losses.total.backward()
     assert all(weight.grad is not None for weight in head.parameters())
@@ -114,10 +114,10 @@ def test_places_are_told_without_the_network_that_acts(network, make_episodes):
     places = torch.rand(2, 6, 3, 3)
     places[:, :, 1] = torch.nan  # a body of another scene
     episodes = replace(make_episodes(6, 4, batch=2), places=places)
-    drawn, head = drawn_of(episodes, 2), PlaceHead(network.config.dim, 3)
-    without = training_losses(network, episodes, drawn)
+    sample, head = drawn_of(episodes, 2), PlaceHead(network.config.dim, 3)
+    without = training_losses(network, episodes, sample)
     losses = training_losses(
-        network, episodes, drawn, LossWeights(places=0.3), place_head=head)
+        network, episodes, sample, LossWeights(places=0.3), place_head=head)
     torch.testing.assert_close(losses.total, without.total + 0.3 * losses.places)
     losses.total.backward()
     assert network.video.embed.weight.grad.isfinite().all()
@@ -181,11 +181,11 @@ def test_the_losses_of_a_short_training_fall(network, make_episodes):
 def test_half_precision_on_the_cpu_gives_nearly_the_same_losses_and_gradients(
         network, make_episodes):
     episodes, found = make_episodes(9, 3, batch=4), []
-    drawn = drawn_of(episodes, 3)
+    sample = drawn_of(episodes, 3)
     for half in (False, True):
         network.zero_grad()
         with torch.autocast('cpu', torch.bfloat16, enabled=half):
-            losses = training_losses(network, episodes, drawn)
+            losses = training_losses(network, episodes, sample)
         losses.total.backward()
         assert losses.total.dtype == torch.float32
         found.append((losses, torch.cat([

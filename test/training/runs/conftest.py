@@ -37,20 +37,20 @@ def wobble():
 @pytest.fixture(scope='session')
 def small_settings():
     """Return settings whose networks are as small as they can be."""
-    from lingbot_va_ros.training.batch_sampling import DrawSettings
+    from lingbot_va_ros.training.batch_sampling import BatchSamplingSettings
     from lingbot_va_ros.training.settings import (
-        CodecSettings,
         DataSettings,
         NetworkSettings,
         TextSettings,
         TrainerSettings,
         TrainingSettings,
+        VideoVaeSettings,
     )
 
     return TrainingSettings(
         name='small', policy='tiny', seed=0, tasks={'table': ['do this', 'do that']},
         data=DataSettings(episodes=4, held_out=1, first_seed=70, idle=(0.2, 0.4), longest=5.0),
-        codec=CodecSettings(
+        codec=VideoVaeSettings(
             base=8, decoder_base=4, channels=4, blocks=1, episodes=3, steps=4, decoder_steps=2,
             clips=1, images=5, learning_rate=2e-3, warm_up=2, marked_weight=1.0, kl=1e-3,
             places=0.1, ema=0.9),
@@ -61,7 +61,7 @@ def small_settings():
             steps=12, batch=2, learning_rate=5e-3, warm_up=2, weight_decay=0.01,
             gradient_norm=1.0, ema=0.9, inverse=1.0, events=0.3, most_events=4,
             places=0.3,
-            draw=DrawSettings(
+            draw=BatchSamplingSettings(
                 chunk_frames=(1, 2), window_chunks=(4, 8), noisy_frames=4)))
 
 
@@ -82,14 +82,14 @@ def recorded(small_settings, tmp_path_factory) -> Path:
 def make_run(small_settings):
     """Return a function that makes the run of a folder; `noted` gets the lines of its log."""
     from lingbot_va_ros.training.pipeline import TrainingRun
-    from lingbot_va_ros.training.process_group import join_world
+    from lingbot_va_ros.training.process_group import join_process_group
 
     def make(folder, noted=None, stop=lambda: False, steps=None, **options):
         settings = small_settings
         if steps is not None:
             settings = replace(settings, training=replace(settings.training, steps=steps))
         return TrainingRun(
-            folder, settings, join_world('cpu'), lambda line: None,
+            folder, settings, join_process_group('cpu'), lambda line: None,
             (noted if noted is not None else []).append, stop, **options)
     return make
 

@@ -11,8 +11,12 @@ import time
 import pytest
 import yaml
 
-from lingbot_va_ros.training.pipeline import settings_text
-from lingbot_va_ros.training.settings import load_settings, settings_from, SettingsError
+from lingbot_va_ros.training.settings import (
+    load_settings,
+    settings_from,
+    settings_text,
+    SettingsError,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 

@@ -12,9 +12,10 @@ from lingbot_va_ros.model.video_vae import CodecStream, load_codec
 from lingbot_va_ros.policy.inference.engine import load_engine
 from lingbot_va_ros.specs.policy_file import load_policy_file
 from lingbot_va_ros.training.episode_files import load_recording
-from lingbot_va_ros.training.latents import encode_pairs, load_encoded, normalised
+from lingbot_va_ros.training.latents import encode_pairs, load_encoded, normalize_latents
 from lingbot_va_ros.training.network import network_config, new_network
-from lingbot_va_ros.training.pipeline import MissingStage, Watching
+from lingbot_va_ros.training.pipeline import ClosedLoopCheck
+from lingbot_va_ros.training.run_folder import MissingStage
 
 CPU = torch.device('cpu')
 
@@ -77,7 +78,7 @@ def test_latents_of_a_recording_are_those_of_a_stream(encoded, make_run):
     path = next((encoded / 'latents').rglob('*.npz'))
     recording = load_recording(encoded / 'data' / 'table' / path.name)
     stream = CodecStream(codec, 'side_by_side', ('head', 'left_wrist'), 64, 64)
-    ours = normalised(load_encoded(path).latents, codec)
+    ours = normalize_latents(load_encoded(path).latents, codec)
     frames = ours.shape[1]
     first = stream.encode({name: images[:1] for name, images in recording.images.items()})
     rest = stream.encode({
@@ -136,14 +137,14 @@ def test_a_checkpoint_of_it_loads_and_acts(fresh, make_run):
     assert training.network()
     trainer = training.trainer()
     folder = fresh / 'exported'
-    size = training.write_checkpoint(folder, trainer.mean_weights(), trainer.step, 'the command')
+    size = training.write_checkpoint(folder, trainer.ema_weights(), trainer.step, 'the command')
     assert size < 16 * 2 ** 20
     policy = load_policy_file(folder / 'policy.yaml')
     engine = load_engine(
         folder, policy, policy.video, policy.action, policy.memory_chunks, 0, CPU,
         torch.float32, lambda line: None, warm_up=False)
     ours = dict(engine.session.network.named_parameters())
-    for name, weight in trainer.mean_weights().items():
+    for name, weight in trainer.ema_weights().items():
         assert torch.equal(ours[name], weight), name
     engine.set_instruction('do this')
     grey = np.full((64, 64, 3), 99, np.uint8)
@@ -157,7 +158,7 @@ def test_a_checkpoint_of_it_loads_and_acts(fresh, make_run):
 def test_training_goes_on_from_a_checkpoint_in_another_folder(fresh, make_run, tmp_path):
     training = make_run(fresh, steps=2)
     assert training.network()
-    weights = training.trainer().mean_weights()
+    weights = training.trainer().ema_weights()
     training.write_checkpoint(tmp_path / 'made', weights, 2)
     other = tmp_path / 'other'
     shutil.copytree(fresh / 'data', other / 'data')
@@ -178,19 +179,19 @@ def test_a_baseline_takes_no_weights_of_the_checkpoint_that_it_begins_from(
         fresh, make_run, tmp_path):
     training = make_run(fresh, steps=2)
     assert training.network()
-    training.write_checkpoint(tmp_path / 'made', training.trainer().mean_weights(), 2)
+    training.write_checkpoint(tmp_path / 'made', training.trainer().ema_weights(), 2)
     other = tmp_path / 'other'
     shutil.copytree(fresh / 'data', other / 'data')
     baseline = make_run(other, steps=1, history='last_chunk')
     baseline.begin_from(tmp_path / 'made')
     assert baseline.latents() and baseline.network()
-    baseline.write_checkpoint(tmp_path / 'baseline', baseline.trainer().mean_weights(), 1)
+    baseline.write_checkpoint(tmp_path / 'baseline', baseline.trainer().ema_weights(), 1)
     card = (tmp_path / 'baseline' / 'README.md').read_text()
     assert '| Began with | the codec and text encoder of an earlier checkpoint |' in card
     (other / 'last_chunk' / 'network.pt').unlink()
-    drawn = new_network(network_config(baseline.settings), baseline.settings.seed)
+    sample = new_network(network_config(baseline.run.settings), baseline.run.settings.seed)
     begun = dict(baseline.trainer().model.network.named_parameters())
-    assert all(torch.equal(begun[name], weight) for name, weight in drawn.named_parameters())
+    assert all(torch.equal(begun[name], weight) for name, weight in sample.named_parameters())
 
 
 def test_checks_while_training_leave_success_pictures_and_a_plot(fresh, make_run, monkeypatch):
@@ -200,7 +201,7 @@ def test_checks_while_training_leave_success_pictures_and_a_plot(fresh, make_run
         lambda engine, task, seed: real(engine, task, seed, max_chunks=2))
     real = __import__('lingbot_va_ros.evaluation.rollout', fromlist=['run_episode']).run_episode
     noted = []
-    assert make_run(fresh, noted, steps=2).network(Watching(every=1e-3, episodes=1))
+    assert make_run(fresh, noted, steps=2).network(ClosedLoopCheck(every=1e-3, episodes=1))
     checks = [line for line in noted if line['stage'] == 'check']
     assert checks and checks[-1]['task'] == 'table' and checks[-1]['episodes'] == 1
     assert (fresh / 'loss.png').is_file() and list((fresh / 'imagined').glob('table_*.png'))
@@ -228,8 +229,8 @@ def test_a_network_of_other_sizes_is_refused(fresh, make_run):
     training = make_run(fresh, steps=1)
     assert training.network()
     wider = make_run(fresh)
-    wider.settings = replace(
-        wider.settings, network=replace(wider.settings.network, ffn_dim=128))
+    wider.run.settings = replace(
+        wider.run.settings, network=replace(wider.run.settings.network, ffn_dim=128))
     with pytest.raises(ValueError, match='network.pt belongs to other settings'):
         wider.trainer()
 

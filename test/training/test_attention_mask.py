@@ -5,17 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lingbot_va_ros.training.batch_sampling import draw, DrawSettings, NO_FRAME
-from lingbot_va_ros.training.mask import (
+from lingbot_va_ros.training.attention_mask import (
     attention_for,
     block_attention,
     CLEAN,
     dense_attention,
     GIVEN,
+    may_attend,
     NOISY,
-    standings,
-    visible,
+    token_attributes,
 )
+from lingbot_va_ros.training.batch_sampling import BatchSamplingSettings, NO_FRAME, sample_batch
 from lingbot_va_ros.training.sequence import build_sequence, run_sequence
 
 # Frames of an episode, frames of a chunk, actions of a frame.
@@ -23,17 +23,17 @@ SIZES = [(6, 2, 4), (9, 3, 2), (7, 1, 1), (10, 4, 3)]
 
 
 def drawn_of(episodes, chunk, **settings):
-    settings = DrawSettings(**{
+    settings = BatchSamplingSettings(**{
         'chunk_frames': (chunk, chunk), 'window_chunks': (32, 32), 'noisy_history': 0,
         'action_history_std': 0, 'forward_dynamics': 0, **settings})
-    drawn = draw(episodes, settings, torch.Generator().manual_seed(0))
-    return replace(drawn, clamped=drawn.noisy_frames == 0)  # nothing else is shown to be seen
+    sample = sample_batch(episodes, settings, torch.Generator().manual_seed(0))
+    return replace(sample, clamped=sample.noisy_frames == 0)  # nothing else is shown to be seen
 
 
 @torch.no_grad()
-def outputs(network, episodes, drawn, sequence):
+def outputs(network, episodes, sample, sequence):
     """Return velocities of noisy video and actions, [M, numbers] each, in the order of places."""
-    video, action, _ = run_sequence(network, episodes, drawn, sequence)
+    video, action, _ = run_sequence(network, episodes, sample, sequence)
     return video[0].movedim(1, 0).flatten(1), action[0].movedim(1, 0).flatten(1)
 
 
@@ -52,14 +52,14 @@ def disturb(content, frames):
 def test_what_noisy_tokens_follow_of_the_clean_video(
         network, make_episodes, frames, chunk, actions, forward_dynamics):
     episodes = make_episodes(frames, actions)
-    drawn = drawn_of(episodes, chunk, forward_dynamics=forward_dynamics)
-    sequence = build_sequence(episodes, drawn)
-    before = outputs(network, episodes, drawn, sequence)
-    of_place = (drawn.noisy_frames[0] // chunk).tolist()
+    sample = drawn_of(episodes, chunk, forward_dynamics=forward_dynamics)
+    sequence = build_sequence(episodes, sample)
+    before = outputs(network, episodes, sample, sequence)
+    of_place = (sample.noisy_frames[0] // chunk).tolist()
     for disturbed in range(-(-frames // chunk)):
         inside = slice(disturbed * chunk, disturbed * chunk + chunk)
         video, action = (changed(*pair) for pair in zip(before, outputs(
-            network, episodes, drawn, replace(
+            network, episodes, sample, replace(
                 sequence, clean_video=disturb(sequence.clean_video, inside)))))
         assert video == [disturbed < place for place in of_place]
         assert action == [disturbed <= place for place in of_place]
@@ -70,18 +70,18 @@ def test_what_noisy_tokens_follow_of_the_clean_video(
 def test_what_noisy_tokens_follow_of_the_executed_actions(
         network, make_episodes, frames, chunk, actions, forward_dynamics):
     episodes = make_episodes(frames, actions)
-    drawn = drawn_of(episodes, chunk, forward_dynamics=forward_dynamics)
-    sequence = build_sequence(episodes, drawn)
-    before = outputs(network, episodes, drawn, sequence)
-    of_place = (drawn.noisy_frames[0] // chunk).tolist()
+    sample = drawn_of(episodes, chunk, forward_dynamics=forward_dynamics)
+    sequence = build_sequence(episodes, sample)
+    before = outputs(network, episodes, sample, sequence)
+    of_place = (sample.noisy_frames[0] // chunk).tolist()
     for disturbed in range(-(-frames // chunk)):
         other = replace(sequence, clean_actions=disturb(
             sequence.clean_actions, slice(disturbed * chunk, disturbed * chunk + chunk)))
         if forward_dynamics:
-            there = (drawn.noisy_frames[0] // chunk == disturbed).nonzero()[:, 0]
+            there = (sample.noisy_frames[0] // chunk == disturbed).nonzero()[:, 0]
             other = replace(other, given_actions=disturb(sequence.given_actions, there))
         video, action = (changed(*pair) for pair in zip(
-            before, outputs(network, episodes, drawn, other)))
+            before, outputs(network, episodes, sample, other)))
         assert video == [disturbed < place or (forward_dynamics == 1 and disturbed == place)
                          for place in of_place]
         assert action == [disturbed < place for place in of_place]
@@ -91,11 +91,11 @@ def test_what_noisy_tokens_follow_of_the_executed_actions(
 def test_noisy_video_sees_its_actions_only_as_given_ones(
         network, make_episodes, frames, chunk, actions):
     episodes = make_episodes(frames, actions)
-    drawn = drawn_of(episodes, chunk, forward_dynamics=1)
-    sequence = build_sequence(episodes, drawn)
-    before, _ = outputs(network, episodes, drawn, sequence)
+    sample = drawn_of(episodes, chunk, forward_dynamics=1)
+    sequence = build_sequence(episodes, sample)
+    before, _ = outputs(network, episodes, sample, sequence)
     last = slice((frames - 1) // chunk * chunk, None)
-    after, _ = outputs(network, episodes, drawn, replace(
+    after, _ = outputs(network, episodes, sample, replace(
         sequence, clean_actions=disturb(sequence.clean_actions, last)))
     assert torch.equal(before, after)
 
@@ -105,14 +105,14 @@ def test_noisy_video_sees_its_actions_only_as_given_ones(
 def test_noisy_chunks_do_not_see_each_other(
         network, make_episodes, frames, chunk, actions, forward_dynamics):
     episodes = make_episodes(frames, actions)
-    drawn = drawn_of(episodes, chunk, forward_dynamics=forward_dynamics, replicas=3)
-    sequence = build_sequence(episodes, drawn)
-    before = outputs(network, episodes, drawn, sequence)
-    numbers = drawn.noisy_chunks[0]
+    sample = drawn_of(episodes, chunk, forward_dynamics=forward_dynamics, replicas=3)
+    sequence = build_sequence(episodes, sample)
+    before = outputs(network, episodes, sample, sequence)
+    numbers = sample.noisy_chunks[0]
     for number in (0, int(numbers.max())):
         there = (numbers == number).nonzero()[:, 0]
         for name, other in (('noisy_video', 1), ('noisy_actions', 0)):
-            after = outputs(network, episodes, drawn, replace(
+            after = outputs(network, episodes, sample, replace(
                 sequence, **{name: disturb(getattr(sequence, name), there)}))
             assert changed(before[1 - other], after[1 - other]) == (numbers == number).tolist()
             assert torch.equal(before[other], after[other])
@@ -124,16 +124,16 @@ def test_what_the_window_leaves_out_changes_nothing_in_one_layer(make_episodes, 
     if hasattr(network, 'action_blocks'):
         del network.action_blocks[1:]
     episodes = make_episodes(8, 2)
-    drawn = drawn_of(episodes, 2, window_chunks=(window, window))
-    sequence = build_sequence(episodes, drawn)
-    before = outputs(network, episodes, drawn, sequence)
-    of_place = (drawn.noisy_frames[0] // 2).tolist()
-    video, _ = (changed(*pair) for pair in zip(before, outputs(network, episodes, drawn, replace(
+    sample = drawn_of(episodes, 2, window_chunks=(window, window))
+    sequence = build_sequence(episodes, sample)
+    before = outputs(network, episodes, sample, sequence)
+    of_place = (sample.noisy_frames[0] // 2).tolist()
+    video, _ = (changed(*pair) for pair in zip(before, outputs(network, episodes, sample, replace(
         sequence, clean_video=disturb(sequence.clean_video, slice(0, 2))))))
     assert video == [0 < place < window for place in of_place]
     # The room for a chunk's video is made of the oldest chunk's video: its actions stay.
     video, action = (changed(*pair) for pair in zip(before, outputs(
-        network, episodes, drawn, replace(
+        network, episodes, sample, replace(
             sequence, clean_actions=disturb(sequence.clean_actions, slice(0, 2))))))
     assert video == [0 < place <= window for place in of_place]
     assert action == [0 < place < window for place in of_place]
@@ -143,11 +143,11 @@ def test_what_the_window_leaves_out_changes_nothing_in_one_layer(make_episodes, 
 def test_what_lies_behind_an_episode_changes_nothing(network, make_episodes, forward_dynamics):
     episodes = make_episodes(9, 3)
     episodes = replace(episodes, frames=torch.tensor([6]))
-    drawn = drawn_of(episodes, 4, forward_dynamics=forward_dynamics)
-    assert set(drawn.noisy_frames[0].tolist()) == set(range(6))
+    sample = drawn_of(episodes, 4, forward_dynamics=forward_dynamics)
+    assert set(sample.noisy_frames[0].tolist()) == set(range(6))
     outside = replace(episodes, latents=disturb(episodes.latents, slice(6, None)),
                       actions=disturb(episodes.actions, slice(6, None)))
-    one, other = (outputs(network, each, drawn, build_sequence(each, drawn))
+    one, other = (outputs(network, each, sample, build_sequence(each, sample))
                   for each in (episodes, outside))
     assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
 
@@ -155,14 +155,14 @@ def test_what_lies_behind_an_episode_changes_nothing(network, make_episodes, for
 @pytest.mark.parametrize('frames, chunk, actions', SIZES)
 def test_clean_tokens_see_no_noise_and_nothing_later(make_episodes, frames, chunk, actions):
     episodes = make_episodes(frames, actions)
-    drawn = drawn_of(episodes, chunk, forward_dynamics=1)
-    clean, places = standings(drawn, episodes.frames, frames, 2, actions, True)
-    assert not visible(clean[:, :, None], places[:, None]).any()
-    among = visible(clean[:, :, None], clean[:, None])
+    sample = drawn_of(episodes, chunk, forward_dynamics=1)
+    clean, places = token_attributes(sample, episodes.frames, frames, 2, actions, True)
+    assert not may_attend(clean[:, :, None], places[:, None]).any()
+    among = may_attend(clean[:, :, None], clean[:, None])
     later = clean.chunk[:, None] > clean.chunk[:, :, None]
     assert torch.equal(among, ~later)
-    assert set(clean.copy.flatten().tolist()) == {CLEAN}
-    assert set(places.copy.flatten().tolist()) == {NOISY, GIVEN}
+    assert set(clean.kind.flatten().tolist()) == {CLEAN}
+    assert set(places.kind.flatten().tolist()) == {NOISY, GIVEN}
 
 
 @pytest.mark.parametrize('frames, chunk, actions', SIZES[:2])
@@ -170,15 +170,16 @@ def test_flex_attention_computes_what_the_dense_mask_does(
         network, make_episodes, frames, chunk, actions):
     episodes = make_episodes(frames, actions, batch=3)
     episodes = replace(episodes, frames=torch.tensor([frames, frames - 1, 3]))
-    drawn = draw(episodes, DrawSettings(chunk_frames=(1, chunk), window_chunks=(2, 3)),
+    sample = sample_batch(
+        episodes, BatchSamplingSettings(chunk_frames=(1, chunk), window_chunks=(2, 3)),
                  torch.Generator().manual_seed(3))
-    drawn = replace(drawn, forward_dynamics=torch.tensor([True, False, True]))
-    assert (drawn.noisy_frames == NO_FRAME).any()
-    sequence = build_sequence(episodes, drawn)
+    sample = replace(sample, forward_dynamics=torch.tensor([True, False, True]))
+    assert (sample.noisy_frames == NO_FRAME).any()
+    sequence = build_sequence(episodes, sample)
     with torch.no_grad():
-        dense, flex = (run_sequence(network, episodes, drawn, sequence, attention)
+        dense, flex = (run_sequence(network, episodes, sample, sequence, attention)
                        for attention in (dense_attention, block_attention))
-    filled = drawn.noisy_frames != NO_FRAME
+    filled = sample.noisy_frames != NO_FRAME
     for one, other in zip(dense[:2], flex[:2]):
         torch.testing.assert_close(
             one.movedim(2, 1)[filled], other.movedim(2, 1)[filled], rtol=0, atol=1e-5)

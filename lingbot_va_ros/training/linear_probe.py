@@ -1,4 +1,4 @@
-"""What a linear map finds in latents: where bodies are, in mm, on episodes it was not fit to."""
+"""Linear probe of the latents: errors of body positions on held-out episodes, mm."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,16 @@ import numpy as np
 
 from lingbot_va_ros.training.latents import EncodedEpisode
 
-RIDGE = 1e-2  # of the inputs' mean square
+RIDGE = 1e-2  # ridge penalty, as a share of the inputs' mean square
 
 
-def probe_places(
+def probe_body_positions(
     fit: Sequence[EncodedEpisode], held_out: Sequence[EncodedEpisode],
 ) -> dict[str, dict[str, float]]:
     """
-    Fit one linear map for each task and return how far off it is elsewhere.
+    Fit one linear map from latents to body positions for each task; return its held-out errors.
 
-    :returns: per task and body the mean distance in mm, over all frames of the held-out episodes.
+    :returns: per task and body the mean distance, mm, over all frames of the held-out episodes.
     """
     found: dict[str, dict[str, float]] = {}
     for task in sorted({each.task for each in held_out}):

@@ -1,4 +1,4 @@
-"""What a person looks at while a network is trained: a plot of losses, imagined video."""
+"""Images for monitoring a training run: a plot of losses, predicted video."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,13 +48,15 @@ def plot_losses(log: Sequence[dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
-def imagined_beside_real(
+def predicted_beside_recorded(
     engine: Engine, recording: Recording, instruction: str, actions: ActionMap, chunks: int,
 ) -> np.ndarray:
     """
-    Return what an engine foretells of a recording, chunk by chunk, beside what was recorded.
+    Return an engine's predicted video of a recording beside the recorded images.
 
-    It has seen everything before each chunk. One row of each for every chunk, uint8 [H, W, 3].
+    Each chunk is predicted from everything recorded before it.
+
+    :returns: uint8 [H, W, 3], one row for each chunk: recorded left, predicted right.
     """
     cameras = engine.policy.cameras
     images = {name: recording.images[name] for name in cameras}
@@ -71,8 +73,8 @@ def imagined_beside_real(
         span = slice(at + 1, at + taken + 1)
         shown = [IMAGES_PER_FRAME * frame - 1 for frame in (1, 2)][:taken // IMAGES_PER_FRAME]
         real = np.concatenate([images[name][span] for name in cameras], 2)[shown]
-        foretold = engine.imagined_video(chunk)[shown]
-        row = np.concatenate([*real, *foretold], 1)
+        predicted = engine.imagined_video(chunk)[shown]
+        row = np.concatenate([*real, *predicted], 1)
         rows.append(np.pad(row, ((0, 0), (0, 2 * real.shape[2] * 2 - row.shape[1]), (0, 0))))
         for first in range(at + 1, at + taken + 1, IMAGES_PER_FRAME):
             engine.see({
@@ -83,7 +85,7 @@ def imagined_beside_real(
     return np.concatenate(rows).repeat(ENLARGED, 0).repeat(ENLARGED, 1)
 
 
-def write_png(path: Path, picture: np.ndarray) -> None:
-    """Write an RGB uint8 picture."""
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write an RGB image, uint8 [H, W, 3], as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), picture[..., ::-1])
+    cv2.imwrite(str(path), image[..., ::-1])

@@ -1,0 +1,1 @@
+"""The stages of a training run; each resumes where it was stopped."""
