@@ -1,4 +1,4 @@
-"""The policy and the command mux on the simulated robot in Gazebo Sim."""
+"""Launches the policy and the command mux with the simulated robot in Gazebo Sim."""
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
@@ -9,7 +9,7 @@ from lingbot_va_ros.launching.simulators import gazebo
 
 
 def start(context: LaunchContext) -> list:
-    """Return the nodes; wrong arguments or a missing package end the launch before any starts."""
+    """Return the nodes; a wrong argument or missing package ends the launch before they start."""
     arguments = read(context, GazeboArguments)
     return [*gazebo(arguments), *command_mux(arguments), *policy(arguments)]
 

@@ -1,4 +1,4 @@
-"""The policy and the command mux on a robot in Isaac Sim, which runs already."""
+"""Launches the policy and the command mux with a robot in Isaac Sim, which already runs."""
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
@@ -9,7 +9,7 @@ from lingbot_va_ros.launching.simulators import isaac_cameras, isaac_control
 
 
 def start(context: LaunchContext) -> list:
-    """Return the nodes; wrong arguments or a missing package end the launch before any starts."""
+    """Return the nodes; a wrong argument or missing package ends the launch before they start."""
     arguments = read(context, IsaacArguments)
     return [
         *isaac_control(arguments), *command_mux(arguments),

@@ -1,4 +1,4 @@
-"""The policy and the command mux for a real arm; its driver and cameras start elsewhere."""
+"""Launches the policy and the command mux for a real arm; its driver and cameras run elsewhere."""
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
@@ -8,7 +8,7 @@ from lingbot_va_ros.launching.nodes import command_mux, policy
 
 
 def start(context: LaunchContext) -> list:
-    """Return the nodes; wrong arguments end the launch before any of them starts."""
+    """Return the nodes; a wrong argument ends the launch before they start."""
     arguments = read(context, Arguments)
     return [*command_mux(arguments), *policy(arguments)]
 

@@ -1,4 +1,4 @@
-"""The policy and the command mux on the simulated robot."""
+"""Launches the policy and the command mux with the simulated robot."""
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
@@ -8,7 +8,7 @@ from lingbot_va_ros.launching.nodes import command_mux, policy, sim_robot
 
 
 def start(context: LaunchContext) -> list:
-    """Return the nodes; wrong arguments end the launch before any of them starts."""
+    """Return the nodes; a wrong argument ends the launch before they start."""
     arguments = read(context, SimArguments)
     return [*sim_robot(arguments), *command_mux(arguments), *policy(arguments)]
 

@@ -1,4 +1,4 @@
-"""The arguments of the launch files, checked before any node starts."""
+"""Declares the arguments of the launch files and checks them before any node starts."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -31,25 +31,26 @@ _COMMON = {
     'autostart': (
         'true', 'Whether the policy is configured and activated at start (true or false). Nothing '
         'moves before the mux is set to POLICY.'),
-    'log_level': ('info', f'Least severity that the nodes log: {", ".join(_LOG_LEVELS)}.'),
+    'log_level': ('info', f'Lowest severity that the nodes log: {", ".join(_LOG_LEVELS)}.'),
     'use_respawn': (
-        'false', 'Whether a node that ends by itself is started again (true or false).'),
+        'false', 'Whether a node that exits by itself is restarted (true or false).'),
     'checkpoint': (
-        '', 'Checkpoint folder. Needed, unless params_file names one or autostart is false.'),
+        '', 'Checkpoint folder. Required unless params_file names one or autostart is false.'),
     'policy_config': (
         '', 'Policy file: a path or the name of a shipped one. Empty: as in params_file, else '
-        'what the checkpoint itself says.'),
+        'the policy file of the checkpoint.'),
     'instruction': (
-        '', 'The task in words. Empty: as in params_file, else the policy waits for one.'),
+        '', 'Instruction for the policy. Empty: as in params_file, else the policy waits for '
+        'one.'),
 }
 _EMBODIMENT = {
     'embodiment': (
-        '', 'The robot: path of an embodiment file or the name of a shipped one. Empty: as in '
+        '', 'Embodiment file of the robot: a path or the name of a shipped one. Empty: as in '
         'params_file, else sim_left.'),
 }
 _ARMS = {
     'embodiment': (
-        '', 'The robot: path of an embodiment file or the name of a shipped one. Empty: the '
+        '', 'Embodiment file of the robot: a path or the name of a shipped one. Empty: the '
         'simulated robot with these arms.'),
     'arms': ('left', f'Arms of the simulated robot: {", ".join(SIM_EMBODIMENTS)}.'),
 }
@@ -57,27 +58,27 @@ _SIM = {
     **_ARMS,
     'use_sim_time': (
         'false', 'Whether sim_robot publishes its time on /clock and the nodes follow it (true or '
-        "false). False: the simulation runs in step with the computer's clock, as an arm does."),
+        "false). False: the simulation runs in step with the computer's clock."),
     'task': ('', "Scene on the table. Empty: as in params_file, else sim_robot's default."),
     'seed': (
-        '', "Seed of the scene (not of the policy). Empty: as in params_file, else sim_robot's "
-        'default.'),
+        '', 'Random seed of the scene (not of the policy). Empty: as in params_file, else the '
+        'default of sim_robot.'),
 }
 _FOLLOW_CLOCK = {
     'use_sim_time': ('true', 'Whether the nodes follow /clock (true or false).')}
 _GAZEBO = {
     **_ARMS,
     **_FOLLOW_CLOCK,
-    'world': ('', 'World file (SDF). Empty: config/bridges/gazebo_world.sdf, a table.'),
+    'world': ('', 'World file (SDF). Empty: config/bridges/gazebo_world.sdf, which has a table.'),
     'headless': ('false', 'Whether Gazebo runs without a window (true or false).'),
     'bridge_config': (
-        '', 'What is bridged beside the images, as ros_gz_bridge reads it. Empty: '
+        '', 'File of ros_gz_bridge with the topics to bridge besides the images. Empty: '
         'config/bridges/gazebo.yaml.'),
 }
 _ISAAC = {
     **_ARMS,
     **_FOLLOW_CLOCK,
-    'bridge_config': ('', 'Topics of Isaac Sim. Empty: config/bridges/isaac.yaml.'),
+    'bridge_config': ('', 'File with the topics of Isaac Sim. Empty: config/bridges/isaac.yaml.'),
     'start_controllers': (
         'true', "Whether to start ros2_control for the simulated robot on Isaac Sim's joint "
         'topics (true or false). False: it runs elsewhere, for example inside Isaac Sim.'),
@@ -85,12 +86,12 @@ _ISAAC = {
 
 
 class ArgumentError(RuntimeError):
-    """Arguments of a launch file cannot be used; the message names each with its value."""
+    """Arguments of a launch file are wrong; the message names each with its value."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of all launch files, checked. Empty text: not given."""
+    """The arguments of all launch files, checked. An empty string: not given."""
 
     namespace: str
     use_sim_time: bool
@@ -115,7 +116,7 @@ class SimArguments(Arguments):
 
 @dataclass(frozen=True)
 class GazeboArguments(Arguments):
-    """The arguments of gazebo.launch.py; the paths are whole."""
+    """The arguments of gazebo.launch.py; the paths are complete."""
 
     arms: str
     world: str
@@ -125,22 +126,22 @@ class GazeboArguments(Arguments):
 
 @dataclass(frozen=True)
 class IsaacArguments(Arguments):
-    """The arguments of isaac.launch.py; the path is whole."""
+    """The arguments of isaac.launch.py; the path is complete."""
 
     arms: str
     bridge_config: str
     start_controllers: bool
 
 
-_OF_KIND = {SimArguments: _SIM, GazeboArguments: _GAZEBO, IsaacArguments: _ISAAC}
+_EXTRA_ARGUMENTS = {SimArguments: _SIM, GazeboArguments: _GAZEBO, IsaacArguments: _ISAAC}
 
 
 ArgumentsType = TypeVar('ArgumentsType', bound=Arguments)
 
 
 def declare(kind: type[Arguments]) -> list[DeclareLaunchArgument]:
-    """Return the declarations of all arguments that `kind` holds."""
-    texts = {**_COMMON, **_EMBODIMENT, **_OF_KIND.get(kind, {})}
+    """Return the declarations of all arguments of a launch file."""
+    texts = {**_COMMON, **_EMBODIMENT, **_EXTRA_ARGUMENTS.get(kind, {})}
     return [
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in texts.items()]
@@ -148,9 +149,9 @@ def declare(kind: type[Arguments]) -> list[DeclareLaunchArgument]:
 
 def read(context: LaunchContext, kind: type[ArgumentsType]) -> ArgumentsType:
     """
-    Return the arguments as `kind`, all of them checked.
+    Return the checked arguments of a launch file, as `kind`.
 
-    :raises ArgumentError: names everything that is wrong with them.
+    :raises ArgumentError: names every wrong argument.
     """
     given = {field.name: context.launch_configurations[field.name] for field in fields(kind)}
     faults: list[str] = []
@@ -189,7 +190,7 @@ def read(context: LaunchContext, kind: type[ArgumentsType]) -> ArgumentsType:
 
 
 def _path(given: str, default: str) -> str:
-    """Return a path without ~, or that of the default in config/bridges."""
+    """Return the given path with ~ expanded, or the path of the default in config/bridges."""
     return str(Path(given).expanduser() if given else shared_file('config', 'bridges', default))
 
 
@@ -201,7 +202,7 @@ def _check_with(check: Callable[[str], Any], path: str, faults: list[str]) -> No
 
 
 def _read_arms(values: dict[str, Any], faults: list[str]) -> None:
-    """Put in the embodiment that the arms stand for."""
+    """Fill in the embodiment of the arms where none is given."""
     if values['arms'] not in SIM_EMBODIMENTS:
         faults.append(
             f'arms is {values["arms"]!r}; expected one of {", ".join(SIM_EMBODIMENTS)}')
@@ -209,7 +210,7 @@ def _read_arms(values: dict[str, Any], faults: list[str]) -> None:
 
 
 def _read_seed(values: dict[str, Any], faults: list[str]) -> None:
-    """Put in the seed as a number."""
+    """Convert the seed to a number."""
     seed, values['seed'] = values['seed'], None
     if seed.isascii() and seed.isdigit() and int(seed) in _SCENE_SEEDS:
         values['seed'] = int(seed)
@@ -219,7 +220,7 @@ def _read_seed(values: dict[str, Any], faults: list[str]) -> None:
 
 def _check_files(
         values: dict[str, Any], in_file: set[str] | None, faults: list[str]) -> None:
-    """Check what names a file or folder; what only params_file names, the nodes check."""
+    """Check the files and folders of the arguments; the nodes check those of params_file."""
     if values['embodiment']:
         try:
             load_embodiment(values['embodiment'])
@@ -229,7 +230,7 @@ def _check_files(
     is_folder = bool(values['checkpoint']) and checkpoint.is_dir()
     if values['checkpoint'] and not is_folder:
         faults.append(f'checkpoint {checkpoint} is not a folder')
-    if in_file is None:  # what it was to say is not known
+    if in_file is None:  # params_file cannot be read
         return
     if values['autostart'] and not values['checkpoint'] and 'checkpoint' not in in_file:
         faults.append(
@@ -243,7 +244,7 @@ def _check_files(
 
 
 def _set_in_file(params_file: str, faults: list[str]) -> set[str] | None:
-    """Return which parameters the file sets to something, for whichever node; None: unreadable."""
+    """Return the parameters that the file sets for any node, or None if it is unreadable."""
     if not params_file:
         return set()
     try:

@@ -1,4 +1,4 @@
-"""Configure and activate the policy whenever its process has started."""
+"""Configures and activates the policy whenever its process has started."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ class Autostart:
     """
     Brings one lifecycle node from unconfigured to active, once for each start of its process.
 
-    What people do by hand later is left alone: a node that they configure is not activated.
+    A node that the user configures later is not activated.
     """
 
     def __init__(self, node: LifecycleNode):
@@ -30,7 +30,7 @@ class Autostart:
         self._configuring = False
 
     def actions(self) -> list[Action]:
-        """Return what to register before the node is started."""
+        """Return the event handlers to register before the node is started."""
         return [
             RegisterEventHandler(OnProcessStart(
                 target_action=self._node,
@@ -43,8 +43,8 @@ class Autostart:
         """
         Ask the node to configure, as soon as it answers.
 
-        A request to a node that is not up yet is lost, and after a crash DDS goes on to show the
-        services of the dead process for a while: that a service is there proves nothing, so the
+        A request to a node that is not up yet is lost, and after a crash DDS still lists the
+        services of the dead process for a while. So an available service proves nothing; the
         node is asked for its state until it answers.
         """
         self._configuring = False
@@ -72,8 +72,9 @@ class Autostart:
             context.emit_event_sync(self._change(Transition.TRANSITION_ACTIVATE))
         else:
             get_logger('lingbot_va_ros').error(
-                f'{self._node.node_name} could not be configured, it says above why; mend that '
-                f'and start again, or: ros2 lifecycle set {self._node.node_name} configure')
+                f'{self._node.node_name} could not be configured, its log above gives the '
+                'reason; fix it and launch again, or: ros2 lifecycle set '
+                f'{self._node.node_name} configure')
 
     def _change(self, transition: int) -> ChangeState:
         return ChangeState(
@@ -81,7 +82,7 @@ class Autostart:
 
 
 async def _ask(client) -> int | None:
-    """Return the id of the node's state, or None when no answer came in time."""
+    """Return the id of the node's state, or None if it did not answer in time."""
     if not client.service_is_ready():
         return None
     answered = asyncio.Event()

@@ -1,4 +1,4 @@
-"""The files that say which topics a simulator's bridge carries, checked before any node starts."""
+"""Reads and checks the files that list the topics of a simulator's bridge."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class IsaacTopics:
 
 def read_isaac_topics(path: str) -> IsaacTopics:
     """
-    Return what a file like config/bridges/isaac.yaml says.
+    Read a file like config/bridges/isaac.yaml.
 
-    :raises ValueError: names the file and everything that is wrong with it.
+    :raises ValueError: names the file and every wrong entry.
     """
     data = _load(path)
     keys = ('joint_states', 'joint_commands', 'cameras')
@@ -48,9 +48,9 @@ def read_isaac_topics(path: str) -> IsaacTopics:
 
 def check_gazebo_bridge(path: str) -> None:
     """
-    Check a file like config/bridges/gazebo.yaml: ros_gz_bridge drops wrong entries and goes on.
+    Check a file like config/bridges/gazebo.yaml, because ros_gz_bridge skips wrong entries.
 
-    :raises ValueError: names the file and everything that is wrong with it.
+    :raises ValueError: names the file and every wrong entry.
     """
     data = _load(path)
     if not isinstance(data, list) or not data:
@@ -68,7 +68,8 @@ def check_gazebo_bridge(path: str) -> None:
                           f'{", ".join(_DIRECTIONS)}')
     if not any(isinstance(entry, dict) and entry.get('ros_topic_name') == '/clock'
                for entry in data):
-        faults.append('no entry has the ros_topic_name /clock; without it time stands still')
+        faults.append('no entry has the ros_topic_name /clock; without it simulated time does not '
+                      'advance')
     if faults:
         raise ValueError(f'{path}: {"; ".join(faults)}')
 

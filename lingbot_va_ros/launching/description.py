@@ -1,15 +1,15 @@
-"""The simulated robot's URDF with what a simulator needs, made by xacro."""
+"""Builds the URDF of the simulated robot for a simulator, by xacro."""
 
 from lingbot_va_ros.resources import shared_file
 
 
 def describe(arms: str, simulator: str, **mappings: str) -> str:
     """
-    Return the URDF of the simulated robot with what a simulator needs.
+    Return the URDF of the simulated robot with the tags of a simulator.
 
     :param simulator: gazebo or isaac; `mappings` are arguments of the xacro files.
     """
-    import xacro  # a ROS package of its own, not needed by the other launch files
+    import xacro  # a separate ROS package, which the other launch files do not need
 
     source = shared_file('urdf', 'sim_robot.urdf.xacro')
     return xacro.process_file(

@@ -32,21 +32,21 @@ _CONTROL_PACKAGES = ('controller_manager', 'robot_state_publisher', 'xacro', *_C
 _GAZEBO_PACKAGES = (
     'ros_gz_sim', 'ros_gz_bridge', 'ros_gz_image', 'gz_ros2_control', *_CONTROL_PACKAGES)
 _ISAAC_PACKAGES = ('joint_state_topic_hardware_interface', *_CONTROL_PACKAGES)
-# A simulator takes its time to load a world; then the spawner gives up.
+# Longest wait of the spawner; a simulator may load a world slowly.
 _CONTROLLER_MANAGER_SECONDS = '120'
 
 
 class MissingPackages(RuntimeError):
-    """ROS packages that a launch file needs are not installed; the message names them."""
+    """ROS packages of a launch file are not installed; the message names them."""
 
 
 def gazebo(arguments: GazeboArguments) -> list[Action]:
     """
-    Return Gazebo with the simulated robot in it, its controllers, and the bridges.
+    Return Gazebo with the simulated robot, its controllers, and the bridges.
 
-    Where Gazebo ends or the robot cannot be put into the world, the launch ends.
+    The launch ends if Gazebo exits or the robot cannot be spawned.
 
-    :raises MissingPackages: names what is not installed.
+    :raises MissingPackages: names the packages that are not installed.
     """
     _require(_GAZEBO_PACKAGES)
     namespace = arguments.namespace
@@ -73,14 +73,15 @@ def gazebo(arguments: GazeboArguments) -> list[Action]:
         additional_env=image_profile())
     return [
         simulator, _robot_state_publisher(arguments, description), bridge, images,
-        _then(create, [_spawner(namespace)], 'the robot could not be put into the world'), create]
+        _then(create, [_spawner(namespace)], 'the robot could not be spawned in the world'),
+        create]
 
 
 def isaac_control(arguments: IsaacArguments) -> list[Action]:
     """
     Return ros2_control on Isaac Sim's joint topics, unless it runs elsewhere.
 
-    :raises MissingPackages: names what is not installed.
+    :raises MissingPackages: names the packages that are not installed.
     """
     if not arguments.start_controllers:
         return []
@@ -122,7 +123,7 @@ def _controllers(arms: str) -> Path:
 
 
 def _absolute(arguments: Arguments, topic: str) -> str:
-    """Return a topic with the launch file's namespace: the hardware knows none."""
+    """Return a topic with the namespace of the launch file; hardware plugins have none."""
     namespace = arguments.namespace.strip('/')
     return topic if topic.startswith('/') else '/' + f'{namespace}/{topic}'.lstrip('/')
 
@@ -148,7 +149,7 @@ def _spawner(namespace: str) -> Node:
 
 
 def _then(first: Node, following: list[Action], fault: str) -> Action:
-    """Start what follows when a process has ended well; end the launch where it has not."""
+    """Start the following actions when a process has succeeded; end the launch if it failed."""
     def go_on(context: LaunchContext) -> list[Action]:
         if context.locals.event.returncode != 0:
             raise RuntimeError(fault)

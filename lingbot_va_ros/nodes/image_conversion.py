@@ -1,4 +1,4 @@
-"""Image messages to RGB arrays and back, without cv_bridge (it is not everywhere)."""
+"""Converts image messages to RGB arrays and back, without cv_bridge (often not installed)."""
 
 
 import cv2
@@ -7,7 +7,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 
-# Channels of each encoding that is read, and which of them are red, green and blue.
+# Per supported encoding its number of channels, and the channels of red, green and blue.
 ENCODINGS = {
     'rgb8': (3, (0, 1, 2)), 'bgr8': (3, (2, 1, 0)), 'rgba8': (4, (0, 1, 2)),
     'bgra8': (4, (2, 1, 0)), 'mono8': (1, (0, 0, 0)),
@@ -17,7 +17,8 @@ ENCODINGS = {
 def image_fault(message: Image) -> str | None:
     """Return in one line why a raw image cannot be read, or None; cheap enough for a callback."""
     if message.encoding not in ENCODINGS:
-        return f'encoding {message.encoding!r} is not read; expected one of {", ".join(ENCODINGS)}'
+        return (f'encoding {message.encoding!r} is not supported; expected one of '
+                f'{", ".join(ENCODINGS)}')
     row = message.width * ENCODINGS[message.encoding][0]
     if not message.width or not message.height:
         return f'image of {message.width}x{message.height} pixels'
@@ -35,7 +36,7 @@ def to_rgb(message: Image) -> np.ndarray:
 
     rgb8 is a view of the message's buffer (rows may be padded), the other encodings are copies.
 
-    :raises CameraFault: the message cannot be read; says why.
+    :raises CameraFault: the message cannot be read; the message gives the reason.
     """
     fault = image_fault(message)
     if fault:
@@ -51,7 +52,7 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     """
     Return a compressed image (JPEG or PNG) as RGB, uint8 [H, W, 3].
 
-    :raises CameraFault: it cannot be decoded.
+    :raises CameraFault: the data cannot be decoded.
     """
     data = np.frombuffer(message.data, np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
@@ -64,15 +65,18 @@ def as_mounted(
     image: np.ndarray, crop: tuple[int, int, int, int] | None, flip: bool,
 ) -> np.ndarray:
     """
-    Cut an image to (x, y, width, height) pixels and turn it by 180 degrees where asked.
+    Crop an image and rotate it by 180 degrees, as the embodiment file says.
 
-    :raises CameraFault: the cut reaches out of the image.
+    :param image: [H, W, 3].
+    :param crop: (x, y, width, height) in pixels, or None.
+    :param flip: whether to rotate.
+    :raises CameraFault: the crop exceeds the image.
     """
     if crop is not None:
         x, y, width, height = crop
         if x + width > image.shape[1] or y + height > image.shape[0]:
             raise CameraFault(
-                f'crop {list(crop)} (x, y, width, height) reaches out of an image of '
+                f'crop {list(crop)} (x, y, width, height) exceeds an image of '
                 f'{image.shape[1]}x{image.shape[0]}')
         image = image[y:y + height, x:x + width]
     return image[::-1, ::-1] if flip else image

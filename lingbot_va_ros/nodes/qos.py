@@ -1,4 +1,4 @@
-"""The quality-of-service profiles of the package's topics, by what the topic is for."""
+"""QoS profiles of the package's topics, by purpose."""
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
@@ -9,15 +9,15 @@ def _profile(reliability: ReliabilityPolicy, durability: DurabilityPolicy, depth
         depth=depth)
 
 
-# Sensor data: the newest message only; an old image is worth nothing.
+# Sensor data: only the newest message counts.
 SENSOR = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 1)
 # Commands: reliable, and only the newest counts.
 COMMAND = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 1)
-# Joint states of several publishers may come in one burst; none of them may push another out.
+# Joint states of several publishers may arrive in one burst, and none may be dropped.
 JOINT_STATES = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 10)
-# Executed commands become memory: none may be lost.
+# Executed commands enter the memory of the policy: none may be lost.
 EXECUTED = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 1000)
-# State that a late subscriber must see.
+# State that late subscribers need.
 LATCHED = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 1)
 # Events: reliable with a short history.
 EVENTS = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 10)

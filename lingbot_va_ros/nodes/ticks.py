@@ -1,4 +1,4 @@
-"""Ticks on an exact grid of ROS time, for a thread that does nothing else."""
+"""Ticks of a thread on an exact grid of ROS time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,22 +10,25 @@ from rclpy.duration import Duration
 
 from lingbot_va_ros.motion.time import NANOSECONDS, to_seconds
 
-# A ROS clock that runs this much away from the steady clock between two ticks was set anew.
+# A ROS clock that deviates this much from the steady clock between two ticks was set.
 MAX_DRIFT_NS = 100_000_000
 # Simulated time may advance in steps; a larger one is a jump.
 MAX_SIMULATED_STEP_NS = NANOSECONDS
-# Two clocks that were read further apart than this are read again, so often.
+# Two clocks that were read further apart than this are read again, up to READINGS times.
 MAX_READING_NS, READINGS = 1_000_000, 10
-# How often a thread that waits for simulated time looks whether it shall end, seconds.
-LOOK_UP = 0.1
+# Interval at which a thread that waits for simulated time checks `ending`, seconds.
+POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class TickTime:
     """
-    One tick: its ROS time on the grid, how late it comes, and how the clock jumped before it.
+    One tick.
 
-    After a jump the tick begins a new grid.
+    :param ros_ns: its ROS time on the grid, ns.
+    :param late_s: its delay, s.
+    :param jumped: description of a clock jump before it, or empty; after a jump the tick begins a
+        new grid.
     """
 
     ros_ns: int
@@ -35,9 +38,9 @@ class TickTime:
 
 def ticks(clock, period_ns: int, ending: threading.Event) -> Iterator[TickTime]:
     """
-    Yield the newest tick that is due, until `ending` is set; missed ticks are left out.
+    Yield the newest due tick until `ending` is set; missed ticks are skipped.
 
-    With simulated time the ticks follow /clock, and rest while it rests.
+    With simulated time the ticks follow /clock, and pause while it pauses.
     """
     if clock.ros_time_is_active:
         yield from _simulated(clock, period_ns, ending)
@@ -68,7 +71,7 @@ def _both_clocks(clock):
     """
     Return ROS and steady time of one moment, ns.
 
-    A thread that is displaced between the two readings on a busy machine would see a jump.
+    A thread that is preempted between the two readings would see a jump of the clock.
     """
     for _ in range(READINGS):
         before_ns = time.monotonic_ns()
@@ -89,7 +92,7 @@ def _simulated(clock, period_ns, ending):
     last_ns = deadline_ns = 0
     try:
         while not ending.is_set():
-            advanced.wait(LOOK_UP)
+            advanced.wait(POLL_SECONDS)
             advanced.clear()
             now_ns = clock.now().nanoseconds
             if now_ns == 0:

@@ -252,5 +252,5 @@ def test_the_launch_ends_where_the_simulated_robot_cannot_start(launch, launch_f
     with launch_file('sim', 'autostart:=false', 'task:=unheard_of') as launched:
         launched.process.wait(timeout=50)
         assert launched.process.returncode == 1, launched.output
-        assert "task: 'unheard_of' is unknown" in launched.output
+        assert "parameter task is 'unheard_of'; expected one of table" in launched.output
         assert launched.running() == []

@@ -26,7 +26,7 @@ from lingbot_va_ros.nodes.command_mux.publishers import (
     ModePublisher,
 )
 from lingbot_va_ros.nodes.parameters import declare_parameters
-from lingbot_va_ros.nodes.priority import run_first, threads_of_process
+from lingbot_va_ros.nodes.priority import set_realtime_priority, threads_of_process
 from lingbot_va_ros.nodes.run import CannotStart, run_node
 from lingbot_va_ros.nodes.ticks import ticks
 from lingbot_va_ros.specs.embodiment import EmbodimentError, load_embodiment
@@ -112,7 +112,7 @@ class CommandMux(Node):
         if priority == 0:
             return
         try:
-            run_first([*threads_of_process(), 0], priority, inherited=True)
+            set_realtime_priority([*threads_of_process(), 0], priority, inherited=True)
         except (AttributeError, OSError) as error:
             self.get_logger().warning(
                 f'commands run at ordinary priority and may be late on a busy machine: no '

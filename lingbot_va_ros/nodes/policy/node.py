@@ -51,7 +51,7 @@ from lingbot_va_ros.nodes.policy import messages as policy_messages
 from lingbot_va_ros.nodes.policy import parameters as policy_parameters
 from lingbot_va_ros.nodes.policy.markers import marker_array
 from lingbot_va_ros.nodes.policy.task_action import TaskAction
-from lingbot_va_ros.nodes.priority import run_first, threads_of_process
+from lingbot_va_ros.nodes.priority import set_realtime_priority, threads_of_process
 from lingbot_va_ros.nodes.run import run_node
 from lingbot_va_ros.nodes.stamps import nanoseconds_of, stamp_of
 from lingbot_va_ros.nodes.ticks import ticks
@@ -505,7 +505,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         if priority == 0:
             return
         try:
-            run_first(threads, max(1, priority - behind), inherited=False)
+            set_realtime_priority(threads, max(1, priority - behind), inherited=False)
         except (AttributeError, OSError):
             pass  # without the right to it they run as any others
 
