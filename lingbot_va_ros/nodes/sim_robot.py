@@ -1,4 +1,4 @@
-"""The simulated robot as a ROS node: the topics of a real arm with ros2_control and cameras."""
+"""The node sim_robot: a simulated robot with the topics of a real arm with ros2_control."""
 
 from collections import deque
 from concurrent.futures import Future
@@ -10,11 +10,10 @@ import time
 import traceback
 
 from builtin_interfaces.msg import Time
-import numpy as np
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -36,9 +35,9 @@ STATE_RATE = 100
 TASK_STATE_RATE = 5
 
 PARAMETERS = (
-    NodeParameter('task', 'table', 'Scene on the table. A new one is laid out at the next reset.'),
+    NodeParameter('task', 'table', 'Scene on the table. A change takes effect at the next reset.'),
     NodeParameter(
-        'seed', 0, 'Random seed of the scene. A new one counts from the next reset on.',
+        'seed', 0, 'Random seed of the scene. A change takes effect at the next reset.',
         0, 2**31 - 1),
     NodeParameter(
         'arms', 'left', 'Arms of the robot.', choices=('left', 'right', 'both'), read_only=True),
@@ -58,17 +57,17 @@ PARAMETERS = (
         'camera_height', 128, 'Height of the images in pixels.', 16, 1080, read_only=True),
     NodeParameter(
         'overview_rate', 0.0,
-        'Images per simulated second of a camera for people, on camera/overview/image_raw; 0: '
+        'Images per simulated second of the overview camera, on camera/overview/image_raw; 0: '
         'none.', 0.0, 30.0, read_only=True),
 )
 
 
 class SimRobot(Node):
     """
-    Simulated arms, scene and cameras, with the rules of motion of joint_trajectory_controller.
+    Simulated arms, scene and cameras; commands follow joint_trajectory_controller's rules.
 
-    One thread owns physics, trajectory controller and drawing context and publishes; the
-    executor's thread only hands it messages and requests.
+    One thread owns physics, trajectory controller and rendering context, and publishes; the
+    executor's thread only passes messages and requests to it.
     """
 
     def __init__(self):
@@ -125,16 +124,10 @@ class SimRobot(Node):
             value['camera_height'])
 
     def _make_interfaces(self) -> None:
-        self._images = {}
-        for camera in self._simulation.cameras:
-            self._images[camera] = (
-                self.create_publisher(Image, f'camera/{camera}/image_raw', COMMAND),
-                self.create_publisher(CameraInfo, f'camera/{camera}/camera_info', COMMAND),
-                _camera_info(camera, self._simulation.lens(camera)))
-        self._overview = None
-        if self.get_parameter('overview_rate').value:
-            self._overview = self.create_publisher(
-                Image, 'camera/overview/image_raw', COMMAND)
+        # Imported here, as MuJoCo is: see `_load_mujoco`.
+        from lingbot_va_ros.nodes.sim_cameras import CameraPublishers
+        self._cameras = CameraPublishers(
+            self, self._simulation, self.get_parameter('overview_rate').value > 0)
         self._joint_states = self.create_publisher(
             JointState, 'joint_states', EVENTS)
         self._task_state = self.create_publisher(String, '~/task_state', LATCHED)
@@ -170,7 +163,7 @@ class SimRobot(Node):
 
     def _simulate(self) -> None:
         try:
-            for camera in self._images:
+            for camera in self._cameras.names:
                 self._simulation.render(camera)
         except Exception as error:
             self._failure = str(error)
@@ -180,7 +173,7 @@ class SimRobot(Node):
         try:
             self._run()
         except Exception:
-            # Without the simulation the node is a picture of a robot: end it.
+            # The node is useless without the simulation: end it.
             self.failed = True
             self.get_logger().fatal(f'the simulation failed:\n{traceback.format_exc()}')
             self.context.shutdown()
@@ -190,73 +183,73 @@ class SimRobot(Node):
     def _run(self) -> None:
         tick_ns = NANOSECONDS // STATE_RATE
         image_period_ns = NANOSECONDS / self.get_parameter('camera_rate').value
-        # Ticks from one picture for people to the next.
+        # Ticks from one overview image to the next.
         overview_ticks = round(STATE_RATE / (self.get_parameter('overview_rate').value or 1.0))
-        pictures = ticks = overview_due = 0
+        image_sets = ticks = overview_due = 0
         self._start_ns = self._simulation.time_ns
         while not self._stopping.is_set():
             if self._factor != self._pacing.factor:
                 self._pacing = Pacing(self._factor)
             dropped_ns = self._pacing.wait_for(
                 self._simulation.time_ns + tick_ns, self._stopping)
-            if dropped_ns and ticks > STATE_RATE:  # in its first second everything is loaded
+            if dropped_ns and ticks > STATE_RATE:  # the first second includes loading
                 self.get_logger().warning(
                     f'the simulation is {dropped_ns / NANOSECONDS:.2f} s behind and drops that '
                     f'time: this machine is too slow for realtime_factor {self._factor:g}',
                     throttle_duration_sec=5.0)
-            while self._incoming and self._has_come(*self._incoming[0], tick_ns):
+            while self._incoming and self._has_arrived(*self._incoming[0], tick_ns):
                 self._accept(self._incoming.popleft()[1])
             while self._requests:
                 self._reset(self._requests.popleft())
-                pictures = 0
+                image_sets = 0
             self._simulation.step(to_seconds(tick_ns))
             stamp = self._stamp()
             if self._clock_publisher is not None:
                 self._clock_publisher.publish(Clock(clock=stamp))
             self._publish_joints(stamp)
-            if self._simulation.time_ns - self._start_ns >= pictures * image_period_ns:
-                pictures += 1
-                self._publish_images(stamp)
-            if self._overview is not None and ticks >= overview_due:
+            since_start_ns = self._simulation.time_ns - self._start_ns
+            if since_start_ns >= image_sets * image_period_ns:
+                image_sets += 1
+                self._cameras.publish(self._simulation, stamp)
+            if ticks >= overview_due:
                 overview_due = ticks + overview_ticks
-                self._overview.publish(_image_message(
-                    self._simulation.render_overview(), stamp, 'overview_camera_optical_frame'))
+                self._cameras.publish_overview(self._simulation, stamp)
             if ticks % (STATE_RATE // TASK_STATE_RATE) == 0:
                 self._publish_task_state()
             ticks += 1
 
     def _stamp(self) -> Time:
-        """Return the stamp of what is simulated now: simulated time, or the ROS time it is due."""
+        """Return the stamp of the present state: simulated time, or its ROS time."""
         stamp_ns = self._simulation.time_ns
         if not self._stamp_with_clock:
             self._ros_offset.follow()
             stamp_ns = self._pacing.due(stamp_ns) + self._ros_offset.ns
         return stamp_of(stamp_ns)
 
-    def _simulated(self, stamp: Time) -> int:
-        """Return the simulated time that a stamp means; zero stays zero, which means now."""
+    def _simulated_ns(self, stamp: Time) -> int:
+        """Return the simulated time of a stamp, ns; zero stays zero, which means now."""
         stamp_ns = nanoseconds_of(stamp)
         if self._stamp_with_clock or stamp_ns == 0:
             return stamp_ns
         return self._pacing.simulated(stamp_ns - self._ros_offset.ns) or 1
 
-    def _has_come(self, arrived_ns: int, message: JointTrajectory, tick_ns: int) -> bool:
+    def _has_arrived(self, arrived_ns: int, message: JointTrajectory, tick_ns: int) -> bool:
         """
-        Tell whether a message came by the end of the tick that is simulated next.
+        Return whether a message has arrived by the end of the next simulated tick.
 
-        Where the simulation is behind it has not: then it comes when it came, in simulated time,
-        or when it was stamped, for this process may not have been let take it any sooner.
+        If the simulation is behind, a message that arrived later in simulated time waits. Its
+        stamp counts if it is earlier: a busy machine may deliver a message late.
         """
         if self._stamp_with_clock:
             return True
         came_ns = self._pacing.simulated(arrived_ns)
-        stamp_ns = self._simulated(message.header.stamp)
+        stamp_ns = self._simulated_ns(message.header.stamp)
         return min(came_ns, stamp_ns or came_ns) <= self._simulation.time_ns + tick_ns
 
     def _accept(self, message: JointTrajectory) -> None:
         controller = self._simulation.controller
         trajectory = Trajectory(
-            self._simulated(message.header.stamp),
+            self._simulated_ns(message.header.stamp),
             tuple(message.joint_names),
             tuple(TrajectoryPoint(
                 nanoseconds_of(point.time_from_start), point.positions, point.velocities,
@@ -278,11 +271,11 @@ class SimRobot(Node):
 
     def _reset(self, request: Future) -> None:
         try:
-            request.set_result(self._lay_out())
+            request.set_result(self._arrange_scene())
         except Exception as error:
             request.set_exception(error)
 
-    def _lay_out(self) -> str:
+    def _arrange_scene(self) -> str:
         task = self.get_parameter('task').value
         seed = self.get_parameter('seed').value
         before = self._simulation
@@ -310,14 +303,6 @@ class SimRobot(Node):
         message.effort = self._simulation.efforts.tolist()
         self._joint_states.publish(message)
 
-    def _publish_images(self, stamp: Time) -> None:
-        for camera, (images, infos, info) in self._images.items():
-            message = _image_message(
-                self._simulation.render(camera), stamp, info.header.frame_id)
-            info.header.stamp = stamp
-            images.publish(message)
-            infos.publish(info)
-
     def _publish_task_state(self) -> None:
         state = self._simulation.task_state
         controller = self._simulation.controller
@@ -337,31 +322,6 @@ def _load_mujoco() -> tuple:
         # MuJoCo refuses a bad MUJOCO_GL, and one whose library is missing, at its import.
         raise CannotStart(str(no_renderer(error))) from error
     return Simulation, tuple(SCENES)
-
-
-def _image_message(picture: np.ndarray, stamp: Time, frame_id: str) -> Image:
-    message = Image()
-    message.header.stamp = stamp
-    message.header.frame_id = frame_id
-    message.height, message.width = picture.shape[:2]
-    message.encoding = 'rgb8'
-    message.step = 3 * message.width
-    # Into the empty array: assigning an ndarray or bytes is far slower.
-    message.data.frombytes(memoryview(np.ascontiguousarray(picture)).cast('B'))
-    return message
-
-
-def _camera_info(camera: str, lens) -> CameraInfo:
-    message = CameraInfo()
-    message.header.frame_id = f'{camera}_camera_optical_frame'
-    message.width, message.height = lens.width, lens.height
-    message.distortion_model = 'plumb_bob'
-    message.d = [0.0] * 5
-    f, x, y = lens.focal_length, lens.centre_x, lens.centre_y
-    message.k = [f, 0.0, x, 0.0, f, y, 0.0, 0.0, 1.0]
-    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    message.p = [f, 0.0, x, 0.0, 0.0, f, y, 0.0, 0.0, 0.0, 1.0, 0.0]
-    return message
 
 
 def main(args=None) -> None:

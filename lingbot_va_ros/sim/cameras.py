@@ -1,4 +1,4 @@
-"""Draw what a camera of the simulated robot sees, and say what lens it has."""
+"""Renders the cameras of the simulated robot and returns their pinhole parameters."""
 
 from dataclasses import dataclass
 
@@ -20,18 +20,18 @@ class Lens:
 
 
 def lens_of(model: mujoco.MjModel, camera: str, width: int, height: int) -> Lens:
-    """Return the pinhole of a camera at this picture size; its vertical field of view counts."""
+    """Return the pinhole of a camera at this image size, from its vertical field of view."""
     half_angle = np.deg2rad(model.camera(camera).fovy[0]) / 2
     return Lens(width, height, height / 2 / np.tan(half_angle), (width - 1) / 2, (height - 1) / 2)
 
 
 class Cameras:
     """
-    Draws pictures of one size.
+    Renders images of one size.
 
-    The drawing context belongs to the thread that made it: make, use and close it in one thread.
+    The rendering context belongs to the thread that made it: make, use and close it in one thread.
 
-    :raises NoRenderer: no library for drawing without a screen is there, or it fails.
+    :raises NoRenderer: no library for rendering without a screen is installed, or it fails.
     """
 
     def __init__(self, model: mujoco.MjModel, width: int, height: int):
@@ -50,12 +50,12 @@ class Cameras:
         self._options.geomgroup[[1, 2]] = 1
 
     def draw(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """Return the picture of a camera, uint8 [H, W, 3], rgb, a fresh array."""
+        """Return the image of a camera, uint8 [H, W, 3], RGB, a new array."""
         self._renderer.update_scene(data, camera, self._options)
         return self._renderer.render()
 
     def draw_geoms(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """Return the id of the geom that each pixel shows, int32 [H, W], -1 where none is."""
+        """Return the id of the geom that each pixel shows, int32 [H, W], -1 for none."""
         self._renderer.enable_segmentation_rendering()
         try:
             self._renderer.update_scene(data, camera, self._options)
@@ -65,5 +65,5 @@ class Cameras:
         return np.where(kinds == int(mujoco.mjtObj.mjOBJ_GEOM), ids, -1).astype(np.int32)
 
     def close(self) -> None:
-        """Free the drawing context."""
+        """Free the rendering context."""
         self._renderer.close()

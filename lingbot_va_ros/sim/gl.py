@@ -1,22 +1,22 @@
-"""Choose the library that draws without a screen, before mujoco is imported."""
+"""Chooses the library that renders without a screen, before mujoco is imported."""
 
 import ctypes
 import os
 
-# Software rendering first: the same pictures on every machine, and nothing to configure.
+# Software rendering first: the same images on every machine, and nothing to configure.
 _LIBRARIES = {'osmesa': ('libOSMesa.so.8',), 'egl': ('libEGL.so.1', 'libOpenGL.so.0')}
 _INSTALL = 'apt-get install libosmesa6 (or: libegl1 libgl1-mesa-dri libopengl0)'
 
 
 class NoRenderer(RuntimeError):
-    """Nothing can draw without a screen; the message is one line with the remedy."""
+    """No library can render without a screen; the message is one line with the remedy."""
 
 
 def choose_gl() -> str:
     """
     Set MUJOCO_GL where the user has not: osmesa, egl, or disable where neither is installed.
 
-    MuJoCo then simulates but does not draw.
+    With disable MuJoCo simulates but does not render.
     """
     if not os.environ.get('MUJOCO_GL'):
         os.environ['MUJOCO_GL'] = next(
@@ -25,7 +25,7 @@ def choose_gl() -> str:
 
 
 def no_renderer(error: object = None) -> NoRenderer:
-    """Say why nothing can be drawn, after `error` where there was one."""
+    """Return the reason why nothing can be rendered, with `error` if there was one."""
     chosen = choose_gl()
     if chosen == 'disable':
         return NoRenderer(

@@ -1,4 +1,4 @@
-"""Hold simulated time to real time, and tell the real time of a simulated moment."""
+"""Paces simulated time by real time, and converts between the two."""
 
 from collections.abc import Callable
 import threading
@@ -12,7 +12,7 @@ MAX_BACKLOG_NS = 500_000_000
 
 class Pacing:
     """
-    The steady time at which simulated moments are due: `factor` simulated seconds a real second.
+    Maps simulated time to steady time: `factor` simulated seconds per real second.
 
     All times are whole nanoseconds; steady time is time.monotonic_ns.
     """
@@ -22,14 +22,14 @@ class Pacing:
         self._zero_ns = None
 
     def forget(self) -> None:
-        """Take the next moment as due at once: simulated time was set."""
+        """Restart the mapping at the next moment, because simulated time was set."""
         self._zero_ns = None
 
     def wait_for(self, simulated_ns: int, interrupted: threading.Event) -> int:
         """
         Wait until `simulated_ns` is due, or until interrupted.
 
-        Returns the real time that was dropped, 0 where the simulation keeps up.
+        :returns: the real time that was dropped, ns; 0 if the simulation keeps up.
         """
         now_ns = time.monotonic_ns()
         if self._zero_ns is None:
@@ -43,36 +43,36 @@ class Pacing:
         return 0
 
     def due(self, simulated_ns: int) -> int:
-        """Return the steady time of a simulated one. Call `wait_for` first."""
+        """Return the steady time of a simulated time. Call `wait_for` first."""
         return self._zero_ns + round(simulated_ns / self.factor)
 
     def simulated(self, steady_ns: int) -> int:
-        """Return the simulated time of a steady one. Call `wait_for` first."""
+        """Return the simulated time of a steady time. Call `wait_for` first."""
         return round((steady_ns - self._zero_ns) * self.factor)
 
 
 class SteadyOffset:
     """
-    How far another real clock is ahead of the steady one, without the jitter of reading both.
+    The offset of another real clock from the steady clock, without the jitter of reading both.
 
-    Follows drift slowly, and at once where the other clock was set.
+    It follows drift slowly, and a clock that was set at once.
     """
 
-    # Beyond this (ns) the other clock was set; below, it drifts or the reading was held up.
+    # Beyond this (ns) the other clock was set; below, it drifts or the reading was delayed.
     _SET_NS = 5_000_000
-    # Two readings of the steady clock this far apart (ns) say nothing about what lay between.
-    _HELD_UP_NS = 500_000
+    # A reading between two of the steady clock that are further apart (ns) is discarded.
+    _DELAYED_NS = 500_000
 
     def __init__(self, read_ns: Callable[[], int]):
         self._read_ns = read_ns
         self.ns = read_ns() - time.monotonic_ns()
 
     def follow(self) -> None:
-        """Read both clocks; call this now and then."""
+        """Read both clocks; call this repeatedly."""
         before_ns = time.monotonic_ns()
         other_ns = self._read_ns()
         after_ns = time.monotonic_ns()
-        if after_ns - before_ns > self._HELD_UP_NS:
+        if after_ns - before_ns > self._DELAYED_NS:
             return
         away_ns = other_ns - after_ns - self.ns
         self.ns += away_ns if abs(away_ns) > self._SET_NS else away_ns // 100

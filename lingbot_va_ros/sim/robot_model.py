@@ -1,4 +1,4 @@
-"""The robot's MuJoCo model: read from its URDF, with position servos and cameras added."""
+"""Builds the robot's MuJoCo model from its URDF, with position servos and cameras."""
 
 import mujoco
 
@@ -17,7 +17,7 @@ _FIELD_OF_VIEW = {'head': 48.0, 'wrist': 70.0}
 
 def robot_spec(embodiment: Embodiment) -> mujoco.MjSpec:
     """
-    Return the robot of the embodiment's URDF, ready to get a table and objects around it.
+    Return the robot of the embodiment's URDF, to which a scene can be added.
 
     Every joint of the embodiment has a position servo of the same name, limited as the URDF says;
     every `<name>_camera_optical_frame` of the URDF has a camera `<name>` (head, left_wrist, …).

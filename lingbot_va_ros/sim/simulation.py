@@ -4,7 +4,7 @@ The simulated robot and its scene, without ROS.
     simulation = Simulation(task='table', arms='left', seed=3)
     simulation.controller.accept(trajectory, simulation.time_ns)
     simulation.step(0.1)
-    picture = simulation.render('head')
+    image = simulation.render('head')
 """
 
 import colorsys
@@ -20,10 +20,11 @@ from lingbot_va_ros.sim.trajectory_controller import TrajectoryController
 from lingbot_va_ros.specs.embodiment import load_embodiment
 
 EMBODIMENTS = {'left': 'sim_left', 'right': 'sim_right', 'both': 'sim_dual'}
-# Shapes that are seen: the robot's visuals (group 1, as MuJoCo's URDF reader has it) and the rest.
+# Geom group of the scene; MuJoCo's URDF reader puts the robot's visuals into group 1. Both are
+# rendered.
 _SEEN = 2
-# A camera for people, which is no part of the robot: its name, place, what it looks at (m), its
-# vertical field of view (degrees) and the height and width of its pictures.
+# The overview camera, which is no part of the robot: its name, position and target (m), its
+# vertical field of view (degrees) and the height and width of its images.
 OVERVIEW = 'overview'
 _OVERVIEW_FROM, _OVERVIEW_AT, _OVERVIEW_FIELD = (0.95, 0.62, 0.62), (0.20, 0.02, 0.12), 42.0
 OVERVIEW_SIZE = (300, 400)
@@ -34,8 +35,8 @@ class Simulation:
     One robot, one scene, one clock.
 
     `joints` is the order of every joint array: all arms, then their grippers (rad; metres for
-    grippers). `time_ns` is the simulated time, `scene` what stands on the table. All methods are
-    called from one thread; `render` makes the drawing context in the thread of its first call.
+    grippers). `time_ns` is the simulated time, `scene` the objects on the table. All methods are
+    called from one thread; `render` makes the rendering context in the thread of its first call.
 
     :raises ValueError: the task or the arms are unknown, or the seed is negative.
     """
@@ -79,7 +80,7 @@ class Simulation:
 
     def reset(self, seed: int) -> None:
         """
-        Put the arms home and lay out the scene anew; the same seed gives the same scene.
+        Move the arms home and arrange the scene; the same seed gives the same scene.
 
         The clock goes on, as a real one does.
 
@@ -100,7 +101,7 @@ class Simulation:
         self.controller.hold(self.embodiment.home)
 
     def rewind(self) -> None:
-        """Set the clock back to zero and hold what is desired now."""
+        """Set the clock to zero and hold the present desired positions."""
         self.controller.hold(self.controller.desired.positions)
         self.time_ns = 0
 
@@ -114,41 +115,41 @@ class Simulation:
 
     @property
     def positions(self) -> np.ndarray:
-        """Measured joint positions, [J] float64."""
+        """Return the measured joint positions, [J] float64, rad (m for grippers)."""
         return self.data.qpos[self._qpos]
 
     @property
     def velocities(self) -> np.ndarray:
-        """Measured joint velocities, [J] float64."""
+        """Return the measured joint velocities, [J] float64, rad/s (m/s for grippers)."""
         return self.data.qvel[self._qvel]
 
     @property
     def efforts(self) -> np.ndarray:
-        """What the servos exert, [J] float64, N m (N for grippers)."""
+        """Return the efforts of the servos, [J] float64, N m (N for grippers)."""
         return self.data.qfrc_actuator[self._qvel]
 
     @property
     def task_state(self) -> TaskState:
-        """How the task stands."""
+        """Return the state of the task."""
         return self.scene.state()
 
     def lens(self, camera: str) -> Lens:
-        """Return the lens of a camera at the size of the pictures."""
+        """Return the pinhole of a camera at the size of the images."""
         return lens_of(self.model, camera, *self._size)
 
     def render(self, camera: str) -> np.ndarray:
-        """Return what a camera (see `cameras`) sees now: uint8 [H, W, 3], rgb."""
+        """Return the image of a camera (see `cameras`), uint8 [H, W, 3], RGB."""
         return self._cameras().draw(self.data, camera)
 
     def render_overview(self) -> np.ndarray:
-        """Return robot and table as somebody in front sees them: uint8 [300, 400, 3], rgb."""
+        """Return an image of robot and table from the front, uint8 [300, 400, 3], RGB."""
         if self._overview is None:
             height, width = OVERVIEW_SIZE
             self._overview = Cameras(self.model, width, height)
         return self._overview.draw(self.data, OVERVIEW)
 
     def render_geoms(self, camera: str) -> np.ndarray:
-        """Return the id of the geom that each pixel shows: int32 [H, W], -1 where none is."""
+        """Return the id of the geom that each pixel shows, int32 [H, W], -1 for none."""
         return self._cameras().draw_geoms(self.data, camera)
 
     def _cameras(self) -> Cameras:
@@ -157,15 +158,15 @@ class Simulation:
         return self._drawing
 
     def close(self) -> None:
-        """Free what drawing took, in the thread that drew."""
+        """Free the rendering contexts, in the thread that rendered."""
         for drawing in filter(None, (self._drawing, self._overview)):
             drawing.close()
         self._drawing = self._overview = None
 
 
 def _add_surroundings(spec: mujoco.MjSpec) -> None:
-    """Add table, floor, light and the camera for people; the table's top is the plane z = 0."""
-    # Drawn without multisampling and shadows: ten times as fast.
+    """Add table, floor, light and the overview camera; the table's top is the plane z = 0."""
+    # Rendering without multisampling and shadows is ten times as fast.
     spec.visual.quality.offsamples = 0
     spec.visual.quality.shadowsize = 0
     spec.visual.headlight.ambient = (0.30, 0.30, 0.30)
@@ -194,7 +195,7 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
 
 
 def _vary_light(model: mujoco.MjModel, rng: np.random.Generator) -> None:
-    """Turn and tint the lamp and paint the table by the generator."""
+    """Turn and tint the lamp and color the table at random."""
     slant = rng.uniform(-0.5, 0.5, 2)
     model.light('lamp').dir[:] = np.array([*slant, -1.0]) / np.sqrt(1 + slant @ slant)
     model.light('lamp').diffuse[:] = rng.uniform(0.5, 0.7) * rng.uniform(0.9, 1.0, 3)

@@ -1,10 +1,10 @@
 """
-Accept and follow joint trajectories as ros2_controllers' joint_trajectory_controller does.
+Accepts and follows joint trajectories as ros2_controllers' joint_trajectory_controller does.
 
 The rules are those of the versions in Jazzy and Kilted with position commands,
 `interpolate_from_desired_state: true` and the other parameters at their defaults
 (https://control.ros.org/jazzy/doc/ros2_controllers/joint_trajectory_controller). Beyond them,
-numbers that are not finite are refused.
+numbers that are not finite are rejected.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ import numpy as np
 
 from lingbot_va_ros.motion.time import to_seconds
 
-# The largest velocity that counts as standing still, as in the original: float32's epsilon.
+# Largest velocity that counts as rest, as in ros2_controllers: the epsilon of float32.
 STILL = float(np.finfo(np.float32).eps)
 
 
 class TrajectoryRejected(ValueError):
-    """A trajectory that the controller does not take; the message is one line with the reason."""
+    """The controller rejects a trajectory; the message is one line with the reason."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TrajectoryPoint:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What a trajectory_msgs/JointTrajectory says; `stamp_ns` 0 means: starts when it arrives."""
+    """A trajectory_msgs/JointTrajectory; `stamp_ns` 0 means that it starts when it arrives."""
 
     stamp_ns: int
     joint_names: tuple[str, ...]
@@ -50,7 +50,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Desired:
-    """Where the joints should be at one moment; each array is [J], float64."""
+    """The desired state of the joints at one moment; each array is [J], float64."""
 
     positions: np.ndarray
     velocities: np.ndarray
@@ -83,7 +83,7 @@ class TrajectoryController:
         self.hold(np.zeros(len(self.joints)))
 
     def hold(self, positions: np.ndarray) -> None:
-        """Forget the trajectory and stay at `positions` [J]."""
+        """Drop the trajectory and hold `positions` [J]."""
         still = np.zeros(len(self.joints))
         self._desired = Desired(np.array(positions, float), still, still)
         self._knots: list[_Knot] = []
@@ -91,14 +91,14 @@ class TrajectoryController:
 
     @property
     def desired(self) -> Desired:
-        """What the last `sample` returned."""
+        """Return the result of the last `sample`."""
         return self._desired
 
     def accept(self, trajectory: Trajectory, now_ns: int) -> None:
         """
         Replace the running trajectory from the new one's first point on.
 
-        Until its first point is due, the joints are led there from where they should be now.
+        Until its first point is due, the joints move there from the present desired state.
 
         :raises TrajectoryRejected: nothing changes then but the counter.
         """
@@ -116,14 +116,14 @@ class TrajectoryController:
                       point.positions, point.velocities, point.accelerations)))
             for point in trajectory.points]
         if knots[0].time_ns > now_ns:
-            # A spline needs its derivatives at both ends; without them here it begins at what is
-            # desired now, and the first segment is of the same degree as the others.
+            # A spline needs its derivatives at both ends. The present desired state has them, so
+            # the first segment is of the same degree as the others.
             knots.insert(0, _Knot(now_ns, here.positions, here.velocities, here.accelerations))
         self._knots = knots
         self._segment = 0
 
     def sample(self, now_ns: int) -> Desired:
-        """Return what is desired at `now_ns`, which is not before the last acceptance."""
+        """Return the desired state at `now_ns`, which is not before the last acceptance."""
         knots = self._knots
         if not knots:
             return self._desired
@@ -136,7 +136,7 @@ class TrajectoryController:
         return self._desired
 
     def _check(self, trajectory: Trajectory, now_ns: int) -> list[int]:
-        """Return, for each of our joints, its place in the trajectory."""
+        """Return for each joint of the controller its index in the trajectory."""
         order = self._check_joints(trajectory.joint_names)
         if not trajectory.points:
             raise TrajectoryRejected('the trajectory is empty: no points')
@@ -202,7 +202,7 @@ def _ordered(values: Sequence[float], order: list[int]) -> np.ndarray | None:
 
 
 def _interpolate(a: _Knot, b: _Knot, now_ns: int) -> Desired:
-    """Interpolate linearly, or with the spline that the derivatives at both ends allow."""
+    """Interpolate linearly, or by the cubic or quintic spline if both ends have derivatives."""
     span = to_seconds(b.time_ns - a.time_ns)
     t = to_seconds(now_ns - a.time_ns)
     step = b.positions - a.positions
@@ -215,7 +215,7 @@ def _interpolate(a: _Knot, b: _Knot, now_ns: int) -> Desired:
         c4 = c5 = 0.0
     else:
         half = a.accelerations / 2
-        # What constant acceleration from a would leave open at b.
+        # Remaining errors at b after constant acceleration from a.
         p = step - a.velocities * span - half * span**2
         v = (b.velocities - a.velocities - 2 * half * span) * span
         w = (b.accelerations - 2 * half) * span**2 / 2

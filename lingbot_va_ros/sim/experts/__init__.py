@@ -1,5 +1,5 @@
 """
-Scripted experts: who solves the tasks, by inverse kinematics, from what the simulation knows.
+Scripted experts: they solve the tasks by inverse kinematics from the state of the simulation.
 
     simulation = Simulation(task='wipe_plate', seed=3)
     expert = make_expert(simulation, np.random.default_rng(3))

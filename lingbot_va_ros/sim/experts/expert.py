@@ -1,4 +1,4 @@
-"""An expert plays the way that its task's module has laid through the scene."""
+"""An expert plays the path that the module of its task plans through the scene."""
 
 from functools import lru_cache
 
@@ -22,9 +22,9 @@ _WAYS = {'wipe_plate': wipe, 'open_boxes': open_one_after_the_other}
 
 class Expert:
     """
-    Joint commands every 0.1 s, from home back to home, and home for ever after.
+    Joint commands every 0.1 s, from home back to home; afterwards it stays at home.
 
-    `commands` [n, J] float64 are all of them up to the end, rad (m for grippers), in the order of
+    `commands` [n, J] float64 are all commands up to the end, rad (m for grippers), in the order of
     the simulation's joints; command k is due at k + 1 periods after the start.
     """
 
@@ -34,11 +34,11 @@ class Expert:
 
     @property
     def finished(self) -> bool:
-        """Whether all has been commanded; `act` then stays at home."""
+        """Return whether all commands are given; `act` then stays at home."""
         return self._next >= len(self.commands)
 
     def act(self) -> np.ndarray:
-        """Return the joint command [J] that is due in 0.1 s, and go on by as much."""
+        """Return the joint command [J] that is due in 0.1 s, and advance by 0.1 s."""
         row = self.commands[min(self._next, len(self.commands) - 1)]
         self._next += 1
         return row.copy()

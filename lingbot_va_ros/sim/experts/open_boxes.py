@@ -1,4 +1,4 @@
-"""How to open box A, close it and open box B, with the same rest at home before each of them."""
+"""The path that opens box A, closes it and opens box B, with a rest at home before each."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ TASK = (('a', 'open'), ('a', 'close'), ('b', 'open'))
 def open_one_after_the_other(
         scene: OpenBoxesScene, path: ToolPath, rng: np.random.Generator, perturb: bool,
         order: tuple = TASK) -> None:
-    """Append what `order` says, and the way home each time, to a path that begins at home."""
+    """Append the moves of `order`, each with the path home, to a path that begins at home."""
     tempo = rng.uniform(*_EPISODE_TEMPO)
     for name, what in order:
         path.wait(rng.uniform(*_REST))

@@ -1,5 +1,4 @@
-"""The way of a tool: minimum-jerk moves, then joint positions by inverse kinematics."""
-
+"""Plans the path of a tool: minimum-jerk moves, then joint positions by inverse kinematics."""
 
 import numpy as np
 
@@ -11,8 +10,8 @@ class ToolPath:
     """
     A sum of minimum-jerk moves (Flash and Hogan 1985) of a point [x, y, z, opening], in metres.
 
-    Moves that overlap in time round the corners between them off; the sum always ends at the last
-    goal, at rest. `time` is where the next move begins, in seconds.
+    Moves that overlap in time blend at the corners; the sum always ends at the last goal, at
+    rest. `time` is where the next move begins, in seconds.
     """
 
     def __init__(self, start: np.ndarray):
@@ -35,7 +34,7 @@ class ToolPath:
         self.time = begin + seconds
 
     def wait(self, seconds: float) -> None:
-        """Rest."""
+        """Rest for a time, s."""
         self.time += seconds
 
     def swerve(self, begin: float, seconds: float, offset: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""How to wipe the plate: strokes from rim to rim, each as the other, in a tempo of their own."""
+"""The path that wipes the plate: equal strokes from rim to rim, each with its own tempo."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ _CALM = 1.15  # the tempo of a stroke where nothing draws one
 
 def wipe(scene: WipePlateScene, path: ToolPath, rng: np.random.Generator, perturb: bool,
          strokes: int = STROKES) -> None:
-    """Append `strokes` strokes and the way home to a path that begins at home."""
+    """Append `strokes` strokes and the path home to a path that begins at home."""
     tempo = rng.uniform(*_EPISODE_TEMPO)
     longest_pause = rng.uniform(*_PAUSE)
     path.wait(rng.uniform(*_FIRST_PAUSE))

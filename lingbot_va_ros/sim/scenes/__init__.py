@@ -1,5 +1,5 @@
 """
-What stands on the table and what counts as success: one module per task.
+The scenes: objects on the table and the rule of success, one module per task.
 
 A scene is a class without arguments whose objects have
 - `add(spec, sides)`: put bodies into the world of the MjSpec, within reach of the arms `sides`

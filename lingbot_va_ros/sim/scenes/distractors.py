@@ -1,4 +1,4 @@
-"""Things on the table that have nothing to do with the task."""
+"""Distractors: objects on the table that the task does not use."""
 
 import colorsys
 
@@ -17,7 +17,7 @@ _APART = 0.11  # m from middle to middle
 
 class Distractors:
     """
-    Fixed objects beside the work; the seed says where, and their colours.
+    Fixed objects beside the workspace; the seed decides their positions and colors.
 
     `areas` are rectangles ((x, y), (x, y)) of the table, lower and upper corner in metres, out of
     the way of the left arm; with `mirror` -1 they are mirrored to be out of the right arm's way.
@@ -28,13 +28,13 @@ class Distractors:
         self._mirror = mirror
 
     def add(self, spec: mujoco.MjSpec) -> None:
-        """Add them to the world."""
+        """Add the objects to the world."""
         for name, shape, size in _SHAPES:
             body = spec.worldbody.add_body(name=name, mocap=True)
             body.add_geom(name=name, type=shape, size=size)
 
     def reset(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
-        """Place them apart from each other and paint them."""
+        """Place the objects apart from each other and color them."""
         places: list[np.ndarray] = []
         for name, shape, size in _SHAPES:
             place = self._draw(rng)

@@ -1,4 +1,4 @@
-"""When the arm has left home, and when it is back."""
+"""Detects that the arm has left home, and that it is back."""
 
 import mujoco
 import numpy as np
@@ -10,7 +10,7 @@ REST = 0.3  # s that it must stay so
 
 class HomeWatch:
     """
-    Watches the six joints of one arm; home is where they are when the watch begins.
+    Watches the six joints of one arm; home is their position at the start.
 
     `left`: the arm has been away. `at_home`: it has been within `BACK` of home for `REST` seconds.
     """
@@ -24,7 +24,7 @@ class HomeWatch:
         self.at_home = True
 
     def look(self, data: mujoco.MjData) -> None:
-        """Take in where the arm is now."""
+        """Update with the present joint positions."""
         off = np.abs(data.qpos[self._joints] - self._home).max()
         if off > BACK:
             self._since = data.time

@@ -1,4 +1,4 @@
-"""Open box A, close it, open box B, go home."""
+"""The task open_boxes: open box A, close it, open box B, go home."""
 
 import mujoco
 import numpy as np
@@ -43,7 +43,7 @@ class OpenBoxesScene:
     """
 
     def add(self, spec: mujoco.MjSpec, sides: tuple[str, ...]) -> None:
-        """Add the boxes for the left arm, or for the right one where it is alone."""
+        """Add the boxes for the left arm, or for the right arm if it is the only one."""
         self.side = 'left' if 'left' in sides else sides[0]
         self.mirror = 1 if self.side == 'left' else -1
         for name, outwards, _, colour in _BOXES:
@@ -52,7 +52,7 @@ class OpenBoxesScene:
         self._distractors.add(spec)
 
     def reset(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
-        """Place the boxes, closed, and paint what lies beside them by the generator."""
+        """Place the boxes, closed, and the distractors at random."""
         self.boxes = {}
         for name, _, (lower, upper), _ in _BOXES:
             x, y = rng.uniform(lower, upper)
@@ -72,7 +72,7 @@ class OpenBoxesScene:
         return self.mirror * next(row[1] for row in _BOXES if row[0] == name)
 
     def after_step(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        """Watch the lids, until all is done or cannot be any more."""
+        """Update the events of the lids until the outcome is decided."""
         self._steps += 1
         if self._fault or self._success or self._steps % _EVERY:
             return
@@ -95,7 +95,7 @@ class OpenBoxesScene:
         return 'B was opened while A was open' if self._is_open['a'] else ''
 
     def state(self) -> TaskState:
-        """Return how often the lids were opened and closed, and whether that was in order."""
+        """Return the counts of openings and closings, and whether their order was right."""
         done = self._success or bool(self._fault)
         detail = self._fault
         if self._success:

@@ -1,4 +1,4 @@
-"""How a task stands."""
+"""The state of a task."""
 
 from dataclasses import dataclass, field
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 class TaskState:
     """
-    `counts` are the task's own numbers by name.
+    The state of a task.
 
-    `done`: the outcome stands, nothing can change it any more; `success` is then what it is.
-    `detail` says in words what is the matter; empty where there is nothing to say.
+    :param counts: the task's counters by name.
+    :param done: whether the outcome is final; `success` is then the outcome.
+    :param detail: the situation in words, or empty.
     """
 
     counts: dict[str, int] = field(default_factory=dict)

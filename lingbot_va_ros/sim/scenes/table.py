@@ -1,4 +1,4 @@
-"""A free scene without a goal: a few coloured blocks on the table."""
+"""A scene without a goal: a few colored blocks on the table."""
 
 import colorsys
 
@@ -18,10 +18,10 @@ _CLEARANCE = 0.10
 
 
 class TableScene:
-    """Blocks of four shapes; the seed says where they lie and which colour they have."""
+    """Blocks of four shapes; the seed decides their positions and colors."""
 
     def add(self, spec: mujoco.MjSpec, sides: tuple[str, ...]) -> None:
-        """Add the blocks; each arm reaches them all."""
+        """Add the blocks, all within reach of each arm."""
         self._lower = np.array([0.26, -0.20 if 'right' in sides else -0.05])
         self._upper = np.array([0.48, 0.20 if 'left' in sides else 0.05])
         for name, shape, size, mass in _OBJECTS:
@@ -32,7 +32,7 @@ class TableScene:
                 friction=(1.0, 0.01, 0.001))
 
     def reset(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
-        """Place the blocks apart from each other and give them hues apart from each other."""
+        """Place the blocks apart from each other and give them distinct hues."""
         first_hue = rng.uniform()
         places = _apart(rng, len(_OBJECTS), self._lower, self._upper)
         for index, (place, (name, *_)) in enumerate(zip(places, _OBJECTS)):
@@ -47,7 +47,7 @@ class TableScene:
             geom.rgba[:3] = colorsys.hsv_to_rgb(hue, 0.85, 0.9)
 
     def after_step(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        """Watch nothing: there is no goal."""
+        """Do nothing: there is no goal."""
 
     def state(self) -> TaskState:
         """Return the state of a scene that is never done."""

@@ -1,4 +1,4 @@
-"""Wipe a plate exactly six times, then go home."""
+"""The task wipe_plate: wipe a plate exactly six times, then go home."""
 
 import mujoco
 import numpy as np
@@ -31,7 +31,7 @@ _EVERY = 5  # physics steps between two looks
 
 class WipePlateScene:
     """
-    A plate on the table and a sponge that the hand holds; both are solid, the sponge gives way.
+    A plate on the table and a sponge in the hand; both are solid, the sponge is compliant.
 
     A stroke, judged every 10 ms from the state of the simulation:
     - It begins where the sponge comes to press on the plate (a touch sensor feels a force while
@@ -47,7 +47,7 @@ class WipePlateScene:
     """
 
     def add(self, spec: mujoco.MjSpec, sides: tuple[str, ...]) -> None:
-        """Add plate and sponge for the left arm, or for the right one where it is alone."""
+        """Add plate and sponge for the left arm, or for the right arm if it is the only one."""
         self.side = 'left' if 'left' in sides else sides[0]
         self.mirror = 1 if self.side == 'left' else -1
         plate = spec.worldbody.add_body(name='plate', mocap=True)
@@ -78,7 +78,7 @@ class WipePlateScene:
         self._distractors.add(spec)
 
     def reset(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
-        """Place the plate and paint what lies beside it by the generator."""
+        """Place the plate and the distractors at random."""
         x, y = rng.uniform(_PLATE_LOWER, _PLATE_UPPER)
         self.plate = np.array([x, self.mirror * y])
         data.mocap_pos[model.body('plate').mocapid[0]] = (*self.plate, 0.0)
@@ -92,7 +92,7 @@ class WipePlateScene:
         self._done = self._success = False
 
     def after_step(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        """Count strokes, until the arm is home again."""
+        """Count strokes until the arm is home again."""
         self._steps += 1
         if self._done or self._steps % _EVERY:
             return
