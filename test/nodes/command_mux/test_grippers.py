@@ -252,9 +252,9 @@ def franka_description(prefix: Path) -> None:
     folder = prefix / 'share' / 'franka_description' / 'robots' / 'fr3_duo'
     folder.mkdir(parents=True)
     (folder / 'fr3_duo.urdf.xacro').write_text(''.join(xml) + '</robot>')
-    index = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages'
-    index.mkdir(parents=True)
-    (index / 'franka_description').write_text('')
+    packages = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages'
+    packages.mkdir(parents=True)
+    (packages / 'franka_description').write_text('')
 
 
 @needs_control_msgs
