@@ -77,7 +77,7 @@ def words_of(untrained_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(in_process, 'load', lambda *_: None)
     monkeypatch.setattr(in_process, 'run_row', lambda *words: words[-1](_outcome()))
     monkeypatch.setattr(engine, 'measure_setting', lambda *_: [])
-    monkeypatch.setattr(roofline, 'measure_rates', lambda *_: roofline.Rates(1.0, 1.0))
+    monkeypatch.setattr(roofline, 'measure_rates', lambda *_: roofline.MachineRates(1.0, 1.0))
     monkeypatch.setattr(ros_path, 'measure_ros', lambda *_: {})
     monkeypatch.setattr(table, 'show', lambda *_: None)
     for stage in ('data', 'encoder'):

@@ -1,1 +1,1 @@
-"""`lingbot_va bench`: the engine, a peer beside it, and the ROS path, measured."""
+"""`lingbot_va bench`: measures the engine, the public implementation and the ROS path."""

@@ -1,9 +1,9 @@
 """
-Three cameras and two arms for the benchmark: images at a rate or once, joints at home.
+Node with the drivers of the benchmark: three cameras at 30 Hz, and the joints of two arms at home.
 
-Images are raw, or JPEG where the parameter `transport` is `compressed`; they are encoded once.
+Images are raw, or JPEG if the parameter `transport` is `compressed`; they are encoded once.
 
-A process of its own, as a robot's drivers are: `python -m lingbot_va_ros.cli.bench.cameras`.
+It runs as a separate process: `python -m lingbot_va_ros.cli.bench.cameras`.
 """
 
 import sys
@@ -52,11 +52,11 @@ class BenchCameras(Node):
         self.create_timer(1.0 / JOINT_RATE, self._publish_joints)
 
     def close(self, _asked_by: int | None = None) -> bool:
-        """Return that nothing else runs."""
+        """Return that no thread is left."""
         return True
 
     def _on_stream(self, request, response):
-        """Start or stop; the answer to a stop says how many images each camera has sent."""
+        """Start or stop the images; the answer to a stop is the number of images per camera."""
         if request.data:
             self._sent = 0
         self._streaming = request.data
@@ -64,7 +64,7 @@ class BenchCameras(Node):
         return response
 
     def _on_once(self, _request, response):
-        """Send one image of each camera; the answer: the newest stamp, and when it was sent."""
+        """Send one image of each camera; the answer is its newest stamp and its send time, ns."""
         stamp = self._publish_images()
         sent = self.get_clock().now().nanoseconds
         response.success, response.message = True, f'{stamp} {sent}'
@@ -76,7 +76,7 @@ class BenchCameras(Node):
             self._publish_images()
 
     def _publish_images(self) -> int:
-        """Send one image of each camera, stamped when it is sent; return the newest stamp, ns."""
+        """Send one image of each camera, stamped now; return the newest stamp, ns."""
         for publisher in self._cameras:
             self._image.header.stamp = self.get_clock().now().to_msg()
             publisher.publish(self._image)
@@ -88,9 +88,10 @@ class BenchCameras(Node):
 
 
 def _picture() -> np.ndarray:
-    """Return an image, uint8 [H, W, 3], with about as much detail as a photograph's."""
+    """Return an image, uint8 [H, W, 3], with about the detail of a photograph."""
     noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
-    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
+    blurred = cv2.GaussianBlur(noise, (0, 0), 3)
+    return cv2.normalize(blurred, np.empty_like(blurred), 0, 255, cv2.NORM_MINMAX)
 
 
 def main(args=None) -> None:

@@ -1,4 +1,4 @@
-"""Time the engine's forwards and chunks, memory empty and full, a peer in turns with it."""
+"""Time forward passes and chunks of the engine and the peer, KV cache empty and full."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,10 +37,10 @@ NOISY = 500.0  # time step of the forwards that are timed alone
 @dataclass
 class Timer:
     """
-    Milliseconds of work on a device, per name, in the order of measurement.
+    Times of work on a device by name, ms, in the order of measurement.
 
-    `processor` is the processor time of all threads: what other processes take is not in it, but
-    what threads of this one spend on waiting for each other is.
+    `processor` has the processor time of all threads: it excludes other processes, and includes
+    the time that threads of this process wait for each other.
     """
 
     device: torch.device
@@ -58,7 +58,7 @@ class Timer:
         return result
 
     def median(self, name: str) -> float | None:
-        """Return the median of a name, None where nothing was measured."""
+        """Return the median time of a name, ms; None if nothing was measured."""
         return statistics.median(self.samples[name]) if name in self.samples else None
 
     def processor_median(self, name: str) -> float | None:
@@ -78,13 +78,14 @@ def measure_setting(
     weights: str = FULL, graphs: bool = True,
 ) -> list[dict]:
     """
-    Return a row of results with the memory empty and one with it full, without their floor.
+    Return a row of results with the KV cache empty and one with it full, without the roofline.
 
-    :param repeats: how often each thing is timed, after one time that does not count.
-    :param rate: measures the machine's rates; called after every chunk, its results are `rates`
-        of a row.
-    :param weights: see `quantised`; `graphs`: whether steps are recorded on CUDA.
-    :param peer_modules: what `load_server_module` returned.
+    :param repeats: repetitions of each measurement, after one warm-up.
+    :param peer_modules: modules of `load_server_module`; None measures no peer.
+    :param say: called with one line before each measurement.
+    :param rate: measures the machine's rates; called after every chunk.
+    :param weights: kind of quantization.
+    :param graphs: whether denoising steps are recorded as CUDA graphs.
     """
     peak = PeakMemory(device)
     network, attention = make_network(setting, device, dtype, seed, weights)
@@ -126,11 +127,10 @@ def add_roofline(
     rows: list[dict], setting: Setting, item_bytes: ItemBytes, rates: MachineRates, threads: int,
 ) -> None:
     """
-    Add to a setting's rows what its chunks cost at least, and the share that this is.
+    Add to a setting's rows the roofline time of a chunk, and its share of the measured time.
 
-    Of both the best of the run counts: for the chunk its fastest sample (see `by_processor_time`),
-    for the floor `rates`. The range is that of single samples, each with the rates measured right
-    behind it.
+    The share compares the best of the run: the fastest chunk (see `by_processor_time`) and the
+    best `rates`. Its range is that of single samples, each with the rates measured after it.
     """
     for row in rows:
         alone = by_processor_time(torch.device(row['device']), threads)
@@ -152,7 +152,7 @@ def _encode_ms(encode: Callable[[], None], device: torch.device, repeats: int) -
 
 
 class _Bench:
-    """A session and what it is given: noise, observed latents, executed actions."""
+    """A session and its inputs: noise, observed latents, executed actions."""
 
     def __init__(self, setting: Setting, session: Session, seed: int):
         self._setting = setting
@@ -166,7 +166,7 @@ class _Bench:
             generator=generator).to(device, session.network.dtype)
 
     def chunk(self, number: int) -> tuple:
-        """Predict and commit a chunk; return its latents, its actions, and those committed."""
+        """Predict and commit a chunk; return its latents and its actions."""
         session, network = self._session, self._session.network
         noise = drawn_noise(self._setting, self._noise_seed(number), network.device, network.dtype)
         prediction = session.predict(*noise, self._seen[:, :, :1])
@@ -174,14 +174,14 @@ class _Bench:
         return prediction.latents, prediction.actions
 
     def peer_chunk(self, peer: Peer, number: int, executed: Tensor) -> tuple:
-        """Let the peer do the same, with the same noise and the same executed actions."""
+        """Predict and commit a chunk with the peer, with the same noise and executed actions."""
         begins = peer.server.frame_st_id == 0
         latents, actions = peer.predict(self._noise_seed(number), self._seen[:, :, :1])
         peer.commit(self._seen[:, :, 1:] if begins else self._seen, executed)
         return latents, actions
 
     def forward(self, kind: str) -> None:
-        """Run a denoising forward as the loops of a prediction do, and leave no trace of it."""
+        """Run a denoising forward pass as a prediction does, and restore the KV cache."""
         session, rows = self._session, self._rows(kind)
         memory = session.memory
         mark = memory.mark()
@@ -203,7 +203,7 @@ class _Bench:
         """Return the measured part of a row of results."""
         session, setting = self._session, self._setting
         timer = Timer(session.network.device)
-        # Graphs are recorded when a step comes again, and a full window slides through two places.
+        # A graph is recorded when a step repeats, and a full window alternates between two slots.
         warm = 1 if session.steps is session.network else 2
         self._begin(full, peer)
         remembered = session.confirmed_tokens
@@ -229,7 +229,7 @@ class _Bench:
                             _distance(actions[0, used, :, :, 0], theirs[1]))
         agrees = worst <= AGREEMENT[session.network.dtype]
         if peer is not None and not agrees:
-            say(f"the peer's results differ by {worst:.2g}: no ratio is given")
+            say(f"the peer's results differ by {worst:.2g}: no ratio")
         return {
             'setting': setting.name, 'device': timer.device.type,
             'dtype': str(session.network.dtype).removeprefix('torch.'),
@@ -258,7 +258,7 @@ class _Bench:
             peer.reset()
 
     def _rotary(self, kind: str) -> Tensor:
-        """Return the rotary table of the next chunk; a session makes it once a chunk."""
+        """Return the rotary table of the next chunk, which a session computes once per chunk."""
         shape, network, first = self._session.shape, self._session.network, self._session.frame
         patch = network.config.patch
         if (kind, first) not in self._tables:
@@ -287,7 +287,7 @@ class _Bench:
 
 
 def _distance(ours: Tensor, theirs: Tensor) -> float:
-    """Return the largest difference; infinite where it is not finite or shapes differ."""
+    """Return the largest difference; infinite if it is not finite or the shapes differ."""
     if ours.shape != theirs.shape:
         return float('inf')
     difference = (ours.float().cpu() - theirs.float().cpu()).abs().max()

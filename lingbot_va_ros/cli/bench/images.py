@@ -1,8 +1,8 @@
 """
-What three cameras cost a process, by transport, executor and settings of the middleware.
+Measure the processor time of three cameras by transport, executor and middleware profile.
 
-A listener of its own stands for policy_node, so that nothing else is in its processor time. Each
-row differs from the first, which is how policy_node listens, in one thing.
+A separate listener replaces policy_node, so that its processor time contains nothing else. Each
+row differs in one setting from the first, which has the settings of policy_node.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ class ImageSetup:
     """
     One way for images to reach a process.
 
-    :param profile: whether Fast DDS has the package's profile, with shared memory large enough.
+    :param profile: whether Fast DDS uses the package's profile, with large shared memory.
     """
 
     transport: str = 'raw'
@@ -58,7 +58,7 @@ def measure_images(
     """
     Return a row for each setup.
 
-    :param stream_seconds: how long each is measured.
+    :param stream_seconds: measuring time of each setup, s.
     :raises CommandFailed: a process cannot be started, ends, or does not answer.
     """
     return [_measure(setup, stream_seconds, say) for setup in setups]

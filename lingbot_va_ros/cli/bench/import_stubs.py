@@ -1,8 +1,8 @@
 """
-What the public implementation imports and this environment may lack, for as long as it is loaded.
+Stubs of packages that the public implementation imports and that may not be installed.
 
-flash_attn exists for CUDA only, and the code asks for it even where it attends by PyTorch. Where a
-package is installed it is taken instead, always.
+flash_attn exists for CUDA only, and the code imports it even if it uses the attention of PyTorch.
+An installed package always takes precedence over its stub.
 """
 
 from collections.abc import Iterator
@@ -61,8 +61,8 @@ def rearrange(tensor: Tensor, pattern: str, **sizes: int) -> Tensor:
         [split.index(name) for name in order]).reshape(shape)
 
 
-# Package: what the public code takes from it.
-STUBS = {
+# Package: the names that the public code imports from it.
+STUBS: dict[str, dict[str, object]] = {
     'flash_attn': {'flash_attn_func': _no_flash},
     'einops': {'rearrange': rearrange},
     'easydict': {'EasyDict': EasyDict},
@@ -72,7 +72,7 @@ STUBS = {
 
 @contextmanager
 def import_stubs() -> Iterator[list[str]]:
-    """Put modules in the place of what is not installed, yield their names, and remove them."""
+    """Insert stubs of missing packages, yield their names, and remove them at the end."""
     missing = [name for name in STUBS if importlib.util.find_spec(name) is None]
     try:
         for name in missing:

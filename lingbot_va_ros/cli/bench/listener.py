@@ -1,7 +1,8 @@
 """
-Takes the images of the benchmark's cameras as policy_node does, or in other transports.
+Node that receives the images of the benchmark as policy_node does, or in other ways.
 
-A process of its own: `python -m lingbot_va_ros.cli.bench.listener --ros-args -p transport:=raw …`.
+It runs as a separate process:
+`python -m lingbot_va_ros.cli.bench.listener EXECUTOR --ros-args -p transport:=raw …`.
 """
 
 import functools
@@ -22,7 +23,7 @@ from lingbot_va_ros.nodes.stamps import nanoseconds_of
 from lingbot_va_ros.specs.embodiment import load_embodiment
 
 NAME = 'bench_listener'
-# What is done with every message: kept as it is, seen as an array, or made an array of its own.
+# Processing of each message: kept, viewed as an array, or copied to an array.
 HANDLINGS = {
     ('raw', 'kept'): lambda message: message, ('raw', 'viewed'): to_rgb,
     ('raw', 'copied'): lambda message: to_rgb(message).copy(),
@@ -31,7 +32,7 @@ HANDLINGS = {
 
 
 class BenchListener(Node):
-    """Counts images and how old they are; `~/figures` tells since it was last asked."""
+    """Counts images and measures their age; `~/figures` reports since its last call."""
 
     def __init__(self):
         super().__init__(NAME)
@@ -52,7 +53,7 @@ class BenchListener(Node):
         self.create_service(Trigger, '~/figures', self._on_figures)
 
     def close(self, _asked_by: int | None = None) -> bool:
-        """Return that nothing else runs."""
+        """Return that no thread is left."""
         return True
 
     def _on_image(self, camera: str, message) -> None:
@@ -61,7 +62,7 @@ class BenchListener(Node):
         self._newest[camera] = self._handle(message)
 
     def _on_figures(self, _request, response):
-        """Answer in JSON: how many images came, and the percentiles of their age in ms."""
+        """Answer in JSON: number of images, and percentiles of their age, ms."""
         ages = np.array(self._ages) * 1e-6
         self._ages = []
         response.success = True

@@ -1,4 +1,4 @@
-"""Time a layer's attention by every kernel that the device has, and its products by both paths."""
+"""Time the attention of a layer with every kernel, and its matrix products with both backends."""
 
 from collections.abc import Callable
 import statistics
@@ -17,10 +17,10 @@ def attention_ms(
     session: Session, setting: Setting, repeats: int,
 ) -> dict[str, dict[str, float | None]]:
     """
-    Return by the name of a kernel what a video and an action forward's attention takes, in ms.
+    Return the attention time of a video and an action forward pass by kernel, ms.
 
-    Keys and values are read where they lie in the memory, as many as the window has. None where a
-    kernel refuses these shapes. On a CPU with one thread it is processor time.
+    Keys and values of the whole window are read from the KV cache. None if a kernel does not
+    support the shapes. On a CPU with one thread it is processor time.
     """
     network, config = session.network, session.network.config
     return {
@@ -34,22 +34,22 @@ def linear_gflops(
     session: Session, setting: Setting, repeats: int,
 ) -> dict[str, dict[str, float]]:
     """
-    Return how many 1e9 operations a second a block's products make by `torch` and `here`.
+    Return the GFLOP/s of a block's matrix products by `torch` and by this package (`here`).
 
-    The products are those of a block's widths (queries, keys and values in one; the way out of the
-    attention; the first of the FFN), for the tokens of a video and an action forward. Timed as
-    `attention_ms` is.
+    The products are QKV, attention output and the first FFN layer, for the tokens of a video and
+    an action forward pass. Timed like `attention_ms`.
     """
     network, config = session.network, session.network.config
-    dim, place = config.dim, {'device': network.device, 'dtype': network.dtype}
-    figures = {}
+    dim = config.dim
+    figures: dict[str, dict[str, float]] = {}
     for kind, (rows, tokens) in _queries(setting).items():
-        features = torch.randn(rows * tokens, dim, **place)
+        features = torch.randn(
+            rows * tokens, dim, device=network.device, dtype=network.dtype)
         figures[kind] = {}
         for name, layer in (('torch', nn.Linear), ('here', Linear)):
             seconds = operations = 0.0
             for width in (3 * dim, dim, config.ffn_dim):
-                multiply = layer(dim, width, **place)
+                multiply = layer(dim, width, device=network.device, dtype=network.dtype)
                 seconds += _median_seconds(lambda: multiply(features), network.device, repeats)
                 operations += 2.0 * len(features) * dim * width
             figures[kind][name] = operations / seconds / 1e9
@@ -57,7 +57,7 @@ def linear_gflops(
 
 
 def _queries(setting: Setting) -> dict[str, tuple]:
-    """Return by the kind of a forward its guidance halves and the tokens of each."""
+    """Return the CFG batch and its tokens by kind of forward pass."""
     return {
         'video': (2 if setting.video.guidance > 1 else 1, setting.video_tokens),
         'action': (2 if setting.action.guidance > 1 else 1, setting.action_tokens)}
@@ -75,12 +75,12 @@ def _attend_ms(
     try:
         return 1e3 * _median_seconds(
             lambda: attend(query, key, value), memory.keys.device, repeats)
-    except RuntimeError:  # no kernel for it
+    except RuntimeError:  # not supported by the kernel
         return None
 
 
 def _median_seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Return the median time of `work`, behind one time that does not count."""
+    """Return the median time of `work` after one warm-up, s."""
     clock = CLOCKS[by_processor_time(device, torch.get_num_threads())]
     times = []
     for _ in range(1 + repeats):

@@ -1,11 +1,11 @@
 """
-The public implementation of LingBot-VA, measured from a checkout that the user has.
+The public implementation of LingBot-VA, measured from a checkout of the user.
 
-Nothing in the checkout is changed and none of its loops is written anew: its server's own
-`_infer` and `_compute_kv_cache` run with its own transformer, cache and schedulers. Its
-constructor is passed over, for it reads files and asks for CUDA; what it would set is set here.
-Left out is what would only slow the peer down: its progress bars, its files for debugging, and
-the encoding of images, which is the same library's on both sides.
+The checkout is not changed and none of its loops is rewritten: the server's own `_infer` and
+`_compute_kv_cache` run with its own transformer, cache and schedulers. Its constructor is skipped,
+because it reads files and requires CUDA; its attributes are set here. Progress bars, debug files
+and image encoding are left out: the first two would slow it down, and the encoder is the same
+library on both sides.
 """
 
 from collections.abc import Iterator
@@ -30,13 +30,13 @@ from lingbot_va_ros.policy.inference.session import Session
 
 PACKAGE, SERVER = 'wan_va', 'wan_va_server'
 NEEDED = (f'{SERVER}.py', 'modules/model.py', 'modules/utils.py', 'utils/scheduler.py')
-CONFIGURATION = 'robotwin'  # from which the server's settings begin
-AGREEMENT = {  # how far results of a dtype may lie apart, in normalised units
+CONFIGURATION = 'robotwin'  # base of the server's settings
+AGREEMENT = {  # tolerance of the results by dtype, in normalized units
     torch.float32: 1e-4, torch.bfloat16: 0.25, torch.float16: 0.05}
 
 
 class PeerError(ValueError):
-    """The checkout cannot be measured; one line says why."""
+    """The checkout cannot be measured; the message is one line."""
 
 
 def find_code(path: Path) -> Path:
@@ -44,7 +44,7 @@ def find_code(path: Path) -> Path:
     Return the folder of the public code in a checkout.
 
     :param path: the checkout, or the folder `wan_va` in it.
-    :raises PeerError: the path holds no such code; names what is missing.
+    :raises PeerError: the code is not there; the message names the missing file.
     """
     path = path.expanduser()
     if not path.is_dir():
@@ -59,7 +59,7 @@ def find_code(path: Path) -> Path:
 
 @contextmanager
 def _own_modules(folder: Path) -> Iterator[None]:
-    """Let the checkout's modules (`utils`, `configs`, …) be imported, and forget them again."""
+    """Make the checkout's modules (`utils`, `configs`, …) importable within the block only."""
     names = {entry.stem for entry in folder.iterdir()
              if entry.suffix == '.py' or (entry / '__init__.py').is_file()}
 
@@ -79,15 +79,15 @@ def _own_modules(folder: Path) -> Iterator[None]:
 
 def load_server_module(folder: Path) -> tuple[Any, list[str]]:
     """
-    Import the public server and return its module, and the names of stood-in packages.
+    Import the public server; return its modules, and the names of packages with stubs.
 
-    :raises PeerError: it cannot be imported.
+    :raises PeerError: the import fails.
     """
     try:
         with import_stubs() as missing, _own_modules(folder):
             module = importlib.import_module(SERVER)
             model = importlib.import_module('modules.model')
-    except Exception as error:  # whatever foreign code raises when it is imported
+    except Exception as error:  # foreign code may raise any exception
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PeerError(f'--peer {folder}: {SERVER}.py cannot be imported: {reason}') from error
     module.tqdm = lambda steps: steps
@@ -96,7 +96,7 @@ def load_server_module(folder: Path) -> tuple[Any, list[str]]:
 
 
 class Peer:
-    """The public server with the weights, the instruction and the sizes of a session of ours."""
+    """The public server with the weights, the instruction and the sizes of a session."""
 
     def __init__(self, modules: tuple[Any, Any], setting: Setting, network: Transformer,
                  text: Tensor):
@@ -104,7 +104,7 @@ class Peer:
         self._setting = setting
         self._module = server_module
         self._device, self._dtype = network.device, network.dtype
-        self._content = None  # what its encoder would return
+        self._content = None  # replaces the output of its encoder
         self.text = text
         self._folder = tempfile.TemporaryDirectory(prefix='lingbot_va_bench_')
         server = self.server = object.__new__(server_module.VA_Server)
@@ -146,7 +146,7 @@ class Peer:
                 'inverse_used_action_channel_ids': [
                     used.index(channel) if channel in used else len(used)
                     for channel in range(channels)],
-                # Normalised actions go in and come out.
+                # Input and output are normalized actions.
                 'norm_stat': {'q01': channels * [-1.0], 'q99': channels * [1.0]},
                 'param_dtype': self._dtype}.items():
             config[name] = value
@@ -177,7 +177,7 @@ class Peer:
         server.negative_prompt_embeds = self.text[1:] if len(self.text) == 2 else None
 
     def fill(self, session: Session, seed: int) -> None:
-        """Let it remember what `fill_memory` gave the session."""
+        """Fill its KV cache with the content of `fill_memory`."""
         self.reset()
         server = self.server
         with torch.no_grad():
@@ -195,7 +195,7 @@ class Peer:
 
     def commit(self, latents: Tensor, actions: Tensor) -> None:
         """
-        Write a chunk into the memory.
+        Write a chunk to the KV cache.
 
         :param latents: [1, C, F', h, w], without the first frame of an episode, which the server
             has kept; actions [1, C, F, N, 1] normalised.
@@ -207,7 +207,7 @@ class Peer:
                 np.float32)})
 
     def forward(self, kind: str, content: Tensor, time: float) -> Tensor:
-        """Run one denoising forward of a modality, all guidance halves, as its loops do."""
+        """Run one denoising forward pass of a modality with its whole CFG batch."""
         server = self.server
         arguments = (content.clone(), None) if kind == 'video' else (None, content.clone())
         with torch.no_grad():
@@ -219,20 +219,20 @@ class Peer:
                 cache_name=server.cache_name, action_mode=kind == 'action')
 
     def close(self) -> None:
-        """Forget everything."""
+        """Release the network and the temporary folder."""
         self.server.transformer = None
         self._folder.cleanup()
 
 
 class _NoCodec:
-    """Stands in for the server's encoder, which takes no part."""
+    """Replaces the server's encoder, which is not measured."""
 
     def clear_cache(self) -> None:
         """Do nothing."""
 
 
 def drawn_noise(setting: Setting, noise_seed: int, device: torch.device, dtype: torch.dtype):
-    """Return the noise that the public server draws after `torch.manual_seed`: video, actions."""
+    """Return the noise of the public server after `torch.manual_seed`: video, actions."""
     policy, config = setting.policy, setting.network
     torch.manual_seed(noise_seed)
     video = torch.randn(1, config.latent_channels, policy.frames_per_chunk,

@@ -1,9 +1,9 @@
 """
-The roofline: what the arithmetic and the memory bus alone would cost on this machine.
+Roofline model: lower bound of the time of a forward pass on this machine.
 
-A forward cannot be faster than its operations at the machine's matrix rate, nor than reading its
-weights, keys and values once at the rate at which the machine copies. Both rates are measured in
-the same run as what is compared with them.
+A forward pass is limited by its operations at the machine's matrix rate, and by one read of its
+weights, keys and values at the machine's copy rate. Both rates are measured in the same run as the
+times that are compared with them (Williams et al., "Roofline", CACM 52(4), 2009).
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ CLOCKS = {True: time.process_time, False: time.perf_counter}  # by `by_processor
 
 @dataclass(frozen=True)
 class MachineRates:
-    """What the machine does in a second: multiply-adds count as two operations."""
+    """Rates per second; a multiply-add counts as two operations."""
 
     operations: float
     bytes: float
@@ -54,7 +54,7 @@ class Forward:
 
 @dataclass(frozen=True)
 class ItemBytes:
-    """The bytes of a number: of the weights, and of keys and values."""
+    """Bytes per number of the weights, and of keys and values."""
 
     weights: int
     memory: int
@@ -64,7 +64,7 @@ def measure_rates(device: torch.device, dtype: torch.dtype, weights: str = FULL)
     """
     Return the best of a few copies and matrix products on the device.
 
-    :param weights: where they take 8 bits, their product is one of those.
+    :param weights: a quantized kind adds its own matrix product.
     """
     kind = device.type
     size = MATRIX_SIZE[kind]
@@ -101,10 +101,10 @@ def _fastest(work: Callable, device: torch.device) -> float:
 
 def by_processor_time(device: torch.device, threads: int) -> bool:
     """
-    Return whether processor time is what work takes: on a CPU with one thread.
+    Return whether processor time measures the work: on a CPU with one thread.
 
-    What else the machine does is not in it then, neither in a chunk's time nor in the rates that
-    it is compared with. More threads wait for each other, which counts as processor time or not.
+    Processor time excludes the load of other processes. With several threads it includes the time
+    that they wait for each other, or not.
     """
     return device.type == 'cpu' and threads == 1
 

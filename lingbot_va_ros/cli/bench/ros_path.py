@@ -1,11 +1,10 @@
 """
-Time the ROS path: the real policy_node with an untrained checkpoint, cameras beside it.
+Measure the ROS path: policy_node with an untrained checkpoint, and cameras beside it.
 
-Three figures. What images cost: the processor time of the node with three cameras streaming less
-that without, in a state in which it uses none of them. What lies between a camera's stamp and the
-published chunk beyond the engine's own time: after a short silence of all cameras one image of
-each is sent, so that no waiting for the next image is in it. And the jitter of the published plan
-while the engine computes without a pause.
+Three results. The cost of images: processor time of the node with three streaming cameras, minus
+that without, in a state that does not use them. The delay from a camera's stamp to the published
+chunk, beyond the engine's own time: after a short silence one image of each camera is sent, so
+that no wait for the next image is included. The jitter of the published plan during inference.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,12 +48,12 @@ from lingbot_va_ros.srv import ResetMemory, SetInstruction
 
 CONTROL_RATES = (50.0, 100.0)  # Hz
 STREAM_SECONDS = 8.0  # of each measurement that takes a while
-FILL_SECONDS = 6.0  # until the node lets an old image go for every new one
+FILL_SECONDS = 6.0  # until the node drops an old image for every new one
 TRIALS = 40
-CAMERA_AGE = 0.3  # s; a silence of this length makes the node hold until there are new images
+CAMERA_AGE = 0.3  # s; after a silence of this length the node holds until the next images
 AGAIN_SECONDS = 2.0  # a prediction that took longer than CAMERA_AGE gives no chunk
-WARM_SECONDS = 0.5  # that cameras stream before they fall silent
-ENDLESS = 1000  # denoising steps of a prediction that outlasts a measurement
+WARM_SECONDS = 0.5  # of streaming before the silence
+ENDLESS = 1000  # denoising steps of a prediction that is longer than a measurement
 CONVERSIONS = 50
 WAIT_SECONDS = 30.0
 
@@ -64,11 +63,12 @@ def measure_ros(
     control_rates: Sequence[float] = CONTROL_RATES,
 ) -> dict:
     """
-    Return the figures of the ROS path.
+    Measure the ROS path and return its results.
 
-    :param stream_seconds: how long each measurement of a stream takes.
-    :param trials: how many chunks are timed, behind one that does not count.
-    :param control_rates: Hz at which the plan is published; the first names the jitter.
+    :param say: called with one line before each measurement.
+    :param stream_seconds: duration of each measurement of a stream, s.
+    :param trials: number of timed chunks, after one warm-up.
+    :param control_rates: publishing rates of the plan, Hz; the first is the main result.
     :raises CommandFailed: a process cannot be started, ends, or does not answer.
     """
     with tempfile.TemporaryDirectory(prefix='lingbot_va_bench_') as folder:
@@ -103,7 +103,7 @@ def _write_checkpoint(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class _ReceivedChunk:
-    """When a chunk was published and when it came, ROS time in ns, and the engine's own time."""
+    """Publishing and arrival time of a chunk, ns of ROS time, and its inference time, s."""
 
     published_ns: int
     arrived_ns: int
@@ -111,7 +111,7 @@ class _ReceivedChunk:
 
 
 class _Measurement:
-    """The two processes and the node that steers and listens to them."""
+    """The two processes, and the node that controls and measures them."""
 
     def __init__(self, processes: NodeProcesses, node, executor, checkpoint: Path, say: Callable):
         self._say = say
@@ -131,7 +131,7 @@ class _Measurement:
             words += ['-p', f'{name}:={json.dumps(value)}']
         self._policy = processes.start(
             'policy_node', [*node_command('policy_node'), '--ros-args', *words])
-        # Humble's rclpy does not tell when a message was published: there it is when it arrives.
+        # Humble's rclpy has no publishing time of a message; its arrival time is used there.
         on_chunk = self._on_chunk if hasattr(Subscription, 'CallbackType') else (
             lambda message: self._on_chunk(message, None))
         node.create_subscription(
@@ -140,7 +140,7 @@ class _Measurement:
             PolicyStatus, f'{POLICY}/status', self._on_status, qos.LATCHED)
 
     def run(self, stream_seconds: float, trials: int, control_rates: Sequence[float]) -> dict:
-        """Measure everything."""
+        """Run all measurements."""
         self._bring_up(control_rates[0])
         self._say('ROS: three cameras at 30 Hz into the node')
         share, rate = self._image_share(stream_seconds, min(stream_seconds, FILL_SECONDS))
@@ -184,8 +184,8 @@ class _Measurement:
             raise CommandFailed('policy_node cannot be put away', self._policy.log)
 
     def _image_share(self, seconds: float, fill_seconds: float) -> tuple:
-        """Return the share of a core that images cost, and how many each camera sent a second."""
-        # Before it counts the node keeps as many images as it will: new memory costs more.
+        """Return the CPU share of images (1: one core), and the rate of each camera, Hz."""
+        # The image buffer of the node is filled first: new memory costs more.
         self._stream(True)
         self._pause(fill_seconds)
         self._stream(False)
@@ -198,14 +198,14 @@ class _Measurement:
         return busy - idle, sent / (time.monotonic() - since)
 
     def _processor_share(self, seconds: float) -> float:
-        """Return the processor time that policy_node takes, as a share of one core."""
+        """Return the CPU share of policy_node (1: one core)."""
         begin, since = processor_seconds(self._policy.process.pid), time.monotonic()
         self._pause(seconds)
         return (processor_seconds(self._policy.process.pid) - begin) / (
             time.monotonic() - since)
 
     def _extra_seconds(self) -> float:
-        """Return how much later a chunk came than its image and the engine's time account for."""
+        """Return the delay of a chunk after its image, minus the inference time, s."""
         self._instruct('')
         self._operator.call(ResetMemory, f'{POLICY}/reset_memory', ResetMemory.Request())
         self._stream(True)
@@ -233,7 +233,7 @@ class _Measurement:
             self._policy.log)
 
     def _jitter(self, control_rate: float, seconds: float) -> dict:
-        """Return how far the intervals of the plan are off, milliseconds, engine busy."""
+        """Return the jitter of the plan's intervals during inference, ms."""
         self._instruct('')
         self._operator.call(ResetMemory, f'{POLICY}/reset_memory', ResetMemory.Request())
         for name in ('video_steps', 'action_steps'):
@@ -241,7 +241,7 @@ class _Measurement:
         self._stream(True)
         self._pause(2.0)
         self._instruct('bench')
-        # Not before: who hears the plan takes processor time from what is measured otherwise.
+        # Only now: a subscription to the plan costs processor time in other measurements.
         plan = self._node.create_subscription(
             JointTrajectory, f'{POLICY}/joint_trajectory',
             lambda message: self._stamps.append(nanoseconds_of(message.header.stamp)),
@@ -294,7 +294,7 @@ class _Measurement:
 
 
 def _conversion_ms() -> tuple:
-    """Return what an image costs from CDR to a Python message, and from there to an array."""
+    """Return the time from CDR to a Python message, and from there to an array, ms."""
     picture = np.zeros((*SIZE, 3), np.uint8)
     raw = serialize_message(from_rgb(picture))
     message = deserialize_message(raw, Image)

@@ -1,4 +1,4 @@
-"""A session of any size without a checkpoint: random weights, made in memory on the device."""
+"""Create a session of any size with random weights in memory, without a checkpoint."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,19 +18,18 @@ from lingbot_va_ros.model.video_vae import AutoencoderKLWan, CodecStream, VideoC
 from lingbot_va_ros.policy.inference.session import ChunkShape, Session, SPARE_CHUNKS
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 
-# What else a forward needs beside weights, keys and values, as a share of the weights, and what
-# PyTorch takes for itself.
+# Memory for activations, as a factor on weights, keys and values, and memory of the libraries.
 ROOM = 1.1
 LIBRARIES = 2 ** 29
-CAMERA = (480, 640)  # rows and columns of an image as it comes
+CAMERA = (480, 640)  # rows and columns of a camera image
 
 
 class NotEnoughMemory(ValueError):
-    """The device has not the memory for a setting; one line with both numbers."""
+    """The device has too little memory for a setting; the message has both numbers."""
 
 
 def network_numbers(setting: Setting) -> int:
-    """Return how many weights the network has."""
+    """Return the number of weights of the network."""
     with torch.device('meta'):
         return sum(weight.numel() for weight in Transformer(setting.network).parameters())
 
@@ -39,8 +38,8 @@ def check_memory(setting: Setting, device: torch.device, item_bytes: int, networ
     """
     GraphProbe whether a setting can run, before anything is made.
 
-    :param networks: 2 where a peer is measured beside it.
-    :raises NotEnoughMemory: it cannot.
+    :param networks: 2 if a peer is measured too.
+    :raises NotEnoughMemory: the setting does not fit.
     """
     config = setting.network
     slots = setting.window + SPARE_CHUNKS * (setting.video_tokens + setting.action_tokens)
@@ -55,7 +54,7 @@ def check_memory(setting: Setting, device: torch.device, item_bytes: int, networ
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return how much memory the device has left."""
+    """Return the free memory of the device, bytes."""
     if device.type == 'cuda':
         return torch.cuda.mem_get_info(device)[0]
     for line in Path('/proc/meminfo').read_text().splitlines():
@@ -68,9 +67,9 @@ def make_network(
     setting: Setting, device: torch.device, dtype: torch.dtype, seed: int, weights: str = FULL,
 ) -> tuple[Transformer, str]:
     """
-    Return a network of random weights, and a line that says which attention it runs.
+    Return a network with random weights, and a line about its attention kernel.
 
-    Weights are as large as those of a trained network, so that no number overflows or vanishes.
+    The weights have the scale of a trained network, so that no number overflows or vanishes.
     """
     attend, reason = choose_attention('auto', device, dtype, setting.network.head_dim)
     with torch.device('meta'):
@@ -94,7 +93,7 @@ def make_session(
     """
     Return a session with an instruction of random features, and these features.
 
-    :param graphs: whether steps are recorded where the device can.
+    :param graphs: whether steps are recorded as CUDA graphs if the device supports them.
     """
     policy = setting.policy
     session = Session(
@@ -115,9 +114,9 @@ def memory_contents(
     session: Session, seed: int,
 ) -> Iterator[tuple[int, list[tuple[Tensor, Tensor]]]]:
     """
-    Yield what fills the window: per group of tokens its number, and keys and values per layer.
+    Yield the content of a full window: tokens of each group, and keys and values per layer.
 
-    As many groups as the window takes, video and actions in turn; each tensor [rows, T, H, D].
+    Groups of video and actions alternate; each tensor is [rows, T, H, D].
     """
     config, memory = session.network.config, session.memory
     device, dtype = session.network.device, session.network.dtype
@@ -131,7 +130,7 @@ def memory_contents(
 
 
 def fill_memory(session: Session, seed: int) -> None:
-    """Let a session remember as much as it can hold, as if it had run for so long."""
+    """Fill the KV cache of a session, as after a long run."""
     session.reset()
     with torch.inference_mode():
         for tokens, layers in memory_contents(session, seed):
@@ -145,7 +144,7 @@ def fill_memory(session: Session, seed: int) -> None:
 def make_stream(
     setting: Setting, device: torch.device, dtype: torch.dtype,
 ) -> CodecStream | None:
-    """Return an encoder's stream with random weights, the decoder left out; None without codec."""
+    """Return an encoder stream with random weights, without a decoder; None without a codec."""
     if setting.codec is None:
         return None
     with torch.device('meta'):
@@ -165,7 +164,7 @@ def make_stream(
 
 
 def encode_chunk(stream: CodecStream, setting: Setting) -> Callable[[], None]:
-    """Return what encodes the images of a chunk, as they come from cameras of 640 x 480."""
+    """Return a function that encodes the images of a chunk, from cameras of 640 x 480."""
     picture = np.random.default_rng(0).integers(0, 256, (*CAMERA, 3), np.uint8)
     cameras = setting.policy.cameras
 
@@ -180,7 +179,7 @@ def encode_chunk(stream: CodecStream, setting: Setting) -> Callable[[], None]:
 
 
 def part_bytes(session: Session, stream: CodecStream | None) -> dict:
-    """Return the bytes of each part that lives on the device while chunks are predicted."""
+    """Return the bytes of each part on the device during prediction."""
     config = session.network.config
     return {
         'weights': weight_bytes(session.network),
@@ -197,9 +196,9 @@ def _bytes(tensor: Tensor) -> int:
 
 class PeakMemory:
     """
-    The most memory that was taken since this was made.
+    Peak memory since the creation of this object.
 
-    On CUDA what PyTorch has allocated on the device; on a CPU by how much the process has grown.
+    On CUDA the allocation of PyTorch on the device, on a CPU the growth of the process.
     """
 
     def __init__(self, device: torch.device):
@@ -208,7 +207,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             return
         try:
-            Path('/proc/self/clear_refs').write_text('5')  # the peak is now what is resident
+            Path('/proc/self/clear_refs').write_text('5')  # resets the peak to the resident memory
         except OSError:
             pass
         self._before = self._resident()

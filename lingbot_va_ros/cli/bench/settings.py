@@ -1,4 +1,4 @@
-"""What `lingbot_va bench` can measure: sizes of a network with the policy file it runs under."""
+"""Settings of `lingbot_va bench`: network sizes, each with a policy file."""
 
 from dataclasses import dataclass, replace
 
@@ -25,7 +25,7 @@ TINY_CODEC = {**PUBLIC_CODEC, 'base_dim': 4, 'decoder_base_dim': 4}
 @dataclass(frozen=True)
 class Setting:
     """
-    One network at one sampling.
+    A network with its sampling.
 
     :param codec: arguments of AutoencoderKLWan; None measures no image encoding.
     """
@@ -57,12 +57,12 @@ class Setting:
 
     @property
     def window(self) -> int:
-        """Tokens that the memory holds when it is full."""
+        """Tokens of a full KV cache."""
         return self.policy.memory_chunks * (self.video_tokens + self.action_tokens)
 
     @property
     def rows(self) -> int:
-        """Guidance halves of the memory."""
+        """CFG batch of the KV cache."""
         return 2 if max(self.video.guidance, self.action.guidance) > 1 else 1
 
 
@@ -86,8 +86,9 @@ def load_setting(
     """
     Return a setting by its name.
 
-    :param video_steps: instead of the setting's own, as `action_steps`.
-    :raises KeyError: there is none of this name.
+    :param video_steps: denoising steps instead of the setting's own.
+    :param action_steps: denoising steps instead of the setting's own.
+    :raises KeyError: the name is unknown.
     """
     network, policy_name, own_video, own_action, codec, _ = _SETTINGS[name]
     policy = load_policy_file(shared_file('config', 'policies', f'{policy_name}.yaml'))

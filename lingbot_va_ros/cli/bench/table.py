@@ -1,4 +1,4 @@
-"""The results of `lingbot_va bench` as tables, and two runs side by side."""
+"""Print the results of `lingbot_va bench` as tables, and compare two runs."""
 
 import json
 from pathlib import Path
@@ -7,37 +7,37 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 140  # where there is no terminal
-# What of two runs is compared, per row of the engine.
+WIDTH = 140  # characters without a terminal
+# Compared columns of the engine's rows.
 COMPARED = ('video_forward_ms', 'action_forward_ms', 'chunk_ms', 'encode_ms', 'peer_chunk_ms')
 KEY = ('setting', 'device', 'dtype', 'memory_tokens', 'video_steps', 'action_steps', 'weights')
-BEFORE = {'weights': 'full'}  # what older files do not say
+BEFORE = {'weights': 'full'}  # defaults of columns that older files lack
 
 
 def read_results(path: Path) -> dict:
     """
-    Read what `--json` wrote before.
+    Read an earlier `--json` file.
 
-    :raises ValueError: one line: it cannot be read, or holds no results.
+    :raises ValueError: the file cannot be read, or has no results.
     """
     try:
         results = json.loads(path.read_text(encoding='utf-8'))
     except OSError as error:
         raise ValueError(f'--compare {path} cannot be read: {error.strerror}') from None
     except ValueError as error:
-        raise ValueError(f'--compare {path} is no JSON: {error}') from None
+        raise ValueError(f'--compare {path} is not JSON: {error}') from None
     rows = results.get('engine') if isinstance(results, dict) else None
     if not isinstance(rows, list) or not all(
             isinstance(row, dict) and {*KEY[:4], 'chunk_ms'} <= row.keys() for row in rows):
-        raise ValueError(f'--compare {path} holds no results of lingbot_va bench')
+        raise ValueError(f'--compare {path} has no results of lingbot_va bench')
     return results
 
 
 def compare(results: dict, earlier: dict) -> list[dict]:
     """
-    Return a row for each that both runs have: earlier time over time now, above 1 is faster.
+    Return a row for each row in both runs: earlier time / present time, above 1 is faster.
 
-    Rows with other steps are not the same; where an old file does not say them, they are.
+    Rows match if all columns of KEY are equal; a column that an old file lacks matches.
     """
     rows = []
     for row in results['engine']:
@@ -135,8 +135,8 @@ def _precision(row: dict) -> str:
 
 def _ros(ros: dict) -> Table:
     table = Table(title='ROS path')
-    table.add_column('what')
-    table.add_column('figure', justify='right')
+    table.add_column('measurement')
+    table.add_column('result', justify='right')
     jitter = ros['publish_jitter_ms']
     for name, figure in (
             ('three cameras of 640 x 480 at 30 Hz into the node, share of a core',
@@ -167,7 +167,7 @@ def _images(rows: list[dict]) -> Table:
 
 
 def _ratios(rows: list[dict]) -> Table:
-    table = Table(title='times as fast as in the file (above 1: faster now)')
+    table = Table(title='speed-up since the earlier file (above 1: faster now)')
     for name in ('setting', 'memory', *COMPARED):
         table.add_column(name, justify='left' if name == 'setting' else 'right')
     for row in rows:

@@ -1,4 +1,4 @@
-"""The parameters of nodes in the graph, and whether controllers are set up for the mux."""
+"""Read parameters of nodes in the graph, and check the controllers' configuration."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,11 +22,11 @@ _FIELDS = {
 
 def read_parameters(probe, node: str, names: Sequence[str]) -> dict[str, Any] | None:
     """
-    Return those of a node's parameters that it has, or None where it does not answer.
+    Return the parameters that a node has, or None if it does not answer.
 
-    It is asked for its names first: rclcpp gives no values at all where one name is unknown.
+    The names are listed first: rclcpp returns no values at all if one name is unknown.
 
-    :param probe: a live.GraphProbe, which calls services.
+    :param probe: a GraphProbe, which calls services.
     """
     known = probe.call(ListParameters, f'{node}/list_parameters', ListParameters.Request())
     if known is None:
@@ -43,7 +43,7 @@ def read_parameters(probe, node: str, names: Sequence[str]) -> dict[str, Any] | 
 
 
 def controller_findings(probe, controller: Controller, nodes: Sequence[str]) -> list[Finding]:
-    """Return what is wrong with the controller behind one topic; `nodes` subscribe to it."""
+    """Return the findings about the controller of a topic; `nodes` subscribe to it."""
     where = probe.resolve(controller.topic)
     for node in nodes:
         values = read_parameters(probe, node, WANTED)
@@ -57,7 +57,7 @@ def controller_findings(probe, controller: Controller, nodes: Sequence[str]) -> 
 def judge_parameters(
     node: str, values: dict[str, Any], controller: Controller,
 ) -> list[Finding]:
-    """Return what command_mux cannot work with in the parameters of a controller."""
+    """Return the findings about the parameters of a controller."""
     found = []
     joints = list(values['joints'])
     missing = [name for name in controller.joints if name not in joints]
@@ -100,11 +100,11 @@ def judge_parameters(
 
 def manager_findings(probe, controllers: Sequence[str]) -> list[Finding]:
     """
-    Return which of our controllers are not active, where a controller_manager is there.
+    Return the inactive controllers of the arm, if a controller_manager runs.
 
-    :param controllers: fully qualified names of the nodes that take our commands.
+    :param controllers: full names of the nodes that receive the commands.
     """
-    # Another robot's manager, in a namespace of its own, is none of our business.
+    # Managers in other namespaces belong to other robots.
     spaces = {probe.resolve(''), *(name.rsplit('/', 1)[0] + '/' for name in controllers)}
     managers = sorted({f'{space}controller_manager' for space in spaces} & set(probe.nodes()))
     if not managers:

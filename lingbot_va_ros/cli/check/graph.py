@@ -1,4 +1,4 @@
-"""Who publishes and listens in a running graph: missing ends, types, QoS, too many of one."""
+"""Check publishers and subscribers of a running graph: missing, duplicate, types, QoS."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ GRIPPER_ACTIONS = (
 
 @dataclass(frozen=True)
 class TopicInput:
-    """A topic (fully qualified) that one of our nodes reads, and how it asks for it."""
+    """A topic (full name) that a node of this package subscribes to, and its QoS profile."""
 
     topic: str
     kind: str
@@ -29,17 +29,17 @@ class TopicInput:
 
 
 def node_of(end: TopicEndpointInfo) -> str:
-    """Return the fully qualified name of the node at an end of a topic."""
+    """Return the full name of the node of a publisher or subscription."""
     return f'{end.node_namespace.rstrip("/")}/{end.node_name}'
 
 
 def join_nodes(ends: Sequence[TopicEndpointInfo]) -> str:
-    """Return the nodes at several ends in one line."""
+    """Return the names of the nodes of several endpoints in one line."""
     return join_names(sorted({node_of(end) for end in ends}))
 
 
 def input_findings(node: Node, entry: TopicInput) -> list[Finding]:
-    """Return what is wrong with the publishers of a topic; silent where one may be missing."""
+    """Return the findings about the publishers of a topic; an optional one may be missing."""
     publishers = node.get_publishers_info_by_topic(entry.topic)
     if not publishers:
         if not entry.required:
@@ -63,7 +63,7 @@ def input_findings(node: Node, entry: TopicInput) -> list[Finding]:
 
 
 def qos_faults(offered: QoSProfile, asked: QoSProfile) -> list[tuple[str, str]]:
-    """Return pairs (what is offered, what is asked for) that DDS does not connect."""
+    """Return pairs (offered QoS, requested QoS) that DDS does not connect."""
     found = []
     if (offered.reliability == ReliabilityPolicy.BEST_EFFORT
             and asked.reliability == ReliabilityPolicy.RELIABLE):
@@ -80,7 +80,7 @@ def qos_faults(offered: QoSProfile, asked: QoSProfile) -> list[tuple[str, str]]:
 def controller_topic_findings(
     node: Node, topic: str, profile: QoSProfile, mux: str,
 ) -> tuple[list[Finding], list[str]]:
-    """Return what is wrong around a controller's topic, and the nodes that listen to it."""
+    """Return the findings about a controller's topic, and the nodes that subscribe to it."""
     found, listeners = [], []
     for end in node.get_subscriptions_info_by_topic(topic):
         if end.topic_type != TRAJECTORY:
@@ -112,7 +112,7 @@ def controller_topic_findings(
 
 
 def gripper_findings(node: Node, action: str) -> list[Finding]:
-    """Return what is wrong with the server of a gripper's action (its full name)."""
+    """Return the findings about the server of a gripper action (full name)."""
     servers = node.get_publishers_info_by_topic(f'{action}/_action/feedback')
     expected = ' or '.join(GRIPPER_ACTIONS)
     if not servers:
@@ -126,7 +126,7 @@ def gripper_findings(node: Node, action: str) -> list[Finding]:
 
 
 def wiring_findings(node: Node, policy: str, mux: str) -> list[Finding]:
-    """Return where the policy's plan does not reach the mux, or the mux's mode the policy."""
+    """Return an error if the plan does not reach the mux, or the mode not the policy."""
     found = []
     out = _topics(node.get_publisher_names_and_types_by_node, policy, TRAJECTORY)
     taken = _topics(node.get_subscriber_names_and_types_by_node, mux, TRAJECTORY)
@@ -148,13 +148,13 @@ def _topics(ask, node: str, kind: str) -> list[str]:
     namespace, name = node.rsplit('/', 1)
     try:
         found = ask(name, namespace or '/')
-    except NodeNameNonExistentError:  # it does not run, which is said elsewhere
+    except NodeNameNonExistentError:  # not running, which is reported separately
         return []
     return sorted(topic for topic, kinds in found if kind in kinds)
 
 
 def duplicate_findings(nodes: Sequence[str], ours: Sequence[str]) -> list[Finding]:
-    """Return which node names exist more than once; ours may not, others had better not."""
+    """Return duplicate node names: errors for `ours`, warnings for others."""
     found = []
     for name, count in sorted(Counter(nodes).items()):
         if count > 1 and name in ours:
@@ -165,7 +165,7 @@ def duplicate_findings(nodes: Sequence[str], ours: Sequence[str]) -> list[Findin
 
 
 def sole_publisher_findings(node: Node, topic: str) -> list[Finding]:
-    """Return an error where more than one node publishes what only one may."""
+    """Return an error if several nodes publish a topic that only one may publish."""
     publishers = node.get_publishers_info_by_topic(topic)
     if len({node_of(end) for end in publishers}) < 2:
         return []

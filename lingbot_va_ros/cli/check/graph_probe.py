@@ -1,5 +1,5 @@
 """
-Check that a running graph has what the policy and command_mux need, and that it is sound.
+Check a running ROS graph for everything that policy_node and command_mux need.
 
 Nothing is published, no mode is changed and nothing moves.
 """
@@ -7,6 +7,7 @@ Nothing is published, no mode is changed and nothing moves.
 from collections.abc import Callable
 import os
 import time
+from typing import Any
 
 from lifecycle_msgs.srv import GetState
 import rclpy
@@ -44,20 +45,20 @@ from lingbot_va_ros.specs.policy_file import PolicyFile
 
 POLICY, MUX = 'lingbot_va_policy', 'command_mux'
 MAX_AGE = 0.5  # s, the policy's own default for cameras and joints
-# The graph counts as known after so many seconds, the last of them without news. DDS finds another
-# process at once or, where that announcement is lost, by the next: Fast DDS sends one each 3 s.
+# Discovery is complete after LEAST_DISCOVERY s if nothing new came for QUIET s. DDS discovers a
+# process at once or, if its announcement is lost, by the next: Fast DDS sends one every 3 s.
 LEAST_DISCOVERY, QUIET, LONGEST_DISCOVERY = 4.5, 1.0, 10.0
 FIRST_MESSAGE = 2.0  # s, for new subscriptions to be matched
 ANSWER_SECONDS = 3.0
-MEASURING_DEPTH = 20  # a burst must not push out what is counted
+MEASURING_DEPTH = 20  # no message of a burst may be lost
 PROFILES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
 
 class GraphProbe:
-    """A node of our own in a context of its own: sees the graph, listens, calls services."""
+    """A node in its own context that inspects the graph, subscribes and calls services."""
 
     def __init__(self, namespace: str):
-        # Without it, large images get lost on their way and every rate seems too low.
+        # Without this profile large images get lost, and every rate seems too low.
         if not any(os.environ.get(name) for name in PROFILES):
             profile = str(shared_file('config', 'fastdds_images.xml'))
             os.environ.update(dict.fromkeys(PROFILES, profile))
@@ -80,25 +81,25 @@ class GraphProbe:
         self._context.shutdown()
 
     def spin(self, seconds: float, done: Callable[[], bool] = lambda: False) -> None:
-        """Take messages for so long, or until `done`."""
+        """Process messages for this time, s, or until `done`."""
         end = time.monotonic() + seconds
         while not done() and (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=min(left, 0.1))
 
     def resolve(self, topic: str) -> str:
-        """Return the full name of a relative topic or node in the namespace that is looked at."""
+        """Return the full name of a relative topic or node in the probed namespace."""
         return topic if topic.startswith('/') else (
             f'{self.node.get_namespace().rstrip("/")}/{topic}')
 
     def nodes(self) -> list[str]:
-        """Return the full names of all nodes but this one, each as often as it is there."""
+        """Return the full names of all other nodes, with duplicates."""
         return sorted(
             f'{namespace.rstrip("/")}/{name}'
             for name, namespace in self.node.get_node_names_and_namespaces()
             if not name.startswith('lingbot_va_check_') and not name.startswith('_ros2cli'))
 
     def wait_for_graph(self) -> None:
-        """Wait until every process had time to be discovered, and nothing new came for a while."""
+        """Wait until discovery is complete."""
         def known():
             return self.nodes(), sorted(
                 (name, self.node.count_publishers(name), self.node.count_subscribers(name))
@@ -114,7 +115,7 @@ class GraphProbe:
                 before, since = known(), time.monotonic()
 
     def call(self, kind, service: str, request):
-        """Return the response, or None where nobody answers in time."""
+        """Call a service; return its response, or None if none comes in time."""
         client = self.node.create_client(kind, service)
         try:
             self.spin(ANSWER_SECONDS, client.service_is_ready)
@@ -127,7 +128,7 @@ class GraphProbe:
             self.node.destroy_client(client)
 
     def listen(self, kind, topic: str, callback, profile: QoSProfile) -> None:
-        """Hand messages to a callback from now on."""
+        """Subscribe a callback to a topic."""
         self.node.create_subscription(kind, topic, callback, profile)
 
 
@@ -135,11 +136,11 @@ def graph_findings(
     policy: PolicyFile | None, embodiment: Embodiment, namespace: str, seconds: float,
 ) -> list[Finding]:
     """
-    Return all that is wrong in the graph of this ROS domain.
+    Return the errors and warnings about the graph of this ROS domain.
 
-    :param policy: its cameras are looked for, and its rate; without it those of the embodiment.
-    :param namespace: where policy_node and command_mux run; empty for none.
-    :param seconds: how long rates and stamps are watched.
+    :param policy: requires its cameras and its rate; None: the cameras of the embodiment.
+    :param namespace: namespace of policy_node and command_mux; empty for none.
+    :param seconds: measuring time of rates and stamps, s.
     """
     try:
         probe = GraphProbe(namespace)
@@ -199,7 +200,7 @@ def _settings_of(probe: GraphProbe, node: str, roles, found: list[Finding]) -> d
 
 
 def _sim_time(probe: GraphProbe, settings: dict[str, dict], found: list[Finding]) -> bool:
-    """Return whether the graph runs on /clock, and take that clock as our own."""
+    """Return whether the graph uses /clock, and use that clock for this node too."""
     clock = bool(probe.node.get_publishers_info_by_topic('/clock'))
     told = {name: values['use_sim_time'] for name, values in settings.items()
             if 'use_sim_time' in values}
@@ -230,7 +231,7 @@ def _compare_embodiments(
 
 
 def _camera_source(role: str, embodiment: Embodiment, settings: dict) -> CameraSource:
-    """Return where the policy looks for a camera: its parameters come before the embodiment."""
+    """Return the source of a camera: the policy's parameters take precedence."""
     source = embodiment.cameras.get(role, CameraSource(role, f'camera/{role}/image_raw'))
     return CameraSource(
         role, settings.get(f'cameras.{role}.topic', source.topic),
@@ -296,7 +297,7 @@ def _all_controllers(probe: GraphProbe, embodiment: Embodiment, mux_name: str) -
 
 
 def _publishes(probe: GraphProbe, topic: str, kind: str) -> str:
-    """Return who publishes a topic with the right type; empty for nobody (reported before)."""
+    """Return the nodes that publish a topic with the right type, or an empty string."""
     ends = [end for end in probe.node.get_publishers_info_by_topic(topic)
             if end.topic_type == kind]
     return join_nodes(ends) if ends else ''
@@ -326,11 +327,11 @@ def _listen(
     joints = JointStateStream(embodiment, now_ns, simulated)
     if publishers:
         probe.listen(JointState, topic, joints.take, measuring(qos.JOINT_STATES))
-    newest: dict[str, object] = {}
+    newest: dict[str, Any] = {}
     for name, kind in ((f'{MUX}/mode', ControlMode), (f'{POLICY}/status', PolicyStatus)):
         probe.listen(kind, probe.resolve(name), lambda message, name=name: newest.update(
             {name: message}), qos.LATCHED)
-    # The first message takes its time to come; it is not the publisher that is slow.
+    # Matching delays the first message; it does not count for the rate.
     probe.spin(FIRST_MESSAGE, lambda: all(each.stamps.arrivals for _, each in heard.values()) and (
         not publishers or bool(joints.stamps.arrivals)))
     probe.spin(seconds)
@@ -346,13 +347,13 @@ def _listen(
 
 
 def _size_of(policy: PolicyFile, role: str) -> tuple[int, int]:
-    """Return height and width in pixels at which the policy sees a camera."""
+    """Return height and width of a camera image in the policy, pixels."""
     if policy.layout == 'tshape' and role != policy.cameras[0]:
         return policy.height // 2, policy.width // 2
     return policy.height, policy.width
 
 
-def _mode_findings(probe: GraphProbe, newest: dict[str, object]) -> list[Finding]:
+def _mode_findings(probe: GraphProbe, newest: dict[str, Any]) -> list[Finding]:
     found = []
     mode = newest.get(f'{MUX}/mode')
     if mode is not None and mode.mode == ControlMode.STOPPED:

@@ -1,4 +1,4 @@
-"""What messages of a running robot say over some seconds: rates, stamps, images, joints."""
+"""Measure the messages of a running robot for some seconds: rates, stamps, images, joints."""
 
 from collections.abc import Callable, Sequence
 import math
@@ -15,22 +15,23 @@ from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 from lingbot_va_ros.specs.embodiment import CameraSource, Embodiment
 
 MAX_FUTURE = 0.05  # s, as command_mux: beyond it the clocks are not synchronised
-LONG_AGO = 1e8  # s; a stamp that far from the clock is of another clock, not late
-RATE_TOLERANCE = 0.9  # a camera of nominally the needed rate is not refused for its jitter
+LONG_AGO = 1e8  # s; a stamp that far from the clock is from another clock
+RATE_TOLERANCE = 0.9  # for the jitter of a camera at the nominal rate
 SHOWN = 8  # names in one line
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Return names in one line, the first few where there are many."""
+    """Return names in one line, shortened if there are many."""
     shown = ', '.join(names[:SHOWN])
     return shown if len(names) <= SHOWN else f'{shown} … ({len(names)} in all)'
 
 
 class StampStatistics:
     """
-    When messages came, and how their stamps lie to the ROS clock.
+    Arrival times of messages, and their stamps relative to the ROS clock.
 
-    :param now_ns: ROS time. Rates are counted in it under simulation, else on the steady clock.
+    :param now_ns: returns ROS time, ns.
+    :param simulated: whether rates are measured in ROS time, instead of the steady clock.
     """
 
     def __init__(self, now_ns: Callable[[], int], simulated: bool):
@@ -41,7 +42,7 @@ class StampStatistics:
         self._ages: list[float] = []  # s, ROS clock
 
     def add(self, stamp) -> None:
-        """Take the stamp of a message that came now."""
+        """Add the stamp of a message that has arrived now."""
         stamp_ns = stamp.sec * NANOSECONDS + stamp.nanosec
         now_ns = self._now_ns()
         self.arrivals.append(now_ns / NANOSECONDS if self._simulated else time.monotonic())
@@ -55,7 +56,7 @@ class StampStatistics:
         return (len(self.arrivals) - 1) / max(self.arrivals[-1] - self.arrivals[0], 1e-9)
 
     def faults(self, max_age: float) -> list[str]:
-        """Return what is wrong with the stamps, at most `max_age` s old; empty: nothing."""
+        """Return the faults of the stamps, which may be `max_age` s old, one per line."""
         if not self._stamps:
             return []
         if not any(self._stamps):
@@ -84,7 +85,7 @@ class StampStatistics:
 
 
 class CameraStream:
-    """Listens to one camera and judges its images as the policy would take them."""
+    """Checks the images of one camera as the policy would receive them."""
 
     def __init__(self, source: CameraSource, size: tuple[int, int] | None, now_ns,
                  simulated: bool):
@@ -95,7 +96,7 @@ class CameraStream:
         self._sizes: dict[tuple[int, int], None] = {}
 
     def take(self, message) -> None:
-        """Take one Image or CompressedImage."""
+        """Add one Image or CompressedImage."""
         self.stamps.add(message.header.stamp)
         if isinstance(message, CompressedImage) and self._sizes:
             return  # decoding one is enough
@@ -110,7 +111,7 @@ class CameraStream:
     def findings(
         self, where: str, publishers: str, rate: float | None, max_age: float, seconds: float,
     ) -> list[Finding]:
-        """Return what is wrong; `rate` (Hz) is that of the policy's grid of images, if known."""
+        """Return the findings; `rate` is the image rate of the policy, Hz, if known."""
         if not self.stamps.arrivals:
             return [error(where, f'no image in {seconds:g} s from {publishers}')]
         lines = [*self._faults, *self.stamps.faults(max_age)]
@@ -134,7 +135,7 @@ class CameraStream:
 
 
 class JointStateStream:
-    """Listens to joint_states and judges names, rates and positions by the embodiment."""
+    """Checks names, rates and positions of joint_states against the embodiment."""
 
     def __init__(self, embodiment: Embodiment, now_ns, simulated: bool):
         self._embodiment = embodiment
@@ -145,7 +146,7 @@ class JointStateStream:
         self._odd: dict[str, None] = {}
 
     def take(self, message: JointState) -> None:
-        """Take one joint state; several publishers may each carry some of the joints."""
+        """Add one joint state; several publishers may each send some of the joints."""
         self.stamps.add(message.header.stamp)
         now = self.stamps.arrivals[-1]
         if len(set(message.name)) < len(message.name):
@@ -165,7 +166,7 @@ class JointStateStream:
     def findings(
         self, where: str, publishers: str, timeout: float, max_age: float, seconds: float,
     ) -> list[Finding]:
-        """Return what is wrong; a joint without news for `timeout` s makes the mux hold."""
+        """Return the findings; the mux holds if a joint is silent for `timeout` s."""
         if not self.stamps.arrivals:
             return [error(where, f'no joint state in {seconds:g} s from {publishers}')]
         joints = self._embodiment.joints
@@ -204,7 +205,7 @@ class JointStateStream:
         return lines
 
     def _gaps(self, timeout: float, seconds: float) -> tuple[list[str], list[str]]:
-        """Return the joints that come too rarely, and those that once were silent too long."""
+        """Return the joints with too low a rate, and those with too long a gap."""
         slow, paused = [], []
         for name in self._embodiment.joints:
             times = self._arrivals.get(name)

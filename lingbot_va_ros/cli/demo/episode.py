@@ -99,7 +99,8 @@ def teleop_spans(episode: RecordedEpisode) -> tuple[tuple[float, float], ...]:
 
 def counts_by_operator(episode: RecordedEpisode) -> dict[str, int]:
     """Return the part of each count that was added in mode TELEOP."""
-    sums, before = {}, {}
+    sums: dict[str, int] = {}
+    before: Mapping[str, int] = {}
     for time, counts in episode.counted:
         theirs = value_at(episode.modes, time - TOLD_LATE, None) == MuxMode.TELEOP
         for name, count in counts.items():
@@ -119,7 +120,7 @@ def jitter_ms(stamps: np.ndarray, period: float) -> np.ndarray:
     return np.abs(np.diff(stamps) - period) * 1e3
 
 
-def percentile(values: Sequence[float], share: float):
+def percentile(values: Sequence[float] | np.ndarray, share: float) -> float | None:
     """Return a percentile (linear between neighbors), or None if there are no values."""
     return float(np.percentile(values, share)) if len(values) else None
 
@@ -178,18 +179,19 @@ def format_counts(counts: Mapping[str, int]) -> str:
 def _figures(episode: RecordedEpisode) -> dict[str, Any]:
     """Return the entry of one episode in summary.json."""
     success, detail = outcome(episode)
-    figures = {
+    counts = dict(episode.task_state.get('counts', {}))
+    figures: dict[str, Any] = {
         'task': episode.task, 'success': success, 'detail': detail,
         'chunks': len(episode.chunks), 'seconds': round(episode.end - episode.start, 3),
         'seed': episode.seed, 'done': bool(episode.task_state.get('done', False)),
-        'counts': dict(episode.task_state.get('counts', {})),
+        'counts': counts,
         'chunk_limit': episode.chunk_limit, 'takeover': episode.takeover}
     spans = teleop_spans(episode)
     if spans:
-        theirs = dict.fromkeys(figures['counts'], 0) | counts_by_operator(episode)
+        theirs = dict.fromkeys(counts, 0) | counts_by_operator(episode)
         figures['counts_by_person'] = theirs
         figures['counts_by_policy'] = {
-            name: count - theirs.get(name, 0) for name, count in figures['counts'].items()}
+            name: count - theirs.get(name, 0) for name, count in counts.items()}
         figures['seconds_by_person'] = round(sum(end - begin for begin, end in spans), 3)
     return figures
 

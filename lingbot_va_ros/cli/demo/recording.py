@@ -1,7 +1,9 @@
 """Record the ROS messages that the report and the video of the demo need."""
 
 from collections.abc import Sequence
+from functools import partial
 import json
+from typing import Any
 
 import numpy as np
 from rclpy.node import Node
@@ -37,8 +39,8 @@ class EpisodeRecorder:
     """
 
     def __init__(self, node: Node, cameras: dict[str, str]):
-        self.status: PolicyStatus | None = None
-        self.mode: ControlMode | None = None
+        self.status: Any = None  # PolicyStatus, None before the first message
+        self.mode: Any = None  # ControlMode, None before the first message
         self.chunks: list[ActionChunk] = []
         self.task_state: dict = {}
         self.task_states = 0
@@ -68,7 +70,7 @@ class EpisodeRecorder:
             node.create_subscription(kind, topic, callback, profile)
         for name, topic in cameras.items():
             node.create_subscription(
-                Image, topic, lambda message, name=name: self._on_image(name, message), qos.EVENTS)
+                Image, topic, partial(self._on_image, name), qos.EVENTS)
 
     @property
     def cameras_heard(self) -> int:

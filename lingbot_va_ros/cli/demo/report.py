@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -35,7 +36,7 @@ def write_report(path: Path, episodes: Sequence[RecordedEpisode], label: str) ->
         joints if side_by_side else -(-joints // columns)) + [LAST_ROW]
     figure = plt.figure(figsize=(7.5 * columns, sum(heights) + 1.2), layout='constrained')
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
-    legend = {}
+    legend: dict[str, Any] = {}
     for place, episode in enumerate(episodes):
         if with_counts:
             _draw_counts(figure.add_subplot(grid[0, place if side_by_side else slice(None)]),
@@ -51,7 +52,7 @@ def write_report(path: Path, episodes: Sequence[RecordedEpisode], label: str) ->
                 axes.set_xlabel('seconds since the policy got the arm')
             handles, names = axes.get_legend_handles_labels()
             legend.update(zip(names, handles))
-    figure.legend(legend.values(), legend.keys(), loc='outside lower center', ncols=4)
+    figure.legend(list(legend.values()), list(legend), loc='outside lower center', ncols=4)
     latencies = [chunk.inference_seconds * 1e3
                  for episode in episodes for chunk in episode.chunks]
     half = columns // 2

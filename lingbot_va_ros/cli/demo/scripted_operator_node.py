@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 from rclpy.node import Node
+from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
@@ -35,7 +36,7 @@ class ScriptedOperatorNode(Node):
         self._operator = ScriptedOperator(simulation, after)
         self._joints = simulation.joints
         self._said = Phase.WATCHING
-        self._asked = None
+        self._asked: Future | None = None
         self.create_subscription(
             String, f'{ROBOT}/task_state', self._on_task_state, qos.LATCHED)
         self.create_subscription(ControlMode, f'{MUX}/mode', self._on_mode, qos.LATCHED)

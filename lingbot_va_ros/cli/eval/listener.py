@@ -1,7 +1,8 @@
-"""What an evaluation over ROS hears of one episode, and the figures that are read from it."""
+"""Record the ROS messages of one episode, and compute its statistics."""
 
 from collections.abc import Sequence
 import json
+from typing import Any
 
 import numpy as np
 from rclpy.node import Node
@@ -19,14 +20,14 @@ from lingbot_va_ros.specs.embodiment import load_embodiment
 
 class EpisodeListener:
     """
-    Subscriptions of a node: the newest state of everything, and what came since `forget`.
+    Subscriptions of a node: the newest messages, and the history since `begin_episode`.
 
     `task_states` counts the messages about the task, `action_period` is in seconds.
     """
 
     def __init__(self, node: Node, action_period: float):
-        self.status: PolicyStatus | None = None
-        self.mode: ControlMode | None = None
+        self.status: Any = None  # PolicyStatus, None before the first message
+        self.mode: Any = None  # ControlMode, None before the first message
         self.joints: JointState | None = None
         self.task_state: dict = {}
         self.task_states = 0
@@ -35,7 +36,7 @@ class EpisodeListener:
         self._period = action_period
         self._executed: list[JointTrajectory] = []
         self._embodiment = load_embodiment(EMBODIMENT)
-        # The history is long where every message counts: this process may be late.
+        # A long history where no message may be lost: this process may be late.
         for kind, topic, callback, profile in (
                 (PolicyStatus, f'{POLICY}/status', self._on_status, qos.LATCHED),
                 (ControlMode, f'{MUX}/mode', self._on_mode, qos.LATCHED),
@@ -64,21 +65,21 @@ class EpisodeListener:
     def _on_executed(self, message: JointTrajectory) -> None:
         self._executed.append(message)
 
-    def forget(self) -> None:
-        """Forget chunks and executed commands: another episode begins."""
+    def begin_episode(self) -> None:
+        """Discard chunks and executed commands: an episode begins."""
         self.chunks, self._executed = [], []
 
     def chunks_executed(self) -> int:
-        """Return how many chunks have come to their last action by now."""
+        """Return the number of chunks whose last action is due by now."""
         now = self._node.get_clock().now().nanoseconds
         return sum(_span(chunk)[1] <= now for chunk in self.chunks)
 
     def inference_seconds(self) -> tuple[float, ...]:
-        """Return what the policy says of each chunk."""
+        """Return the inference time of each chunk, s."""
         return tuple(chunk.inference_seconds for chunk in self.chunks)
 
     def seams(self) -> Smoothness:
-        """Return the worst of the seams between chunks of one epoch, from what was executed."""
+        """Return the largest step and acceleration at seams between chunks of one epoch."""
         worst = Smoothness()
         for epoch in {chunk.epoch for chunk in self.chunks}:
             first, last = zip(*(_span(chunk) for chunk in self.chunks if chunk.epoch == epoch))
@@ -87,14 +88,14 @@ class EpisodeListener:
         return worst
 
     def motion(self) -> Smoothness:
-        """Return the worst from the first chunk's begin to the last one's end."""
+        """Return the largest step and acceleration from the first chunk to the last one."""
         if not self.chunks:
             return Smoothness()
         begin, end = _span(self.chunks[0])[0], _span(self.chunks[-1])[1]
         return self._smoothness([(begin / NANOSECONDS - self._period, end / NANOSECONDS)])
 
     def _smoothness(self, spans: Sequence[tuple[float, float]]) -> Smoothness:
-        """Return the worst during spans, s; grippers have no radians and are left out."""
+        """Return the largest values during time spans, s; grippers are not in rad and left out."""
         if not self._executed:
             return Smoothness()
         grippers = {arm.gripper.joint for arm in self._embodiment.arms if arm.gripper}
@@ -113,6 +114,6 @@ def _ns(time) -> int:
 
 
 def _span(chunk: ActionChunk) -> tuple[int, int]:
-    """Return when a chunk's first and last action are due, ns of ROS time."""
+    """Return the due times of a chunk's first and last action, ns of ROS time."""
     first = _ns(chunk.header.stamp)
     return first, first + _ns(chunk.trajectory.points[-1].time_from_start)

@@ -33,11 +33,11 @@ from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.srv import ResetMemory
 
-CHUNK_SECONDS = 30.0  # that a prediction may take on top of the latency that is asked for
-MODE_SECONDS = 3.0  # between a goal that ends because the arm is gone, and the word of the mux
+CHUNK_SECONDS = 30.0  # for a prediction, in addition to the padded latency
+MODE_SECONDS = 3.0  # between a goal that ends because the mode changed, and the mux's report
 READ_SECONDS = 600.0  # for a full-size text encoder from a slow disk
-END_SECONDS = 30.0  # for a goal to end that has been cancelled, or whose time is over
-MAX_TRIES = 6  # of an episode that the mux broke off because something came too late
+END_SECONDS = 30.0  # for a goal to end after its cancellation or time limit
+MAX_TRIES = 6  # of an episode that the mux aborts because a message came too late
 ENDED_BY = {
     RunTask.Result.TIMEOUT: 'time limit', RunTask.Result.CHUNK_LIMIT: 'chunk limit',
     RunTask.Result.CANCELED: 'cancelled'}
@@ -49,13 +49,15 @@ def run_row(
     progress: ProgressDisplay, each: Callable[[EpisodeOutcome], None],
 ) -> list[str]:
     """
-    Run one episode for each seed and hand over what became of it.
+    Run one episode for each seed and pass its outcome to `each`.
 
-    :param environment: of the processes; `logs` is the folder for what they print.
-    :param max_chunks: 0 for the task's own limit; `time_limit` in s, 0 for none.
+    :param environment: environment of the processes.
+    :param logs: folder for their log files.
+    :param max_chunks: 0 for the limit of the task.
+    :param time_limit: s, 0 for none.
     :param policy: further parameters of policy_node.
-    :returns: a line for each process that did not end well.
-    :raises CommandFailed: a process fails, or something is not there in time.
+    :returns: a line for each process that did not end normally.
+    :raises CommandFailed: a process fails, or something is not ready in time.
     """
     sizes = {'camera_width': checkpoint.policy.width, 'camera_height': checkpoint.policy.height}
     with NodeProcesses(environment, logs) as processes:
@@ -77,11 +79,11 @@ def run_row(
 
 
 class _EpisodeAborted(Exception):
-    """The mux held the arm in the middle of an episode; the message is its reason."""
+    """The mux held the arm during an episode; the message is its reason."""
 
 
 class _Row:
-    """The processes of a row, steered through one episode after the other."""
+    """Controls the processes of a row through one episode after the other."""
 
     def __init__(
         self, node: Node, executor: Executor, checkpoint: Checkpoint, condition: Condition,
@@ -100,7 +102,7 @@ class _Row:
         self._progress.refresh()
 
     def configure_and_activate(self, policy) -> None:
-        """Wait for everybody, configure and activate the policy."""
+        """Wait for all nodes, configure and activate the policy."""
         listener = self._listener
         self._operator.wait_until(
             lambda: listener.joints and listener.task_states and listener.status and listener.mode,
@@ -113,9 +115,9 @@ class _Row:
 
     def _encode_instruction(self) -> None:
         """
-        Ask for the task once while the arm is held, and cancel it.
+        Send a goal once while the arm is held, and cancel it.
 
-        Encoding new words may load a text encoder, which keeps the policy from publishing in time.
+        Encoding a new instruction may load a text encoder, which delays the policy's messages.
         """
         words = instruction_of(self._condition.task)
         goal = self._ask(0.0, 0)
@@ -144,23 +146,23 @@ class _Row:
             self._operator.wait_until(result.done, END_SECONDS, f'the end of {POLICY}/run_task')
 
     def deactivate_and_clean_up(self) -> None:
-        """Hold the arm and put the policy away."""
+        """Hold the arm, deactivate the policy and clean it up."""
         self._operator.set_mode(MUX, ControlMode.HOLD)
         self._operator.deactivate_and_clean_up(POLICY)
 
     def episode(self, seed: int, max_chunks: int, time_limit: float) -> EpisodeOutcome:
-        """Run an episode; one that was broken off because this machine was late is repeated."""
+        """Run an episode; repeat it if it was aborted because this machine was late."""
         holds: list[str] = []
         while True:
-            self._lay_out(seed)
+            self._begin_episode(seed)
             try:
                 return self._run(seed, max_chunks, time_limit, holds)
             except _EpisodeAborted as hold:
                 holds.append(str(hold))
                 self._progress.say(f'seed {seed}: {hold}; the episode is repeated')
 
-    def _lay_out(self, seed: int) -> None:
-        """Reset the scene to a seed, the arm home, and give the arm to the policy."""
+    def _begin_episode(self, seed: int) -> None:
+        """Reset the scene to a seed, move the arm home, and give it to the policy."""
         operator, listener = self._operator, self._listener
         operator.set_mode(MUX, ControlMode.HOLD, MODE_CHANGE_SECONDS)
         reset_scene(operator, lambda: (listener.task_states, listener.joints), seed=seed)
@@ -173,7 +175,7 @@ class _Row:
         chunks = max_chunks or chunk_limit_of(condition.task, self._chunk_seconds)
         patience = time_limit or chunks * (
             CHUNK_SECONDS + self._chunk_seconds * (1 + condition.latency_chunks))
-        listener.forget()
+        listener.begin_episode()
         starved = listener.status.starved_ticks
         goal = self._ask(time_limit, chunks)
         began = time.monotonic()
@@ -181,10 +183,10 @@ class _Row:
         reset_at = midway_of(condition.task) if condition.memory == 'reset_midway' else None
         while True:
             operator.wait_until(
-                lambda: result.done() or self._task_done() or self._taken_away() or (
+                lambda: result.done() or self._task_done() or self._left_policy_mode() or (
                     reset_at and reset_at(self._counts(), listener.chunks_executed())),
                 patience + END_SECONDS, 'the end of the episode')
-            if result.done() or self._task_done() or self._taken_away():
+            if result.done() or self._task_done() or self._left_policy_mode():
                 break
             reset_at = None
             answer = operator.call(ResetMemory, f'{POLICY}/reset_memory', ResetMemory.Request())
@@ -192,12 +194,12 @@ class _Row:
                 raise CommandFailed(f'{POLICY}/reset_memory fails: {answer.message}')
         seconds = time.monotonic() - began
         if result.done() and result.result().result.outcome == RunTask.Result.STOPPED:
-            heard_by = time.monotonic() + MODE_SECONDS  # who has the arm may be told later
+            heard_by = time.monotonic() + MODE_SECONDS  # the mode may be reported later
             operator.wait_until(
-                lambda: self._taken_away() or time.monotonic() > heard_by, 2 * MODE_SECONDS,
+                lambda: self._left_policy_mode() or time.monotonic() > heard_by, 2 * MODE_SECONDS,
                 f'the mode of {MUX}')
         done = self._task_done()
-        held = '' if not self._taken_away() else ' '.join((
+        held = '' if not self._left_policy_mode() else ' '.join((
             f'{MUX} went to {MuxMode(listener.mode.mode).name}: {listener.mode.reason}').split())
         self._end(goal, result)
         if listener.status.mode == PolicyStatus.FAULT:
@@ -229,5 +231,5 @@ class _Row:
     def _task_done(self) -> bool:
         return bool(self._listener.task_state.get('done'))
 
-    def _taken_away(self) -> bool:
+    def _left_policy_mode(self) -> bool:
         return self._listener.mode.mode != ControlMode.POLICY

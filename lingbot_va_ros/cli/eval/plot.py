@@ -1,4 +1,4 @@
-"""Draw the rows of an evaluation over the latency: success, time, seams, starved ticks."""
+"""Plot the rows of an evaluation over the latency: success, time, seams, starved ticks."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib
 
-matplotlib.use('Agg')  # before pyplot: there may be no screen
+matplotlib.use('Agg')  # before pyplot: a display may be missing
 import matplotlib.pyplot as plt
 
 from lingbot_va_ros.atomic_files import atomic_file
@@ -25,10 +25,10 @@ APART = 0.012  # chunk lengths between intervals of the same latency
 
 def write_plot(path: Path, rows: Sequence[Mapping[str, Any]], label: str) -> None:
     """
-    Write the picture whole or not at all, in the format that the file's ending names.
+    Write the plot whole or not at all, in the format of the file's suffix.
 
-    :param rows: as the JSON has them.
-    :param label: the checkpoint's name, with UNTRAINED where it is.
+    :param rows: entries of the JSON.
+    :param label: the checkpoint's name, marked if UNTRAINED.
     """
     figure, axes = plt.subplots(
         -(-len(PANELS) // COLUMNS), COLUMNS, figsize=(15, 7.5), layout='constrained')
@@ -53,7 +53,7 @@ def write_plot(path: Path, rows: Sequence[Mapping[str, Any]], label: str) -> Non
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the rows that differ in their latency alone, by what tells them from others."""
+    """Return the rows of each line, which differ only in latency, by the label of the line."""
     names = [name for name in ('task', 'schedule', 'memory')
              if name == 'schedule' or len({row[name] for row in rows}) > 1]
     lines: dict[str, list[Mapping[str, Any]]] = {}

@@ -1,4 +1,4 @@
-"""The rows of an evaluation: what is asked of each, and the figures of its episodes; no ROS."""
+"""Rows of an evaluation: their conditions, and the statistics of their episodes; no ROS."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from rich.console import JustifyMethod
 from rich.table import Table
 
 from lingbot_va_ros.evaluation.intervals import exact_interval
@@ -14,7 +15,7 @@ from lingbot_va_ros.evaluation.intervals import exact_interval
 
 @dataclass(frozen=True)
 class Condition:
-    """What a row is about; the latency is padded to `latency_chunks` chunk lengths."""
+    """Condition of a row; the inference latency is padded to `latency_chunks` chunk lengths."""
 
     task: str
     schedule: str
@@ -23,7 +24,7 @@ class Condition:
 
     @property
     def words(self) -> str:
-        """The condition in a few words."""
+        """Description of the condition for people."""
         return (f'{self.task}, {self.schedule}, memory {self.memory}, '
                 f'latency {self.latency_chunks:g} chunks')
 
@@ -31,13 +32,14 @@ class Condition:
 @dataclass(frozen=True)
 class EpisodeOutcome:
     """
-    What became of one episode.
+    Outcome of one episode.
 
-    :param seconds: how long it took; wall-clock time over ROS, simulated time in process.
-    :param max_seam_step: rad within a control period, `max_seam_acceleration` rad/s²; `max_step`
-        and `max_acceleration` those of the whole episode.
-    :param inference_seconds: of each chunk.
-    :param holds: why the arm was held in between, once for each time.
+    :param seconds: duration; wall-clock time over ROS, simulated time in process.
+    :param max_seam_step: largest step at seams, rad within a control period.
+    :param max_seam_acceleration: rad/s²; `max_step` and `max_acceleration` are those of the whole
+        episode.
+    :param inference_seconds: inference time of each chunk, s.
+    :param holds: reason of each hold during the episode.
     """
 
     seed: int
@@ -68,7 +70,7 @@ def row_of(
     condition: Condition, outcomes: Sequence[EpisodeOutcome], chunk_seconds: float,
     in_process: bool,
 ) -> dict[str, Any]:
-    """Return what the JSON says of a row; seconds and radians, None where nothing was measured."""
+    """Return the JSON entry of a row; s and rad, None if nothing was measured."""
     successes = sum(outcome.success for outcome in outcomes)
     low, high = exact_interval(successes, len(outcomes))
     inference = [seconds for outcome in outcomes for seconds in outcome.inference_seconds]
@@ -100,7 +102,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _histograms(outcomes: Sequence[EpisodeOutcome]) -> dict[str, dict[str, int]]:
-    """Return, for each count of the task, how many episodes ended with which number."""
+    """Return for each count of the task the number of episodes by their final value."""
     names = sorted({name for outcome in outcomes for name in outcome.counts})
     return {name: {
         str(number): episodes for number, episodes in sorted(
@@ -109,14 +111,15 @@ def _histograms(outcomes: Sequence[EpisodeOutcome]) -> dict[str, dict[str, int]]
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the rows as people read them; columns that say nothing are left out."""
+    """Return the rows as a table for people."""
     table = Table(title='episodes', title_justify='left')
-    for name, justify in (
+    columns: tuple[tuple[str, JustifyMethod], ...] = (
             ('task', 'left'), ('schedule', 'left'), ('memory', 'left'),
             ('latency\n(chunks)', 'right'), ('success', 'right'), ('95 % interval', 'right'),
             ('episode\n(s)', 'right'), ('chunks', 'right'), ('seam step\n(rad)', 'right'),
             ('seam accel.\n(rad/s²)', 'right'), ('starved\nticks', 'right'),
-            ('inference\np95 (s)', 'right'), ('chunk\n(s)', 'right'), ('counts', 'left')):
+            ('inference\np95 (s)', 'right'), ('chunk\n(s)', 'right'), ('counts', 'left'))
+    for name, justify in columns:
         table.add_column(name, justify=justify)
     for row in rows:
         table.add_row(
@@ -135,7 +138,7 @@ def _figure(value: float | None, digits: int) -> str:
 
 
 def histogram_words(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Return histograms of counts in words, as `strokes 5: 1×, 6: 19×`."""
+    """Return histograms of counts as text, for example `strokes 5: 1×, 6: 19×`."""
     return '; '.join(
         f'{name} ' + ', '.join(f'{number}: {times}×' for number, times in numbers.items())
         for name, numbers in counts.items())

@@ -75,7 +75,7 @@ def test_an_earlier_run_is_compared(results, tmp_path, capsys):
 def test_other_steps_are_not_compared(results, tmp_path, capsys):
     words = [*QUICK, '--action-steps', '2', '--compare', str(results)]
     assert main(words) == 0
-    assert f'nothing in {results} is of the same' in capsys.readouterr().out
+    assert f'{results} has no row with the same' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('words, part', [
@@ -118,8 +118,8 @@ def test_a_peer_that_cannot_be_imported_gets_its_reason(tmp_path, capsys):
 
 @pytest.mark.parametrize('words, part', [
     (['--no-engine', '--no-ros'], 'leave nothing to measure'),
-    (['--no-engine', '--peer', '.'], 'leave --no-engine out'),
-    (['--peer', '.', '--weights', 'int8'], 'leave --weights int8 out'),
+    (['--no-engine', '--peer', '.'], 'remove --no-engine'),
+    (['--peer', '.', '--weights', 'int8'], 'remove --weights int8'),
 ])
 def test_options_that_exclude_each_other_get_one_line(words, part, capsys):
     assert main(['bench', *words]) == 1
@@ -128,7 +128,7 @@ def test_options_that_exclude_each_other_get_one_line(words, part, capsys):
 
 
 @pytest.mark.parametrize('content, part', [
-    (None, 'cannot be read'), ('{', 'is no JSON'), ('{"rows": []}', 'holds no results')])
+    (None, 'cannot be read'), ('{', 'is not JSON'), ('{"rows": []}', 'has no results')])
 def test_a_file_that_holds_no_results_gets_one_line(tmp_path, content, part, capsys):
     path = tmp_path / 'old.json'
     if content is not None:
