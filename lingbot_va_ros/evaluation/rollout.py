@@ -27,23 +27,25 @@ from lingbot_va_ros.evaluation.virtual_clock import EpisodeOver, VirtualClock
 from lingbot_va_ros.motion.plan import MotionLimits, Plan
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
-from lingbot_va_ros.policy.errors import NotExecutable, PredictionAborted
+from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.runtime.active_chunk import PublishedChunk
-from lingbot_va_ros.policy.runtime.requests import Requests
-from lingbot_va_ros.policy.runtime.robot_interface import World
-from lingbot_va_ros.policy.runtime.scheduler import Schedule
+from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
+from lingbot_va_ros.policy.runtime.requests import RequestQueue
+from lingbot_va_ros.policy.runtime.robot_interface import (
+    LiveSettings,
+    RobotInterface,
+    RuntimeSettings,
+)
+from lingbot_va_ros.policy.runtime.scheduler import Scheduler
 from lingbot_va_ros.policy.runtime.schedules import SCHEDULES
-from lingbot_va_ros.policy.runtime.status import Mode
+from lingbot_va_ros.policy.runtime.status import PolicyMode, RuntimeStatus
 from lingbot_va_ros.policy.runtime.task import Outcome, Task
 from lingbot_va_ros.robot.action_map import make_action_map
-from lingbot_va_ros.robot.poses import PoseError
 from lingbot_va_ros.sim.simulation import Simulation
 
 if TYPE_CHECKING:
     from lingbot_va_ros.policy.inference.engine import Engine
 
-MAX_CAMERA_SKEW = 0.1  # seconds, as START_TOLERANCE (rad, m) the default of policy_node
-START_TOLERANCE = 0.05
 ENDED_BY = {Outcome.TIMEOUT: 'time limit', Outcome.CHUNK_LIMIT: 'chunk limit'}
 # Less than a physics step: keeps rounding from adding a tick to a latency of whole ticks.
 _ROUNDING = 1e-4
@@ -177,42 +179,31 @@ class _Episode:
         self._task = task
         limits = simulation.embodiment.limits
         self._slot = PlanSlot(lambda: simulation.time_ns)
-        self._slot.begin(MotionLimits(
-            limits.lower, limits.upper, limits.velocity, limits.acceleration))
+        motion_limits = MotionLimits(
+            limits.lower, limits.upper, limits.velocity, limits.acceleration)
+        self._slot.begin(motion_limits)
         cameras = SimulatedCameras(simulation, engine.policy.cameras)
         self._arm = SimulatedArm(simulation, self._slot, cameras, self._count)
         self.clock = VirtualClock(self._arm, lambda: bool(simulation.task_state.done))
         self._origin_ns = simulation.time_ns
-        self._requests = _Requests(self.clock)
-        self._scheduler = Schedule(
-            self._slot, self._requests, lambda: None, self._chunk_begun,
-            lambda picture, due_ns: None, self.clock.steady)
-        action_map = make_action_map(simulation.embodiment, engine.policy)
+        self._scheduler = Scheduler(self._slot, self.clock, self, RequestQueue(self.clock))
 
-        def to_joints(actions, start):
-            try:
-                joints = action_map.to_joints(actions, start)
-            except PoseError as error:
-                raise NotExecutable(str(error)) from None
-            return np.clip(joints, limits.lower, limits.upper)
-
-        self._world = World(
-            clock=self.clock.now_ns, observations=cameras, executed=self._arm.executed,
-            to_rgb=lambda camera, image: image, to_joints=to_joints,
-            from_joints=action_map.from_joints, begin=action_map.begin, obstacle=lambda: None,
-            elsewhere=lambda: None, measured=self._arm.joint_states.positions,
-            max_velocity=limits.velocity,
-            start_tolerance=np.full(len(simulation.joints), START_TOLERANCE),
-            max_camera_skew=lambda: MAX_CAMERA_SKEW, wants_imagined=lambda: False,
-            poses=action_map.state, restore_poses=action_map.restore, schedule=schedule,
-            reaction=0.0, padded_latency=lambda: latency - _ROUNDING,
-            last_chunk_only=memory == 'last_chunk')
+        live = LiveSettings(padded_latency=latency - _ROUNDING)
+        self._robot = RobotInterface(
+            clock=self.clock, cameras=cameras, executed=self._arm.executed,
+            joints=self._arm.joint_states,
+            action_map=make_action_map(simulation.embodiment, engine.policy),
+            limits=motion_limits, control=ControlOwner(),
+            to_rgb=lambda camera, image: image, not_ready_reason=lambda: None,
+            live=lambda: live)
+        self._settings = RuntimeSettings(
+            schedule=schedule, reaction=0.0, last_chunk_only=memory == 'last_chunk')
 
     def run(self) -> str:
         """Run the episode to its end and return how it ended."""
         scheduler, task = self._scheduler, self._task
         scheduler.load(cast('Engine', self.engine), max_snapshots=0)
-        scheduler.start(self._world, '')
+        scheduler.start(self._robot, self._settings, '')
         self._slot.stop(new_epoch=True)
         scheduler.begin_task(task)
         midway = midway_of(self._simulation.task) if self._memory == 'reset_midway' else None
@@ -224,8 +215,8 @@ class _Episode:
                 continue
             except EpisodeOver:
                 return 'done'
-            if scheduler.progress.mode == Mode.HOLDING:
-                return f'not executable: {scheduler.progress.reason}'
+            if scheduler.status.mode == PolicyMode.HOLDING:
+                return f'not executable: {scheduler.status.reason}'
             if midway is not None and task.chunks > executed:
                 executed = task.chunks
                 if midway(self._simulation.task_state.counts, executed):
@@ -245,12 +236,22 @@ class _Episode:
 
     # What is recorded
 
-    def _chunk_begun(self, chunk: PublishedChunk) -> None:
+    def status_changed(self, status: RuntimeStatus) -> None:
+        """Record nothing of the status (`PolicyEvents`)."""
+
+    def frame_imagined(self, picture: np.ndarray, due_ns: int) -> None:
+        """Record nothing of the imagined video (`PolicyEvents`)."""
+
+    def fault(self, trace: str) -> None:
+        """Record nothing: an exception leaves `run` (`PolicyEvents`)."""
+
+    def chunk_begun(self, chunk: PublishedChunk) -> None:
+        """Record the times of a chunk that begins (`PolicyEvents`)."""
         first = (chunk.first_due_ns - self._origin_ns) / NANOSECONDS
         self._spans[-1].append((first, first + (len(chunk.positions) - 1) * chunk.period))
 
     def _count(self, plan: Plan, now_ns: int) -> None:
-        self.starved_ticks += self._scheduler.flowing and now_ns > plan.end_ns
+        self.starved_ticks += self._scheduler.continuous and now_ns > plan.end_ns
 
     @property
     def chunks(self) -> int:
@@ -278,12 +279,3 @@ class _Episode:
         times = np.array([time_ns for time_ns, _ in self._arm.commands]) - self._origin_ns
         positions = np.stack([row for _, row in self._arm.commands])[:, columns]
         return measure_smoothness(times / NANOSECONDS, positions, spans)
-
-
-class _Requests(Requests):
-    def __init__(self, clock):
-        super().__init__()
-        self._clock = clock
-
-    def wait(self, seconds):
-        self._clock.wait(seconds)

@@ -54,7 +54,7 @@ class SimulatedArm:
 
     def tick(self) -> None:
         """Advance simulated time by one control period."""
-        plan, begin_ns = self._slot.look()
+        plan, begin_ns = self._slot.current()
         end_ns = begin_ns + TICK_NS
         if plan is not None:  # else the controller holds
             self._on_tick(plan, begin_ns)

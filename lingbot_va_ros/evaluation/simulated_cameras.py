@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from lingbot_va_ros.policy.runtime.camera_buffer import Observations, StampedImage
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer, StampedImage
 from lingbot_va_ros.sim.simulation import Simulation
 
 KEEP_SECONDS = 5.0  # the scheduler picks an image right after it was taken
 
 
-class SimulatedCameras(Observations):
+class SimulatedCameras(CameraBuffer):
     """
     The camera buffer of a simulation, which fills it with the images that are asked for.
 

@@ -37,7 +37,7 @@ class PlanSlot:
         with self._lock:
             self._limits = limits
 
-    def look(self) -> tuple[Plan | None, int]:
+    def current(self) -> tuple[Plan | None, int]:
         """Return the current plan and the ROS time in ns at which it was read."""
         with self._lock:
             return self._plan, self._clock()
@@ -59,7 +59,7 @@ class PlanSlot:
             then()
             return True
 
-    def tell(self, epoch: int, then: Callable[[], None]) -> bool:
+    def notify(self, epoch: int, then: Callable[[], None]) -> bool:
         """Call `then`, which must be quick, under the lock unless the epoch has passed."""
         with self._lock:
             if epoch == self._epoch:

@@ -1,4 +1,4 @@
-"""What ends a prediction, or keeps one from being executed, without a fault."""
+"""Exceptions that end a prediction, or keep it from being executed, without a fault."""
 
 
 class PredictionAborted(Exception):

@@ -336,20 +336,20 @@ def moving():
 
 def test_a_slot_begins_in_epoch_one_without_a_plan():
     slot = make_slot()
-    assert slot.epoch == 1 and slot.look() == (None, NOW)
+    assert slot.epoch == 1 and slot.current() == (None, NOW)
 
 
 def test_a_slot_takes_a_plan_of_the_present_epoch():
     slot, plan, told = make_slot(), moving(), []
     assert slot.put(plan, 1, lambda: told.append(1))
-    assert slot.look()[0] is plan and told == [1]
+    assert slot.current()[0] is plan and told == [1]
 
 
 def test_a_slot_refuses_a_plan_of_an_epoch_that_has_passed():
     slot, told = make_slot(), []
     slot.stop(new_epoch=True)
     assert not slot.put(moving(), 1, lambda: told.append(1))
-    assert slot.look()[0] is None and told == []
+    assert slot.current()[0] is None and told == []
     assert slot.put(moving(), 2)
 
 
@@ -358,7 +358,7 @@ def test_a_stop_replaces_the_plan_and_keeps_the_epoch_unless_asked():
     slot.put(moving(), 1)
     stop, now = slot.stop()
     assert slot.epoch == 1
-    assert slot.look() == (stop, now)
+    assert slot.current() == (stop, now)
     np.testing.assert_allclose(stop.sample(ns(0.5))[0], moving().sample(ns(0.5))[0])
     np.testing.assert_array_equal(stop.velocities[-1], 0)
     slot.stop(new_epoch=True)
@@ -368,14 +368,14 @@ def test_a_stop_replaces_the_plan_and_keeps_the_epoch_unless_asked():
 def test_a_stop_without_a_plan_is_no_plan():
     slot = make_slot()
     slot.stop()
-    assert slot.look()[0] is None
+    assert slot.current()[0] is None
 
 
 def test_a_cleared_slot_has_no_plan():
     slot = make_slot()
     slot.put(moving(), 1)
     slot.clear()
-    assert slot.look()[0] is None
+    assert slot.current()[0] is None
 
 
 @pytest.mark.parametrize('lead', [0.5, 0.0])

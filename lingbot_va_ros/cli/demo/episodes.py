@@ -29,7 +29,7 @@ from lingbot_va_ros.cli.demo.episode import format_counts, OVERVIEW, RecordedEpi
 from lingbot_va_ros.cli.demo.recording import EpisodeRecorder
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.mux.modes import MuxMode
-from lingbot_va_ros.policy.runtime.status import Mode as PolicyMode
+from lingbot_va_ros.policy.runtime.status import PolicyMode
 from lingbot_va_ros.resources import PACKAGE
 from lingbot_va_ros.specs.embodiment import load_embodiment
 from lingbot_va_ros.srv import ResetMemory

@@ -8,19 +8,20 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
 from lingbot_va_ros.nodes.stamps import stamp_of
-from lingbot_va_ros.policy.runtime.status import Mode, Progress
+from lingbot_va_ros.policy.runtime.status import PolicyMode, RuntimeStatus
 from lingbot_va_ros.robot.tool_path import ToolPath
 
 LINE_WIDTH = 0.005  # m
 TEXT_HEIGHT = 0.05  # m
 TEXT_ABOVE_BASE = 0.8  # m
-COLOURS = {
-    Mode.RUNNING: (0.2, 0.9, 0.3), Mode.HOLDING: (1.0, 0.7, 0.1), Mode.FAULT: (1.0, 0.2, 0.2)}
+COLORS = {
+    PolicyMode.RUNNING: (0.2, 0.9, 0.3), PolicyMode.HOLDING: (1.0, 0.7, 0.1),
+    PolicyMode.FAULT: (1.0, 0.2, 0.2)}
 OTHERWISE = (0.8, 0.8, 0.8)
 
 
 def marker_array(
-    now_ns: int, paths: Sequence[ToolPath], positions: np.ndarray | None, progress: Progress,
+    now_ns: int, paths: Sequence[ToolPath], positions: np.ndarray | None, status: RuntimeStatus,
 ) -> MarkerArray:
     """
     Return a line along each tool's planned way and a text with the status.
@@ -28,31 +29,31 @@ def marker_array(
     :param paths: one per arm that can be drawn; with none there is nothing to hang a marker on.
     :param positions: the newest chunk's joint positions [n, J], or None before any.
     """
-    colour = COLOURS.get(progress.mode, OTHERWISE)
+    color = COLORS.get(status.mode, OTHERWISE)
     markers = []
     for number, path in enumerate(paths):
         if positions is not None:
-            line = _marker(now_ns, path.frame, 'planned', number, Marker.LINE_STRIP, colour)
+            line = _marker(now_ns, path.frame, 'planned', number, Marker.LINE_STRIP, color)
             line.scale.x = LINE_WIDTH
             line.points = [
                 Point(x=x, y=y, z=z) for x, y, z in path.points(positions).tolist()]
             markers.append(line)
     if paths:
         text = _marker(
-            now_ns, paths[0].frame, 'status', 0, Marker.TEXT_VIEW_FACING, colour)
+            now_ns, paths[0].frame, 'status', 0, Marker.TEXT_VIEW_FACING, color)
         text.scale.z = TEXT_HEIGHT
         text.pose.position.z = TEXT_ABOVE_BASE
         text.text = (
-            f'{progress.mode.name} {progress.reason}\n{progress.instruction}\n'
-            f'{progress.memory_frames} frames remembered, chunk {progress.chunk_id}')
+            f'{status.mode.name} {status.reason}\n{status.instruction}\n'
+            f'{status.memory_frames} frames remembered, chunk {status.chunk_id}')
         markers.append(text)
     return MarkerArray(markers=markers)
 
 
-def _marker(now_ns: int, frame: str, name: str, number: int, kind: int, colour: tuple) -> Marker:
+def _marker(now_ns: int, frame: str, name: str, number: int, kind: int, color: tuple) -> Marker:
     marker = Marker(ns=name, id=number, type=kind, action=Marker.ADD)
     marker.header.frame_id, marker.header.stamp = frame, stamp_of(now_ns)
     marker.pose.orientation.w = 1.0
-    red, green, blue = colour
+    red, green, blue = color
     marker.color = ColorRGBA(r=red, g=green, b=blue, a=1.0)
     return marker

@@ -1,4 +1,4 @@
-"""What the policy says, as messages: trajectories, chunks, status, diagnostics."""
+"""The messages that the policy publishes: trajectories, chunks, status, diagnostics."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from lingbot_va_ros.msg import ActionChunk, PolicyStatus
 from lingbot_va_ros.nodes.stamps import duration_of_seconds, stamp_of
 from lingbot_va_ros.policy.runtime.active_chunk import PublishedChunk
-from lingbot_va_ros.policy.runtime.status import Mode, Progress
+from lingbot_va_ros.policy.runtime.status import PolicyMode, RuntimeStatus
 
 LEVELS = {
-    Mode.IDLE: DiagnosticStatus.OK, Mode.LOADING: DiagnosticStatus.OK,
-    Mode.WAITING: DiagnosticStatus.OK, Mode.RUNNING: DiagnosticStatus.OK,
-    Mode.HOLDING: DiagnosticStatus.WARN, Mode.FAULT: DiagnosticStatus.ERROR,
+    PolicyMode.IDLE: DiagnosticStatus.OK, PolicyMode.LOADING: DiagnosticStatus.OK,
+    PolicyMode.WAITING: DiagnosticStatus.OK, PolicyMode.RUNNING: DiagnosticStatus.OK,
+    PolicyMode.HOLDING: DiagnosticStatus.WARN, PolicyMode.FAULT: DiagnosticStatus.ERROR,
 }
 
 
@@ -48,41 +48,44 @@ def chunk_message(chunk: PublishedChunk, joints: Sequence[str]) -> ActionChunk:
     return message
 
 
-def status_message(now_ns: int, progress: Progress, epoch: int) -> PolicyStatus:
-    """Return the status."""
+def status_message(
+    now_ns: int, status: RuntimeStatus, epoch: int, starved_ticks: int,
+) -> PolicyStatus:
+    """Return the status message."""
     message = PolicyStatus()
     message.header.stamp = stamp_of(now_ns)
-    message.mode = int(progress.mode)
-    message.reason = progress.reason
-    message.instruction = progress.instruction
+    message.mode = int(status.mode)
+    message.reason = status.reason
+    message.instruction = status.instruction
     message.epoch = epoch
-    message.chunk_id = progress.chunk_id
-    message.memory_frames = progress.memory_frames
-    message.memory_capacity = progress.memory_capacity
-    message.inference_seconds = progress.inference_seconds
-    message.inference_seconds_p95 = progress.inference_seconds_p95
-    message.chunk_seconds = progress.chunk_seconds
-    message.starved_ticks = progress.starved_ticks
+    message.chunk_id = status.chunk_id
+    message.memory_frames = status.memory_frames
+    message.memory_capacity = status.memory_capacity
+    message.inference_seconds = status.inference_seconds
+    message.inference_seconds_p95 = status.inference_seconds_p95
+    message.chunk_seconds = status.chunk_seconds
+    message.starved_ticks = starved_ticks
     return message
 
 
 def diagnostics_message(
-    now_ns: int, node_name: str, progress: Progress, epoch: int, trained: str,
+    now_ns: int, node_name: str, status: RuntimeStatus, epoch: int, starved_ticks: int,
+    checkpoint: str,
 ) -> DiagnosticArray:
     """
     Return the diagnostics.
 
     :param node_name: fully qualified, so that several namespaces can be told apart.
     """
-    status = DiagnosticStatus(
-        name=f'{node_name}: policy', hardware_id=node_name, level=LEVELS[progress.mode],
-        message=f'{progress.mode.name}: {progress.reason}'.rstrip(': '))
-    status.values = [KeyValue(key=key, value=str(value)) for key, value in (
-        ('instruction', progress.instruction), ('epoch', epoch), ('chunk_id', progress.chunk_id),
-        ('memory_frames', progress.memory_frames), ('memory_capacity', progress.memory_capacity),
-        ('inference_seconds', f'{progress.inference_seconds:.4f}'),
-        ('inference_seconds_p95', f'{progress.inference_seconds_p95:.4f}'),
-        ('starved_ticks', progress.starved_ticks), ('checkpoint', trained))]
-    message = DiagnosticArray(status=[status])
+    diagnostic = DiagnosticStatus(
+        name=f'{node_name}: policy', hardware_id=node_name, level=LEVELS[status.mode],
+        message=f'{status.mode.name}: {status.reason}'.rstrip(': '))
+    diagnostic.values = [KeyValue(key=key, value=str(value)) for key, value in (
+        ('instruction', status.instruction), ('epoch', epoch), ('chunk_id', status.chunk_id),
+        ('memory_frames', status.memory_frames), ('memory_capacity', status.memory_capacity),
+        ('inference_seconds', f'{status.inference_seconds:.4f}'),
+        ('inference_seconds_p95', f'{status.inference_seconds_p95:.4f}'),
+        ('starved_ticks', starved_ticks), ('checkpoint', checkpoint))]
+    message = DiagnosticArray(status=[diagnostic])
     message.header.stamp = stamp_of(now_ns)
     return message

@@ -1,9 +1,6 @@
-"""The action ~/run_task: one episode of one task, followed from goal to result."""
+"""The action ~/run_task: one episode of one task, from goal to result."""
 
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 import time
-from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
@@ -11,66 +8,65 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 
 from lingbot_va_ros.action import RunTask
-from lingbot_va_ros.policy.runtime.inference_thread import Worker
-from lingbot_va_ros.policy.runtime.task import Outcome, Task
+from lingbot_va_ros.nodes.policy.answers import answer_of
+from lingbot_va_ros.nodes.policy.instruction import Instruction
+from lingbot_va_ros.nodes.policy.phase import NodePhase
+from lingbot_va_ros.policy.runtime.inference_thread import InferenceThread
+from lingbot_va_ros.policy.runtime.task import normalize_instruction, Outcome, Task
 
-FEEDBACK_SECONDS = 0.4  # at least, between two that tell of no new chunk
+FEEDBACK_SECONDS = 0.4  # at least, between two feedbacks without a new chunk
 
 
 class TaskAction:
     """
     The action server.
 
-    Its callbacks are coroutines of the node's executor; what they wait for is done by the
-    inference thread. A goal that comes while another is worked on takes its place.
+    Its callbacks are coroutines of the node's executor, which await the inference thread. A goal
+    that comes while another is worked on takes its place.
 
-    :param answer: awaits a future of another thread.
-    :param is_active: whether the node is active.
-    :param on_instruction: told the instruction when a goal has changed it.
+    :param instruction: follows the instruction of the goal.
     """
 
     def __init__(
-        self, node: Node, worker: Worker, answer: Callable[[Future], Awaitable[Any]],
-        is_active: Callable[[], bool], on_instruction: Callable[[str], None],
+        self, node: Node, thread: InferenceThread, phase: NodePhase, instruction: Instruction,
         group: CallbackGroup,
     ):
         self._node = node
-        self._worker = worker
-        self._answer = answer
-        self._is_active = is_active
-        self._on_instruction = on_instruction
+        self._thread = thread
+        self._phase = phase
+        self._instruction = instruction
         self._current: tuple[ServerGoalHandle, Task] | None = None
-        self._told = (0, 0.0)  # chunks and steady time of the newest feedback
+        self._notified = (0, 0.0)  # chunks and steady time of the newest feedback
         self._server = ActionServer(
             node, RunTask, '~/run_task', execute_callback=self._execute,
             goal_callback=self._on_goal, cancel_callback=self._on_cancel, callback_group=group)
 
-    def tell(self, memory_frames: int) -> None:
-        """Publish feedback if there is a new chunk, or none was published lately."""
+    def notify(self, memory_frames: int) -> None:
+        """Publish feedback for a new chunk, and at most every FEEDBACK_SECONDS without one."""
         current = self._current
         if current is None:
             return
         handle, task = current
         chunks, now = task.chunks, time.monotonic()
-        if chunks == self._told[0] and now < self._told[1] + FEEDBACK_SECONDS:
+        if chunks == self._notified[0] and now < self._notified[1] + FEEDBACK_SECONDS:
             return
-        self._told = (chunks, now)
+        self._notified = (chunks, now)
         if handle.is_active:
             handle.publish_feedback(RunTask.Feedback(
                 chunks=chunks, seconds=task.seconds, memory_frames=memory_frames))
 
     def _on_goal(self, goal: RunTask.Goal) -> GoalResponse:
-        refusal = self._refusal(goal)
-        if refusal:
-            self._node.get_logger().warning(f'run_task: goal rejected: {refusal}')
+        rejection = self._rejection(goal)
+        if rejection:
+            self._node.get_logger().warning(f'run_task: goal rejected: {rejection}')
             return GoalResponse.REJECT
         return GoalResponse.ACCEPT
 
-    def _refusal(self, goal: RunTask.Goal) -> str:
+    def _rejection(self, goal: RunTask.Goal) -> str:
         """Return why a goal cannot be taken, or nothing."""
-        if not self._is_active():
+        if not self._phase.active:
             return 'the policy is not active'
-        if not goal.instruction and not self._worker.progress.instruction:
+        if not (normalize_instruction(goal.instruction) or self._thread.status.instruction):
             return 'its instruction is empty, and there is none to go on with'
         if not 0.0 <= goal.timeout_seconds < float('inf'):
             return f'timeout_seconds is {goal.timeout_seconds}; expected 0 (no limit) or more'
@@ -79,26 +75,29 @@ class TaskAction:
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
         current = self._current
         if current is not None and current[0].goal_id == handle.goal_id:
-            self._worker.cancel_task(current[1])
+            self._cancel(current[1])
         return CancelResponse.ACCEPT
+
+    def _cancel(self, task: Task) -> None:
+        self._thread.ask(lambda scheduler: scheduler.cancel_task(task))
 
     async def _execute(self, handle: ServerGoalHandle) -> RunTask.Result:
         goal = handle.request
         task = Task(
             goal.instruction, goal.keep_memory, goal.timeout_seconds, goal.max_chunks)
-        self._current, self._told = (handle, task), (0, 0.0)
+        self._current, self._notified = (handle, task), (0, 0.0)
         try:
-            await self._answer(self._worker.begin_task(task))
+            await answer_of(self._node, self._thread.begin_task(task))
             if handle.is_cancel_requested:  # it came before there was anything to cancel
-                self._worker.cancel_task(task)
+                self._cancel(task)
             if not task.result.done():
-                self._on_instruction(task.instruction)
-            outcome, message = await self._answer(task.result)
+                self._instruction.follow(task.instruction)
+            outcome, message = await answer_of(self._node, task.result)
         except ValueError as error:  # deactivated meanwhile
             outcome, message = Outcome.STOPPED, str(error)
         if self._current is not None and self._current[1] is task:
             self._current = None
-            self._on_instruction(self._worker.progress.instruction)
+            self._instruction.follow(self._thread.status.instruction)
         if outcome in (Outcome.TIMEOUT, Outcome.CHUNK_LIMIT):
             handle.succeed()
         elif outcome == Outcome.CANCELED:

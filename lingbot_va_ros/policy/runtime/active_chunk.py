@@ -1,25 +1,34 @@
-"""The chunk that is being executed or watched, and how much of it has been seen."""
+"""A chunk on its way: when its actions and images are due, and how much of it has been seen."""
+
+from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lingbot_va_ros.motion.plan import Plan
 from lingbot_va_ros.motion.time import NANOSECONDS
-from lingbot_va_ros.policy.runtime.camera_buffer import Observations, StampedImage
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer, StampedImage
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
+
+if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a node starts
+    from lingbot_va_ros.policy.inference.engine import Chunk
 
 
 @dataclass(frozen=True)
 class PublishedChunk:
     """
-    A chunk that is in the plan.
+    A chunk that is in the plan, as `ActionChunk` publishes it.
 
-    :param first_due_ns: ROS time when the first action is due.
-    :param observation_ns: stamp of the newest image that it saw.
-    :param period: seconds between actions; positions and velocities [n, J].
+    :param first_due_ns: ROS time in nanoseconds when the first action is due.
+    :param observation_ns: stamp of the newest image that the prediction saw.
+    :param period: seconds between actions.
+    :param positions: joint positions [n, J] in rad (m), float64.
+    :param velocities: joint velocities [n, J], float64.
+    :param inference_seconds: duration of the prediction on the steady clock.
+    :param grounded: see `Chunk`.
     """
 
     epoch: int
@@ -33,36 +42,68 @@ class PublishedChunk:
     grounded: bool
 
 
-@dataclass
-class Running:
+@dataclass(frozen=True)
+class PlannedMotion:
     """
-    A chunk on its way: when its actions and images are due, and what has come of them.
+    A predicted chunk as a motion of the joints.
 
-    :param chunk: as the engine predicted it; None, as the next two, for a person's motion.
-    :param published: as it is told, with a `chunk_id` that counts only once it has begun.
+    :param chunk: as the engine predicted it.
+    :param published: its message; the `chunk_id` is final only once the chunk has begun.
     :param plan: one that holds all of its actions.
-    :param start_ns: ROS time of where it started from, the knot before its first action.
-    :param picked: images of latent frames that are not encoded yet, one dictionary an image time.
-    :param frames: latent frames that the engine has seen.
-    :param imagined: (ROS time, picture) of what it foretold and is still to come.
-    :param by_person: whether a person moves the arm by now.
-    :param cut_short: whether it ends before its grid would.
     """
 
-    chunk: Any
-    published: PublishedChunk | None
-    plan: Plan | None
+    chunk: Chunk
+    published: PublishedChunk
+    plan: Plan
+
+
+@dataclass
+class ActiveChunk:
+    """
+    A chunk that the arm executes, or that a person's motion fills.
+
+    :param planned: the policy's motion; None for a chunk that a person began.
+    :param start_ns: ROS time of the knot before its first action.
+    :param action_times: ROS time in nanoseconds when each action is due.
+    :param image_times: ROS time in nanoseconds of the images that show it.
+    :param begun: whether the arm has reached `start_ns`.
+    :param next_image: index of the next image to pick.
+    :param picked: images of latent frames that are not encoded yet, one dictionary an image time.
+    :param seen_frames: latent frames that the engine has encoded.
+    :param fault: the camera fault that ends it, one line, or nothing.
+    :param imagined: (ROS time, picture) of the imagined video that is still to be published.
+    :param by_person: whether a person moves the arm by now.
+    :param shortened: whether it ends before its grid would.
+    """
+
+    planned: PlannedMotion | None
     start_ns: int
     action_times: list[int]
     image_times: list[int]
     begun: bool = False
     next_image: int = 0
     picked: list[dict[str, StampedImage]] = field(default_factory=list)
-    frames: int = 0
+    seen_frames: int = 0
     fault: str = ''
     imagined: deque[tuple[int, np.ndarray]] = field(default_factory=deque)
     by_person: bool = False
-    cut_short: bool = False
+    shortened: bool = False
+
+    @property
+    def motion(self) -> PlannedMotion:
+        """
+        The policy's motion.
+
+        :raises RuntimeError: a person began the chunk, so that no plan holds it.
+        """
+        if self.planned is None:
+            raise RuntimeError('no plan holds a chunk that a person began')
+        return self.planned
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that holds all of its actions; see `motion`."""
+        return self.motion.plan
 
     @property
     def end_ns(self) -> int:
@@ -71,62 +112,61 @@ class Running:
 
     @property
     def all_picked(self) -> bool:
-        """Whether every image that it needs is here."""
+        """Whether every image that it needs was picked."""
         return self.next_image == len(self.image_times)
 
     def frame_times(self, actions_per_frame: int) -> tuple[int, int]:
-        """Return when the next latent frame to be seen begins and ends, ROS time in ns."""
-        first = self.frames * actions_per_frame
+        """Return begin and end of the next latent frame to be seen, ROS time in ns."""
+        first = self.seen_frames * actions_per_frame
         begin_ns = self.action_times[first - 1] if first else self.start_ns
         return begin_ns, self.action_times[first + actions_per_frame - 1]
 
     def end_at(self, time_ns: int, actions_per_frame: int) -> None:
-        """Leave out the latent frames that end later than a time and were not seen yet."""
+        """Leave out the latent frames that end after a ROS time and were not seen yet."""
         ends = self.action_times[actions_per_frame - 1::actions_per_frame]
-        frames = max(self.frames, sum(end <= time_ns for end in ends))
+        frames = max(self.seen_frames, sum(end <= time_ns for end in ends))
         if frames == len(ends):
             return
-        self.cut_short = True
+        self.shortened = True
         self.action_times = self.action_times[:frames * actions_per_frame]
         self.image_times = self.image_times[:frames * IMAGES_PER_FRAME]
         self.next_image = min(self.next_image, len(self.image_times))
-        del self.picked[(frames - self.frames) * IMAGES_PER_FRAME:]
+        del self.picked[(frames - self.seen_frames) * IMAGES_PER_FRAME:]
 
-    def pick(self, observations: Observations, max_skew: float) -> None:
+    def pick(self, cameras: CameraBuffer, max_skew: float) -> None:
         """
-        Take the images that have come since.
+        Take the images that have become available since the last call.
 
-        :raises CameraFault: a camera's nearest image is too far off.
+        :param max_skew: seconds that an image may be off its time.
+        :raises CameraFault: a camera's nearest image is further off.
         """
-        while not self.all_picked and observations.reached(self.image_times[self.next_image]):
-            self.picked.append(
-                observations.pick(self.image_times[self.next_image], max_skew))
+        while not self.all_picked and cameras.reached(self.image_times[self.next_image]):
+            self.picked.append(cameras.pick(self.image_times[self.next_image], max_skew))
             self.next_image += 1
 
 
-def make_running(
-    chunk: Any, published: PublishedChunk, plan: Plan, start_ns: int, images_every: int,
-) -> Running:
+def predicted_chunk(motion: PlannedMotion, start_ns: int, images_every: int) -> ActiveChunk:
     """
-    Return a chunk on its way; an image is due when the action that it follows is reached.
+    Return the active chunk of a predicted motion.
+
+    An image is due when the action that it follows is reached.
 
     :param images_every: actions from one image to the next.
     """
+    published = motion.published
     step = published.period * NANOSECONDS
     due = [published.first_due_ns + round(i * step) for i in range(len(published.positions))]
-    return Running(
-        chunk, published, plan, start_ns, due, due[images_every - 1::images_every])
+    return ActiveChunk(motion, start_ns, due, due[images_every - 1::images_every])
 
 
-def watched(start_ns: int, actions: int, period: float, images_every: int) -> Running:
+def recorded_chunk(start_ns: int, actions: int, period: float, images_every: int) -> ActiveChunk:
     """
-    Return a chunk of what a person does from a time on, on the grid of a predicted one.
+    Return an active chunk of a person's motion, on the same grid as a predicted one.
 
-    :param actions: how many action periods it takes.
+    :param actions: number of action periods that it takes.
     :param period: seconds.
-    :param images_every: see `make_running`.
+    :param images_every: actions from one image to the next.
     """
     times = [start_ns + round(i * period * NANOSECONDS) for i in range(1, actions + 1)]
-    return Running(
-        None, None, None, start_ns, times, times[images_every - 1::images_every], begun=True,
-        by_person=True)
+    return ActiveChunk(
+        None, start_ns, times, times[images_every - 1::images_every], begun=True, by_person=True)

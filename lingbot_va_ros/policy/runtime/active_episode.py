@@ -1,22 +1,28 @@
-"""The chunks that the arm executes: put into the plan, seen by the cameras, remembered."""
+"""The chunks of an active episode: put into the plan, seen by the cameras, committed to memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lingbot_va_ros.motion.plan import Plan
+from lingbot_va_ros.motion.plan import Plan, resting_at
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.splice import continued, resumed
-from lingbot_va_ros.motion.time import NANOSECONDS
-from lingbot_va_ros.policy.runtime.active_chunk import make_running, PublishedChunk, Running
-from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
-from lingbot_va_ros.policy.runtime.chunk_actions import executed_actions, is_silent
+from lingbot_va_ros.motion.time import to_nanoseconds
+from lingbot_va_ros.policy.runtime.active_chunk import (
+    ActiveChunk,
+    PlannedMotion,
+    predicted_chunk,
+    PublishedChunk,
+    recorded_chunk,
+)
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault, StampedImage
+from lingbot_va_ros.policy.runtime.chunk_actions import executed_actions, is_unreported
+from lingbot_va_ros.policy.runtime.events import PolicyEvents
 from lingbot_va_ros.policy.runtime.latency import Latency
-from lingbot_va_ros.policy.runtime.robot_interface import World
+from lingbot_va_ros.policy.runtime.robot_interface import RobotInterface, RuntimeSettings
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a node starts
@@ -24,12 +30,12 @@ if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a n
 
 
 @dataclasses.dataclass(frozen=True)
-class Ready:
+class PredictedChunk:
     """
     A predicted chunk that is not in the plan yet.
 
-    :param observed_ns: stamp of the newest image that it saw.
-    :param seconds: that it took, of the steady clock.
+    :param observed_ns: stamp of the newest image that the prediction saw.
+    :param seconds: duration of the prediction on the steady clock.
     """
 
     chunk: Chunk
@@ -38,219 +44,361 @@ class Ready:
     seconds: float
 
 
-class Execution:
+class ActiveEpisode:
     """
-    What the arm executes, and what comes of it.
+    The episode of an active policy and its chunks, which only this class changes.
 
-    The arm executes *running*. In the asynchronous schedules the chunk after it, *following*,
-    joins the plan meanwhile; it becomes the running one when that has been seen to its end and is
-    remembered, which is a little after the arm has gone on to it.
+    The arm executes the *running* chunk. In the asynchronous schedules the *following* chunk joins
+    the plan meanwhile. It becomes the running one when that has been seen to its end and is
+    committed, which is a little after the arm has gone on to it.
 
-    :param slot: where plans go.
-    :param latency: told how long latent frames take to encode.
-    :param on_chunk: called with a PublishedChunk when it begins, under the slot's lock; must be
-        quick.
-    :param on_imagined: called with an imagined picture, uint8 [H, W, 3], and the ROS time in
-        nanoseconds that it foretells, when that time has come.
-    :param on_begun: called when a chunk has begun.
-    :param on_remembered: called when the memory has grown.
-    :param steady: seconds of the steady clock.
+    Used by the inference thread alone.
+
+    :param slot: the plan that the control thread publishes.
+    :param latency: told the durations of encoding a latent frame.
+    :param previous: the episode before this activation, whose numbering goes on.
     """
 
     def __init__(
-        self, slot: PlanSlot, latency: Latency, on_chunk: Callable[[PublishedChunk], None],
-        on_imagined: Callable[[np.ndarray, int], None], on_begun: Callable[[], None],
-        on_remembered: Callable[[], None], steady: Callable[[], float],
+        self, engine: Engine, robot: RobotInterface, settings: RuntimeSettings, slot: PlanSlot,
+        latency: Latency, events: PolicyEvents, previous: ActiveEpisode | None = None,
     ):
-        self.engine: Engine | None = None
-        self.world: World | None = None
-        self.running: Running | None = None
-        self.following: Running | None = None
-        self.chunk_id = 0  # of the next one that begins
-        # Whether the arm is meant to go on from chunk to chunk without a stop.
-        self.flowing = False
-        self.observed_ns = 0  # stamp of the newest image that the engine has seen
-        self.seen_since = 0.0  # steady time when it began to see the newest frame
+        self.engine = engine
+        self.robot = robot
+        self.settings = settings
         self._slot = slot
         self._latency = latency
-        self._on_chunk = on_chunk
-        self._on_imagined = on_imagined
-        self._on_begun = on_begun
-        self._on_remembered = on_remembered
-        self._steady = steady
+        self._events = events
+        self._running: ActiveChunk | None = None
+        self._following: ActiveChunk | None = None
+        self._continuous = False
+        self._next_chunk_id: int = previous.next_chunk_id if previous is not None else 0
+        self._observed_ns: int = previous.observed_ns if previous is not None else 0
+        self._encoding_since: float | None = None
 
-    # Into the plan.
+    @property
+    def running(self) -> ActiveChunk | None:
+        """The chunk that the arm executes, or that a person's motion fills."""
+        return self._running
 
-    def begin(self, ready: Ready) -> None:
+    @property
+    def following(self) -> ActiveChunk | None:
+        """The chunk that has joined the plan behind the running one."""
+        return self._following
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the arm is meant to go on from chunk to chunk without a stop."""
+        return self._continuous
+
+    @property
+    def next_chunk_id(self) -> int:
+        """The number of the next chunk that begins."""
+        return self._next_chunk_id
+
+    @property
+    def observed_ns(self) -> int:
+        """The stamp of the newest image that the engine has encoded."""
+        return self._observed_ns
+
+    @property
+    def encoding_since(self) -> float | None:
+        """The steady time at which encoding for the next prediction began, or None."""
+        return self._encoding_since
+
+    # Into the plan
+
+    def begin(self, ready: PredictedChunk) -> bool:
         """
-        Put a chunk into the plan, from rest.
+        Put a chunk into the plan, from rest, and return whether it has begun.
+
+        It has not where its epoch has passed.
 
         :raises NotExecutable: the arm cannot take it.
         """
-        world = self.world
-        plan, _ = self._slot.look()
+        plan, _ = self._slot.current()
         if plan is None:
             raise RuntimeError('a chunk without a position to start from')
-        joints = world.to_joints(ready.chunk.actions, plan.positions[-1])
-        plan, now = self._slot.look()  # it took a while
+        joints = self.robot.to_joints(ready.chunk.actions, plan.positions[-1])
+        plan, now = self._slot.current()  # the conversion took a while
         if plan is None:
-            return  # dropped with its epoch; what asked for that is about to be answered
+            return False  # dropped with its epoch; the request that did so is about to be answered
         plan, first_due = resumed(
-            plan, joints, self.engine.policy.action_period, now, world.max_velocity)
-        run = self._run_of(ready, plan, int(plan.times_ns[-len(joints) - 1]), first_due)
-        if self._slot.put(plan, ready.epoch, lambda: self._tell(run)):
-            self.running = run
-            self._begun(run)
-            self._foretell(run)
+            plan, joints, self.engine.policy.action_period, now, self.robot.limits.velocity)
+        chunk = self._active_chunk(ready, plan, first_due)
+        if not self._slot.put(plan, ready.epoch, lambda: self._publish(chunk)):
+            return False
+        self._running = chunk
+        self._mark_begun(chunk)
+        self._imagine(chunk)
+        return True
 
-    def to_joints_behind(self, chunk: Chunk) -> np.ndarray:
+    def to_joints_behind(self, running: ActiveChunk, chunk: Chunk) -> np.ndarray:
         """
         Return the joint positions [n, J] of a chunk behind the running one.
 
         :raises NotExecutable: the arm cannot take it.
         """
-        return self.world.to_joints(chunk.actions, self.running.plan.positions[-1])
+        return self.robot.to_joints(chunk.actions, running.plan.positions[-1])
 
-    def join(self, ready: Ready, joints: np.ndarray) -> None:
-        """Let the plan go on through a further chunk, of joint positions [n, J]."""
-        world, run = self.world, self.running
-        _, now = self._slot.look()
+    def join(self, running: ActiveChunk, ready: PredictedChunk, joints: np.ndarray) -> bool:
+        """
+        Let the plan go on through a further chunk, and return whether that has begun already.
+
+        :param joints: its joint positions [n, J].
+        """
+        _, now = self._slot.current()
         plan, first_due = continued(
-            run.plan, joints, self.engine.policy.action_period, now, world.reaction,
-            world.max_velocity, run.start_ns)
-        following = self._run_of(
-            ready, plan, int(plan.times_ns[-len(joints) - 1]), first_due)
-        if self._slot.put(plan, ready.epoch):
-            self.following = following
-            self.attend()
+            running.plan, joints, self.engine.policy.action_period, now, self.settings.reaction,
+            self.robot.limits.velocity, running.start_ns)
+        following = self._active_chunk(ready, plan, first_due)
+        if not self._slot.put(plan, ready.epoch):
+            return False
+        self._following = following
+        return self.poll()
 
-    def take_back(self) -> None:
+    def withdraw_next(self) -> None:
         """Take the following chunk out of the plan, if there is time."""
-        run, following = self.running, self.following
-        if following is None or following.begun:
+        running, following = self._running, self._following
+        if running is None or following is None or following.begun:
             return
-        _, now = self._slot.look()
+        _, now = self._slot.current()
         # Until its last stretch the plan was the same without it.
-        if now + round(self.world.reaction * NANOSECONDS) <= run.action_times[-2] and (
-                self._slot.put(run.plan, following.published.epoch)):
-            self.following = None
+        if now + to_nanoseconds(self.settings.reaction) <= running.action_times[-2] and (
+                self._slot.put(running.plan, following.motion.published.epoch)):
+            self._following = None
 
-    def _run_of(self, ready: Ready, plan: Plan, start_ns: int, first_due: int) -> Running:
+    def expect_stop(self) -> None:
+        """Note that the motion is meant to end: an end of the plan is no starvation."""
+        self._continuous = False
+
+    def hold_measured_position(self) -> None:
+        """Rest at the measured position before the first plan, and after the arm was moved."""
+        measured = self.robot.joints.positions()
+        if measured is None:
+            return
+        plan, now = self._slot.current()
+        if plan is not None:
+            if now < plan.end_ns:
+                return
+            moved = np.abs(plan.positions[-1] - measured) > self.settings.start_tolerance
+            if not moved.any():
+                return
+        self._slot.put(resting_at(now, measured), self._slot.epoch)
+
+    def _active_chunk(self, ready: PredictedChunk, plan: Plan, first_due_ns: int) -> ActiveChunk:
         policy, count = self.engine.policy, len(ready.chunk.actions)
         published = PublishedChunk(
-            ready.epoch, self.chunk_id, first_due, ready.observed_ns, policy.action_period,
-            plan.positions[-count:], plan.velocities[-count:], ready.seconds,
-            ready.chunk.grounded)
-        return make_running(ready.chunk, published, plan, start_ns, policy.images_every)
+            ready.epoch, self._next_chunk_id, first_due_ns, ready.observed_ns,
+            policy.action_period, plan.positions[-count:], plan.velocities[-count:],
+            ready.seconds, ready.chunk.grounded)
+        return predicted_chunk(
+            PlannedMotion(ready.chunk, published, plan), int(plan.times_ns[-count - 1]),
+            policy.images_every)
 
-    def _tell(self, run: Running) -> None:
-        self._on_chunk(dataclasses.replace(run.published, chunk_id=self.chunk_id))
+    def _publish(self, chunk: ActiveChunk) -> None:
+        self._events.chunk_begun(
+            dataclasses.replace(chunk.motion.published, chunk_id=self._next_chunk_id))
 
-    def _begun(self, run: Running) -> None:
-        self.chunk_id += 1
-        run.begun = True
-        self.flowing = self.world.schedule != 'sync'
-        self._on_begun()
+    def _mark_begun(self, chunk: ActiveChunk) -> None:
+        self._next_chunk_id += 1
+        chunk.begun = True
+        self._continuous = self.settings.schedule != 'sync'
 
-    def _foretell(self, run: Running) -> None:
-        """Prepare the pictures of what a chunk imagines, where somebody wants them."""
-        if self.world.wants_imagined():
-            run.imagined.extend(zip(run.image_times, self.engine.imagined_video(run.chunk)))
+    def _imagine(self, chunk: ActiveChunk) -> None:
+        """Prepare the pictures that a chunk imagines, where they are wanted."""
+        if chunk.planned is not None and self.robot.live().publish_predicted_video:
+            pictures = self.engine.imagined_video(chunk.planned.chunk)
+            chunk.imagined.extend(zip(chunk.image_times, pictures))
 
-    # Seen.
+    # Seen
 
-    def attend(self) -> None:
-        """Do what the clock asks for: quick, and done between denoising steps as well."""
-        world, run, following = self.world, self.running, self.following
-        now = world.clock()
-        while run.imagined and now >= run.imagined[0][0]:
-            due, picture = run.imagined.popleft()
-            self._on_imagined(picture, due)
+    def poll(self) -> bool:
+        """
+        Publish due frames, start the following chunk, collect images.
+
+        Quick, as it is called before every forward of a prediction too.
+
+        :returns: whether the following chunk has begun.
+        """
+        running, following = self._running, self._following
+        if running is None:
+            return False
+        now, begun = self.robot.clock.now_ns(), False
+        while running.imagined and now >= running.imagined[0][0]:
+            due, picture = running.imagined.popleft()
+            self._events.frame_imagined(picture, due)
         if following is not None and not following.begun and now >= following.start_ns:
-            if self._slot.tell(following.published.epoch, lambda: self._tell(following)):
-                self._begun(following)
+            epoch = following.motion.published.epoch
+            begun = self._slot.notify(epoch, lambda: self._publish(following))
+            if begun:
+                self._mark_begun(following)
         try:
-            run.pick(world.observations, world.max_camera_skew())
+            running.pick(self.robot.cameras, self.robot.live().max_camera_skew)
         except CameraFault as fault:
-            run.fault = str(fault)
+            running.fault = str(fault)
+        return begun
 
-    def encode(self, run: Running) -> None:
-        """Let the engine see the latent frames whose images are all here."""
-        while len(run.picked) >= IMAGES_PER_FRAME and self.encode_frame(run):
+    def observe_first(self, images: dict[str, StampedImage], joints: np.ndarray) -> None:
+        """
+        Begin the episode with an image of each camera.
+
+        :param joints: the joint positions [J] at their time.
+        :raises CameraFault: an image cannot be converted.
+        """
+        self.engine.see_first(
+            {name: self.robot.to_rgb(name, entry.image) for name, entry in images.items()})
+        self.robot.action_map.begin(joints)
+        self._observed_ns = max(entry.stamp_ns for entry in images.values())
+
+    def encode(self, chunk: ActiveChunk) -> None:
+        """Encode the latent frames of a chunk whose images were all picked."""
+        while len(chunk.picked) >= IMAGES_PER_FRAME and self.encode_frame(chunk):
             pass
 
-    def encode_frame(self, run: Running) -> bool:
-        """Let the engine see one latent frame, whose images are here; False where it cannot."""
-        images = run.picked[:IMAGES_PER_FRAME]
-        since = self._steady()
+    def encode_frame(self, chunk: ActiveChunk) -> bool:
+        """Encode one latent frame, whose images were picked; False sets the chunk's fault."""
+        images = chunk.picked[:IMAGES_PER_FRAME]
+        clock, since = self.robot.clock, self.robot.clock.steady()
         try:
             converted = {
-                name: [self.world.to_rgb(name, entry[name].image) for entry in images]
+                name: [self.robot.to_rgb(name, entry[name].image) for entry in images]
                 for name in images[0]}
         except CameraFault as fault:
-            run.fault = str(fault)
+            chunk.fault = str(fault)
             return False
         self.engine.see(converted)
-        self.seen_since = since
-        self._latency.add_encoding(self._steady() - since)
-        self.observed_ns = max(entry.stamp_ns for entry in images[-1].values())
-        del run.picked[:IMAGES_PER_FRAME]
-        run.frames += 1
+        self._encoding_since = since
+        self._latency.add_encoding(clock.steady() - since)
+        self._observed_ns = max(entry.stamp_ns for entry in images[-1].values())
+        del chunk.picked[:IMAGES_PER_FRAME]
+        chunk.seen_frames += 1
         return True
 
-    # Remembered.
+    def forget_encoding_time(self) -> None:
+        """Note that the next prediction does not wait for the newest frame's encoding."""
+        self._encoding_since = None
 
-    def remember(self) -> None:
-        """Write the running chunk, which has been executed to its end; go on with the next."""
-        written = self.commit(self.running)
-        self.running, self.following = self.following, None
-        if self.running is None:
-            return
+    # Committed
+
+    def advance_chunk(self) -> bool:
+        """
+        Commit the running chunk, which has ended, and go on with the following one.
+
+        :returns: whether the chunk was committed; where not, the following one is truncated too.
+        """
+        if self._running is None:
+            return False
+        written = self.commit(self._running)
+        self._running, self._following = self._following, None
+        if self._running is None:
+            return written
         if written:
-            self._foretell(self.running)
-        else:  # what was predicted behind it has no past in the memory
-            self.cut_off()
+            self._imagine(self._running)
+        else:  # the memory has no past for the chunk that was predicted behind it
+            self.truncate()
+        return written
 
-    def cut_off(self) -> None:
-        """End what is executed here: stop, remember its complete frames, drop the rest."""
-        runs: list[Running] = [
-            run for run in (self.running, self.following) if run is not None]
+    def truncate(self) -> None:
+        """Stop the arm here, commit the complete frames of its chunks, and drop the rest."""
+        chunks = [chunk for chunk in (self._running, self._following) if chunk is not None]
         self.drop()
         self._slot.stop()
-        for run in runs:
-            if run.by_person:  # seen as far as there was motion
-                run.picked.clear()
-            self.encode(run)
-            if not self.commit(run) or run.picked or not run.all_picked:
+        for chunk in chunks:
+            if chunk.by_person:  # encoded as far as there was motion
+                chunk.picked.clear()
+            self.encode(chunk)
+            if not self.commit(chunk) or chunk.picked or not chunk.all_picked:
                 return
 
     def drop(self) -> None:
-        """Forget what is on the way."""
-        self.running = self.following = None
-        self.flowing = False
+        """Forget the running and the following chunk."""
+        self._running = self._following = None
+        self._continuous = False
+
+    def restart_numbering(self) -> None:
+        """Number the next chunks from 0."""
+        self._next_chunk_id = 0
 
     def confirm(self, executed: np.ndarray) -> None:
-        """Write the frames that the engine has seen and what was executed, [n, used]."""
+        """Commit the frames that the engine has seen and the executed actions [n, used]."""
         self.engine.commit(executed)
-        if self.world.last_chunk_only:
+        if self.settings.last_chunk_only:
             self.engine.keep_last_chunk()
-        self._on_remembered()
 
-    def executed_actions(self, run: Running) -> np.ndarray:
-        """Return what was executed during the frames that were seen of a chunk, [n, used]."""
+    def executed_actions(self, chunk: ActiveChunk) -> np.ndarray:
+        """Return the executed actions [n, used] during the frames that were seen of a chunk."""
         return executed_actions(
-            self.world, run, run.frames * self.engine.policy.actions_per_frame)
+            self.robot, chunk, chunk.seen_frames * self.engine.policy.actions_per_frame)
 
-    def commit(self, run: Running) -> bool:
+    def commit(self, chunk: ActiveChunk) -> bool:
         """
-        Write the complete frames of a chunk and what was executed during them.
+        Commit the complete frames of a chunk and the actions executed during them.
 
-        Where nothing was reported as executed, nothing is written: the prediction never stands in.
+        Without a report of executed commands nothing is committed: the prediction never stands in.
 
-        :returns: whether something was written.
+        :returns: whether something was committed.
         """
-        if not run.frames or is_silent(self.world, run):
+        if not chunk.seen_frames or is_unreported(self.robot, chunk):
             self.engine.drop_seen()
             return False
-        self.confirm(self.executed_actions(run))
+        self.confirm(self.executed_actions(chunk))
         return True
+
+    # Under a person's hand
+
+    def hand_over(self, since_ns: int) -> None:
+        """
+        Let a person's motion complete the chunks that have begun, and drop those that have not.
+
+        :param since_ns: ROS time since which the person has had the arm.
+        """
+        running, following = self._running, self._following
+        if running is None or running.by_person:
+            return
+        self._slot.stop()
+        self._continuous = False
+        if following is not None and not following.begun:
+            self._following = following = None
+        if since_ns < running.action_times[0] - to_nanoseconds(self.engine.policy.action_period):
+            self._running = None  # still on its way to the first action
+            return
+        for chunk in (running, following):
+            if chunk is not None:
+                chunk.by_person = True
+                chunk.imagined.clear()
+
+    def end_recording(self, at_ns: int) -> None:
+        """Leave out the frames that a person had not completed at a ROS time."""
+        running, following = self._running, self._following
+        if running is None or not running.by_person:
+            return
+        per_frame = self.engine.policy.actions_per_frame
+        for chunk in (running, following):
+            if chunk is not None:
+                chunk.end_at(at_ns, per_frame)
+        if running.shortened or (following is not None and not following.action_times):
+            self._following = None
+        if not running.action_times:
+            self._running = None
+
+    def record_from(self, start_ns: int) -> None:
+        """Let a person's motion fill a chunk that begins at a ROS time."""
+        policy = self.engine.policy
+        # The first frame of an episode is its first image alone.
+        frames = policy.frames_per_chunk - (not self.engine.began)
+        self._running = recorded_chunk(
+            start_ns, frames * policy.actions_per_frame, policy.action_period,
+            policy.images_every)
+
+    def commit_recorded(self, recorded: ActiveChunk) -> bool:
+        """Commit a recorded chunk that is complete; return whether something was committed."""
+        written = self.commit(recorded)
+        self._running, self._following = self._following if written else None, None
+        return written
+
+    def commit_unfinished(self, recorded: ActiveChunk) -> None:
+        """Commit the complete frames of a recorded chunk that will not be completed."""
+        recorded.picked.clear()
+        self._running = self._following = None
+        self.commit(recorded)

@@ -1,4 +1,4 @@
-"""What the cameras have shown lately: a ring of stamped images per camera, read by time."""
+"""The recent images of all cameras: a ring of stamped images per camera, read by time."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class StampedImage:
     image: Any
 
 
-class Observations:
+class CameraBuffer:
     """
     The rings of all cameras.
 
@@ -44,7 +44,8 @@ class Observations:
     def __init__(self, cameras: Sequence[str], keep_seconds: float):
         self.cameras = tuple(cameras)
         self._keep_ns = round(keep_seconds * NANOSECONDS)
-        self._rings: dict[str, deque] = {name: deque(maxlen=MOST_IMAGES) for name in cameras}
+        self._rings: dict[str, deque[StampedImage]] = {
+            name: deque(maxlen=MOST_IMAGES) for name in cameras}
         self._lock = threading.Lock()
         self._said_ns = -math.inf  # how far they reached when `add` last said that it is further
 
@@ -109,12 +110,14 @@ class Observations:
         :raises CameraFault: names the camera whose nearest image is further off.
         """
         with self._lock:
-            picked = {
+            nearest = {
                 camera: min(ring, key=lambda entry: abs(entry.stamp_ns - time_ns), default=None)
                 for camera, ring in self._rings.items()}
-        for camera, entry in picked.items():
+        picked = {}
+        for camera, entry in nearest.items():
             if entry is None:
                 raise CameraFault(f'no image from camera {camera}')
+            picked[camera] = entry
             off = abs(entry.stamp_ns - time_ns) / NANOSECONDS
             if off > max_skew:
                 raise CameraFault(
@@ -130,8 +133,10 @@ class Observations:
 
         :raises CameraFault: a camera has none, or they lie further apart than `max_skew` seconds.
         """
-        stamps = {camera: self.newest_ns(camera) for camera in self.cameras}
-        for camera, stamp in stamps.items():
+        stamps = []
+        for camera in self.cameras:
+            stamp = self.newest_ns(camera)
             if stamp is None:
                 raise CameraFault(f'no image from camera {camera}')
-        return self.pick(min(stamps.values()), max_skew)
+            stamps.append(stamp)
+        return self.pick(min(stamps), max_skew)

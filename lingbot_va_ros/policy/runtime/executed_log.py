@@ -1,4 +1,4 @@
-"""What the robot was really sent, by time: the action half of the memory."""
+"""The joint commands that the robot was sent, by time: the action half of the memory."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ class ExecutedLog:
         """
         Keep one command, positions [J] due at `stamp_ns`; out of order ones are dropped.
 
-        After a jump of the clock the publisher may see it later than we do, and still send a
-        command of the time before: the first one of the new time then begins the log anew.
+        After a jump of the clock the publisher may notice it later than this process, and send a
+        command of the time before. The first command of the new time then begins the log anew.
         """
         with self._lock:
             if self._entries and stamp_ns <= self._entries[-1][0]:

@@ -1,165 +1,126 @@
-"""The inference thread: it owns the engine, answers requests between denoising steps, and runs."""
+"""The inference thread: it owns the engine, serves requests, and runs the scheduler."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-import dataclasses
 import os
 import threading
 import traceback
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-import numpy as np
-
-from lingbot_va_ros.motion.plan import Plan
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.policy.errors import PredictionAborted
-from lingbot_va_ros.policy.runtime.active_chunk import PublishedChunk
-from lingbot_va_ros.policy.runtime.requests import Requests
-from lingbot_va_ros.policy.runtime.robot_interface import World
-from lingbot_va_ros.policy.runtime.scheduler import Schedule
-from lingbot_va_ros.policy.runtime.status import Progress
+from lingbot_va_ros.policy.runtime.clock import Clock
+from lingbot_va_ros.policy.runtime.events import PolicyEvents
+from lingbot_va_ros.policy.runtime.requests import RequestQueue
+from lingbot_va_ros.policy.runtime.scheduler import Scheduler
+from lingbot_va_ros.policy.runtime.status import RuntimeStatus
 from lingbot_va_ros.policy.runtime.task import Task
 
-if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a node starts
-    from lingbot_va_ros.policy.inference.engine import Engine
-
 INFERENCE_NICENESS = 5
+IDLE_SECONDS = 0.5  # the longest wait of an inactive policy; a request ends it
+
+T = TypeVar('T')
 
 
-class Worker:
+class InferenceThread:
     """
-    The inference thread and what other threads may ask of it.
+    The thread of the scheduler, and the queue through which other threads ask it for work.
 
-    Every method may be called from any thread; what touches the engine is done by the inference
-    thread (`Schedule`) and answered through a future. A request stops a running prediction at its
-    next denoising step, and an aborted prediction changes nothing.
+    Every method may be called from any thread. A request stops a running prediction at its next
+    forward, and an aborted prediction changes nothing.
 
-    :param slot: where plans go.
-    :param on_change, on_chunk, on_imagined: see `Schedule`.
-    :param on_fault: called with a traceback when the policy cannot go on.
+    :param slot: the plan that the control thread publishes.
+    :param events: told of everything that happens, by the inference thread.
     """
 
-    def __init__(
-        self, slot: PlanSlot, on_change: Callable[[], None],
-        on_chunk: Callable[[PublishedChunk], None],
-        on_imagined: Callable[[np.ndarray, int], None], on_fault: Callable[[str], None],
-    ):
-        self.slot = slot
-        self.starved_ticks = 0
-        self._requests = Requests()
-        self._schedule = Schedule(slot, self._requests, on_change, on_chunk, on_imagined)
-        self._on_fault = on_fault
+    def __init__(self, slot: PlanSlot, clock: Clock, events: PolicyEvents):
+        self._slot = slot
+        self._clock = clock
+        self._events = events
+        self._requests = RequestQueue(clock)
+        self._scheduler = Scheduler(slot, clock, events, self._requests)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name='inference', daemon=True)
         self._thread.start()
 
     @property
-    def thread_id(self) -> int:
-        """The system's number of the inference thread."""
+    def native_id(self) -> int | None:
+        """The operating system's number of the thread."""
         return self._thread.native_id
 
     @property
-    def progress(self) -> Progress:
-        """What is being done."""
-        return dataclasses.replace(
-            self._schedule.progress, starved_ticks=self.starved_ticks)
+    def status(self) -> RuntimeStatus:
+        """The mode of the policy and its figures."""
+        return self._scheduler.status
 
-    def load(self, make_engine: Callable[[], Engine], max_snapshots: int = 0) -> Future:
-        """Make the engine; the future carries what `make_engine` raises."""
-        def work() -> None:
-            self._schedule.load(make_engine(), max_snapshots)
-            self.starved_ticks = 0
-        return self._requests.ask(work)
+    @property
+    def continuous(self) -> bool:
+        """Whether the arm is meant to go on from chunk to chunk without a stop."""
+        return self._scheduler.continuous
 
-    def unload(self) -> Future:
-        """Release the engine and what it holds on the device."""
-        return self._requests.ask(self._schedule.unload)
+    def ask(
+        self, work: Callable[[Scheduler], T], interrupts: bool = True, new_epoch: bool = False,
+    ) -> Future[T]:
+        """
+        Have the inference thread do some work between two steps.
 
-    def start(self, world: World, instruction: str) -> Future:
-        """Begin to work; with an empty instruction it waits for one."""
-        return self._requests.ask(lambda: self._schedule.start(world, instruction))
+        :param work: called with the scheduler; the future carries what it returns or raises.
+        :param interrupts: whether a running prediction stops for it; if not, the work is done
+            between two forwards, and the prediction goes on.
+        :param new_epoch: begin a new epoch at once: the plan becomes a stop, and no chunk that was
+            predicted before can replace it.
+        """
+        def begin_epoch() -> None:
+            if new_epoch:
+                self._slot.stop(new_epoch=True)
+        return self._requests.ask(lambda: work(self._scheduler), interrupts, begin_epoch)
 
-    def stop(self, reason: str) -> Future:
-        """Stop working; what is complete of the running chunk is remembered."""
-        return self._requests.ask(lambda: self._schedule.stop(reason))
-
-    def reset(self, instruction: str = '') -> Future:
+    def reset(self, instruction: str = '') -> Future[int]:
         """
         Begin a new epoch at once and forget the episode; the future gives the forgotten frames.
 
-        :param instruction: the next task; empty keeps it.
+        :param instruction: the next task; an empty one keeps the present one.
         """
-        return self._requests.ask(
-            lambda: self._schedule.reset(instruction), first=self._begin_epoch)
+        return self.ask(lambda scheduler: scheduler.reset(instruction), new_epoch=True)
 
-    def set_instruction(self, instruction: str) -> Future:
-        """Change the task without forgetting."""
-        return self._requests.ask(lambda: self._schedule.set_instruction(instruction))
+    def begin_task(self, task: Task) -> Future[None]:
+        """Work on a task, in a new epoch unless it keeps the memory; see `Task.result`."""
+        return self.ask(
+            lambda scheduler: scheduler.begin_task(task), new_epoch=not task.keep_memory)
 
-    def set_sampling(self, video, action, imagine_steps: int) -> Future:
-        """Change steps and guidance; the future carries a ValueError where it cannot be."""
-        return self._requests.ask(
-            lambda: self._schedule.set_sampling(video, action, imagine_steps))
-
-    def save(self, name: str) -> Future:
-        """Keep a snapshot; the future gives its frames, or a ValueError. No prediction stops."""
-        return self._requests.ask(lambda: self._schedule.save(name), gentle=True)
-
-    def restore(self, name: str) -> Future:
-        """Go back to a snapshot in a new epoch; the future gives its frames, or a ValueError."""
-        return self._requests.ask(lambda: self._schedule.restore(name))
-
-    def begin_task(self, task: Task) -> Future:
-        """Work on a task; how it ends is in `task.result`."""
-        return self._requests.ask(
-            lambda: self._schedule.begin_task(task),
-            first=(lambda: None) if task.keep_memory else self._begin_epoch)
-
-    def cancel_task(self, task: Task) -> Future:
-        """End a task, if it has not ended."""
-        return self._requests.ask(lambda: self._schedule.cancel_task(task))
-
-    def look(self) -> None:
-        """Look now instead of a little later: the cameras reach further, or the mode is new."""
-        self._requests.wake()
-
-    def count_tick(self, plan: Plan, now_ns: int) -> None:
-        """Count a control tick whose plan had ended although the motion was to go on."""
-        if self._schedule.flowing and now_ns > plan.end_ns:
-            self.starved_ticks += 1
+    def wake(self) -> None:
+        """End a wait: the cameras reach further, or the control mode is another."""
+        self._clock.wake()
 
     def close(self, timeout: float) -> bool:
-        """End the thread; returns whether it has ended within `timeout` seconds."""
+        """End the thread; return whether it has ended within `timeout` seconds."""
         self._closing = True
         self._requests.ask(lambda: None)  # wakes it, also from a prediction
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _begin_epoch(self) -> None:
-        self.slot.stop(new_epoch=True)
-
     def _run(self) -> None:
-        _step_back()
-        schedule = self._schedule
+        _lower_priority()
+        scheduler = self._scheduler
         while not self._closing:
             if self._requests.serve():
-                schedule.forgive()
-            if not schedule.active:
-                self._requests.wait(0.5)
+                scheduler.allow_retry()
+            if not scheduler.active:
+                self._clock.wait(IDLE_SECONDS)
                 continue
             try:
-                schedule.advance()
+                scheduler.advance()
             except PredictionAborted:
                 continue
-            except Exception:  # whatever it is, the arm must stop and the node must say so
+            except Exception:  # any exception must stop the arm and be reported
                 trace = traceback.format_exc()
-                schedule.fail(trace.strip().splitlines()[-1])
-                self._on_fault(trace)
+                scheduler.fail(trace.strip().splitlines()[-1])
+                self._events.fault(trace)
 
 
-def _step_back() -> None:
+def _lower_priority() -> None:
     """Let the control thread go first where both want a core (Linux: niceness is per thread)."""
     try:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), INFERENCE_NICENESS)

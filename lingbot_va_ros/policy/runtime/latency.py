@@ -1,4 +1,4 @@
-"""How long predictions take, and so when one must begin to be in time."""
+"""Durations of predictions, and the time at which one must begin to be in time."""
 
 from collections import deque
 import statistics
@@ -16,7 +16,7 @@ class Latency:
     Predictions ahead of a running chunk are kept apart as well: they imagine besides predicting.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._all: deque[float] = deque(maxlen=200)
         self._p95 = 0.0  # asked for much more often than it changes
         self._ahead: deque[float] = deque(maxlen=200)
@@ -29,11 +29,11 @@ class Latency:
         self._p95 = 0.0
 
     def forget_ahead(self) -> None:
-        """Forget how long predictions ahead took (other numbers of steps)."""
+        """Forget the durations of predictions ahead (other numbers of steps)."""
         self._ahead.clear()
 
     def add(self, seconds: float, ahead: bool = False) -> None:
-        """Keep how long a prediction took."""
+        """Add the duration of a prediction, seconds."""
         self._all.append(seconds)
         self._p95 = seconds if len(self._all) < 2 else (
             statistics.quantiles(self._all, n=20, method='inclusive')[-1])
@@ -41,7 +41,7 @@ class Latency:
             self._ahead.append(seconds)
 
     def add_encoding(self, seconds: float) -> None:
-        """Keep how long a latent frame took to encode."""
+        """Add the duration of encoding a latent frame, seconds."""
         self._encoding.append(seconds)
 
     @property

@@ -1,4 +1,4 @@
-"""What a policy sees of the robot, and the choices that it works under."""
+"""The robot as the scheduler sees it, and the settings that the policy works under."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,56 +6,98 @@ from typing import Any
 
 import numpy as np
 
-from lingbot_va_ros.policy.runtime.camera_buffer import Observations
+from lingbot_va_ros.motion.plan import MotionLimits
+from lingbot_va_ros.policy.errors import NotExecutable
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer
+from lingbot_va_ros.policy.runtime.clock import Clock
+from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
+from lingbot_va_ros.robot.action_map import ActionMap
+from lingbot_va_ros.robot.joint_state_buffer import JointStateBuffer
+from lingbot_va_ros.robot.poses import PoseError
+
+# rad or m; beyond it the arm counts as moved, and the plan starts from its measured position
+START_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
-class World:
+class RuntimeSettings:
     """
-    What the schedule sees of the robot while the policy is active.
+    Settings that stay as they are while the policy is active.
 
-    :param clock: ROS time in nanoseconds.
-    :param executed: what was really sent; None where the plan itself stands for it.
-    :param to_rgb: converts a camera's picked image (as it came) to RGB uint8 [H, W, 3]; may raise
-        CameraFault.
-    :param to_joints: actions [n, used] and the joint positions [J] that they start from, to joint
-        positions [n, J]; may raise NotExecutable. `from_joints` is its inverse.
-    :param begin: told the joint positions [J] where an episode begins.
-    :param obstacle: why the policy cannot work now (one line), or None.
-    :param elsewhere: who else has the arm (one line), or None where the policy's plan moves it.
-    :param person_since: ROS time in nanoseconds since when a person has the arm, or None.
-    :param elsewhere_since: ROS time since when it is with whom `elsewhere` says.
-    :param takeover_memory: `keep` what a person does, or `forget` everything when one takes over.
-    :param measured: joint positions [J], or None before they are all known.
-    :param start_tolerance: how far, [J], the arm may be from the plan before it counts as moved.
-    :param poses: what the action map keeps of the episode; `restore_poses` puts it back.
     :param schedule: `sync`, `async` or `async_ungrounded`.
-    :param reaction: seconds from a plan's swap until whoever executes it has heard of it.
-    :param padded_latency: seconds that a prediction takes at least (for measurements).
+    :param reaction: seconds from the swap of a plan until the mux executes it.
     :param last_chunk_only: remember the last chunk alone (the ablation `last_chunk`).
+    :param start_tolerance: distance in rad (m) by which a joint may be off the end of the plan.
     """
 
-    clock: Callable[[], int]
-    observations: Observations
-    executed: ExecutedLog | None
-    to_rgb: Callable[[str, Any], np.ndarray]
-    to_joints: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    from_joints: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    begin: Callable[[np.ndarray], None]
-    obstacle: Callable[[], str | None]
-    elsewhere: Callable[[], str | None]
-    measured: Callable[[], np.ndarray | None]
-    max_velocity: np.ndarray
-    start_tolerance: np.ndarray
-    max_camera_skew: Callable[[], float]
-    wants_imagined: Callable[[], bool]
-    poses: Callable[[], Any] = lambda: None
-    restore_poses: Callable[[Any], None] = lambda poses: None
     schedule: str = 'sync'
     reaction: float = 0.05
-    padded_latency: Callable[[], float] = lambda: 0.0
     last_chunk_only: bool = False
-    person_since: Callable[[], int | None] = lambda: None
-    elsewhere_since: Callable[[], int] = lambda: 0
-    takeover_memory: Callable[[], str] = lambda: 'keep'
+    start_tolerance: float = START_TOLERANCE
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """
+    Settings that may change while the policy is active.
+
+    :param max_camera_skew: seconds that an image may be off the time it is needed for.
+    :param padded_latency: seconds that a prediction takes at least (for measurements).
+    :param publish_predicted_video: whether imagined frames are wanted.
+    :param takeover_memory: `keep` remembers a person's motion, `forget` begins a new epoch when a
+        person takes the arm.
+    """
+
+    max_camera_skew: float = 0.1
+    padded_latency: float = 0.0
+    publish_predicted_video: bool = False
+    takeover_memory: str = 'keep'
+
+
+@dataclass(frozen=True)
+class RobotInterface:
+    """
+    The parts through which the policy observes and moves one robot.
+
+    :param cameras: the images, as they came.
+    :param executed: the commands that were sent; None where the plan stands for them.
+    :param joints: the measured joint positions.
+    :param limits: of the joints, in the order of positions.
+    :param control: the owner of the arm.
+    :param to_rgb: converts an image of a camera to RGB uint8 [H, W, 3]; may raise CameraFault.
+    :param not_ready_reason: returns why the policy cannot work now (one line), or None.
+    :param live: returns the settings that hold now.
+    """
+
+    clock: Clock
+    cameras: CameraBuffer
+    executed: ExecutedLog | None
+    joints: JointStateBuffer
+    action_map: ActionMap
+    limits: MotionLimits
+    control: ControlOwner
+    to_rgb: Callable[[str, Any], np.ndarray]
+    not_ready_reason: Callable[[], str | None]
+    live: Callable[[], LiveSettings] = LiveSettings
+
+    def to_joints(self, actions: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """
+        Convert the actions of a chunk to joint positions inside the limits.
+
+        They are clipped: the mux refuses a whole plan for one position outside its limits.
+
+        :param actions: [n, used] in robot units.
+        :param start: joint positions [J] before the first action.
+        :returns: joint positions [n, J], float64.
+        :raises NotExecutable: the arm cannot take a pose of the chunk.
+        """
+        try:
+            joints = self.action_map.to_joints(actions, start)
+        except PoseError as error:
+            raise NotExecutable(str(error)) from None
+        return np.clip(joints, self.limits.lower, self.limits.upper)
+
+    def newest_executed_ns(self) -> int | None:
+        """Return the stamp of the newest executed command; 0 before any, None without a log."""
+        return None if self.executed is None else self.executed.newest_ns or 0

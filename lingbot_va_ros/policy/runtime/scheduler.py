@@ -1,217 +1,246 @@
-"""What follows what: observe, predict, execute, remember, in the synchronous order or ahead."""
+"""Runs the sense-predict-execute-commit loop, synchronously or ahead of the running chunk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-import time
+from dataclasses import dataclass
 from typing import Any, TYPE_CHECKING
 
-import numpy as np
-
-from lingbot_va_ros.motion.plan import resting_at
 from lingbot_va_ros.motion.plan_slot import PlanSlot
-from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.policy.errors import NotExecutable, PredictionAborted
-from lingbot_va_ros.policy.runtime.active_chunk import PublishedChunk, Running
-from lingbot_va_ros.policy.runtime.active_episode import Execution, Ready
+from lingbot_va_ros.policy.runtime.active_chunk import ActiveChunk
+from lingbot_va_ros.policy.runtime.active_episode import ActiveEpisode
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
-from lingbot_va_ros.policy.runtime.chunk_actions import actions_on_the_way, is_executed, is_silent
+from lingbot_va_ros.policy.runtime.chunk_actions import is_executed
+from lingbot_va_ros.policy.runtime.clock import Clock
+from lingbot_va_ros.policy.runtime.events import PolicyEvents
 from lingbot_va_ros.policy.runtime.latency import Latency
-from lingbot_va_ros.policy.runtime.requests import Requests
-from lingbot_va_ros.policy.runtime.robot_interface import World
-from lingbot_va_ros.policy.runtime.snapshot_store import Saved, SavedEpisodes
-from lingbot_va_ros.policy.runtime.status import Mode, Progress
-from lingbot_va_ros.policy.runtime.takeover_recorder import Takeover
-from lingbot_va_ros.policy.runtime.task import Outcome, Task
+from lingbot_va_ros.policy.runtime.predictor import Predictor
+from lingbot_va_ros.policy.runtime.requests import RequestQueue
+from lingbot_va_ros.policy.runtime.robot_interface import RobotInterface, RuntimeSettings
+from lingbot_va_ros.policy.runtime.snapshot_store import (
+    confirm_restored,
+    saved_episode,
+    SnapshotStore,
+)
+from lingbot_va_ros.policy.runtime.status import PolicyMode, RuntimeStatus
+from lingbot_va_ros.policy.runtime.takeover_recorder import TakeoverRecorder
+from lingbot_va_ros.policy.runtime.task import normalize_instruction, Outcome, Task
+from lingbot_va_ros.specs.policy_file import Sampling
 
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a node starts
-    from lingbot_va_ros.policy.inference.engine import Chunk, Engine
+    from lingbot_va_ros.policy.inference.engine import Engine
 
-POLL = 0.005  # seconds between two looks at cameras and clock while something is executed
-# The same while nothing is: requests, images of all cameras and another mode wake it anyway, and
-# what it does meanwhile keeps the interpreter from those who bring them.
+POLL = 0.005  # seconds between two looks at cameras and clock while a chunk is executed
+# The same while none is: requests, images of all cameras and another control mode wake it anyway,
+# and more looks would take the interpreter from the threads that bring them.
 REST = 0.02
-FIRST_IMAGE_AGE = 0.5  # seconds that a chunk may wait to begin an episode before it is redone
-# Seconds until an episode is begun anew whose first chunk the robot could not execute.
-BEGIN_AGAIN = 2.0
 
 
-class Schedule:
+@dataclass(frozen=True)
+class Activation:
+    """The episode that `Scheduler.start` makes active, its predictor and its recorder."""
+
+    episode: ActiveEpisode
+    predictor: Predictor
+    recorder: TakeoverRecorder
+
+    def truncate(self) -> None:
+        """Stop the arm here, commit the complete frames, and drop the rest."""
+        self.predictor.discard()
+        self.episode.truncate()
+        self.recorder.start_over()
+
+    def drop(self) -> None:
+        """Forget the chunks that are predicted or active."""
+        self.predictor.discard()
+        self.episode.drop()
+        self.recorder.start_over()
+
+    def restart(self) -> None:
+        """Forget the chunks, and number the next ones from 0."""
+        self.drop()
+        self.episode.restart_numbering()
+
+
+def _figures(engine: Engine | None, episode: ActiveEpisode | None) -> dict[str, Any]:
+    """Return the figures of a RuntimeStatus that engine and episode know."""
+    if engine is None:
+        return {}
+    policy = engine.policy
+    return {
+        'chunk_id': max(0, episode.next_chunk_id - 1) if episode is not None else 0,
+        'memory_frames': engine.memory_frames, 'memory_capacity': engine.memory_capacity,
+        'chunk_seconds':
+            policy.frames_per_chunk * policy.actions_per_frame * policy.action_period}
+
+
+class Scheduler:
     """
     One policy at work, one small step at a time.
 
-    Used by the inference thread alone, which owns it and the engine. It decides what comes next;
-    what the arm executes meanwhile is in `Execution`.
+    Used by the inference thread alone, which owns it and the engine. It decides the next step; the
+    chunks of the arm are in `ActiveEpisode`. A single-threaded simulation calls `advance` in a
+    loop, with a clock whose `wait` advances the simulated robot.
 
-    :param slot: where plans go.
-    :param requests: what makes a prediction stop between two denoising steps.
-    :param on_change: called after every change of `progress`.
-    :param on_chunk, on_imagined: see `Execution`.
-    :param steady: seconds of the steady clock.
+    :param slot: the plan that the control thread publishes.
+    :param requests: those of other threads; one that waits stops a prediction.
     """
 
     def __init__(
-        self, slot: PlanSlot, requests: Requests, on_change: Callable[[], None],
-        on_chunk: Callable[[PublishedChunk], None],
-        on_imagined: Callable[[np.ndarray, int], None],
-        steady: Callable[[], float] = time.monotonic,
+        self, slot: PlanSlot, clock: Clock, events: PolicyEvents, requests: RequestQueue,
     ):
-        self.slot = slot
-        self.progress = Progress()
-        self.saved = SavedEpisodes(0)
-        self.active = False
+        self.status = RuntimeStatus()
+        self._slot = slot
+        self._clock = clock
+        self._events = events
         self._requests = requests
-        self._on_change = on_change
-        self._steady = steady
         self._latency = Latency()
-        self._execution = Execution(
-            slot, self._latency, on_chunk, on_imagined, lambda: self._report(Mode.RUNNING),
-            self._refresh, steady)
-        self._takeover = Takeover(self._execution, slot)
-        self._person_since: int | None = None  # who has the arm, as it was looked at last
-        self._keeps = True  # whether what that person does is remembered
-        self._unwatched_until = 0
+        self._engine: Engine | None = None
+        self._snapshots = SnapshotStore(0)
+        # Stays after `stop`, until the next `start` or `unload`.
+        self._activation: Activation | None = None
+        self._active = False
         self._instruction = ''
         self._task: Task | None = None
-        self._finished = ''  # how the last task ended, until there is another
-        self._ahead_refused = False  # the arm could not take what was predicted ahead
-        self._ready: Ready | None = None
-        self._refused: tuple[str, float] | None = None  # why, and the steady time
+        self._finished = ''  # the result of the last task, until there is another
+
+    @property
+    def active(self) -> bool:
+        """Whether the policy works, between `start` and `stop`."""
+        return self._active
 
     @property
     def engine(self) -> Engine | None:
-        """The policy that works, or None."""
-        return self._execution.engine
+        """The loaded engine, or None."""
+        return self._engine
 
     @property
-    def flowing(self) -> bool:
+    def episode(self) -> ActiveEpisode | None:
+        """The episode of the newest activation, or None before any."""
+        return self._activation.episode if self._activation is not None else None
+
+    @property
+    def continuous(self) -> bool:
         """Whether the arm is meant to go on from chunk to chunk without a stop."""
-        return self._execution.flowing
+        episode = self.episode
+        return episode is not None and episode.continuous
 
-    @property
-    def _world(self) -> World | None:
-        return self._execution.world
-
-    # What is asked for, between two steps.
+    # Requests, served between two steps
 
     def load(self, engine: Engine, max_snapshots: int) -> None:
-        """Take an engine and begin with its statistics at none."""
-        self._execution.engine, self.saved = engine, SavedEpisodes(max_snapshots)
-        self._execution.chunk_id = 0
+        """Take an engine; its statistics begin at none."""
+        self._engine, self._snapshots = engine, SnapshotStore(max_snapshots)
+        self._activation = None
         self._latency.clear()
         self._finished = ''
-        self._report(Mode.IDLE, 'inactive')
+        self._report(PolicyMode.IDLE, 'inactive')
 
     def unload(self) -> None:
         """Release the engine, what it holds on the device, and the snapshots."""
-        self._execution.engine = self._execution.world = None
-        self.saved = SavedEpisodes(0)
-        self.active = False
-        self._drop()
-        self._takeover.since_ns = None
-        self._report(Mode.IDLE, 'unconfigured')
+        self._engine, self._activation, self._active = None, None, False
+        self._snapshots = SnapshotStore(0)
+        self._report(PolicyMode.IDLE, 'unconfigured')
 
-    def start(self, world: World, instruction: str) -> None:
-        """Begin to work; with an empty instruction it waits for one."""
-        self._execution.world, self.active = world, True
-        self.engine.keeps_images = world.last_chunk_only
-        self._finished = ''
-        self._person_since, self._unwatched_until = None, world.clock()
+    def start(self, robot: RobotInterface, settings: RuntimeSettings, instruction: str) -> None:
+        """
+        Begin to work; with an empty instruction the policy waits for one.
+
+        :raises ValueError: no engine is loaded.
+        """
+        engine = self._loaded()
+        episode = ActiveEpisode(
+            engine, robot, settings, self._slot, self._latency, self._events, self.episode)
+        self._activation = Activation(
+            episode, Predictor(episode, self._slot, self._requests, self._latency, self),
+            TakeoverRecorder(episode))
+        self._active = True
+        engine.keeps_images = settings.last_chunk_only
         self.set_instruction(instruction)
 
     def stop(self, reason: str) -> None:
-        """Stop working; what is complete of the running chunk is remembered."""
-        if self.active:
+        """Stop working; the complete frames of the running chunk are committed."""
+        if self._active and self._activation is not None:
             self._end_task(Outcome.STOPPED, reason)
-            self._cut_off()
-        self.active = False
-        self._takeover.since_ns = None
-        self._report(Mode.IDLE, reason)
+            self._activation.truncate()
+            self._activation.recorder.abandon()
+        self._active = False
+        self._report(PolicyMode.IDLE, reason)
 
     def fail(self, reason: str) -> None:
         """Stop working after an exception; nothing more is asked of the engine."""
-        self.active = False
-        self._drop()
-        self._takeover.since_ns = None
+        self._active = False
+        if self._activation is not None:
+            self._activation.drop()
+            self._activation.recorder.abandon()
         self._end_task(Outcome.FAULT, reason)
 
     def reset(self, instruction: str) -> int:
-        """Forget the episode, after a new epoch was begun; returns the forgotten frames."""
-        self._drop()
-        self._execution.chunk_id = 0
-        forgotten = self.engine.reset() if self.engine is not None else 0
-        if instruction:
+        """
+        Forget the episode, after a new epoch was begun; return the forgotten frames.
+
+        :param instruction: the next task; an empty one keeps the present one.
+        """
+        if self._activation is not None:
+            self._activation.restart()
+        forgotten = self._engine.reset() if self._engine is not None else 0
+        if normalize_instruction(instruction):
             self._use_instruction(instruction)
         self._refresh()
         return forgotten
 
     def set_instruction(self, instruction: str) -> None:
-        """Change the task without forgetting; what was asked for by `begin_task` ends."""
+        """Change the task without forgetting; a task of `begin_task` ends."""
+        instruction = normalize_instruction(instruction)
         if self._task is not None and instruction != self._instruction:
             self._end_task(Outcome.PREEMPTED, 'set_instruction took its place')
         self._finished = ''
         self._use_instruction(instruction)
         self._refresh()
 
-    def set_sampling(self, video: Any, action: Any, imagine_steps: int) -> None:
+    def set_sampling(self, video: Sampling, action: Sampling, imagine_steps: int) -> None:
         """
         Change steps and guidance.
 
-        :raises ValueError: it cannot be.
+        :raises ValueError: the engine cannot take them, or none is loaded.
         """
-        self.engine.set_sampling(video, action)
-        self.engine.imagine_steps = imagine_steps
+        engine = self._loaded()
+        engine.set_sampling(video, action)
+        engine.imagine_steps = imagine_steps
         self._latency.forget_ahead()
 
     def save(self, name: str) -> int:
         """
-        Keep a snapshot of the episode; returns its frames.
+        Keep a snapshot of the episode and return its frames.
 
-        May be called between two denoising steps: what is predicted takes no part in it.
+        May be called between two denoising steps: the prediction takes no part in it.
 
-        :raises ValueError: see `SavedEpisodes.check`.
+        :raises ValueError: see `SnapshotStore.check`, or no engine is loaded.
         """
-        if self.engine is None:
-            raise ValueError('the policy is not configured')
-        self.saved.check(name)
-        engine, world, run = self.engine, self._world, self._execution.running
-        frames, executed = engine.memory_frames, None
-        poses = world.poses() if world is not None else None
-        if run is not None and run.frames and not is_silent(world, run):
-            executed = self._execution.executed_actions(run)
-            after = world.poses()
-            world.restore_poses(poses)
-            poses = after
-            frames = min(
-                engine.memory_capacity, frames + run.frames + (0 if engine.began else 1))
-        self.saved.keep(
-            name, Saved(engine.snapshot(), executed, poses, self._instruction, frames))
-        return frames
+        engine = self._loaded()
+        self._snapshots.check(name)
+        saved = saved_episode(engine, self.episode, self._instruction)
+        self._snapshots.keep(name, saved)
+        return saved.frames
 
     def restore(self, name: str) -> int:
         """
-        Put the episode back to a snapshot and begin a new epoch; returns its frames.
+        Put the episode back to a snapshot in a new epoch, and return its frames.
 
-        What had been seen of the chunk that was running is confirmed, as where a chunk is cut off.
+        The frames that had been seen of the running chunk are committed, as where it is truncated.
 
-        :raises ValueError: there is no such snapshot, or it is of another checkpoint.
+        :raises ValueError: there is no such snapshot, it is of another checkpoint, or no engine is
+            loaded.
         """
-        if self.engine is None:
-            raise ValueError('the policy is not configured')
-        saved = self.saved.find(name)
-        self.engine.restore(saved.engine)
-        self.slot.stop(new_epoch=True)
-        self._drop()
-        if saved.executed is None:
-            self.engine.drop_seen()
-        else:
-            self._execution.confirm(saved.executed)
-        if saved.poses is not None and self._world is not None:
-            self._world.restore_poses(saved.poses)
-        self._execution.chunk_id = 0
+        engine = self._loaded()
+        saved = self._snapshots.find(name)
+        engine.restore(saved.engine)
+        self._slot.stop(new_epoch=True)
+        if self._activation is not None:
+            self._activation.restart()
+        confirm_restored(saved, engine, self.episode)
         self._use_instruction(saved.instruction if self._task is None else self._task.instruction)
         self._refresh()
-        return self.engine.memory_frames
+        return engine.memory_frames
 
     def begin_task(self, task: Task) -> None:
         """
@@ -221,14 +250,14 @@ class Schedule:
 
         :raises ValueError: the policy is inactive, or there is no instruction.
         """
-        if not self.active:
+        if not self._active or self._activation is None:
             raise ValueError('the policy is inactive')
-        instruction = task.instruction or self._instruction
+        instruction = normalize_instruction(task.instruction) or self._instruction
         if not instruction:
             raise ValueError('no instruction')
         self._end_task(Outcome.PREEMPTED, 'a newer goal took its place')
         if task.keep_memory:
-            self._cut_off()
+            self._activation.truncate()
         else:
             self.reset('')
         self._use_instruction(instruction)
@@ -238,312 +267,194 @@ class Schedule:
 
     def cancel_task(self, task: Task) -> None:
         """End a task if it is still worked on."""
-        if self._task is task:
-            self._finish(Outcome.CANCELED, 'cancelled')
+        if self._task is task and self._activation is not None:
+            self._finish_task(self._activation, Outcome.CANCELED, 'cancelled')
 
-    # Steps.
+    def allow_retry(self) -> None:
+        """Clear the last rejection so that the next step predicts again."""
+        if self._activation is not None:
+            self._activation.predictor.allow_retry()
+
+    # Steps
 
     def advance(self) -> None:
         """
         Take the next small step; never longer than a prediction.
 
-        :raises PredictionAborted: something is asked for.
+        :raises PredictionAborted: a request, a lost robot or another owner of the arm stopped it.
+        :raises RuntimeError: the policy was never started.
         """
-        world = self._world
-        obstacle, elsewhere = world.obstacle(), world.elsewhere()
-        watched = self._look_for_a_person()
+        activation = self._activation
+        if activation is None:
+            raise RuntimeError('advance before start')
+        episode, robot = activation.episode, activation.episode.robot
+        not_ready, taken_by = robot.not_ready_reason(), robot.control.reason()
+        recorded = self._notice_person(activation)
         if self._task is not None:
-            end = self._task.look(world.clock(), elsewhere, watched)
+            end = self._task.update(self._clock.now_ns(), taken_by, recorded)
             if end is not None:
-                self._finish(*end)
+                self._finish_task(activation, *end)
                 return
-        if watched and not obstacle:
-            self._watch(elsewhere)
+        if recorded and not not_ready:
+            self._record(activation, taken_by)
             return
-        if watched:
-            self._takeover.start_over()
-        run = self._execution.running
-        if run is not None:
-            if run.by_person and not obstacle:
-                self._watch(elsewhere)
-            elif obstacle or elsewhere:
-                self._cut_off()
-                self._report(Mode.HOLDING, obstacle or elsewhere)
-            else:
-                self._follow()
-            return
-        self._stay_where_the_arm_is()
-        if self._finished:
-            self._report(Mode.IDLE, self._finished)
-            self._requests.wait(REST)
-            return
-        if obstacle:
-            self._ready = self._refused = None
-            self._hold(obstacle)
-            return
-        if not self._instruction:
-            self._execution.flowing = False
-            self._report(Mode.WAITING, 'no instruction')
-            self._requests.wait(REST)
-            return
-        if self._still_refused(elsewhere):
-            self._hold(self._refused[0])
-            return
-        if self._ready is None or (not elsewhere and self._ready_is_stale()):
-            self._ready = self._think()
-            # A prediction may take long: look again before anything moves.
-            obstacle, elsewhere = world.obstacle(), world.elsewhere()
-        if obstacle:
-            return
-        if self._ready is None:
-            self._requests.wait(POLL)
-        elif elsewhere:
-            self._hold(elsewhere)
+        if recorded:
+            activation.recorder.start_over()
+        running = episode.running
+        if running is None:
+            self._continue_from_rest(activation, not_ready, taken_by)
+        elif running.by_person and not not_ready:
+            self._record(activation, taken_by)
+        elif not_ready or taken_by:
+            activation.truncate()
+            self._report(PolicyMode.HOLDING, not_ready or taken_by or '')
         else:
-            self._begin()
-
-    def _look_for_a_person(self) -> bool:
-        """
-        Notice who has taken or given back the arm; returns whether a person is to be watched.
-
-        Where takeovers are not kept, one that begins ends the episode.
-        """
-        world, takeover, since = self._world, self._takeover, self._world.person_since()
-        if since is not None and since != self._person_since:
-            self._keeps = world.takeover_memory() == 'keep'
-            if not self._keeps and (self.engine.began or self._execution.running is not None):
-                self.slot.stop(new_epoch=True)
-                self.reset('')
-        self._person_since = since
-        watched = since is not None and self._keeps and world.executed is not None and bool(
-            self._instruction) and not self._finished
-        if watched and takeover.since_ns is None:
-            takeover.begin(max(since, self._unwatched_until))
-        elif not watched:
-            if takeover.since_ns is not None:
-                takeover.end(world.elsewhere_since() if since is None else world.clock())
-            if since is not None:
-                self._unwatched_until = world.clock()
-        return watched
-
-    def _watch(self, elsewhere: str | None) -> None:
-        """See and remember what a person does, and the last of it when the arm was given back."""
-        self._ready = self._refused = None
-        reason = f'{elsewhere}; what the person does is remembered' if (
-            self._takeover.since_ns is not None) else elsewhere or 'the arm was given back'
-        try:
-            worked = self._takeover.step()
-        except CameraFault as fault:
-            worked, reason = False, str(fault)
-        self._stay_where_the_arm_is()
-        self._report(Mode.HOLDING, reason)
-        if not worked:
-            self._requests.wait(POLL)
-
-    def forgive(self) -> None:
-        """Let a refused chunk be predicted again: what was asked for may change it."""
-        self._refused = None
-
-    def _hold(self, reason: str) -> None:
-        self._execution.flowing = False
-        self._report(Mode.HOLDING, reason)
-        self._requests.wait(REST)
-
-    def _stay_where_the_arm_is(self) -> None:
-        """Hold as measured before the first plan, and after somebody else moved the arm."""
-        world = self._world
-        measured = world.measured()
-        if measured is None:
-            return
-        plan, now = self.slot.look()
-        if plan is not None:
-            if now < plan.end_ns:
-                return
-            moved = np.abs(plan.positions[-1] - measured) > world.start_tolerance
-            if not moved.any():
-                return
-        self.slot.put(resting_at(now, measured), self.slot.epoch)
-
-    def _ready_is_stale(self) -> bool:
-        """Return whether the chunk that waits began from an image that is no longer true."""
-        age = (self._world.clock() - self._execution.observed_ns) / NANOSECONDS
-        return not self.engine.began and age > FIRST_IMAGE_AGE
-
-    def _still_refused(self, elsewhere: str | None) -> bool:
-        """
-        Return whether there is no sense in predicting again yet.
-
-        The same memory gives the same chunk: within an episode it takes a request, an obstacle
-        that goes, or somebody else who has had the arm. An episode that has not begun is tried
-        again with a new image.
-        """
-        if self._refused is not None:
-            waited = self._steady() - self._refused[1]
-            if elsewhere or (not self.engine.began and waited > BEGIN_AGAIN):
-                self._refused = None
-        return self._refused is not None
-
-    # Predicting.
-
-    def _think(self) -> Ready | None:
-        """Predict from what has been confirmed, with the arm at rest."""
-        world, engine = self._world, self.engine
-        epoch = self._requests.unless_waiting(lambda: self.slot.epoch)
-        if epoch is None:
-            return None
-        since = self._steady()
-        if not engine.began:
-            measured = world.measured()
-            if measured is None:  # forgotten since the last look for obstacles
-                return None
-            try:
-                images = world.observations.newest(world.max_camera_skew())
-                engine.see_first(
-                    {name: world.to_rgb(name, entry.image) for name, entry in images.items()})
-                world.begin(measured)
-            except CameraFault as fault:
-                self._report(Mode.HOLDING, str(fault))
-                return None
-            self._execution.observed_ns = max(entry.stamp_ns for entry in images.values())
-        else:
-            since = self._execution.seen_since or since
-        chunk = engine.predict(self)
-        self._pad(since)
-        seconds = self._steady() - since
-        self._execution.seen_since = 0.0
-        self._latency.add(seconds)
-        return Ready(_finite(chunk), epoch, self._execution.observed_ns, seconds)
-
-    def _pad(self, since: float) -> None:
-        """Wait until the padded latency has passed, as if it were still predicting."""
-        self.check()
-        while self._steady() < since + self._world.padded_latency():
-            self._requests.wait(POLL)
-            self.check()
+            self._follow(activation, running)
 
     def check(self) -> None:
         """
-        Look up from a prediction.
+        Look up from a prediction, before each forward (`Interrupt`).
 
-        :raises PredictionAborted: something is to be done first.
+        :raises PredictionAborted: a request, a person or a fault comes first.
         """
-        self._requests.serve(only_gentle=True)
-        if self._requests.waiting:
+        self._requests.serve(up_to_interrupting=True)
+        activation = self._activation
+        if self._requests.waiting or activation is None or activation.recorder.person_is_new():
             raise PredictionAborted
-        world, run = self._world, self._execution.running
-        since = world.person_since()
-        if since is not None and since != self._person_since:  # a person has just taken the arm
-            raise PredictionAborted
-        if run is not None:  # the arm moves meanwhile
-            self._execution.attend()
-            if run.fault or world.obstacle() or world.elsewhere():
+        robot, running = activation.episode.robot, activation.episode.running
+        if running is not None:  # the arm moves meanwhile
+            if activation.episode.poll():
+                self._report(PolicyMode.RUNNING)
+            if running.fault or robot.not_ready_reason() or robot.control.reason():
                 raise PredictionAborted
-        if self._task is not None and self._task.look(world.clock(), world.elsewhere()):
+        if self._task is not None and (
+                self._task.update(self._clock.now_ns(), robot.control.reason())):
             raise PredictionAborted
 
-    def _begin(self) -> None:
-        """Put the chunk that is ready into the plan, from rest."""
-        ready, self._ready = self._ready, None
-        try:
-            self._execution.begin(ready)
-        except NotExecutable as error:
-            self._execution.flowing = False
-            self._refused = (str(error), self._steady())
-            self._report(Mode.HOLDING, str(error))
+    def _continue_from_rest(
+        self, activation: Activation, not_ready: str | None, taken_by: str | None,
+    ) -> None:
+        """Predict from rest and begin the chunk, or say why not."""
+        episode, predictor = activation.episode, activation.predictor
+        episode.hold_measured_position()
+        if self._finished:
+            self._report(PolicyMode.IDLE, self._finished)
+            self._clock.wait(REST)
+            return
+        if not_ready:
+            predictor.begin_anew()
+            self._hold(episode, not_ready)
+            return
+        if not self._instruction:
+            episode.expect_stop()
+            self._report(PolicyMode.WAITING, 'no instruction')
+            self._clock.wait(REST)
+            return
+        rejection = predictor.rejection(taken_by)
+        if rejection is not None:
+            self._hold(episode, rejection)
+            return
+        if predictor.ready is None or (not taken_by and predictor.is_stale()):
+            try:
+                predictor.predict_from_rest()
+            except CameraFault as fault:
+                self._report(PolicyMode.HOLDING, str(fault))
+            # A prediction may take long: look again before anything moves.
+            not_ready = episode.robot.not_ready_reason()
+            taken_by = episode.robot.control.reason()
+        if not_ready:
+            return
+        if predictor.ready is None:
+            self._clock.wait(POLL)
+        elif taken_by:
+            self._hold(episode, taken_by)
+        else:
+            try:
+                if predictor.begin():
+                    self._report(PolicyMode.RUNNING)
+            except NotExecutable as error:
+                episode.expect_stop()
+                self._report(PolicyMode.HOLDING, str(error))
 
-    # While a chunk is executed.
-
-    def _follow(self) -> None:
-        """See what the running chunk shows, predict the next, remember it when it has ended."""
-        execution, run = self._execution, self._execution.running
-        execution.attend()
-        execution.encode(run)
-        if run.fault:
-            self._cut_off()
-            self._report(Mode.HOLDING, run.fault)
-        elif run.all_picked and is_executed(self._world, run):
-            execution.remember()
-            self._ahead_refused = False
+    def _follow(self, activation: Activation, running: ActiveChunk) -> None:
+        """Encode the running chunk's images, predict the next, commit it when it has ended."""
+        episode, predictor = activation.episode, activation.predictor
+        if episode.poll():
+            self._report(PolicyMode.RUNNING)
+        episode.encode(running)
+        if running.fault:
+            activation.truncate()
+            self._report(PolicyMode.HOLDING, running.fault)
+        elif running.all_picked and is_executed(episode.robot, running):
+            episode.advance_chunk()
+            predictor.chunk_committed()
+            self._refresh()
             if self._task is not None:
                 self._task.chunks += 1
-        elif self._is_time_to_predict(run):
-            self._predict_ahead(run)
+        elif predictor.is_due(running, self._task is None or self._task.wants_more(1)):
+            if predictor.predict_ahead(running):
+                self._report(PolicyMode.RUNNING)
         else:
-            if not run.all_picked:  # what is predicted next does not wait for a frame any more
-                execution.seen_since = 0.0
-            self._requests.wait(POLL)
+            if not running.all_picked:  # the next prediction does not wait for a frame any more
+                episode.forget_encoding_time()
+            self._clock.wait(POLL)
 
-    def _is_time_to_predict(self, run: Running) -> bool:
+    def _notice_person(self, activation: Activation) -> bool:
         """
-        Return whether the chunk after the running one must be predicted now to be in time.
+        Notice a person who takes or gives back the arm; return whether the motion is recorded.
 
-        In time is before the last stretch of the plan, which is then passed at speed.
+        Where takeovers are not kept, one that begins ends the episode.
         """
-        world, execution = self._world, self._execution
-        if world.schedule == 'sync' or execution.following is not None or self._ahead_refused:
-            return False
-        if self._task is not None and not self._task.wants_more(1):
-            execution.flowing = False  # it is meant to end
-            return False
-        now, needed = world.clock(), self._latency.time_needed
-        if now < run.start_ns or now >= run.end_ns:
-            return False
-        before = run.action_times[-2] if len(run.action_times) > 1 else run.start_ns
-        return needed is None or (
-            now >= before - round((world.reaction + needed) * NANOSECONDS))
+        episode, recorder = activation.episode, activation.recorder
+        if recorder.notice_person() and (episode.engine.began or episode.running is not None):
+            self._slot.stop(new_epoch=True)
+            self.reset('')
+        return recorder.update(wanted=bool(self._instruction) and not self._finished)
 
-    def _predict_ahead(self, run: Running) -> None:
-        """Predict the chunk after the running one and let the plan go on through it."""
-        world, execution = self._world, self._execution
-        epoch = self._requests.unless_waiting(lambda: self.slot.epoch)
-        if epoch is None:
-            return
-        # What was encoded and remembered right before belongs to its time, as in `_think`.
-        since, observed = execution.seen_since or self._steady(), execution.observed_ns
-        chunk = _finite(self.engine.predict_ahead(
-            actions_on_the_way(world, run), world.schedule == 'async', self))
-        self._pad(since)
+    def _record(self, activation: Activation, taken_by: str | None) -> None:
+        """Record a person's motion, and the rest of it when the arm was given back."""
+        activation.predictor.begin_anew()
+        reason = taken_by or 'the arm was given back'
+        if activation.recorder.recording:
+            reason = f'{taken_by}; what the person does is remembered'
         try:
-            joints = execution.to_joints_behind(chunk)
-        except NotExecutable:
-            # What was really seen of this chunk may lead elsewhere: decided when it has ended.
-            self._ahead_refused = True
-            return
-        seconds = self._steady() - since
-        execution.seen_since = 0.0
-        self._latency.add(seconds, ahead=True)
-        execution.join(Ready(chunk, epoch, observed, seconds), joints)
+            worked = activation.recorder.step()
+        except CameraFault as fault:
+            worked, reason = False, str(fault)
+        activation.episode.hold_measured_position()
+        self._report(PolicyMode.HOLDING, reason)
+        if not worked:
+            self._clock.wait(POLL)
 
-    def _cut_off(self) -> None:
-        self._ready, self._ahead_refused = None, False
-        self._execution.cut_off()
-        self._takeover.start_over()
+    def _hold(self, episode: ActiveEpisode, reason: str) -> None:
+        episode.expect_stop()
+        self._report(PolicyMode.HOLDING, reason)
+        self._clock.wait(REST)
 
-    def _drop(self) -> None:
-        """Forget what is on the way."""
-        self._ready, self._ahead_refused = None, False
-        self._execution.drop()
-        self._takeover.start_over()
+    # Tasks and instructions
 
-    # Tasks and instructions.
+    def _loaded(self) -> Engine:
+        if self._engine is None:
+            raise ValueError('the policy is not configured')
+        return self._engine
 
     def _use_instruction(self, instruction: str) -> None:
-        if self.engine is not None and instruction:
-            self.engine.set_instruction(instruction)
-        if instruction != self._instruction:
-            self._ready = None  # predicted for another task
-            self._ahead_refused = False
-            if not instruction and self._execution.running is not None:
-                self._cut_off()
-            self._execution.take_back()
+        if self._engine is not None and instruction:
+            self._engine.set_instruction(instruction)
+        activation = self._activation
+        if instruction != self._instruction and activation is not None:
+            activation.predictor.discard()  # predicted for another task
+            if not instruction and activation.episode.running is not None:
+                activation.truncate()
+            activation.episode.withdraw_next()
         self._instruction = instruction
 
-    def _finish(self, outcome: Outcome, message: str) -> None:
+    def _finish_task(self, activation: Activation, outcome: Outcome, message: str) -> None:
         """End the task and rest until there is another."""
-        self._cut_off()
+        activation.truncate()
         self._use_instruction('')
         self._finished = f'run_task {outcome.name}: {message}'
-        self._report(Mode.IDLE, self._finished)
+        self._report(PolicyMode.IDLE, self._finished)
         self._end_task(outcome, message)
 
     def _end_task(self, outcome: Outcome, message: str) -> None:
@@ -552,31 +463,14 @@ class Schedule:
             task.end(outcome, message)
 
     def _refresh(self) -> None:
-        self._report(self.progress.mode, self.progress.reason)
+        self._report(self.status.mode, self.status.reason)
 
-    def _report(self, mode: Mode, reason: str = '') -> None:
-        engine, latency = self.engine, self._latency
-        policy = engine.policy if engine is not None else None
-        progress = Progress(
+    def _report(self, mode: PolicyMode, reason: str = '') -> None:
+        """Tell the status, if it differs from the one before."""
+        status = RuntimeStatus(
             mode=mode, reason=reason, instruction=self._instruction,
-            chunk_id=max(0, self._execution.chunk_id - 1),
-            memory_frames=engine.memory_frames if engine is not None else 0,
-            memory_capacity=engine.memory_capacity if engine is not None else 0,
-            inference_seconds=latency.newest, inference_seconds_p95=latency.p95,
-            chunk_seconds=0.0 if policy is None else (
-                policy.frames_per_chunk * policy.actions_per_frame * policy.action_period))
-        if progress != self.progress:
-            self.progress = progress
-            self._on_change()
-
-
-def _finite(chunk: Chunk) -> Chunk:
-    """
-    Return the chunk.
-
-    :raises ValueError: an action is not finite.
-    """
-    wrong = np.count_nonzero(~np.isfinite(chunk.actions))
-    if wrong:
-        raise ValueError(f'the network predicted {wrong} actions that are not finite')
-    return chunk
+            inference_seconds=self._latency.newest, inference_seconds_p95=self._latency.p95,
+            **_figures(self._engine, self.episode))
+        if status != self.status:
+            self.status = status
+            self._events.status_changed(status)

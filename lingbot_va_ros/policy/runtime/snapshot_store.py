@@ -1,23 +1,31 @@
 """Named snapshots of an episode, in host memory."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 import re
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
+
+from lingbot_va_ros.policy.runtime.active_episode import ActiveEpisode
+from lingbot_va_ros.policy.runtime.chunk_actions import is_unreported
+
+if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a node starts
+    from lingbot_va_ros.policy.inference.engine import Engine
 
 NAME = re.compile(r'[A-Za-z0-9_-]{1,64}')
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedEpisode:
     """
-    An episode as it was at a moment.
+    An episode at one moment.
 
     :param engine: the engine's own snapshot.
-    :param executed: [n, used] what was executed during the frames that were seen of the running
-        chunk and not yet confirmed; None where there was none.
-    :param poses: what the action map kept.
+    :param executed: [n, used] actions executed during the frames that were seen of the running
+        chunk and not yet confirmed; None where there were none.
+    :param poses: state of the action map.
     :param frames: confirmed latent frames, those of the running chunk included.
     """
 
@@ -28,7 +36,39 @@ class Saved:
     frames: int
 
 
-class SavedEpisodes:
+def saved_episode(
+    engine: Engine, episode: ActiveEpisode | None, instruction: str,
+) -> SavedEpisode:
+    """
+    Return the episode as it is, with the frames that were seen of the running chunk.
+
+    :param episode: the newest activation's; None before any.
+    """
+    if episode is None:
+        return SavedEpisode(engine.snapshot(), None, None, instruction, engine.memory_frames)
+    robot, running, frames = episode.robot, episode.running, engine.memory_frames
+    poses, executed = robot.action_map.state(), None
+    if running is not None and running.seen_frames and not is_unreported(robot, running):
+        executed = episode.executed_actions(running)
+        # The state behind these actions is saved; the episode itself goes on from before them.
+        before, poses = poses, robot.action_map.state()
+        robot.action_map.restore(before)
+        first = 0 if engine.began else 1  # the image that begins the episode
+        frames = min(engine.memory_capacity, frames + running.seen_frames + first)
+    return SavedEpisode(engine.snapshot(), executed, poses, instruction, frames)
+
+
+def confirm_restored(saved: SavedEpisode, engine: Engine, episode: ActiveEpisode | None) -> None:
+    """Commit the frames that had been seen of the running chunk, after `Engine.restore`."""
+    if saved.executed is None or episode is None:
+        engine.drop_seen()
+    else:
+        episode.confirm(saved.executed)
+    if saved.poses is not None and episode is not None:
+        episode.robot.action_map.restore(saved.poses)
+
+
+class SnapshotStore:
     """
     Snapshots by name.
 
@@ -37,7 +77,7 @@ class SavedEpisodes:
 
     def __init__(self, most: int):
         self.most = most
-        self._by_name: dict[str, Saved] = {}
+        self._by_name: dict[str, SavedEpisode] = {}
 
     def check(self, name: str) -> None:
         """
@@ -53,12 +93,12 @@ class SavedEpisodes:
                 f'there are {len(self._by_name)} snapshots already (max_snapshots '
                 f'{self.most}): {self._names()}; save under one of these names')
 
-    def keep(self, name: str, saved: Saved) -> None:
+    def keep(self, name: str, saved: SavedEpisode) -> None:
         """Keep a snapshot; a name in use is replaced."""
         self.check(name)
         self._by_name[name] = saved
 
-    def find(self, name: str) -> Saved:
+    def find(self, name: str) -> SavedEpisode:
         """
         Return a snapshot.
 

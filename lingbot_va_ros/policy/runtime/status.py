@@ -1,11 +1,11 @@
-"""What the policy is doing and how long it took: the figures of its status."""
+"""The state of the policy and its figures."""
 
 from dataclasses import dataclass
 from enum import IntEnum
 
 
-class Mode(IntEnum):
-    """What the policy is doing, numbered as in PolicyStatus."""
+class PolicyMode(IntEnum):
+    """The modes of the policy, numbered as in PolicyStatus.msg."""
 
     IDLE = 0
     LOADING = 1
@@ -16,14 +16,19 @@ class Mode(IntEnum):
 
 
 @dataclass(frozen=True)
-class Progress:
+class RuntimeStatus:
     """
-    Figures for the status: what has been done and how long it took.
+    The mode of the policy, its reason, and the figures of its work.
 
-    `chunk_id` is that of the newest chunk (0 before any), times are in seconds.
+    :param chunk_id: of the newest chunk that began; 0 before any.
+    :param memory_frames: confirmed latent frames in the memory.
+    :param memory_capacity: latent frames that the memory holds at most.
+    :param inference_seconds: duration of the newest prediction on the steady clock.
+    :param inference_seconds_p95: 95th percentile of the recent predictions.
+    :param chunk_seconds: duration of the execution of a whole chunk.
     """
 
-    mode: Mode = Mode.IDLE
+    mode: PolicyMode = PolicyMode.IDLE
     reason: str = ''
     instruction: str = ''
     chunk_id: int = 0
@@ -32,4 +37,3 @@ class Progress:
     inference_seconds: float = 0.0
     inference_seconds_p95: float = 0.0
     chunk_seconds: float = 0.0
-    starved_ticks: int = 0

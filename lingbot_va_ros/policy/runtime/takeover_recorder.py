@@ -1,210 +1,218 @@
-"""What a person does with the arm, seen and remembered as if the policy had done it."""
+"""Records a person's motion into the memory as if the policy had made it."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from lingbot_va_ros.motion.plan_slot import PlanSlot
-from lingbot_va_ros.motion.time import NANOSECONDS
-from lingbot_va_ros.policy.runtime.active_chunk import Running, watched
-from lingbot_va_ros.policy.runtime.active_episode import Execution
+from lingbot_va_ros.motion.time import to_nanoseconds
+from lingbot_va_ros.policy.runtime.active_chunk import ActiveChunk
+from lingbot_va_ros.policy.runtime.active_episode import ActiveEpisode
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 from lingbot_va_ros.policy.runtime.chunk_actions import EXECUTED_GRACE, is_executed
+from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 
 # A latent frame during which no joint was commanded further than this (rad or m) shows no motion.
 STILL = 1e-3
-SILENCE = 0.25  # seconds without a command: nobody moves the arm
+SILENCE_NS = to_nanoseconds(0.25)  # without a command: the arm is not moved
 
 
-class Takeover:
+class TakeoverRecorder:
     """
     The observation grid while a person moves the arm; it follows the motion.
 
     The chunk that runs goes on under the person's hand, chunks of as many frames come behind it.
-    A latent frame without motion is left out: what is complete of the chunk is remembered then,
-    and the next one begins with the next motion. Used by the inference thread alone.
+    A latent frame without motion is left out: the complete frames of the chunk are committed then,
+    and the next chunk begins with the next motion. Used by the inference thread alone.
 
-    :param execution: its running chunk is the one that is seen here.
-    :param slot: where the policy's own plan ends when a person takes the arm.
+    :param episode: its running chunk is the one that is recorded.
     """
 
-    def __init__(self, execution: Execution, slot: PlanSlot):
-        self.since_ns: int | None = None  # ROS time; None while no person is watched
-        self._execution = execution
-        self._slot = slot
+    def __init__(self, episode: ActiveEpisode):
+        self._episode = episode
+        self._recording = False
+        # ROS time since which the person has had the arm that was noticed last.
+        self._person_since: int | None = None
+        self._keeps = True  # whether that person's motion is recorded
+        self._unrecorded_until = episode.robot.clock.now_ns()
+        self._since_ns = 0  # of the recording
+        self._let_go_ns = 0
         # Stamp and positions [J] from which the chunk begins that is to be opened next.
         self._opening: tuple[int, np.ndarray] | None = None
-        self._looked_ns = 0  # stamp of the newest command that was looked at for motion
-        self._newest = self._at = None  # [J]: that command, and the one at which the arm rests
-        self._let_go_ns = 0
+        self._searched_ns = 0  # stamp of the newest command that was searched for motion
+        self._newest: np.ndarray | None = None  # [J]: that command
+        self._rest: np.ndarray | None = None  # [J]: the command at which the arm rests
 
-    def begin(self, since_ns: int) -> None:
-        """Let the grid go on under the hand of a person who has had the arm since a time."""
-        execution = self._execution
-        run, following = execution.running, execution.following
-        self.since_ns = since_ns
-        self._seek(since_ns)
-        if run is None or run.by_person:
-            return
-        self._slot.stop()
-        execution.flowing = False
-        if following is not None and not following.begun:
-            execution.following = following = None
-        period = execution.engine.policy.action_period
-        if since_ns < run.action_times[0] - period * NANOSECONDS:
-            execution.running = None  # still on its way to the first action
-            return
-        for taken in filter(None, (run, following)):
-            taken.by_person = True
-            taken.imagined.clear()
+    @property
+    def recording(self) -> bool:
+        """Whether a person has the arm whose motion is recorded."""
+        return self._recording
+
+    def person_is_new(self) -> bool:
+        """Return whether a person has taken the arm who was not noticed yet."""
+        since = self._episode.robot.control.person_since()
+        return since is not None and since != self._person_since
+
+    def notice_person(self) -> bool:
+        """Notice the owner of the arm; return whether a person took it who ends the episode."""
+        robot, ends = self._episode.robot, False
+        if self.person_is_new():
+            self._keeps = robot.live().takeover_memory == 'keep'
+            ends = not self._keeps
+        self._person_since = robot.control.person_since()
+        return ends
+
+    def update(self, wanted: bool) -> bool:
+        """
+        Begin or end recording with the person who was noticed; return whether it goes on.
+
+        :param wanted: whether there is a task to record for.
+        """
+        robot, since = self._episode.robot, self._person_since
+        recorded = since is not None and self._keeps and robot.executed is not None and wanted
+        if recorded and since is not None:
+            if not self._recording:
+                self._begin(max(since, self._unrecorded_until))
+            return True
+        if self._recording:
+            self._end(robot.control.since_ns if since is None else robot.clock.now_ns())
+        if since is not None:
+            self._unrecorded_until = robot.clock.now_ns()
+        return False
 
     def start_over(self) -> None:
-        """Leave out what was on its way and what has been done so far."""
-        if self.since_ns is not None and self._execution.world is not None:
-            self._seek(self._execution.world.clock())
+        """Leave out the motion so far; the next chunk begins with motion from now on."""
+        if self._recording:
+            self._search_from(self._episode.robot.clock.now_ns())
 
-    def end(self, at_ns: int) -> None:
-        """
-        Keep to what was complete when the person let go of the arm.
-
-        `step` goes on until that is remembered and nothing is running any more.
-        """
-        execution = self._execution
-        self.since_ns, self._opening, self._let_go_ns = None, None, at_ns
-        run, following = execution.running, execution.following
-        if run is None or not run.by_person:
-            return
-        per_frame = execution.engine.policy.actions_per_frame
-        for taken in filter(None, (run, following)):
-            taken.end_at(at_ns, per_frame)
-        if run.cut_short or (following is not None and not following.action_times):
-            execution.following = None
-        if not run.action_times:
-            execution.running = None
+    def abandon(self) -> None:
+        """Record nothing any more (the policy stops)."""
+        self._recording = False
 
     def step(self) -> bool:
         """
-        Take one small step; returns whether something was encoded or written.
+        Take one small step; return whether something was encoded or committed.
 
-        :raises CameraFault: an image is missing; what was complete before is remembered.
+        After the person has let go, steps go on until all that was complete is committed.
+
+        :raises CameraFault: an image is missing; the frames that were complete are committed.
         """
-        execution = self._execution
-        if execution.running is None and not self._open():
+        if self._episode.running is None:
+            self._open()
+        recorded = self._episode.running
+        if recorded is None:
             return False
         try:
-            return self._see(execution.running)
+            return self._observe(recorded)
         except CameraFault:
-            self._rest(execution.running)
+            self._episode.commit_unfinished(recorded)
             self.start_over()
             raise
 
-    def _open(self) -> bool:
+    def _begin(self, since_ns: int) -> None:
+        """Let the grid go on under the hand of a person who has had the arm since a time."""
+        self._recording, self._since_ns = True, since_ns
+        self._search_from(since_ns)
+        self._episode.hand_over(since_ns)
+
+    def _end(self, at_ns: int) -> None:
+        """Keep to the frames that were complete when the person let go of the arm."""
+        self._recording, self._opening, self._let_go_ns = False, None, at_ns
+        self._episode.end_recording(at_ns)
+
+    def _open(self) -> None:
         """Begin a chunk where motion begins; the first of all begins the episode."""
-        execution, engine, world = self._execution, self._execution.engine, self._execution.world
-        if self.since_ns is None:
-            return False
+        episode, robot = self._episode, self._episode.robot
+        if not self._recording:
+            return
         if self._opening is None:
-            self._opening = self._motion_begins()
-        if self._opening is None or not world.observations.reached(self._opening[0]):
-            return False
+            self._opening = self._find_motion()
+        if self._opening is None or not robot.cameras.reached(self._opening[0]):
+            return
         (start_ns, start), self._opening = self._opening, None
-        if not engine.began:
+        if not episode.engine.began:
             try:
-                images = world.observations.pick(start_ns, world.max_camera_skew())
-                engine.see_first(
-                    {name: world.to_rgb(name, entry.image) for name, entry in images.items()})
+                images = robot.cameras.pick(start_ns, robot.live().max_camera_skew)
+                episode.observe_first(images, start)
             except CameraFault:
                 self.start_over()
                 raise
-            world.begin(start)
-            execution.observed_ns = max(entry.stamp_ns for entry in images.values())
-        execution.running = self._chunk_from(start_ns)
-        return True
+        episode.record_from(start_ns)
 
-    def _chunk_from(self, start_ns: int) -> Running:
-        policy = self._execution.engine.policy
-        # The first frame of an episode is its first image alone.
-        frames = policy.frames_per_chunk - (not self._execution.engine.began)
-        return watched(
-            start_ns, frames * policy.actions_per_frame, policy.action_period, policy.images_every)
-
-    def _see(self, run: Running) -> bool:
-        """Take a running chunk's images, encode one frame, or write the chunk at its end."""
-        execution, world = self._execution, self._execution.world
-        run.pick(world.observations, world.max_camera_skew())
-        per_frame = execution.engine.policy.actions_per_frame
-        if run.frames * per_frame >= len(run.action_times):
-            if not is_executed(world, run):
+    def _observe(self, recorded: ActiveChunk) -> bool:
+        """Pick a recorded chunk's images, encode one frame, or commit the chunk at its end."""
+        episode, robot = self._episode, self._episode.robot
+        recorded.pick(robot.cameras, robot.live().max_camera_skew)
+        per_frame = episode.engine.policy.actions_per_frame
+        if recorded.seen_frames * per_frame >= len(recorded.action_times):
+            if not is_executed(robot, recorded):
                 return False
-            self._remember(run)
+            self._commit(recorded)
             return True
-        if self.since_ns is None and world.clock() > self._let_go_ns + _ns(EXECUTED_GRACE):
-            self._rest(run)  # images or reports that have not come by now will not come
+        now = robot.clock.now_ns()
+        if not self._recording and now > self._let_go_ns + to_nanoseconds(EXECUTED_GRACE):
+            # Images or reports that have not come by now will not come.
+            episode.commit_unfinished(recorded)
             return True
-        begin_ns, end_ns = run.frame_times(per_frame)
-        if (world.executed.newest_ns or 0) < end_ns:
-            if world.clock() > end_ns + _ns(SILENCE):
-                self._rest(run)
-                self._seek(end_ns)
+        begin_ns, end_ns = recorded.frame_times(per_frame)
+        if (self._executed.newest_ns or 0) < end_ns:
+            if robot.clock.now_ns() > end_ns + SILENCE_NS:
+                episode.commit_unfinished(recorded)
+                self._search_from(end_ns)
             return False
-        if len(run.picked) < IMAGES_PER_FRAME:
+        if len(recorded.picked) < IMAGES_PER_FRAME:
             return False
-        since_ns = self.since_ns or 0
+        since_ns = self._since_ns if self._recording else 0
         resumes_ns = self._without_motion(begin_ns, end_ns) if end_ns > since_ns else None
         if resumes_ns is not None:
-            self._rest(run)
-            self._seek(resumes_ns)
+            episode.commit_unfinished(recorded)
+            self._search_from(resumes_ns)
             return True
-        if not execution.encode_frame(run):
-            raise CameraFault(run.fault)
-        execution.seen_since = 0.0
+        if not episode.encode_frame(recorded):
+            raise CameraFault(recorded.fault)
+        episode.forget_encoding_time()
         return True
 
-    def _remember(self, run: Running) -> None:
-        """Write a chunk that is complete; the grid goes on behind it."""
-        execution = self._execution
-        written = execution.commit(run)
-        execution.running, execution.following = execution.following if written else None, None
-        if execution.running is None and self.since_ns is not None:
-            if written and not run.cut_short:
-                execution.running = self._chunk_from(run.end_ns)
+    def _commit(self, recorded: ActiveChunk) -> None:
+        """Commit a chunk that is complete; the grid goes on behind it."""
+        written = self._episode.commit_recorded(recorded)
+        if self._episode.running is None and self._recording:
+            if written and not recorded.shortened:
+                self._episode.record_from(recorded.end_ns)
             else:
-                self._seek(max(self.since_ns, run.end_ns))
-
-    def _rest(self, run: Running) -> None:
-        """Write the complete frames of a chunk that will not be completed."""
-        run.picked.clear()
-        self._execution.running = self._execution.following = None
-        self._execution.commit(run)
+                self._search_from(max(self._since_ns, recorded.end_ns))
 
     # Motion, as it was commanded
 
-    def _seek(self, from_ns: int) -> None:
-        """Look for the next motion from a time on."""
-        self._looked_ns, self._at, self._opening = from_ns, None, None
+    @property
+    def _executed(self) -> ExecutedLog:
+        executed = self._episode.robot.executed
+        if executed is None:
+            raise RuntimeError('a takeover is recorded from executed commands, and there are none')
+        return executed
 
-    def _motion_begins(self) -> tuple[int, np.ndarray] | None:
+    def _search_from(self, from_ns: int) -> None:
+        """Search for the next motion from a ROS time on."""
+        self._searched_ns, self._rest, self._opening = from_ns, None, None
+
+    def _find_motion(self) -> tuple[int, np.ndarray] | None:
         """Return the last command before a motion, (stamp, [J]), or None: the arm rests."""
-        for stamp_ns, q in self._execution.world.executed.after(self._looked_ns):
-            if self._at is None or stamp_ns - self._looked_ns > _ns(SILENCE):
-                self._at = q
-            elif np.abs(q - self._at).max() > STILL:
-                return self._looked_ns, self._newest
-            self._looked_ns, self._newest = stamp_ns, q
+        for stamp_ns, q in self._executed.after(self._searched_ns):
+            if self._rest is None or self._newest is None or (
+                    stamp_ns - self._searched_ns > SILENCE_NS):
+                self._rest = q
+            elif np.abs(q - self._rest).max() > STILL:
+                return self._searched_ns, self._newest
+            self._searched_ns, self._newest = stamp_ns, q
         return None
 
     def _without_motion(self, begin_ns: int, end_ns: int) -> int | None:
-        """Return from when on to look for motion where a frame shows none, else None."""
-        commands = [entry for entry in self._execution.world.executed.after(begin_ns - 1)
-                    if entry[0] <= end_ns]
+        """Return the ROS time from which to search if a frame shows no motion, else None."""
+        commands = [
+            entry for entry in self._executed.after(begin_ns - 1) if entry[0] <= end_ns]
         stamps = [begin_ns, *(stamp_ns for stamp_ns, _ in commands), end_ns]
-        gaps = np.flatnonzero(np.diff(stamps) > _ns(SILENCE))
+        gaps = np.flatnonzero(np.diff(stamps) > SILENCE_NS)
         if len(gaps):
             return stamps[gaps[-1] + 1]
         moves = commands and np.ptp(np.stack([q for _, q in commands]), axis=0).max() > STILL
         return None if moves else begin_ns
-
-
-def _ns(seconds: float) -> int:
-    return round(seconds * NANOSECONDS)

@@ -1,4 +1,4 @@
-"""One episode of one task, with an end: what run_task asks for and what came of it."""
+"""One episode of one task, as run_task asks for it, and its result."""
 
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from lingbot_va_ros.motion.time import NANOSECONDS
 
 
 class Outcome(IntEnum):
-    """How an episode ended, numbered as in RunTask."""
+    """The ways in which a task ends, numbered as in RunTask.action."""
 
     TIMEOUT = 0
     CHUNK_LIMIT = 1
@@ -18,12 +18,18 @@ class Outcome(IntEnum):
     PREEMPTED = 5
 
 
+def normalize_instruction(text: str) -> str:
+    """Return an instruction as it is; one of blanks and newlines alone is an empty one."""
+    return text if text.strip() else ''
+
+
 @dataclass
 class Task:
     """
-    A task that is worked on, and how far it is.
+    A task and its progress.
 
-    :param timeout: seconds of ROS time; 0 for no limit, as `max_chunks`.
+    :param timeout: seconds of ROS time; 0 for no limit.
+    :param max_chunks: executed chunks after which it ends; 0 for no limit.
     :param chunks: chunks that were executed to their end.
     :param seconds: of ROS time since it began; a clock that jumps back takes none of it away.
     :param result: carries (outcome, one line) in the end.
@@ -36,34 +42,37 @@ class Task:
     chunks: int = 0
     seconds: float = 0.0
     result: 'Future[tuple[Outcome, str]]' = field(default_factory=Future)
-    had_arm: bool = False
-    looked_ns: int | None = None
+    _had_arm: bool = field(default=False, init=False)
+    _updated_ns: int | None = field(default=None, init=False)
 
-    def look(
-        self, now_ns: int, elsewhere: str | None, watched: bool = False,
+    def update(
+        self, now_ns: int, taken_by: str | None, recorded: bool = False,
     ) -> tuple[Outcome, str] | None:
         """
-        Return how the task has ended, or None.
+        Count the time, and return outcome and message once the task has ended, else None.
 
-        It may wait for the arm (`elsewhere` says who has it); once it had it, losing it ends it.
-        What a person does who is watched belongs to the task.
+        It may wait for the arm; once the policy had it, losing it ends the task. A person's
+        motion that is recorded belongs to the task.
+
+        :param taken_by: why the policy does not move the arm (one line), or None.
+        :param recorded: whether a person moves the arm and the motion is recorded.
         """
-        if self.looked_ns is not None:
-            self.seconds += max(0, now_ns - self.looked_ns) / NANOSECONDS
-        self.looked_ns = now_ns
-        if elsewhere is None:
-            self.had_arm = True
-        elif self.had_arm and not watched:
-            return Outcome.STOPPED, elsewhere
+        if self._updated_ns is not None:
+            self.seconds += max(0, now_ns - self._updated_ns) / NANOSECONDS
+        self._updated_ns = now_ns
+        if taken_by is None:
+            self._had_arm = True
+        elif self._had_arm and not recorded:
+            return Outcome.STOPPED, taken_by
         if self.max_chunks and self.chunks >= self.max_chunks:
             return Outcome.CHUNK_LIMIT, f'executed {self.chunks} chunks'
         if self.timeout and self.seconds >= self.timeout:
             return Outcome.TIMEOUT, f'{self.timeout:g} s have passed'
         return None
 
-    def wants_more(self, on_the_way: int) -> bool:
-        """Return whether a chunk behind those on the way may still be begun."""
-        return not self.max_chunks or self.chunks + on_the_way < self.max_chunks
+    def wants_more(self, active: int) -> bool:
+        """Return whether a further chunk may begin behind so many active ones."""
+        return not self.max_chunks or self.chunks + active < self.max_chunks
 
     def end(self, outcome: Outcome, message: str) -> None:
         """Set the result, once."""

@@ -616,6 +616,22 @@ def test_a_prediction_that_is_late_is_counted_and_leaves_no_action_out(
         resting[0].positions[-1], one.trajectory.points[-1].positions, atol=1e-6)
 
 
+# Instructions
+
+
+@pytest.mark.parametrize('blank', [' ', ' \n\t'])
+def test_an_instruction_of_blanks_alone_waits_as_an_empty_one(active, tasks, blank):
+    answer = active.instruct(blank)
+    assert answer.success and answer.message == 'no instruction: the policy waits for one'
+    active.wait_mode(PolicyStatus.WAITING, 'no instruction')
+    assert active.status.instruction == ''
+    assert not tasks.send(instruction=blank).accepted
+    active.instruct('wipe')
+    active.wait_mode(PolicyStatus.RUNNING)
+    assert active.set(instruction=blank)[0].successful
+    active.wait_mode(PolicyStatus.WAITING, 'no instruction')
+
+
 # Snapshots of the memory
 
 

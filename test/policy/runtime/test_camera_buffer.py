@@ -2,7 +2,7 @@
 
 import pytest
 
-from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault, MOST_IMAGES, Observations
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer, CameraFault, MOST_IMAGES
 
 NOW = 1_700_000_000_000_000_000
 MS = 1_000_000
@@ -10,7 +10,7 @@ MS = 1_000_000
 
 def make_rings(keep=2.0, **stamps):
     """Return rings of which each camera has images at some milliseconds after NOW."""
-    rings = Observations(list(stamps), keep)
+    rings = CameraBuffer(list(stamps), keep)
     for camera, times in stamps.items():
         for time in times:
             rings.add(camera, NOW + time * MS, f'{camera} {time}')

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.scripted_robot import PlainActionMap, RecordedEvents, scripted_robot
 from support.waiting import wait_for
 import torch
 
@@ -14,12 +15,13 @@ from lingbot_va_ros.motion.plan import MotionLimits
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.policy.errors import NotExecutable
 from lingbot_va_ros.policy.inference.engine import load_engine
-from lingbot_va_ros.policy.runtime import scheduler as schedule_module
-from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault, Observations
+from lingbot_va_ros.policy.runtime import predictor as predictor_module
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer, CameraFault
+from lingbot_va_ros.policy.runtime.clock import SystemClock
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
-from lingbot_va_ros.policy.runtime.inference_thread import Worker
-from lingbot_va_ros.policy.runtime.robot_interface import World
-from lingbot_va_ros.policy.runtime.status import Mode
+from lingbot_va_ros.policy.runtime.inference_thread import InferenceThread
+from lingbot_va_ros.policy.runtime.robot_interface import RuntimeSettings
+from lingbot_va_ros.policy.runtime.status import PolicyMode
 from lingbot_va_ros.robot.action_map import make_action_map
 from lingbot_va_ros.specs.embodiment import load_embodiment
 from lingbot_va_ros.specs.policy_file import load_policy_file
@@ -36,48 +38,55 @@ class Stage:
 
     def __init__(self, policy):
         self.policy = policy
-        self.slot = PlanSlot(time.time_ns)
+        self.clock = SystemClock()
+        self.slot = PlanSlot(self.clock.now_ns)
         self.slot.begin(LIMITS)
-        self.observations = Observations(policy.cameras, 5.0)
+        self.buffer = CameraBuffer(policy.cameras, 5.0)
         self.executed = ExecutedLog(5.0)
         self.reports_executed = True
         self.shown = set(policy.cameras)
-        self.obstacle = None
-        self.elsewhere = None
-        self.chunks, self.faults = [], []
-        self.worker = Worker(
-            self.slot, lambda: None, self.chunks.append, lambda picture, due: None,
-            self.faults.append)
+        self.not_ready = None
+        self.taken_by = None
+        self.control = SimpleNamespace(
+            reason=lambda: self.taken_by, person_since=lambda: None, since_ns=0)
+        events = RecordedEvents(self.clock)
+        self.chunks, self.faults = events.chunks, events.faults
+        self.thread = InferenceThread(self.slot, self.clock, events)
         self._stop = threading.Event()
         self._picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-        self._thread = threading.Thread(target=self._play, daemon=True)
-        self._thread.start()
+        self._player = threading.Thread(target=self._play, daemon=True)
+        self._player.start()
 
     def _play(self):
         while not self._stop.wait(0.02):
             now = time.time_ns()
             for camera in list(self.shown):
-                self.observations.add(camera, now, self._picture)
-            plan, now = self.slot.look()
+                self.buffer.add(camera, now, self._picture)
+            plan, now = self.slot.current()
             if plan is not None and self.reports_executed:
                 self.executed.add(now, plan.sample(now)[0])
 
-    def world(self, to_rgb=lambda camera, image: image, **changes):
-        world = World(
-            clock=time.time_ns, observations=self.observations, executed=self.executed,
-            to_rgb=to_rgb, to_joints=lambda actions, start: actions,
-            from_joints=lambda joints, before: joints, begin=lambda joints: None,
-            obstacle=lambda: self.obstacle,
-            elsewhere=lambda: self.elsewhere, measured=lambda: REST,
-            max_velocity=LIMITS.velocity,
-            start_tolerance=np.full(JOINTS, 10.0), max_camera_skew=lambda: 0.1,
-            wants_imagined=lambda: False)
-        return dataclasses.replace(world, **changes)
+    @property
+    def scheduler(self):
+        return self.thread._scheduler
+
+    @property
+    def predictor(self):
+        return self.scheduler._activation.predictor
+
+    def start(self, schedule='sync', measured=lambda: REST, **parts):
+        """Begin to work on an instruction, with other parts of the robot interface."""
+        robot = scripted_robot(self.clock, self, LIMITS, measured, **parts)
+        settings = RuntimeSettings(schedule=schedule, start_tolerance=10.0)
+        self.thread.ask(lambda scheduler: scheduler.start(robot, settings, 'go')).result(DEADLINE)
+
+    def set_instruction(self, instruction):
+        return self.thread.ask(lambda scheduler: scheduler.set_instruction(instruction))
 
     def close(self):
         self._stop.set()
-        self._thread.join()
-        assert self.worker.close(10.0)
+        self._player.join()
+        assert self.thread.close(10.0)
 
 
 @pytest.fixture(scope='module')
@@ -90,23 +99,23 @@ def policy(untrained_checkpoint):
 @pytest.fixture
 def stage(policy, untrained_checkpoint):
     stage = Stage(policy)
-    stage.worker.load(lambda: load_engine(
+    stage.thread.ask(lambda scheduler: scheduler.load(load_engine(
         untrained_checkpoint, policy, policy.video, policy.action, policy.memory_chunks, 0,
-        torch.device('cpu'), torch.float32, lambda line: None)).result(60)
+        torch.device('cpu'), torch.float32, lambda line: None), 0)).result(60)
     yield stage
     stage.close()
 
 
 def test_a_chunk_becomes_memory_when_it_has_been_executed(stage):
-    stage.worker.start(stage.world(), 'go')
+    stage.start()
     wait_for(lambda: len(stage.chunks) == 3, 'three chunks')
     assert [chunk.chunk_id for chunk in stage.chunks] == [0, 1, 2]
-    assert stage.worker.progress.memory_frames == 4
-    assert stage.worker.progress.mode == Mode.RUNNING
+    assert stage.thread.status.memory_frames == 4
+    assert stage.thread.status.mode == PolicyMode.RUNNING
 
 
 def test_each_chunk_begins_after_the_one_before_has_ended(stage):
-    stage.worker.start(stage.world(), 'go')
+    stage.start()
     wait_for(lambda: len(stage.chunks) == 3, 'three chunks')
     for before, after in zip(stage.chunks, stage.chunks[1:]):
         end = before.first_due_ns + round(len(before.positions) * before.period * 1e9)
@@ -115,7 +124,7 @@ def test_each_chunk_begins_after_the_one_before_has_ended(stage):
 
 @pytest.mark.parametrize('schedule', ['async', 'async_ungrounded'])
 def test_chunks_predicted_ahead_by_the_real_engine_join_and_are_remembered(stage, schedule):
-    stage.worker.start(stage.world(schedule=schedule), 'go')
+    stage.start(schedule)
 
     def joined():
         chunks, count = list(stage.chunks), 0
@@ -127,31 +136,31 @@ def test_chunks_predicted_ahead_by_the_real_engine_join_and_are_remembered(stage
     wait_for(lambda: joined() >= 3 or stage.faults, 'three chunks without a stop between them')
     assert not stage.faults
     assert all(chunk.grounded == (schedule == 'async') for chunk in stage.chunks[-3:])
-    frames = stage.worker.progress.memory_frames
-    wait_for(lambda: stage.worker.progress.memory_frames >= frames + 2, 'a chunk more')
-    assert stage.worker.reset().result(DEADLINE) >= frames + 2
+    frames = stage.thread.status.memory_frames
+    wait_for(lambda: stage.thread.status.memory_frames >= frames + 2, 'a chunk more')
+    assert stage.thread.reset().result(DEADLINE) >= frames + 2
     wait_for(lambda: stage.chunks[-1].epoch == 2, 'a chunk of the new epoch')
-    assert stage.worker.close(DEADLINE)
+    assert stage.thread.close(DEADLINE)
 
 
 def test_an_obstacle_stops_the_arm_and_keeps_only_complete_frames(stage):
-    stage.worker.start(stage.world(), 'go')
+    stage.start()
     chunk = wait_for(lambda: stage.chunks[1:2], 'the second chunk')[0]
     one_frame = chunk.first_due_ns + round(0.3e9)  # of two frames of 0.2 s
     wait_for(lambda: time.time_ns() > one_frame, 'one frame and a half')
-    stage.obstacle = 'a wall'
-    wait_for(lambda: stage.worker.progress.mode == Mode.HOLDING, 'holding')
-    assert stage.worker.progress.reason == 'a wall'
-    assert stage.worker.progress.memory_frames == 3
-    plan, now = stage.slot.look()
+    stage.not_ready = 'a wall'
+    wait_for(lambda: stage.thread.status.mode == PolicyMode.HOLDING, 'holding')
+    assert stage.thread.status.reason == 'a wall'
+    assert stage.thread.status.memory_frames == 3
+    plan, now = stage.slot.current()
     assert plan.end_ns - now < 1e9 and not plan.velocities[-1].any()
-    stage.obstacle = None
+    stage.not_ready = None
     wait_for(lambda: len(stage.chunks) == 3, 'the next chunk')
 
 
 def test_what_was_executed_is_remembered_and_not_what_was_predicted(stage):
-    stage.worker.start(stage.world(), 'go')
-    engine = stage.worker._schedule.engine
+    stage.start()
+    engine = stage.scheduler.engine
     committed = []
     commit = engine.commit
     engine.commit = lambda actions: (committed.append(actions), commit(actions))
@@ -164,15 +173,15 @@ def test_what_was_executed_is_remembered_and_not_what_was_predicted(stage):
 
 def test_a_chunk_of_which_nothing_was_reported_executed_is_not_remembered(stage):
     stage.reports_executed = False
-    stage.worker.start(stage.world(), 'go')
+    stage.start()
     wait_for(lambda: len(stage.chunks) == 2, 'two chunks')
-    assert stage.worker.progress.memory_frames == 0
+    assert stage.thread.status.memory_frames == 0
 
 
 def test_a_reset_during_a_prediction_is_answered_between_two_steps(stage):
-    stage.worker.start(stage.world(), 'go')
-    wait_for(lambda: stage.worker.progress.memory_frames >= 2, 'a memory')
-    engine, waiting = stage.worker._schedule.engine, threading.Event()
+    stage.start()
+    wait_for(lambda: stage.thread.status.memory_frames >= 2, 'a memory')
+    engine, waiting = stage.scheduler.engine, threading.Event()
     predict = engine.predict
 
     def slow(interrupt):
@@ -185,7 +194,7 @@ def test_a_reset_during_a_prediction_is_answered_between_two_steps(stage):
     engine.predict = slow
     assert waiting.wait(DEADLINE)
     asked = time.monotonic()
-    forgotten = stage.worker.reset().result(DEADLINE)
+    forgotten = stage.thread.reset().result(DEADLINE)
     assert time.monotonic() - asked < 0.5  # a whole prediction would take 13 steps of 0.2 s
     assert forgotten >= 2 and stage.slot.epoch == 2
     engine.predict = predict
@@ -193,29 +202,29 @@ def test_a_reset_during_a_prediction_is_answered_between_two_steps(stage):
 
 
 def test_an_aborted_prediction_gives_the_same_chunk_again(stage):
-    engine = stage.worker._schedule.engine
+    engine = stage.scheduler.engine
     picture = dict.fromkeys(stage.policy.cameras, stage._picture)
 
     def both():
         engine.set_instruction('go')
         engine.see_first(picture)
         return engine.predict().actions
-    first = stage.worker._requests.ask(both).result(DEADLINE)
-    stage.elsewhere = 'somebody else'  # predicted, and kept waiting
-    stage.worker.start(stage.world(), 'go')
-    wait_for(lambda: stage.worker._schedule._ready is not None, 'a chunk that waits')
-    stage.worker.set_instruction('stop that').result(DEADLINE)
-    stage.worker.set_instruction('go').result(DEADLINE)
-    wait_for(lambda: stage.worker._schedule._ready is not None, 'the chunk again')
-    np.testing.assert_array_equal(stage.worker._schedule._ready.chunk.actions, first)
+    first = stage.thread.ask(lambda scheduler: both()).result(DEADLINE)
+    stage.taken_by = 'somebody else'  # predicted, and kept waiting
+    stage.start()
+    wait_for(lambda: stage.predictor.ready is not None, 'a chunk that waits')
+    stage.set_instruction('stop that').result(DEADLINE)
+    stage.set_instruction('go').result(DEADLINE)
+    wait_for(lambda: stage.predictor.ready is not None, 'the chunk again')
+    np.testing.assert_array_equal(stage.predictor.ready.chunk.actions, first)
 
 
 def test_an_image_that_cannot_be_read_holds_and_names_the_camera(stage):
     def refuse(camera, image):
         raise CameraFault(f'camera {camera}: upside down')
-    stage.worker.start(stage.world(refuse), 'go')
-    wait_for(lambda: stage.worker.progress.reason == 'camera head: upside down', 'the reason')
-    assert stage.worker.progress.mode == Mode.HOLDING and not stage.chunks
+    stage.start(to_rgb=refuse)
+    wait_for(lambda: stage.thread.status.reason == 'camera head: upside down', 'the reason')
+    assert stage.thread.status.mode == PolicyMode.HOLDING and not stage.chunks
 
 
 def counting(engine):
@@ -237,18 +246,18 @@ def test_a_chunk_that_cannot_be_executed_holds_and_is_not_predicted_again(stage)
             raise NotExecutable('left arm: too far')
         return actions
     refusing.set()
-    predictions = counting(stage.worker._schedule.engine)
-    stage.worker.start(stage.world(to_joints=to_joints), 'go')
-    wait_for(lambda: stage.worker.progress.reason == 'left arm: too far', 'the reason')
-    assert stage.worker.progress.mode == Mode.HOLDING and len(stage.chunks) == 1
-    plan, now = stage.slot.look()
+    predictions = counting(stage.scheduler.engine)
+    stage.start(action_map=PlainActionMap(to_joints=to_joints))
+    wait_for(lambda: stage.thread.status.reason == 'left arm: too far', 'the reason')
+    assert stage.thread.status.mode == PolicyMode.HOLDING and len(stage.chunks) == 1
+    plan, now = stage.slot.current()
     assert now >= plan.end_ns  # the arm rests
     done = len(predictions)
     time.sleep(0.3)
     assert len(predictions) == done and not stage.faults
-    assert stage.worker.progress.reason == 'left arm: too far'
+    assert stage.thread.status.reason == 'left arm: too far'
     refusing.clear()
-    stage.worker.set_instruction('another way')
+    stage.set_instruction('another way')
     wait_for(lambda: len(stage.chunks) == 2, 'the next chunk')
 
 
@@ -259,24 +268,24 @@ def test_a_refused_chunk_is_tried_again_when_somebody_else_has_had_the_arm(stage
         if refusing and len(stage.chunks) == 1:
             raise NotExecutable('left arm: too far')
         return actions
-    stage.worker.start(stage.world(to_joints=to_joints), 'go')
-    wait_for(lambda: stage.worker.progress.reason == 'left arm: too far', 'the reason')
-    refusing, stage.elsewhere = False, 'control_mode is TELEOP'
-    wait_for(lambda: stage.worker.progress.reason == stage.elsewhere, 'the other reason')
-    stage.elsewhere = None
+    stage.start(action_map=PlainActionMap(to_joints=to_joints))
+    wait_for(lambda: stage.thread.status.reason == 'left arm: too far', 'the reason')
+    refusing, stage.taken_by = False, 'control_mode is TELEOP'
+    wait_for(lambda: stage.thread.status.reason == stage.taken_by, 'the other reason')
+    stage.taken_by = None
     wait_for(lambda: len(stage.chunks) == 2, 'the next chunk')
 
 
 def test_an_episode_whose_first_chunk_is_refused_begins_anew_after_a_while(stage, monkeypatch):
-    monkeypatch.setattr(schedule_module, 'BEGIN_AGAIN', 0.2)
+    monkeypatch.setattr(predictor_module, 'BEGIN_AGAIN', 0.2)
     begun = []
 
     def to_joints(actions, start):
         if len(begun) < 3:
             raise NotExecutable('left arm: too far')
         return actions
-    predictions = counting(stage.worker._schedule.engine)
-    stage.worker.start(stage.world(to_joints=to_joints, begin=begun.append), 'go')
+    predictions = counting(stage.scheduler.engine)
+    stage.start(action_map=PlainActionMap(to_joints=to_joints, begin=begun.append))
     wait_for(lambda: stage.chunks, 'a chunk')
     assert len(predictions) >= 3 and (np.diff(predictions[:3]) > 0.2).all()
     np.testing.assert_array_equal(begun[0], REST)
@@ -294,10 +303,10 @@ def test_an_end_effector_policy_moves_an_arm_and_remembers_its_own_actions(
         policy, action_frame=frame, used_channels=channels, q01=low, q99=high)
     action_map = make_action_map(embodiment, policy)
     stage = Stage(policy)
-    stage.worker.load(lambda: load_engine(
+    stage.thread.ask(lambda scheduler: scheduler.load(load_engine(
         untrained_checkpoint, policy, policy.video, policy.action, policy.memory_chunks, 0,
-        torch.device('cpu'), torch.float32, lambda line: None)).result(60)
-    engine = stage.worker._schedule.engine
+        torch.device('cpu'), torch.float32, lambda line: None), 0)).result(60)
+    engine = stage.scheduler.engine
     predicted, committed, commit, predict = [], [], engine.commit, engine.predict
 
     def keep(interrupt):
@@ -306,9 +315,7 @@ def test_an_end_effector_policy_moves_an_arm_and_remembers_its_own_actions(
     engine.predict = keep
     engine.commit = lambda actions: (committed.append(actions), commit(actions))
     try:
-        stage.worker.start(stage.world(
-            to_joints=action_map.to_joints, from_joints=action_map.from_joints,
-            begin=action_map.begin, executed=None, measured=lambda: embodiment.home), 'go')
+        stage.start(action_map=action_map, executed=None, measured=lambda: embodiment.home)
         wait_for(lambda: len(committed) == 2 or stage.faults, 'two commits')
         assert not stage.faults
         for chunk, actions in zip(predicted, committed):
@@ -321,48 +328,48 @@ def test_an_end_effector_policy_moves_an_arm_and_remembers_its_own_actions(
 
 
 def test_an_exception_while_working_is_reported_once_and_stops_the_work(stage):
-    stage.worker._schedule.engine.predict = lambda interrupt: 1 / 0
-    stage.worker.start(stage.world(), 'go')
+    stage.scheduler.engine.predict = lambda interrupt: 1 / 0
+    stage.start()
     wait_for(lambda: stage.faults, 'a fault')
     assert 'ZeroDivisionError' in stage.faults[0]
-    assert not stage.worker._schedule.active
-    assert stage.worker.set_instruction('still answering').result(DEADLINE) is None
+    assert not stage.scheduler.active
+    assert stage.set_instruction('still answering').result(DEADLINE) is None
 
 
 def test_statistics_hold_no_warm_up(stage):
-    assert stage.worker.progress.inference_seconds == 0.0
-    stage.worker.start(stage.world(), 'go')
+    assert stage.thread.status.inference_seconds == 0.0
+    stage.start()
     wait_for(lambda: stage.chunks, 'a chunk')
-    assert stage.worker.progress.inference_seconds == pytest.approx(
+    assert stage.thread.status.inference_seconds == pytest.approx(
         stage.chunks[0].inference_seconds)
 
 
 def test_what_arises_during_a_prediction_is_seen_before_anything_moves(stage):
-    engine = stage.worker._schedule.engine
+    engine = stage.scheduler.engine
     predict = engine.predict
 
     def slow(interrupt):
         chunk = predict(interrupt)
-        stage.obstacle = 'a wall'
+        stage.not_ready = 'a wall'
         return chunk
 
     engine.predict = slow
-    stage.worker.start(stage.world(), 'go')
-    wait_for(lambda: stage.worker.progress.reason == 'a wall', 'holding')
+    stage.start()
+    wait_for(lambda: stage.thread.status.reason == 'a wall', 'holding')
     assert not stage.chunks
 
 
 def test_while_somebody_else_has_the_arm_it_predicts_once(stage):
-    engine, count = stage.worker._schedule.engine, []
+    engine, count = stage.scheduler.engine, []
     predict = engine.predict
     engine.predict = lambda interrupt: (count.append(1), predict(interrupt))[1]
-    stage.elsewhere = 'somebody else'
-    stage.worker.start(stage.world(), 'go')
-    wait_for(lambda: stage.worker._schedule._ready is not None, 'a chunk that waits')
-    wait_for(stage.worker._schedule._ready_is_stale, 'the image to grow old')
+    stage.taken_by = 'somebody else'
+    stage.start()
+    wait_for(lambda: stage.predictor.ready is not None, 'a chunk that waits')
+    wait_for(stage.predictor.is_stale, 'the image to grow old')
     until = time.monotonic() + 0.3
     wait_for(lambda: time.monotonic() > until, 'some more rounds')
     assert len(count) == 1
-    stage.elsewhere = None
+    stage.taken_by = None
     wait_for(lambda: stage.chunks, 'a chunk')
     assert len(count) == 2  # from an image that is true

@@ -1,22 +1,22 @@
 """The asynchronous schedules in simulated time: a scripted engine, cameras and an arm."""
 
-import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.scripted_robot import PlainActionMap, PlayedClock, RecordedEvents, scripted_robot
 
 from lingbot_va_ros.motion.plan import MotionLimits
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.policy.errors import NotExecutable, PredictionAborted
 from lingbot_va_ros.policy.runtime import latency as latency_module
-from lingbot_va_ros.policy.runtime.camera_buffer import Observations
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
-from lingbot_va_ros.policy.runtime.requests import Requests
-from lingbot_va_ros.policy.runtime.robot_interface import World
-from lingbot_va_ros.policy.runtime.scheduler import Schedule
-from lingbot_va_ros.policy.runtime.status import Mode
+from lingbot_va_ros.policy.runtime.requests import RequestQueue
+from lingbot_va_ros.policy.runtime.robot_interface import RuntimeSettings
+from lingbot_va_ros.policy.runtime.scheduler import Scheduler
+from lingbot_va_ros.policy.runtime.status import PolicyMode
 from lingbot_va_ros.policy.runtime.task import Outcome, Task
 
 TICK = 5_000_000  # ns between two looks of the played world
@@ -94,7 +94,7 @@ class ScriptedEngine:
     def predict(self, interrupt):
         call = self.called('predict', instruction=self.instruction, ended=None)
         self.seen_as_running = False
-        chunk = self._compute(interrupt, self.stage.slot.look()[0].positions[-1])
+        chunk = self._compute(interrupt, self.stage.slot.current()[0].positions[-1])
         call.ended = self.stage.now
         return chunk
 
@@ -134,47 +134,44 @@ class ScriptedEngine:
         self.seen = list(seen)
 
 
-class PlayedRequests(Requests):
-    """Waiting passes the stage's time."""
-
-    stage = None
-
-    def wait(self, seconds):
-        self.stage.pass_time(seconds)
-
-
 class Stage:
     """A camera at 50 Hz and an arm that does what the plan says, in simulated time."""
 
-    def __init__(self, schedule='async', **changes):
+    def __init__(
+            self, schedule='async', action_map=None, padded_latency=0.0, **settings):
         self.now = START
-        self.requests = PlayedRequests()
-        self.requests.stage = self
-        self.slot = PlanSlot(lambda: self.now)
+        clock = PlayedClock(self)
+        self.requests = RequestQueue(clock)
+        self.slot = PlanSlot(clock.now_ns)
         self.slot.begin(LIMITS)
-        self.observations, self.executed = Observations(('head',), 5.0), ExecutedLog(30.0)
+        self.buffer, self.executed = CameraBuffer(('head',), 5.0), ExecutedLog(30.0)
         self.camera, self.camera_delay = True, 0.0
-        self.obstacle = self.elsewhere = None
+        self.not_ready = self.taken_by = None
+        self.control = SimpleNamespace(
+            reason=lambda: self.taken_by, person_since=lambda: None, since_ns=0)
         self.clipped = 0.0  # what the arm is sent lies so much beside the plan
-        self.chunks, self.trace, self.modes = [], [], []
+        self.trace = []
         self.starved = 0
         self.at = {}
-        self.schedule = Schedule(
-            self.slot, self.requests, lambda: self.modes.append(self.schedule.progress.mode),
-            lambda chunk: self.chunks.append((self.now, chunk)), lambda picture, due: None,
-            steady=lambda: self.now / NANOSECONDS)
+        self.events = RecordedEvents(clock)
+        self.scheduler = Scheduler(self.slot, clock, self.events, self.requests)
         self.engine = ScriptedEngine(self)
-        self.world = dataclasses.replace(World(
-            clock=lambda: self.now, observations=self.observations, executed=self.executed,
-            to_rgb=lambda camera, image: image, to_joints=lambda actions, start: actions,
-            from_joints=lambda joints, before: joints, begin=lambda joints: None,
-            obstacle=lambda: self.obstacle, elsewhere=lambda: self.elsewhere,
-            measured=lambda: np.zeros(JOINTS), max_velocity=LIMITS.velocity,
-            start_tolerance=np.full(JOINTS, 99.0), max_camera_skew=lambda: 0.05,
-            wants_imagined=lambda: False, schedule=schedule), **changes)
-        self.schedule.load(self.engine, 2)
+        self.settings = RuntimeSettings(schedule=schedule, start_tolerance=99.0, **settings)
+        self.scheduler.load(self.engine, 2)
         self.pass_time(0.1)
-        self.schedule.start(self.world, 'go')
+        robot = scripted_robot(
+            clock, self, LIMITS, lambda: np.zeros(JOINTS), action_map, max_camera_skew=0.05,
+            padded_latency=padded_latency)
+        self.scheduler.start(robot, self.settings, 'go')
+
+    @property
+    def chunks(self):
+        """The chunks that began, with the time at which they did."""
+        return list(zip(self.events.chunk_times, self.events.chunks))
+
+    @property
+    def modes(self):
+        return self.events.modes
 
     def pass_time(self, seconds):
         for _ in range(max(1, round(seconds * NANOSECONDS / TICK))):
@@ -183,13 +180,13 @@ class Stage:
                 self.at.pop(self.now)()
             if self.camera and self.now % SHOW == 0:
                 stamp = self.now - ns(self.camera_delay)
-                self.observations.add('head', stamp, stamp)
-            plan, _ = self.slot.look()
+                self.buffer.add('head', stamp, stamp)
+            plan, _ = self.slot.current()
             if plan is not None:
                 q, v = plan.sample(self.now)
                 self.executed.add(self.now, q + self.clipped)
                 self.trace.append((self.now, q, v))
-                self.starved += self.schedule.flowing and self.now > plan.end_ns
+                self.starved += self.scheduler.continuous and self.now > plan.end_ns
 
     def later(self, seconds, what):
         """Have something done while time passes, also within a prediction."""
@@ -202,9 +199,9 @@ class Stage:
         while not until():
             assert self.now < end, f'not within {seconds} s'
             if self.requests.serve():
-                self.schedule.forgive()
+                self.scheduler.allow_retry()
             try:
-                self.schedule.advance()
+                self.scheduler.advance()
             except PredictionAborted:
                 pass
 
@@ -264,7 +261,7 @@ def test_without_measurements_it_predicts_at_once_and_then_as_late_as_they_allow
     assert ahead[0].now < chunks[0].first_due_ns
     assert [call.seen for call in ahead[3:5]] == [1, 1]
     for call, chunk in zip(ahead[3:5], chunks[3:5]):
-        needed = end_of(chunk) - ns(PERIOD) - ns(stage.world.reaction)
+        needed = end_of(chunk) - ns(PERIOD) - ns(stage.settings.reaction)
         assert 0 <= needed - call.ended < ns(0.06)
 
 
@@ -326,14 +323,14 @@ def test_a_late_chunk_stops_the_arm_smoothly_and_begins_with_its_first_action():
 
 
 def test_padding_is_measured_as_if_the_model_took_so_long():
-    stage = Stage(padded_latency=lambda: 0.6)
+    stage = Stage(padded_latency=0.6)
     chunks = stage.play_chunks(6)
     assert all(chunk.inference_seconds > 0.599 for chunk in chunks)
     assert chunks[5].first_due_ns == end_of(chunks[4]) + ns(PERIOD)
 
 
 def test_a_latency_of_nine_tenths_of_a_chunk_is_hidden():
-    stage = Stage(padded_latency=lambda: 0.9 * CHUNK * PERIOD, reaction=0.035)
+    stage = Stage(padded_latency=0.9 * CHUNK * PERIOD, reaction=0.035)
     chunks = stage.play_chunks(8)
     for before, after in zip(chunks[2:], chunks[3:]):
         assert after.first_due_ns == end_of(before) + ns(PERIOD)
@@ -352,15 +349,15 @@ def test_a_first_action_far_off_is_approached_at_the_speed_limit():
         chunks[4].positions[-1, 0], chunks[3].positions[-1, 0] + 0.5 + CHUNK * 0.03, atol=1e-6)
 
 
-def test_another_instruction_takes_back_what_was_predicted_for_the_one_before():
+def test_another_instruction_withdraws_what_was_predicted_for_the_one_before():
     stage = Stage()
     stage.engine.seconds = 0.1
     stage.play_chunks(1)
-    stage.play(lambda: stage.schedule._execution.following is not None)
+    stage.play(lambda: stage.scheduler.episode.following is not None)
     assert stage.engine.named('ahead')[-1].instruction == 'go'
     running = stage.chunks[-1][1]
-    stage.schedule.set_instruction('stop')
-    plan, _ = stage.slot.look()
+    stage.scheduler.set_instruction('stop')
+    plan, _ = stage.slot.current()
     assert plan.end_ns == end_of(running) and not plan.velocities[-1].any()
     stage.play_chunks(2)
     assert stage.engine.named('ahead')[-1].instruction == 'stop'
@@ -371,14 +368,14 @@ def test_an_instruction_stops_a_prediction_ahead_and_it_is_made_again():
     stage = Stage()
     stage.play_chunks(1)
     stage.later(0.1, lambda: stage.requests.ask(
-        lambda: stage.schedule.set_instruction('another')))
+        lambda: stage.scheduler.set_instruction('another')))
     stage.play_chunks(2)
     first, again = stage.engine.named('ahead')[:2]
     assert (first.instruction, first.ended) == ('go', None)
     assert again.instruction == 'another' and again.ended is not None
 
 
-@pytest.mark.parametrize('reason', ['obstacle', 'elsewhere'])
+@pytest.mark.parametrize('reason', ['not_ready', 'taken_by'])
 def test_what_takes_the_arm_away_cuts_off_within_a_denoising_step(reason):
     stage = Stage()
     stage.engine.seconds, stage.engine.steps = 0.5, 10
@@ -386,12 +383,12 @@ def test_what_takes_the_arm_away_cuts_off_within_a_denoising_step(reason):
     stage.play(lambda: stage.now > chunk.first_due_ns)
     starved = stage.starved
     stage.later(0.5, lambda: setattr(stage, reason, 'a wall'))
-    stage.play(lambda: stage.schedule.progress.mode == Mode.HOLDING)
-    assert stage.schedule.progress.reason == 'a wall'
+    stage.play(lambda: stage.scheduler.status.mode == PolicyMode.HOLDING)
+    assert stage.scheduler.status.reason == 'a wall'
     assert stage.now - chunk.first_due_ns < ns(0.5 + 0.06 + 0.03)
     commit = stage.engine.named('commit')[-1]
     assert commit.frames == 1 and commit.now == stage.engine.calls[-1].now
-    plan, _ = stage.slot.look()
+    plan, _ = stage.slot.current()
     assert not plan.velocities[-1].any() and plan.end_ns - stage.now < ns(0.2)
     before = len(stage.chunks)
     stage.play(lambda: stage.now > end_of(chunk) + ns(1.0))
@@ -406,8 +403,8 @@ def test_a_camera_that_skips_is_named_and_work_goes_on_when_it_is_back():
     chunk = stage.play_chunks(3)[-1]
     stage.later(0.2, lambda: setattr(stage, 'camera', False))
     stage.later(0.45, lambda: setattr(stage, 'camera', True))
-    stage.play(lambda: Mode.HOLDING in stage.modes)
-    assert 'camera head' in stage.schedule.progress.reason
+    stage.play(lambda: PolicyMode.HOLDING in stage.modes)
+    assert 'camera head' in stage.scheduler.status.reason
     assert stage.now < end_of(chunk)
     stage.play_chunks(5)
 
@@ -415,9 +412,9 @@ def test_a_camera_that_skips_is_named_and_work_goes_on_when_it_is_back():
 def test_after_a_reset_no_chunk_of_the_old_epoch_begins():
     stage = Stage()
     stage.play_chunks(3)
-    stage.play(lambda: stage.schedule._execution.following is not None)
+    stage.play(lambda: stage.scheduler.episode.following is not None)
     stage.requests.ask(
-        lambda: stage.schedule.reset(''), first=lambda: stage.slot.stop(new_epoch=True))
+        lambda: stage.scheduler.reset(''), first=lambda: stage.slot.stop(new_epoch=True))
     asked = stage.now
     stage.play_chunks(5)
     assert [chunk.epoch for now, chunk in stage.chunks if now > asked] == [2, 2]
@@ -432,12 +429,12 @@ def test_a_pose_that_cannot_be_taken_ahead_is_decided_when_the_chunk_has_been_se
             raise NotExecutable('too far')
         return actions
 
-    stage = Stage(to_joints=to_joints)
+    stage = Stage(action_map=PlainActionMap(to_joints=to_joints))
     stage.play_chunks(2)
     refusing.append(True)
     commits = len(stage.engine.named('commit'))
-    stage.play(lambda: stage.schedule.progress.mode == Mode.HOLDING)
-    assert stage.schedule.progress.reason == 'too far'
+    stage.play(lambda: stage.scheduler.status.mode == PolicyMode.HOLDING)
+    assert stage.scheduler.status.reason == 'too far'
     assert len(stage.engine.named('commit')) >= commits + 1
     assert stage.engine.calls[-1].name == 'predict'
 
@@ -447,7 +444,7 @@ def test_where_nothing_is_reported_executed_what_was_predicted_ahead_is_cut_off_
     stage.play_chunks(3)
     stage.executed.add = lambda stamp, row: None
     stage.play(lambda: stage.engine.calls[-1].name == 'drop_seen')
-    plan, _ = stage.slot.look()
+    plan, _ = stage.slot.current()
     assert not plan.velocities[-1].any() and plan.end_ns - stage.now < ns(0.2)
 
 
@@ -474,7 +471,7 @@ def test_saving_leaves_a_prediction_to_go_on():
     stage.play_chunks(3)
     frames = []
     stage.later(0.1, lambda: frames.append(
-        stage.requests.ask(lambda: stage.schedule.save('here'), gentle=True)))
+        stage.requests.ask(lambda: stage.scheduler.save('here'), interrupts=False)))
     before = len(stage.engine.named('ahead', 'predict'))
     stage.play(lambda: frames and frames[0].done())
     stage.play_chunks(5)
@@ -487,16 +484,16 @@ def test_what_had_been_seen_of_the_running_chunk_is_in_the_snapshot():
     stage = Stage()
     stage.play_chunks(3)
     stage.play(lambda: len(stage.engine.seen) == 1)
-    chunks, frames = stage.engine.chunks, stage.schedule.save('here')
+    chunks, frames = stage.engine.chunks, stage.scheduler.save('here')
     assert frames == stage.engine.memory_frames + 1
     stage.play_chunks(5)
-    stage.elsewhere = 'HOLD'
-    stage.play(lambda: stage.schedule.progress.mode == Mode.HOLDING)
-    stage.schedule.restore('here')
+    stage.taken_by = 'HOLD'
+    stage.play(lambda: stage.scheduler.status.mode == PolicyMode.HOLDING)
+    stage.scheduler.restore('here')
     assert stage.slot.epoch == 2
     assert stage.engine.calls[-1].name == 'commit' and stage.engine.calls[-1].frames == 1
     assert stage.engine.chunks == chunks + 1
-    stage.elsewhere = None
+    stage.taken_by = None
     told = len(stage.chunks)
     assert stage.play_chunks(told + 1)[-1].chunk_id == 0
 
@@ -505,18 +502,18 @@ def test_what_had_been_seen_of_the_running_chunk_is_in_the_snapshot():
     ('', 'expected 1 to 64'), ('a b', "name 'a b'"), ('x' * 65, 'expected 1 to 64')])
 def test_a_name_that_is_none_is_refused(name, words):
     with pytest.raises(ValueError, match=words):
-        Stage().schedule.save(name)
+        Stage().scheduler.save(name)
 
 
 def test_one_snapshot_too_many_is_refused_and_the_names_are_told():
     stage = Stage()
-    stage.schedule.save('one')
-    stage.schedule.save('two')
-    stage.schedule.save('one')
+    stage.scheduler.save('one')
+    stage.scheduler.save('two')
+    stage.scheduler.save('one')
     with pytest.raises(ValueError, match='max_snapshots 2.*one, two'):
-        stage.schedule.save('three')
+        stage.scheduler.save('three')
     with pytest.raises(ValueError, match='no snapshot .*one, two'):
-        stage.schedule.restore('three')
+        stage.scheduler.restore('three')
     assert stage.slot.epoch == 1
 
 
@@ -526,18 +523,18 @@ def test_one_snapshot_too_many_is_refused_and_the_names_are_told():
 def begin(stage, **goal):
     task = Task('wipe', **goal)
     stage.requests.ask(
-        lambda: stage.schedule.begin_task(task),
+        lambda: stage.scheduler.begin_task(task),
         first=(lambda: None) if task.keep_memory else (lambda: stage.slot.stop(new_epoch=True)))
-    stage.play(lambda: stage.schedule._task is task)
+    stage.play(lambda: stage.scheduler._task is task)
     return task
 
 
 def ended(stage, task):
     stage.play(task.result.done)
     outcome, _ = task.result.result()
-    assert stage.schedule.progress.mode == Mode.IDLE
-    assert outcome.name in stage.schedule.progress.reason
-    assert not stage.slot.look()[0].velocities[-1].any()
+    assert stage.scheduler.status.mode == PolicyMode.IDLE
+    assert outcome.name in stage.scheduler.status.reason
+    assert not stage.slot.current()[0].velocities[-1].any()
     return outcome
 
 
@@ -554,7 +551,7 @@ def test_a_task_ends_after_its_chunks_and_the_policy_rests(schedule):
     assert stage.starved == 0 and len(stage.chunks) - before in (3, 4)
     stage.play(lambda: stage.now > end_of(told[-1]) + ns(3.0))
     assert stage.chunks[-1][1] is told[-1]
-    stage.schedule.set_instruction('go on')
+    stage.scheduler.set_instruction('go on')
     stage.play_chunks(len(stage.chunks) + 1)
     assert stage.chunks[-1][1].epoch == 2  # remembered
 
@@ -570,9 +567,9 @@ def test_a_task_ends_when_its_time_is_over_also_within_a_prediction():
 
 def test_a_clock_that_jumps_back_takes_no_time_from_a_task():
     task = Task('wipe', timeout=2.0)
-    assert task.look(ns(100.0), None) is None and task.look(ns(101.5), None) is None
-    assert task.look(ns(10.0), None) is None and task.seconds == 1.5
-    assert task.look(ns(10.5), None)[0] == Outcome.TIMEOUT
+    assert task.update(ns(100.0), None) is None and task.update(ns(101.5), None) is None
+    assert task.update(ns(10.0), None) is None and task.seconds == 1.5
+    assert task.update(ns(10.5), None)[0] == Outcome.TIMEOUT
 
 
 def test_a_newer_task_takes_the_place_of_one_and_both_are_told():
@@ -587,12 +584,12 @@ def test_a_newer_task_takes_the_place_of_one_and_both_are_told():
 
 def test_a_task_waits_for_the_arm_and_ends_when_it_is_taken_away():
     stage = Stage()
-    stage.elsewhere = 'control_mode is HOLD'
+    stage.taken_by = 'control_mode is HOLD'
     task = begin(stage)
-    stage.play(lambda: stage.schedule.progress.reason == stage.elsewhere)
-    stage.elsewhere = None
+    stage.play(lambda: stage.scheduler.status.reason == stage.taken_by)
+    stage.taken_by = None
     stage.play_chunks(2)
-    stage.elsewhere = 'control_mode is STOPPED'
+    stage.taken_by = 'control_mode is STOPPED'
     assert ended(stage, task) == Outcome.STOPPED
     assert 'STOPPED' in task.result.result()[1]
 
@@ -602,38 +599,67 @@ def test_a_cancelled_task_rests_and_remembers_what_was_complete():
     task = begin(stage)
     chunk = stage.play_chunks(2)[-1]
     stage.play(lambda: stage.now > chunk.first_due_ns + ns(0.5))
-    stage.requests.ask(lambda: stage.schedule.cancel_task(task))
+    stage.requests.ask(lambda: stage.scheduler.cancel_task(task))
     assert ended(stage, task) == Outcome.CANCELED
     assert stage.engine.named('commit')[-1].frames == 1
 
 
 def test_after_a_task_neither_a_reset_nor_a_load_begins_motion():
     stage = Stage()
-    stage.schedule.save('here')
+    stage.scheduler.save('here')
     ended(stage, begin(stage, max_chunks=1))
     told = len(stage.chunks)
-    stage.schedule.restore('here')
-    stage.requests.ask(lambda: stage.schedule.reset('go on'))
+    stage.scheduler.restore('here')
+    stage.requests.ask(lambda: stage.scheduler.reset('go on'))
     until = stage.now + ns(3.0)
     stage.play(lambda: stage.now > until)
-    assert len(stage.chunks) == told and stage.schedule.progress.mode == Mode.IDLE
+    assert len(stage.chunks) == told and stage.scheduler.status.mode == PolicyMode.IDLE
 
 
 def test_a_set_instruction_takes_the_place_of_a_task():
     stage = Stage()
     task = begin(stage)
     stage.play_chunks(1)
-    stage.schedule.set_instruction('something else')
+    stage.scheduler.set_instruction('something else')
     assert task.result.result()[0] == Outcome.PREEMPTED
     stage.play_chunks(2)
-    assert stage.schedule.progress.instruction == 'something else'
+    assert stage.scheduler.status.instruction == 'something else'
 
 
 def test_a_task_ends_with_the_activity():
     stage = Stage()
     task = begin(stage)
     stage.play_chunks(1)
-    stage.schedule.stop('inactive')
+    stage.scheduler.stop('inactive')
     assert task.result.result() == (Outcome.STOPPED, 'inactive')
     with pytest.raises(ValueError, match='inactive'):
-        stage.schedule.begin_task(Task('more'))
+        stage.scheduler.begin_task(Task('more'))
+
+
+# Instructions without a word
+
+
+@pytest.mark.parametrize('blank', ['', ' ', '\n', ' \t\r\n ', '\u3000'])
+def test_an_instruction_of_blanks_alone_is_an_empty_one(blank):
+    stage = Stage()
+    stage.play_chunks(1)
+    stage.scheduler.set_instruction(blank)
+    stage.play(lambda: stage.scheduler.status.mode == PolicyMode.WAITING)
+    assert stage.scheduler.status.instruction == '' and stage.engine.instruction == 'go'
+    with pytest.raises(ValueError, match='no instruction'):
+        stage.scheduler.begin_task(Task(blank))
+    stage.scheduler.set_instruction('wipe')
+    stage.scheduler.reset(blank)
+    assert stage.scheduler.status.instruction == 'wipe'
+    task = Task(blank, keep_memory=True)
+    stage.scheduler.begin_task(task)
+    assert task.instruction == 'wipe'
+    stage.scheduler.stop('inactive')
+    stage.scheduler.start(stage.scheduler.episode.robot, stage.settings, blank)
+    stage.play(lambda: stage.scheduler.status.mode == PolicyMode.WAITING)
+
+
+def test_blanks_around_words_stay():
+    stage = Stage()
+    stage.scheduler.set_instruction(' wipe\n')
+    assert stage.scheduler.status.instruction == ' wipe\n'

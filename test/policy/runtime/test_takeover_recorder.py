@@ -6,18 +6,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.scripted_robot import PlainActionMap, PlayedClock, RecordedEvents, scripted_robot
 import torch
 
 from lingbot_va_ros.motion.plan import MotionLimits
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.policy.errors import PredictionAborted
-from lingbot_va_ros.policy.runtime.camera_buffer import Observations
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer
+from lingbot_va_ros.policy.runtime.control_owner import Control, ControlOwner
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
-from lingbot_va_ros.policy.runtime.requests import Requests
-from lingbot_va_ros.policy.runtime.robot_interface import World
-from lingbot_va_ros.policy.runtime.scheduler import Schedule
-from lingbot_va_ros.policy.runtime.status import Mode
+from lingbot_va_ros.policy.runtime.requests import RequestQueue
+from lingbot_va_ros.policy.runtime.robot_interface import RuntimeSettings
+from lingbot_va_ros.policy.runtime.scheduler import Scheduler
+from lingbot_va_ros.policy.runtime.status import PolicyMode
 from lingbot_va_ros.policy.runtime.takeover_recorder import STILL
 from lingbot_va_ros.policy.runtime.task import Outcome, Task
 from lingbot_va_ros.robot.action_map import make_action_map
@@ -36,56 +38,37 @@ def ns(seconds):
     return round(seconds * NANOSECONDS)
 
 
-class PlayedRequests(Requests):
-    """Waiting passes the stage's time."""
-
-    stage = None
-
-    def wait(self, seconds):
-        self.stage.pass_time(seconds)
-
-
 class Stage:
     """The real engine, two cameras and an arm that a plan or a person's hand moves, in no time."""
 
-    def __init__(self, engine, schedule='async', **changes):
+    def __init__(self, engine, schedule='async', action_map=None, executed='log'):
         self.engine = engine
         self.now = START
-        self.requests = PlayedRequests()
-        self.requests.stage = self
-        self.slot = PlanSlot(lambda: self.now)
+        clock = PlayedClock(self)
+        self.requests = RequestQueue(clock)
+        self.slot = PlanSlot(clock.now_ns)
         self.slot.begin(LIMITS)
-        self.observations = Observations(engine.policy.cameras, 5.0)
+        self.buffer = CameraBuffer(engine.policy.cameras, 5.0)
         self.executed = ExecutedLog(60.0)
-        self.mode, self.mode_since = 'POLICY', START
+        self.mode = 'POLICY'
+        self.control = ControlOwner()
+        self.control.update(Control.POLICY, START)
         self.hand = lambda time_ns: REST
         self.arm = REST
         self.cameras, self.camera_delay = True, 0
-        self.obstacle = None
+        self.not_ready = None
         self.memory = 'keep'
-        self.chunks, self.told, self.commits, self.first_seen = [], [], [], []
-        self.modes = []
-        self.schedule = Schedule(
-            self.slot, self.requests,
-            lambda: self.modes.append(self.schedule.progress.mode),
-            lambda chunk: self.chunks.append(chunk),
-            lambda picture, due: None, steady=lambda: self.now / NANOSECONDS)
+        self.told, self.commits, self.first_seen = [], [], []
+        events = RecordedEvents(clock)
+        self.chunks = events.chunks
+        self.scheduler = Scheduler(self.slot, clock, events, self.requests)
         self._record(engine)
-        self.world = dataclasses.replace(World(
-            clock=lambda: self.now, observations=self.observations, executed=self.executed,
-            to_rgb=self.picture, to_joints=lambda actions, start: actions,
-            from_joints=lambda joints, before: joints, begin=lambda joints: None,
-            obstacle=lambda: self.obstacle,
-            elsewhere=lambda: None if self.mode == 'POLICY' else f'control_mode is {self.mode}',
-            measured=lambda: self.arm, max_velocity=LIMITS.velocity,
-            start_tolerance=np.full(7, 0.05), max_camera_skew=lambda: 0.05,
-            wants_imagined=lambda: False, schedule=schedule,
-            person_since=lambda: self.mode_since if self.mode == 'TELEOP' else None,
-            elsewhere_since=lambda: self.mode_since, takeover_memory=lambda: self.memory),
-            **changes)
-        self.schedule.load(engine, 2)
+        self.scheduler.load(engine, 2)
         self.pass_time(0.1)
-        self.schedule.start(self.world, 'go')
+        robot = scripted_robot(
+            clock, self, LIMITS, lambda: self.arm, action_map, self.picture, executed,
+            max_camera_skew=0.05, takeover_memory=lambda: self.memory)
+        self.scheduler.start(robot, RuntimeSettings(schedule=schedule), 'go')
 
     def _record(self, engine):
         """Keep what the engine is told, to be told to another one."""
@@ -119,8 +102,8 @@ class Stage:
             if self.cameras and self.now % SHOW == 0:
                 for camera in self.engine.policy.cameras:
                     stamp = self.now - self.camera_delay
-                    self.observations.add(camera, stamp, stamp)
-            plan, _ = self.slot.look()
+                    self.buffer.add(camera, stamp, stamp)
+            plan, _ = self.slot.current()
             if self.mode == 'POLICY' and plan is not None:
                 self.arm = plan.sample(self.now)[0]
             elif self.mode == 'TELEOP':
@@ -128,17 +111,18 @@ class Stage:
             if self.mode in ('POLICY', 'TELEOP'):
                 self.executed.add(self.now, self.arm)
 
-    def switch(self, mode):
-        self.mode, self.mode_since = mode, self.now
+    def switch(self, mode, since_ns=None):
+        self.mode = mode
+        self.control.update(Control[mode], self.now if since_ns is None else since_ns)
 
     def play(self, until, seconds=120.0):
         end = self.now + ns(seconds)
         while not until():
             assert self.now < end, f'not within {seconds} s'
             if self.requests.serve():
-                self.schedule.forgive()
+                self.scheduler.allow_retry()
             try:
-                self.schedule.advance()
+                self.scheduler.advance()
             except PredictionAborted:
                 pass
 
@@ -172,8 +156,8 @@ def swing(since_ns, q, until=60.0):
 
 @pytest.fixture
 def make_stage(make_short_engine):
-    def make(schedule='async', **changes):
-        return Stage(make_short_engine(memory_chunks=6), schedule, **changes)
+    def make(schedule='async', action_map=None, **parts):
+        return Stage(make_short_engine(memory_chunks=6), schedule, action_map, **parts)
     return make
 
 
@@ -244,10 +228,10 @@ def test_the_policy_goes_on_from_what_the_person_did(make_stage, make_short_engi
     before, told = stage.frames, len(stage.chunks)
     frames = stage.engine.policy.frames_per_chunk
     stage.take(3.3 * frames * stage.frame_seconds)
-    assert stage.schedule.progress.mode == Mode.HOLDING
-    assert 'TELEOP; what the person does is remembered' in stage.schedule.progress.reason
+    assert stage.scheduler.status.mode == PolicyMode.HOLDING
+    assert 'TELEOP; what the person does is remembered' in stage.scheduler.status.reason
     assert stage.frames >= before + 3 * frames
-    assert stage.schedule.progress.memory_frames == stage.engine.memory_frames
+    assert stage.scheduler.status.memory_frames == stage.engine.memory_frames
     assert {count for _, count, _ in stage.commits[1:]} == {frames}
     assert len(stage.chunks) == told
     given_back = stage.now
@@ -301,7 +285,7 @@ def test_a_hold_freezes_the_grid_and_what_moves_meanwhile_is_no_memory(make_stag
     stage.switch('HOLD')
     stage.play_for(0.5)
     frames, told = stage.frames, len(stage.told)
-    assert stage.schedule.progress.reason == 'control_mode is HOLD'
+    assert stage.scheduler.status.reason == 'control_mode is HOLD'
     stage.arm = stage.arm + 0.5  # somebody else moves it, over another way
     stage.play_for(30.0)
     stage.take(0.5, lambda time_ns, at=stage.arm: at)
@@ -309,7 +293,7 @@ def test_a_hold_freezes_the_grid_and_what_moves_meanwhile_is_no_memory(make_stag
     chunks = len(stage.chunks)
     stage.switch('POLICY')
     stage.play(lambda: len(stage.chunks) > chunks)
-    np.testing.assert_allclose(stage.slot.look()[0].positions[0], stage.arm, atol=0.06)
+    np.testing.assert_allclose(stage.slot.current()[0].positions[0], stage.arm, atol=0.06)
     assert stage.slot.epoch == 1
 
 
@@ -319,12 +303,12 @@ def test_frames_that_were_complete_when_the_arm_was_given_back_count_and_no_othe
     stage = make_stage()
     stage.camera_delay = 60_000_000  # complete they are before their images come
     stage.take(0.02)
-    stage.play(lambda: stage.schedule._execution.running is not None)
-    run = stage.schedule._execution.running
+    stage.play(lambda: stage.scheduler.episode.running is not None)
+    run = stage.scheduler.episode.running
     per_frame = stage.engine.policy.actions_per_frame
     end = run.action_times[per_frame - 1]
     stage.play(lambda: stage.now >= end + ns(0.02))
-    assert stage.frames == 0 and run.frames == 0
+    assert stage.frames == 0 and run.seen_frames == 0
     stage.switch(mode)
     stage.play_for(0.4)
     assert [count for _, count, _ in stage.commits] == [2]  # with the first image
@@ -334,26 +318,25 @@ def test_frames_that_were_complete_when_the_arm_was_given_back_count_and_no_othe
 def test_the_word_that_the_arm_was_given_back_may_come_late(make_stage):
     stage = make_stage()
     stage.take(0.02)
-    stage.play(lambda: stage.schedule._execution.running is not None)
-    run = stage.schedule._execution.running
+    stage.play(lambda: stage.scheduler.episode.running is not None)
+    run = stage.scheduler.episode.running
     end = run.action_times[stage.engine.policy.actions_per_frame - 1]
     stage.play(lambda: stage.now >= end - ns(0.05))
     since = stage.now
     stage.pass_time(0.1)
-    stage.switch('HOLD')
-    stage.mode_since = since
+    stage.switch('HOLD', since)
     stage.play_for(1.0)
-    assert not stage.commits and stage.schedule._execution.running is None
+    assert not stage.commits and stage.scheduler.episode.running is None
 
 
 def test_with_an_instruction_a_person_begins_the_episode_and_without_one_nothing_begins(
         make_stage):
     stage = make_stage()
-    stage.schedule.set_instruction('')
+    stage.scheduler.set_instruction('')
     stage.take(5.0)
-    assert stage.schedule.progress.mode == Mode.WAITING and not stage.first_seen
+    assert stage.scheduler.status.mode == PolicyMode.WAITING and not stage.first_seen
     instructed = stage.now
-    stage.schedule.set_instruction('go')
+    stage.scheduler.set_instruction('go')
     stage.play(lambda: stage.frames > 0)
     assert len(stage.first_seen) == 1
     assert stage.executed.after(instructed) and stage.slot.epoch == 1
@@ -362,9 +345,9 @@ def test_with_an_instruction_a_person_begins_the_episode_and_without_one_nothing
 
 def test_who_takes_over_right_after_the_start_begins_the_episode_with_the_motion(make_stage):
     stage = make_stage('sync')
-    stage.play(lambda: stage.schedule._execution.running is not None)
+    stage.play(lambda: stage.scheduler.episode.running is not None)
     stage.take(0.5, lambda time_ns: REST)  # on the way to the first action
-    assert stage.schedule._execution.running is None
+    assert stage.scheduler.episode.running is None
     stage.hand = swing(stage.now, REST)
     stage.play(lambda: stage.frames > 0)
     assert len(stage.first_seen) == 2
@@ -377,8 +360,8 @@ def test_forget_begins_a_new_epoch_when_a_person_takes_the_arm(make_stage):
     told = len(stage.chunks)
     stage.take(5.0)
     assert stage.slot.epoch == 2 and stage.frames == 0
-    assert stage.schedule.progress.memory_frames == 0
-    assert stage.schedule.progress.reason == 'control_mode is TELEOP'
+    assert stage.scheduler.status.memory_frames == 0
+    assert stage.scheduler.status.reason == 'control_mode is TELEOP'
     stage.switch('POLICY')
     stage.play(lambda: len(stage.chunks) > told)
     assert (stage.chunks[-1].epoch, stage.chunks[-1].chunk_id) == (2, 0)
@@ -400,19 +383,19 @@ def test_a_prediction_is_given_up_when_a_person_takes_the_arm(make_stage):
         return predict(SimpleNamespace(check=step))
 
     stage.engine.predict = interrupted
-    stage.play(lambda: stage.schedule.progress.mode == Mode.HOLDING)
+    stage.play(lambda: stage.scheduler.status.mode == PolicyMode.HOLDING)
     assert steps == ['POLICY'] and not stage.chunks
 
 
 def test_a_lost_camera_freezes_the_grid_and_what_was_complete_is_kept(make_stage):
     stage = under_way(make_stage())
     stage.take(1.5 * stage.frame_seconds)
-    stage.obstacle = 'camera head: no image'
+    stage.not_ready = 'camera head: no image'
     stage.cameras = False
     stage.play_for(5.0)
-    assert stage.schedule.progress.reason == stage.obstacle
+    assert stage.scheduler.status.reason == stage.not_ready
     frames = stage.frames
-    stage.obstacle, stage.cameras = None, True
+    stage.not_ready, stage.cameras = None, True
     stage.play(lambda: stage.frames > frames)
 
 
@@ -423,7 +406,7 @@ def test_images_that_do_not_come_leave_frames_out_and_are_named(make_stage):
     stage.play_for(0.4)
     stage.cameras = True
     reasons = []
-    stage.play(lambda: reasons.append(stage.schedule.progress.reason) or any(
+    stage.play(lambda: reasons.append(stage.scheduler.status.reason) or any(
         'nearest image' in reason for reason in reasons))
     frames = stage.frames
     stage.play(lambda: stage.frames > frames)
@@ -436,7 +419,7 @@ def test_a_mux_that_falls_silent_leaves_a_gap_and_no_frame_across_it(make_stage)
     add, stage.executed.add = stage.executed.add, lambda stamp, row: None
     stage.play_for(5.0)
     frames = stage.frames
-    assert stage.schedule._execution.running is None
+    assert stage.scheduler.episode.running is None
     stage.executed.add = add
     resumed = stage.now
     stage.play(lambda: stage.frames > frames)
@@ -452,20 +435,20 @@ def test_without_the_word_of_what_was_executed_nothing_is_watched(make_stage):
     frames = stage.frames
     stage.take(6 * stage.frame_seconds)
     assert stage.frames <= frames + 1  # what was complete of the policy's own chunk
-    assert stage.schedule.progress.reason == 'control_mode is TELEOP'
+    assert stage.scheduler.status.reason == 'control_mode is TELEOP'
 
 
 def test_another_instruction_during_a_takeover_holds_from_the_next_frame_written(make_stage):
     stage = under_way(make_stage())
     stage.take(1.0)
-    stage.schedule.set_instruction('something else')
+    stage.scheduler.set_instruction('something else')
     frames = stage.frames
     stage.play(lambda: stage.frames > frames)
     assert stage.engine.instruction == 'something else'
-    stage.schedule.set_instruction('')
+    stage.scheduler.set_instruction('')
     frames = stage.frames
     stage.play_for(5.0)
-    assert stage.frames == frames and stage.schedule.progress.mode == Mode.WAITING
+    assert stage.frames == frames and stage.scheduler.status.mode == PolicyMode.WAITING
 
 
 def test_a_reset_during_a_takeover_begins_the_episode_anew_from_there(make_stage):
@@ -473,7 +456,7 @@ def test_a_reset_during_a_takeover_begins_the_episode_anew_from_there(make_stage
     stage.take(3.0)
     asked = stage.now
     stage.requests.ask(
-        lambda: stage.schedule.reset(''), first=lambda: stage.slot.stop(new_epoch=True))
+        lambda: stage.scheduler.reset(''), first=lambda: stage.slot.stop(new_epoch=True))
     stage.play(lambda: len(stage.first_seen) == 2)
     assert stage.frames == 0 and stage.slot.epoch == 2
     stage.play(lambda: stage.frames > 0)
@@ -485,12 +468,12 @@ def test_what_is_saved_during_a_takeover_can_be_gone_back_to(make_stage):
     stage = under_way(make_stage())
     stage.take(1.2 * stage.frame_seconds)
     stage.play(lambda: stage.engine._seen)
-    saved = stage.schedule.save('here')
+    saved = stage.scheduler.save('here')
     assert saved > stage.engine.memory_frames
     stage.play_for(3.0)
     stage.switch('HOLD')
     stage.play_for(0.5)
-    assert stage.schedule.restore('here') == saved
+    assert stage.scheduler.restore('here') == saved
     assert stage.slot.epoch == 2
     told = len(stage.chunks)
     stage.switch('POLICY')
@@ -501,8 +484,8 @@ def test_what_is_saved_during_a_takeover_can_be_gone_back_to(make_stage):
 def begin(stage, **goal):
     task = Task('wipe', **goal)
     stage.requests.ask(
-        lambda: stage.schedule.begin_task(task), first=lambda: stage.slot.stop(new_epoch=True))
-    stage.play(lambda: stage.schedule._task is task)
+        lambda: stage.scheduler.begin_task(task), first=lambda: stage.slot.stop(new_epoch=True))
+    stage.play(lambda: stage.scheduler._task is task)
     return task
 
 
@@ -544,23 +527,23 @@ def test_whatever_happens_the_memory_is_whole_and_work_goes_on(make_stage, seed)
         stage.hand = lambda time_ns, at=stage.arm: at
 
     def save():
-        names.append(stage.schedule.save('here'))
+        names.append(stage.scheduler.save('here'))
 
     def restore():
         if names:
             stage.switch('HOLD')
-            stage.schedule.restore('here')
+            stage.scheduler.restore('here')
 
     def clock_back():  # what the node does then
         stage.now -= ns(rng.uniform(2.0, 60.0)) // SHOW * SHOW
-        stage.observations.clear()
+        stage.buffer.clear()
         stage.executed.clear()
         stage.slot.clear()
         reset()
 
     def reset():
         stage.requests.ask(
-            lambda: stage.schedule.reset(''), first=lambda: stage.slot.stop(new_epoch=True))
+            lambda: stage.scheduler.reset(''), first=lambda: stage.slot.stop(new_epoch=True))
 
     happenings = (
         *3 * [lambda: stage.switch('TELEOP')], *2 * [lambda: stage.switch('POLICY')],
@@ -568,12 +551,12 @@ def test_whatever_happens_the_memory_is_whole_and_work_goes_on(make_stage, seed)
         *3 * [lambda: setattr(stage, 'hand', swing(stage.now, stage.arm))], still,
         lambda: setattr(stage, 'cameras', not stage.cameras),
         lambda: setattr(stage, 'camera_delay', int(rng.integers(0, 6)) * TICK),
-        lambda: setattr(stage, 'obstacle', rng.choice(['', 'a wall']) or None),
+        lambda: setattr(stage, 'not_ready', rng.choice(['', 'a wall']) or None),
         lambda: setattr(stage, 'memory', str(rng.choice(['keep', 'keep', 'forget']))),
         lambda: setattr(stage.executed, 'add', lambda stamp, row: None),
         lambda: setattr(stage.executed, 'add', add),
-        lambda: stage.schedule.set_instruction(str(rng.choice(['', 'go', 'stay']))),
-        lambda: stage.schedule.begin_task(Task('wipe', keep_memory=True, max_chunks=2)),
+        lambda: stage.scheduler.set_instruction(str(rng.choice(['', 'go', 'stay']))),
+        lambda: stage.scheduler.begin_task(Task('wipe', keep_memory=True, max_chunks=2)),
         save, restore, reset, clock_back)
     for _ in range(60):
         happenings[rng.integers(len(happenings))]()
@@ -581,10 +564,10 @@ def test_whatever_happens_the_memory_is_whole_and_work_goes_on(make_stage, seed)
         engine = stage.engine
         assert engine.memory_frames <= engine.memory_capacity
         assert engine.memory_frames <= engine.session.frame or not engine.began
-        run = stage.schedule._execution.running
-        assert len(engine._seen) == (run.frames if run else 0)
-    stage.cameras, stage.obstacle, stage.executed.add = True, None, add
-    stage.schedule.set_instruction('go on')
+        run = stage.scheduler.episode.running
+        assert len(engine._seen) == (run.seen_frames if run else 0)
+    stage.cameras, stage.not_ready, stage.executed.add = True, None, add
+    stage.scheduler.set_instruction('go on')
     stage.switch('POLICY')
     told = len(stage.chunks)
     stage.play(lambda: len(stage.chunks) >= told + 2)
@@ -599,14 +582,14 @@ def test_relative_poses_begin_where_the_person_began(make_stage, make_short_engi
     action_map, fresh = make_action_map(ROBOT, relative), make_action_map(ROBOT, relative)
     # The memory of this checkpoint has joints: columns are left out to make room for them.
     stage = make_stage(
-        'sync', begin=action_map.begin, poses=action_map.state,
-        restore_poses=action_map.restore,
-        from_joints=lambda joints, before: action_map.from_joints(joints, before)[:, :7])
+        'sync', PlainActionMap(
+            begin=action_map.begin, state=action_map.state, restore=action_map.restore,
+            from_joints=lambda joints, before: action_map.from_joints(joints, before)[:, :7]))
     stage.take(0.05, lambda time_ns: REST)
     began = stage.now
     stage.hand = swing(began, REST)
     stage.play(lambda: stage.frames > 0)
-    stage.schedule.save('here')
+    stage.scheduler.save('here')
     stage.play(lambda: len(stage.commits) >= 2)
     fresh.begin(stage.hand(began))
     period = stage.engine.policy.action_period

@@ -1,0 +1,127 @@
+"""The files and parameters that a policy is configured with, and the engine made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TYPE_CHECKING
+
+from lingbot_va_ros.motion.plan import MotionLimits
+from lingbot_va_ros.nodes.policy import parameters as policy_parameters
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer
+from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
+from lingbot_va_ros.policy.runtime.task import normalize_instruction
+from lingbot_va_ros.robot.action_map import ActionMap, make_action_map
+from lingbot_va_ros.robot.joint_state_buffer import JointStateBuffer
+from lingbot_va_ros.robot.tool_path import tool_paths, ToolPath
+from lingbot_va_ros.specs.embodiment import Embodiment, load_embodiment
+from lingbot_va_ros.specs.policy_file import (
+    find_policy_file,
+    load_policy_file,
+    PolicyFile,
+    Sampling,
+)
+
+if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when the node starts
+    from lingbot_va_ros.policy.inference.engine import Engine
+
+LATEST_CHUNK = 30.0  # seconds after its end that the chunk before it can still be committed
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """
+    One configuration of the node, from configure to cleanup.
+
+    :param values: the node's parameters at configure.
+    :param executed: the log of executed commands; None where the plan stands for them.
+    :param memory_chunks: chunks that the memory holds.
+    """
+
+    values: dict[str, Any]
+    checkpoint: Path
+    policy: PolicyFile
+    embodiment: Embodiment
+    action_map: ActionMap
+    limits: MotionLimits
+    video: Sampling
+    action: Sampling
+    memory_chunks: int
+    cameras: CameraBuffer
+    executed: ExecutedLog | None
+    joints: JointStateBuffer
+    tool_paths: list[ToolPath]
+
+    @property
+    def policy_title(self) -> str:
+        """The policy's name, with a mark where it is untrained."""
+        return self.policy.name + ('' if self.policy.trained else ' (untrained)')
+
+
+def read_configuration(values: dict[str, Any], logger: Any) -> Configuration:
+    """
+    Read the files that the parameters name, and check one against the other.
+
+    :param values: the node's parameters.
+    :param logger: a logger of rclpy; told what was chosen and what to beware of.
+    :raises ValueError: a parameter or a file is wrong; the message is for the user.
+    :raises OSError: a file cannot be read.
+    """
+    if not values['checkpoint']:
+        raise ValueError('parameter checkpoint is empty; expected a checkpoint folder')
+    checkpoint = Path(values['checkpoint']).expanduser()
+    if not checkpoint.is_dir():
+        raise ValueError(f'checkpoint {checkpoint} is not a folder')
+    policy = load_policy_file(
+        find_policy_file(values['policy_config'], checkpoint, logger.info), logger.warning)
+    embodiment = load_embodiment(values['embodiment'])
+    action_map = make_action_map(embodiment, policy)
+    video, action = policy_parameters.sampling(policy, values)
+    chunks = policy_parameters.memory_chunks(policy, values['memory_frames'])
+    keep_seconds = (
+        policy.frames_per_chunk * policy.actions_per_frame * policy.action_period + 2.0)
+    limits = embodiment.limits
+    # A chunk that is late is committed when it comes.
+    executed = ExecutedLog(keep_seconds + LATEST_CHUNK) if (
+        values['executed_source'] == 'topic') else None
+    if not policy.trained:
+        logger.warning(f'{checkpoint} is UNTRAINED: random weights, its actions mean nothing')
+    if values['schedule'] == 'async' and not policy.forward_dynamics:
+        logger.warning(
+            f'schedule async imagines frames by forward dynamics, which {policy.name} was not '
+            'trained for (forward_dynamics: false); async_ungrounded does without')
+    return Configuration(
+        values, checkpoint, policy, embodiment, action_map,
+        MotionLimits(limits.lower, limits.upper, limits.velocity, limits.acceleration),
+        video, action, chunks, CameraBuffer(policy.cameras, keep_seconds), executed,
+        JointStateBuffer(embodiment.joints), tool_paths(embodiment))
+
+
+def make_engine(
+    configuration: Configuration, instruction: str, progress: Callable[[str], None],
+) -> Engine:
+    """
+    Load the checkpoint; called by the inference thread, which owns the engine.
+
+    :param instruction: encoded while loading, unless it is empty.
+    :param progress: called with a line before each part.
+    :raises ValueError: see `load_engine`.
+    """
+    progress('loading libraries')
+    from lingbot_va_ros.policy.inference.device import choose_device, choose_dtype, leave_a_core
+    from lingbot_va_ros.policy.inference.engine import load_engine
+    leave_a_core()
+    values = configuration.values
+    device = choose_device(values['device'])
+    instruction = normalize_instruction(instruction)
+    engine = load_engine(
+        configuration.checkpoint, configuration.policy, configuration.video,
+        configuration.action, configuration.memory_chunks, values['seed'], device,
+        choose_dtype(values['dtype'], device), progress, attention=values['attention'],
+        text_encoder=values['text_encoder'],
+        instructions=[instruction] if instruction else [],
+        wan_pretrained_path=values['wan_pretrained_path'], adapter_base=values['adapter_base'],
+        weights=values['weights'])
+    engine.imagine_steps = values['imagine_steps']
+    return engine

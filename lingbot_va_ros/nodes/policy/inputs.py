@@ -1,0 +1,181 @@
+"""The topics that a configured policy reads: cameras, joint states, executed commands, mode."""
+
+from collections.abc import Callable
+import functools
+import time
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from trajectory_msgs.msg import JointTrajectory
+
+from lingbot_va_ros.motion.time import to_nanoseconds
+from lingbot_va_ros.msg import ControlMode
+from lingbot_va_ros.nodes import qos
+from lingbot_va_ros.nodes.image_conversion import (
+    as_mounted,
+    compressed_to_rgb,
+    image_fault,
+    to_rgb,
+)
+from lingbot_va_ros.nodes.policy.configuration import Configuration
+from lingbot_va_ros.nodes.policy.parameters import declare_camera
+from lingbot_va_ros.nodes.stamps import nanoseconds_of
+from lingbot_va_ros.policy.runtime.clock import Clock
+from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
+
+# A stamp may be ahead of a simulated clock that advances in steps. Further ahead it is of another
+# clock, or of the time before a simulation was reset: kept, it would hide all that come after it.
+MAX_AHEAD = 1.0  # seconds
+# Seconds that the executor's thread leaves the interpreter to the inference thread it has woken.
+GIL_YIELD_SECONDS = 0.0002
+
+
+class PolicyInputs:
+    """
+    The subscriptions of one configuration; callbacks keep a reference and do nothing else.
+
+    They belong to the executor's thread; `to_rgb` and `not_ready_reason` are called by the
+    inference thread.
+
+    :param clock: woken when all cameras reach further and when the control mode changes.
+    """
+
+    def __init__(self, node: Node, configuration: Configuration, clock: Clock):
+        self.control = ControlOwner()
+        self._node = node
+        self._clock = clock
+        self._embodiment = configuration.embodiment
+        self._cameras = configuration.cameras
+        self._executed = configuration.executed
+        self._joints = configuration.joints
+        # The column of each joint in a row of positions.
+        self._columns = {
+            name: column for column, name in enumerate(configuration.embodiment.joints)}
+        self._camera_faults: dict[str, str] = {}
+        self._executed_publishers = 0
+        self._subscriptions: list[Any] = []
+        self.count_publishers()
+        self._subscribe(configuration)
+
+    def close(self) -> None:
+        """End all subscriptions."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+
+    def clear(self) -> None:
+        """Forget everything that was received (a clock that jumped back)."""
+        self._cameras.clear()
+        self._joints.clear()
+        if self._executed is not None:
+            self._executed.clear()
+
+    def count_publishers(self) -> None:
+        """Look whether the executed commands and the control mode have a publisher."""
+        self._executed_publishers = self._node.count_publishers('executed')
+        self.control.has_publisher = self._node.count_publishers('control_mode') > 0
+
+    def not_ready_reason(self) -> str | None:
+        """Return why the policy cannot work now, one line, or None."""
+        now = self._clock.now_ns()
+        if now == 0 and self._node.get_parameter('use_sim_time').value:
+            return '/clock: silent, or it stands at 0 (use_sim_time is true)'
+        if self._executed is not None and not self._executed_publishers:
+            return 'executed: nobody publishes what the arm was sent'
+        for name, fault in list(self._camera_faults.items()):
+            return f'camera {name}: {fault}'
+        faults = self._cameras.faults(now, self._node.get_parameter('max_camera_age').value)
+        if faults:
+            return '; '.join(faults)
+        return self._joints.fault(now, self._node.get_parameter('max_joint_age').value)
+
+    def to_rgb(self, camera: str, message: Image | CompressedImage) -> np.ndarray:
+        """
+        Convert an image to RGB uint8 [H, W, 3], cropped and flipped as the camera is mounted.
+
+        :raises CameraFault: it cannot be converted.
+        """
+        image = to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
+        source = self._embodiment.cameras.get(camera)
+        return image if source is None else as_mounted(image, source.crop, source.flip)
+
+    def _subscribe(self, configuration: Configuration) -> None:
+        def subscribe(
+            kind: type, topic: str, callback: Callable[..., None], profile: QoSProfile,
+        ) -> None:
+            self._subscriptions.append(
+                self._node.create_subscription(kind, topic, callback, profile))
+
+        for name in configuration.policy.cameras:
+            source = self._embodiment.cameras.get(name)
+            topic, transport = declare_camera(
+                self._node, name, source.topic if source else f'camera/{name}/image_raw',
+                source.transport if source else 'raw')
+            if transport == 'raw':
+                subscribe(Image, topic, functools.partial(self._on_image, name), qos.SENSOR)
+            else:
+                subscribe(
+                    CompressedImage, f'{topic}/compressed',
+                    functools.partial(self._on_compressed, name), qos.SENSOR)
+        subscribe(JointState, 'joint_states', self._on_joint_state, qos.JOINT_STATES)
+        subscribe(ControlMode, 'control_mode', self._on_control_mode, qos.LATCHED)
+        if self._executed is not None:
+            subscribe(JointTrajectory, 'executed', self._on_executed, qos.EXECUTED)
+
+    def _on_image(self, camera: str, message: Image) -> None:
+        self._keep_image(camera, message, image_fault(message))
+
+    def _on_compressed(self, camera: str, message: CompressedImage) -> None:
+        self._keep_image(camera, message, None)
+
+    def _keep_image(
+        self, camera: str, message: Image | CompressedImage, fault: str | None,
+    ) -> None:
+        stamp = nanoseconds_of(message.header.stamp)
+        if not fault and stamp > self._clock.now_ns() + to_nanoseconds(MAX_AHEAD):
+            fault = f"stamps are more than {MAX_AHEAD:g} s ahead of this node's clock"
+        if fault:
+            if self._camera_faults.get(camera) != fault:
+                self._node.get_logger().error(f'camera {camera}: {fault}')
+            self._camera_faults[camera] = fault
+            return
+        self._camera_faults.pop(camera, None)
+        if self._cameras.add(camera, stamp, message):
+            self._clock.wake()
+            # The thread that was woken gets the interpreter now, not when this one next waits.
+            time.sleep(GIL_YIELD_SECONDS)
+
+    def _on_joint_state(self, message: JointState) -> None:
+        self._joints.update(
+            message.name, message.position, nanoseconds_of(message.header.stamp))
+
+    def _on_executed(self, message: JointTrajectory) -> None:
+        if self._executed is None or not message.points:
+            return
+        last = self._executed.newest()
+        if last is None:
+            last = self._joints.positions()
+        if last is None:
+            return
+        row = last.copy()
+        for name, position in zip(message.joint_names, message.points[0].positions):
+            if name in self._columns:
+                row[self._columns[name]] = position
+        if not np.isfinite(row).all():
+            self._node.get_logger().error(
+                'executed: a position that is not finite; it does not enter the memory',
+                throttle_duration_sec=1.0)
+            return
+        self._executed.add(nanoseconds_of(message.header.stamp), row)
+
+    def _on_control_mode(self, message: ControlMode) -> None:
+        if message.mode == self.control.mode:
+            return  # only its reason is another
+        now, stamp = self._clock.now_ns(), nanoseconds_of(message.header.stamp)
+        # Without a stamp, or with one of another clock, it counts from its arrival.
+        known = 0 < stamp <= now + to_nanoseconds(MAX_AHEAD)
+        self.control.update(message.mode, stamp if known else now)
+        self._clock.wake()

@@ -1,0 +1,160 @@
+"""The services that change or keep the memory: reset, set_instruction, save and load."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.node import Node
+
+from lingbot_va_ros.motion.plan_slot import PlanSlot
+from lingbot_va_ros.nodes.policy.answers import answer_of
+from lingbot_va_ros.nodes.policy.instruction import Instruction
+from lingbot_va_ros.nodes.policy.outputs import PolicyOutputs
+from lingbot_va_ros.nodes.policy.phase import NodePhase
+from lingbot_va_ros.nodes.stamps import stamp_of
+from lingbot_va_ros.policy.runtime.clock import Clock
+from lingbot_va_ros.policy.runtime.control_owner import Control, ControlOwner
+from lingbot_va_ros.policy.runtime.inference_thread import InferenceThread
+from lingbot_va_ros.policy.runtime.task import normalize_instruction
+from lingbot_va_ros.srv import LoadMemory, ResetMemory, SaveMemory, SetInstruction
+
+
+class MemoryServices:
+    """
+    The servers of the four services; each awaits the inference thread.
+
+    :param control: returns the owner of the arm, or None while nothing is configured.
+    :param group: its callbacks may be awaited side by side.
+    """
+
+    def __init__(
+        self, node: Node, clock: Clock, slot: PlanSlot, thread: InferenceThread,
+        phase: NodePhase, instruction: Instruction, outputs: PolicyOutputs,
+        control: Callable[[], ControlOwner | None], group: CallbackGroup,
+    ):
+        self._node = node
+        self._clock = clock
+        self._slot = slot
+        self._thread = thread
+        self._phase = phase
+        self._instruction = instruction
+        self._outputs = outputs
+        self._control = control
+        for kind, name, callback in (
+                (ResetMemory, '~/reset_memory', self._on_reset),
+                (SetInstruction, '~/set_instruction', self._on_set_instruction),
+                (SaveMemory, '~/save_memory', self._on_save),
+                (LoadMemory, '~/load_memory', self._on_load)):
+            node.create_service(kind, name, callback, callback_group=group)
+
+    async def _on_reset(
+        self, request: ResetMemory.Request, response: ResetMemory.Response,
+    ) -> ResetMemory.Response:
+        instruction = normalize_instruction(request.instruction)
+        if self._phase.name == 'configuring':  # the memory that is being made is empty anyway
+            self._slot.stop(new_epoch=True)
+            forgotten, message = 0, 'nothing to forget yet: the policy is being configured'
+        elif not self._phase.configured:
+            response.success = False
+            response.message = f'the policy is {self._phase.name}: configure it first'
+            response.stamp = stamp_of(self._clock.now_ns())
+            return response
+        else:
+            try:
+                forgotten = await answer_of(self._node, self._thread.reset(instruction))
+            except Exception as error:  # the memory is forgotten all the same: the text failed
+                return self._failed(response, error)
+            message = f'forgot {forgotten} frames'
+        if instruction:
+            self._instruction.follow(instruction)
+        response.success, response.message = True, message
+        response.forgotten_frames, response.epoch = forgotten, self._slot.epoch
+        # A chunk of the old epoch may have been stamped with a time that is still to come.
+        _, now = self._slot.current()
+        response.stamp = stamp_of(max(now, self._outputs.last_chunk_ns))
+        self._outputs.publish_status()
+        return response
+
+    async def _on_set_instruction(
+        self, request: SetInstruction.Request, response: SetInstruction.Response,
+    ) -> SetInstruction.Response:
+        instruction = normalize_instruction(request.instruction)
+        if self._phase.configured:
+            try:
+                await answer_of(self._node, self._thread.ask(
+                    lambda scheduler: scheduler.set_instruction(instruction)))
+            except Exception as error:
+                return self._failed(response, error)
+        self._instruction.follow(instruction)
+        response.success = True
+        response.message = (
+            f'the instruction is now {instruction!r}' if instruction
+            else 'no instruction: the policy waits for one')
+        return response
+
+    async def _on_save(
+        self, request: SaveMemory.Request, response: SaveMemory.Response,
+    ) -> SaveMemory.Response:
+        rejection = self._no_memory_yet()
+        if rejection:
+            response.success, response.message = False, rejection
+            return response
+        try:
+            response.frames = await answer_of(self._node, self._thread.ask(
+                lambda scheduler: scheduler.save(request.name), interrupts=False))
+        except ValueError as error:
+            response.success, response.message = False, str(error)
+            return response
+        except Exception as error:
+            return self._failed(response, error)
+        response.success = True
+        response.message = f'saved {response.frames} frames as {request.name!r}'
+        return response
+
+    async def _on_load(
+        self, request: LoadMemory.Request, response: LoadMemory.Response,
+    ) -> LoadMemory.Response:
+        rejection = self._no_memory_yet() or self._not_on_hold()
+        if rejection:
+            response.success, response.message = False, rejection
+            response.epoch = self._slot.epoch
+            return response
+        try:
+            response.frames = await answer_of(
+                self._node, self._thread.ask(lambda scheduler: scheduler.restore(request.name)))
+        except ValueError as error:
+            response.success, response.message = False, str(error)
+            response.epoch = self._slot.epoch
+            return response
+        except Exception as error:
+            return self._failed(response, error)
+        self._instruction.follow(self._thread.status.instruction)
+        response.success, response.epoch = True, self._slot.epoch
+        response.message = f'remembers the {response.frames} frames of {request.name!r}'
+        self._outputs.publish_status()
+        return response
+
+    def _no_memory_yet(self) -> str:
+        """Return why there is no memory now, or nothing."""
+        if self._phase.configured:
+            return ''
+        return f'the policy is {self._phase.name}: there is no memory until it is configured'
+
+    def _not_on_hold(self) -> str:
+        """Return why the arm does not count as held, or nothing."""
+        control = self._control()
+        mode = control.mode if control is not None else None
+        if mode == Control.HOLD or (mode is None and self._phase.name == 'inactive'):
+            return ''
+        known = 'not known' if control is None else control.mode_name
+        return f'control_mode is {known}; a memory can be loaded in HOLD'
+
+    def _failed(self, response: Any, error: Exception) -> Any:
+        """Answer that the inference thread failed; without an answer a client hangs."""
+        self._node.get_logger().error(f'{type(error).__name__}: {error}')
+        response.success, response.message = False, str(error)
+        if hasattr(response, 'epoch'):
+            response.epoch = self._slot.epoch
+        if hasattr(response, 'stamp'):
+            response.stamp = stamp_of(self._clock.now_ns())
+        return response

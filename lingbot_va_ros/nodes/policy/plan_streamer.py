@@ -1,0 +1,94 @@
+"""The control thread: it publishes the rest of the plan at the control rate."""
+
+from collections.abc import Callable, Iterable, Sequence
+import threading
+import traceback
+
+from rclpy.node import Node
+from trajectory_msgs.msg import JointTrajectory
+
+from lingbot_va_ros.motion.plan import Plan
+from lingbot_va_ros.motion.plan_slot import PlanSlot
+from lingbot_va_ros.motion.time import NANOSECONDS
+from lingbot_va_ros.nodes import qos
+from lingbot_va_ros.nodes.policy.messages import trajectory_message
+from lingbot_va_ros.nodes.priority import set_realtime_priority
+from lingbot_va_ros.nodes.ticks import ticks
+
+
+class PlanStreamer:
+    """
+    Publishes `~/joint_trajectory` from the plan slot, in a thread of its own.
+
+    :param is_continuous: whether the arm is meant to go on from chunk to chunk without a stop.
+    :param on_fault: called by the thread with a traceback when it ends by an exception.
+    """
+
+    def __init__(
+        self, node: Node, slot: PlanSlot, is_continuous: Callable[[], bool],
+        on_fault: Callable[[str], None],
+    ):
+        self.starved_ticks = 0  # ticks whose plan had ended although the motion was to go on
+        self._node = node
+        self._slot = slot
+        self._is_continuous = is_continuous
+        self._on_fault = on_fault
+        self._publisher = node.create_publisher(
+            JointTrajectory, '~/joint_trajectory', qos.COMMAND)
+        self._joints: Sequence[str] = ()
+        self._period = 0.0
+        self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
+
+    def start(self, joints: Sequence[str], rate: float) -> None:
+        """Begin to publish for joints in the order of positions, at a rate in Hz."""
+        self._joints, self._period = joints, 1.0 / rate
+        self._ending = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(rate, self._ending), name='control', daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; the last plan that is published is a stop."""
+        if self._thread is None:
+            return
+        self._ending.set()
+        self._thread.join(timeout=1.0)
+        self._thread = None
+        plan, now = self._slot.stop()  # not a plan that the inference thread puts after it
+        if plan is not None:
+            self._publish(plan, now)
+
+    def _run(self, rate: float, ending: threading.Event) -> None:
+        raise_priority(self._node, [0])
+        try:
+            for _tick in ticks(self._node.get_clock(), round(NANOSECONDS / rate), ending):
+                plan, now = self._slot.current()
+                if plan is not None:
+                    if now > plan.end_ns and self._is_continuous():
+                        self.starved_ticks += 1
+                    self._publish(plan, now)
+        except Exception:  # a node that is silent must not go on saying RUNNING
+            if not ending.is_set():
+                self._on_fault(traceback.format_exc())
+
+    def _publish(self, plan: Plan, now_ns: int) -> None:
+        self._publisher.publish(trajectory_message(
+            now_ns, self._joints, *plan.remainder(now_ns, self._period)))
+
+
+def raise_priority(node: Node, threads: Iterable[int], below: int = 0) -> None:
+    """
+    Put threads under SCHED_FIFO at the node's `realtime_priority`; 0 stands for the caller.
+
+    Without the right to it they run as any others.
+
+    :param below: by how much they stand behind that priority.
+    """
+    priority = node.get_parameter('realtime_priority').value
+    if priority == 0:
+        return
+    try:
+        set_realtime_priority(threads, max(1, priority - below), inherited=False)
+    except (AttributeError, OSError):
+        pass
