@@ -19,6 +19,7 @@ SOURCES = ('lingbot_va_ros', 'test', 'config', 'docs', 'launch', 'urdf', 'models
            'srv', 'action', 'constraints', 'cmake')
 # `mux/ramp.py`, `config/params/policy.yaml`, `docs/`: from the root, or from the package's folder.
 QUOTED_PATH = re.compile(r'[\w-]+/([\w.*-]+/)*([\w*-]+\.[\w.*-]+)?')
+QUOTED_NAME = re.compile(r'[A-Z]\w*[a-z]\w*(\.\w+)?|[a-z]+(_[a-z0-9]+)+|_[a-z]\w*')
 TABLE = re.compile(r'\|')
 ITEM = re.compile(r'\s*([-*]|\d+\.) ')
 HEADING = re.compile(r'^#{1,6} +(.*?)\s*#*$')
@@ -122,6 +123,33 @@ def test_a_missing_file_is_found():
     assert missing_files('`mux/ramp.py` `mux/none.py` `config/params/*.yaml` `docs/` `robot/`\n'
                          '`test/none/` `policy/joint_trajectory.py`, `x/y.py`') == [
         'line 1: mux/none.py', 'line 2: test/none/', 'line 2: policy/joint_trajectory.py']
+
+
+def missing_names(text: str, sources: str) -> list[str]:
+    """
+    Return one line for each quoted class, method or function that the sources do not define.
+
+    Names are looked for that are written `Class`, `Class.method` or `some_function`, not more.
+    """
+    words = set(re.findall(r'\w+', sources))
+    return [f'line {number}: {code}' for number, code in quoted(text)
+            if QUOTED_NAME.fullmatch(code) and not words.issuperset(code.split('.'))]
+
+
+def test_names_in_explanations_exist():
+    sources = '\n'.join(
+        path.read_text() for folder in ('lingbot_va_ros', 'msg', 'srv', 'action')
+        for path in sorted((ROOT / folder).rglob('*.*')) if path.suffix != '.pyc')
+    missing = {str(path.relative_to(ROOT)): names
+               for path in (ROOT / 'docs' / 'explanation').glob('*.md')
+               if (names := missing_names(path.read_text(), sources))}
+    assert missing == {}
+
+
+def test_a_missing_name_is_found():
+    assert missing_names('`Mux.tick` `Mux.tock`\n`Mox` `HOLD` `a_b` `_send` `pick`',
+                         'class Mux:\n    def tick(self): _send()') == [
+        'line 1: Mux.tock', 'line 2: Mox', 'line 2: a_b']
 
 
 def wide_lines(text: str) -> list[int]:
