@@ -137,12 +137,13 @@ def run_episode(
     wall = time.monotonic()
     ended_by = episode.run()
     wall = time.monotonic() - wall
-    state = simulation.task_state
+    seconds, state = episode.clock.steady(), simulation.task_state
     return EpisodeResult(
         task=task, seed=seed, schedule=schedule, memory=memory, latency_chunks=latency_chunks,
         success=bool(state.success), done=bool(state.done), counts=dict(state.counts),
-        ended_by=ended_by, chunks=episode.chunks, seconds=episode.clock.steady(),
-        wall_seconds=wall, seams=episode.seams(), motion=episode.motion(),
+        ended_by=ended_by, chunks=episode.record.chunks, seconds=seconds, wall_seconds=wall,
+        seams=episode.smoothness(episode.record.seams(policy.action_period)),
+        motion=episode.smoothness([(0.0, seconds)]),
         starved_ticks=episode.starved_ticks,
         inference_seconds=tuple(episode.engine.inference_seconds))
 
@@ -157,9 +158,52 @@ def _check(schedule: str, memory: str, latency_chunks: float) -> None:
         raise ValueError(f'latency_chunks: {latency_chunks} is not a number from 0')
 
 
+class _Record:
+    """
+    The events of an episode that its figures are read from; a `PolicyEvents`.
+
+    :param origin_ns: simulated time at which the episode began.
+    """
+
+    def __init__(self, origin_ns: int):
+        self._origin_ns = origin_ns
+        # When the first and the last action of each chunk that began is due, seconds from the
+        # begin of the episode; one list for each epoch.
+        self._spans: list[list[tuple[float, float]]] = [[]]
+
+    def status_changed(self, status: RuntimeStatus) -> None:
+        """Nothing is recorded."""
+
+    def chunk_begun(self, chunk: PublishedChunk) -> None:
+        """Record when the actions of the chunk are due."""
+        first = (chunk.first_due_ns - self._origin_ns) / NANOSECONDS
+        self._spans[-1].append((first, first + (len(chunk.positions) - 1) * chunk.period))
+
+    def frame_imagined(self, picture: np.ndarray, due_ns: int) -> None:
+        """Nothing is recorded."""
+
+    def fault(self, trace: str) -> None:
+        """Nothing is recorded: without a thread, exceptions reach the caller."""
+
+    def begin_epoch(self, now: float) -> None:
+        """Begin an epoch at a time in seconds; it drops a chunk without an action by then."""
+        self._spans[-1] = [span for span in self._spans[-1] if span[0] <= now]
+        self._spans.append([])
+
+    @property
+    def chunks(self) -> int:
+        """The number of chunks that began."""
+        return sum(map(len, self._spans))
+
+    def seams(self, margin: float) -> list[tuple[float, float]]:
+        """Return the spans of the joins of chunks, seconds; see `smoothness.seams_of`."""
+        return [seam for spans in self._spans for seam in seams_of(
+            [first for first, _ in spans], [last for _, last in spans], margin)]
+
+
 class _Episode:
     """
-    The scheduler at work on a simulated robot, and the record that the figures are read from.
+    The scheduler at work on a simulated robot.
 
     :param latency: seconds that every prediction takes.
     :param task: instruction and limits.
@@ -170,43 +214,40 @@ class _Episode:
         latency: float, task: Task,
     ):
         self.engine = TimedEngine(engine)
+        self.record = _Record(simulation.time_ns)
         self.starved_ticks = 0
-        # When the first and the last action of each chunk that began is due, s; in runs between
-        # which the memory was reset.
-        self._spans: list[list[tuple[float, float]]] = [[]]
         self._simulation = simulation
-        self._memory = memory
+        self._origin_ns = simulation.time_ns
         self._task = task
+        self._midway = midway_of(simulation.task) if memory == 'reset_midway' else None
         limits = simulation.embodiment.limits
-        self._slot = PlanSlot(lambda: simulation.time_ns)
         motion_limits = MotionLimits(
             limits.lower, limits.upper, limits.velocity, limits.acceleration)
+        self._slot = PlanSlot(lambda: simulation.time_ns)
         self._slot.begin(motion_limits)
         cameras = SimulatedCameras(simulation, engine.policy.cameras)
-        self._arm = SimulatedArm(simulation, self._slot, cameras, self._count)
+        self._arm = SimulatedArm(simulation, self._slot, cameras, self._count_starved)
         self.clock = VirtualClock(self._arm, lambda: bool(simulation.task_state.done))
-        self._origin_ns = simulation.time_ns
-        self._scheduler = Scheduler(self._slot, self.clock, self, RequestQueue(self.clock))
-
+        self._scheduler = Scheduler(
+            self._slot, self.clock, self.record, RequestQueue(self.clock))
         live = LiveSettings(padded_latency=latency - _ROUNDING)
         self._robot = RobotInterface(
             clock=self.clock, cameras=cameras, executed=self._arm.executed,
             joints=self._arm.joint_states,
             action_map=make_action_map(simulation.embodiment, engine.policy),
-            limits=motion_limits, control=ControlOwner(),
-            to_rgb=lambda camera, image: image, not_ready_reason=lambda: None,
-            live=lambda: live)
+            limits=motion_limits, control=ControlOwner(), to_rgb=lambda camera, image: image,
+            not_ready_reason=lambda: None, live=lambda: live)
         self._settings = RuntimeSettings(
             schedule=schedule, reaction=0.0, last_chunk_only=memory == 'last_chunk')
 
     def run(self) -> str:
         """Run the episode to its end and return how it ended."""
         scheduler, task = self._scheduler, self._task
+        # The proxy has all that the scheduler uses of an engine.
         scheduler.load(cast('Engine', self.engine), max_snapshots=0)
         scheduler.start(self._robot, self._settings, '')
         self._slot.stop(new_epoch=True)
         scheduler.begin_task(task)
-        midway = midway_of(self._simulation.task) if self._memory == 'reset_midway' else None
         executed = 0
         while not task.result.done():
             try:
@@ -215,64 +256,30 @@ class _Episode:
                 continue
             except EpisodeOver:
                 return 'done'
+            # Cameras and joints are always there: the arm is held for a rejected chunk alone.
             if scheduler.status.mode == PolicyMode.HOLDING:
                 return f'not executable: {scheduler.status.reason}'
-            if midway is not None and task.chunks > executed:
+            if task.chunks > executed:
                 executed = task.chunks
-                if midway(self._simulation.task_state.counts, executed):
-                    midway = None
-                    self._reset_memory()
+                self._reset_midway(executed)
         outcome, _ = task.result.result()
         return ENDED_BY[outcome]
 
-    def _reset_memory(self) -> None:
-        """Forget everything, as the service reset_memory of policy_node."""
+    def _reset_midway(self, executed: int) -> None:
+        """Forget everything once, as by the service reset_memory, where the task is midway."""
+        if self._midway is None or not self._midway(
+                self._simulation.task_state.counts, executed):
+            return
+        self._midway = None
         self._slot.stop(new_epoch=True)
         self._scheduler.reset('')
-        # A chunk that has just begun is dropped before its first action.
-        now = self.clock.steady()
-        self._spans[-1] = [span for span in self._spans[-1] if span[0] <= now]
-        self._spans.append([])
+        self.record.begin_epoch(self.clock.steady())
 
-    # What is recorded
-
-    def status_changed(self, status: RuntimeStatus) -> None:
-        """Record nothing of the status (`PolicyEvents`)."""
-
-    def frame_imagined(self, picture: np.ndarray, due_ns: int) -> None:
-        """Record nothing of the imagined video (`PolicyEvents`)."""
-
-    def fault(self, trace: str) -> None:
-        """Record nothing: an exception leaves `run` (`PolicyEvents`)."""
-
-    def chunk_begun(self, chunk: PublishedChunk) -> None:
-        """Record the times of a chunk that begins (`PolicyEvents`)."""
-        first = (chunk.first_due_ns - self._origin_ns) / NANOSECONDS
-        self._spans[-1].append((first, first + (len(chunk.positions) - 1) * chunk.period))
-
-    def _count(self, plan: Plan, now_ns: int) -> None:
+    def _count_starved(self, plan: Plan, now_ns: int) -> None:
         self.starved_ticks += self._scheduler.continuous and now_ns > plan.end_ns
 
-    @property
-    def chunks(self) -> int:
-        """How many chunks began."""
-        return sum(map(len, self._spans))
-
-    def seams(self) -> Smoothness:
-        """Return the worst of the joins of chunks."""
-        period = self.engine.policy.action_period
-        spans: list[tuple[float, float]] = []
-        for run in self._spans:
-            first, last = [span[0] for span in run], [span[1] for span in run]
-            spans += seams_of(first, last, period)
-        return self._smoothness(spans)
-
-    def motion(self) -> Smoothness:
-        """Return the worst of the whole episode."""
-        return self._smoothness([(0.0, self.clock.steady())])
-
-    def _smoothness(self, spans: Sequence[tuple[float, float]]) -> Smoothness:
-        """Return the worst during spans, s; grippers have no radians and are left out."""
+    def smoothness(self, spans: Sequence[tuple[float, float]]) -> Smoothness:
+        """Return the worst during spans, seconds; grippers have no radians and are left out."""
         grippers = {arm.gripper.joint for arm in self._simulation.embodiment.arms if arm.gripper}
         columns = [
             index for index, joint in enumerate(self._simulation.joints) if joint not in grippers]
