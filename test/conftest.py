@@ -51,11 +51,11 @@ os.environ['XDG_RUNTIME_DIR'] = _runtime.name
 def untrained_checkpoint(tmp_path_factory) -> Path:
     """Return a checkpoint folder with random weights, in the public layout."""
     from lingbot_va_ros.model.random_checkpoint import (
-        write_untrained_checkpoint,  # torch: slow to import
+        write_random_checkpoint,  # torch: slow to import
     )
 
     folder = tmp_path_factory.mktemp('checkpoint')
-    write_untrained_checkpoint(folder, CHECKOUT / 'config' / 'policies' / 'untrained.yaml')
+    write_random_checkpoint(folder, CHECKOUT / 'config' / 'policies' / 'untrained.yaml')
     return folder
 
 

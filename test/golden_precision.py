@@ -3,8 +3,8 @@ Say how far lower precisions are off the golden rollouts.
 
     python test/golden_precision.py DIR
 
-A line a precision: the root mean square and the largest difference of normalised actions (which
-lie between -1 and 1) and of normalised latents, over all chunks of all rollouts in DIR. The
+A line a precision: the root mean square and the largest difference of normalized actions (which
+lie between -1 and 1) and of normalized latents, over all chunks of all rollouts in DIR. The
 networks are small and their weights random, so this ranks precisions; what a precision costs a
 trained policy its episodes say (`lingbot_va eval --dtype --weights`).
 """
@@ -21,7 +21,7 @@ PRECISIONS = (
 
 
 def differences(golden: GoldenFolder) -> tuple:
-    """Return all differences of normalised actions and of latents, each one tensor."""
+    """Return all differences of normalized actions and of latents, each one tensor."""
     actions: list[torch.Tensor] = []
     latents: list[torch.Tensor] = []
     for settings in golden.manifest['rollouts'].values():

@@ -23,14 +23,16 @@ from lingbot_va_ros.model.attention import choose_attention
 from lingbot_va_ros.model.camera_layout import latent_size, SIDE_BY_SIDE, TSHAPE
 from lingbot_va_ros.model.checkpoint import load_transformer
 from lingbot_va_ros.model.flow_matching import euler_step, nearest_index, noise_levels
-from lingbot_va_ros.model.kv_cache import KVMemory
-from lingbot_va_ros.model.quantization import FULL, quantise_blocks
+from lingbot_va_ros.model.kv_cache import SlidingKVCache
+from lingbot_va_ros.model.patches import join_patches
+from lingbot_va_ros.model.quantization import FULL, quantize_blocks
 from lingbot_va_ros.model.rope import action_positions, rotary_table, video_positions
 from lingbot_va_ros.model.text_encoder import load_text_encoder
-from lingbot_va_ros.model.transformer import join_patches, Transformer
-from lingbot_va_ros.model.video_vae import CodecStream, load_codec, VideoCodec
-from lingbot_va_ros.policy.inference.normalization import denormalise, normalise
-from lingbot_va_ros.policy.inference.session import ChunkShape, Session
+from lingbot_va_ros.model.transformer import Transformer
+from lingbot_va_ros.model.video_vae import load_video_vae, VaeStream, VideoVae
+from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
+from lingbot_va_ros.policy.inference.normalization import denormalize, normalize
+from lingbot_va_ros.policy.inference.session import Session
 from lingbot_va_ros.specs.policy_file import Sampling
 
 TOLERANCE = 1e-4
@@ -68,11 +70,11 @@ class GoldenFolder:
             self.checkpoint(letter) / 'transformer', CPU, self.dtype,
             choose_attention('auto', CPU, self.dtype, self.config(letter).get(
                 'attention_head_dim', 128))[0])
-        quantise_blocks(network, self.weights)
+        quantize_blocks(network, self.weights)
         return network
 
-    def codec(self, letter: str) -> VideoCodec:
-        return self._once(f'codec {letter}', lambda: load_codec(
+    def vae(self, letter: str) -> VideoVae:
+        return self._once(f'vae {letter}', lambda: load_video_vae(
             self.checkpoint(letter) / 'vae', CPU, torch.float32))
 
     def _once(self, key: str, make: Callable):
@@ -139,9 +141,9 @@ def replay_actions(golden: GoldenFolder, name: str) -> float:
         theirs[:, layout[0]] = data[f'{robot}.preprocessed'][:, layout[0]]
         worst = max(
             worst,
-            error(denormalise(data[f'{robot}.normalised_in'], *layout),
+            error(denormalize(data[f'{robot}.normalised_in'], *layout),
                   data[f'{robot}.postprocessed']),
-            error(normalise(data[f'{robot}.state_in'].numpy(), *layout), theirs))
+            error(normalize(data[f'{robot}.state_in'].numpy(), *layout), theirs))
     return worst
 
 
@@ -176,7 +178,7 @@ def replay_forward(golden: GoldenFolder, name: str) -> float:
     data, network, worst = golden.tensors(name), golden.network(letter), 0.0
     for prefix in sorted({key.rsplit('.', 1)[0] for key in data}):
         content = data[f'{prefix}.noisy_latents']
-        text = network.text_states(embeddings(golden, letter, content.shape[0]))
+        text = network.text_kv(embeddings(golden, letter, content.shape[0]))
         for row in range(content.shape[0]):  # rows may differ in time step and position
             alone = type(text)(
                 [key[row:row + 1] for key in text.keys],
@@ -202,10 +204,10 @@ def replay_cache(golden: GoldenFolder, name: str) -> float:
     for operation in golden.json(name.replace('.safetensors', '.json')):
         if operation['op'] == 'create':
             rows = operation['batch_size']
-            memory = KVMemory(
+            memory = SlidingKVCache(
                 network.config.num_layers, rows, operation['capacity'], operation['capacity'],
                 network.config.heads, network.config.head_dim, CPU, torch.float32)
-            text = network.text_states(embeddings(golden, letter, rows))
+            text = network.text_kv(embeddings(golden, letter, rows))
             continue
         if operation['op'] == 'clear_pred':
             memory.drop_provisional()
@@ -214,7 +216,7 @@ def replay_cache(golden: GoldenFolder, name: str) -> float:
             raise ValueError(f'{name}: unknown operation {operation["op"]!r}')
         prefix = f'op{operation["index"]:02d}'
         content = data[f'{prefix}.noisy_latents'].expand(
-            memory.rows, *data[f'{prefix}.noisy_latents'].shape[1:])
+            memory.cfg_batch, *data[f'{prefix}.noisy_latents'].shape[1:])
         positions = positions_of(operation['mode'], content, operation['frame_shift'], network)
         if cuts_a_group(memory, len(positions)):
             return worst  # which part of the group goes is arbitrary: nothing later is comparable
@@ -231,10 +233,10 @@ def replay_cache(golden: GoldenFolder, name: str) -> float:
     return worst
 
 
-def cuts_a_group(memory: KVMemory, tokens: int) -> bool:
+def cuts_a_group(memory: SlidingKVCache, tokens: int) -> bool:
     """Return whether making room for `tokens` drops only a part of a group."""
     need = memory.valid + tokens - memory.capacity
-    for group in memory.groups:
+    for group in memory.spans:
         if need <= 0:
             break
         need -= group.tokens
@@ -251,29 +253,29 @@ def positions_of(kind: str, content, first_frame: int, network: Transformer) -> 
 
 def replay_vae(golden: GoldenFolder, name: str) -> float:
     letter = letter_of(name)
-    data, codec, worst = golden.tensors(name), golden.codec(letter), 0.0
-    stream = codec_stream(golden, letter)
+    data, vae, worst = golden.tensors(name), golden.vae(letter), 0.0
+    stream = vae_stream(golden, letter)
     inputs = golden.tensors(f'rollout_{letter}_inputs.safetensors')
     with torch.inference_mode():
         for part in range(sum(key.endswith('.frame_range') for key in data)):
             latents = stream.encode(
                 images(golden, letter, inputs, data[f'part{part}.frame_range'].tolist()))
             worst = max(worst, error(latents, data[f'part{part}.latents']))
-        cache = [None] * codec.caches
+        cache = [None] * vae.caches
         for part in range(sum(key.startswith('raw') and key.endswith('.frames') for key in data)):
             frames = data[f'raw{part}.frames']
-            encoded = [codec.encode(block, cache) for block in frames.split(4, 2)]
+            encoded = [vae.encode(block, cache) for block in frames.split(4, 2)]
             worst = max(worst, error(torch.cat(encoded, 2), data[f'raw{part}.encoded']))
         if 'decode.latents' in data:
-            video = codec.decode(data['decode.latents'])
+            video = vae.decode(data['decode.latents'])
             worst = max(worst, error(video, data['decode.video']))
     return worst
 
 
-def codec_stream(golden: GoldenFolder, letter: str) -> CodecStream:
+def vae_stream(golden: GoldenFolder, letter: str) -> VaeStream:
     config = golden.config(letter)
-    return CodecStream(
-        golden.codec(letter), LAYOUTS[config['env_type']], config['obs_cam_keys'],
+    return VaeStream(
+        golden.vae(letter), LAYOUTS[config['env_type']], config['obs_cam_keys'],
         config['height'], config['width'])
 
 
@@ -301,7 +303,7 @@ def rollout(golden: GoldenFolder, name: str, settings: dict) -> Iterator[tuple]:
     """
     Predict and commit chunk after chunk as a recorded rollout did.
 
-    Yields per chunk pairs of ours and theirs (latents, normalised actions, actions), and whether
+    Yields per chunk pairs of ours and theirs (latents, normalized actions, actions), and whether
     the memory holds as many tokens as theirs.
     """
     letter = letter_of(name)
@@ -320,8 +322,8 @@ def rollout(golden: GoldenFolder, name: str, settings: dict) -> Iterator[tuple]:
         Sampling(config['action_num_inference_steps'], config['action_snr_shift'],
                  settings['action_guidance_scale']),
         used, settings['attn_window'] // 2)
-    session.set_text(embeddings(golden, letter, session.text_rows))
-    stream = codec_stream(golden, letter)
+    session.set_text(embeddings(golden, letter, session.cfg_batch))
+    stream = vae_stream(golden, letter)
     with torch.inference_mode():
         first = stream.encode(images(golden, letter, inputs, (0, 1)))
     for chunk in range(settings['num_infer_calls']):
@@ -330,7 +332,7 @@ def rollout(golden: GoldenFolder, name: str, settings: dict) -> Iterator[tuple]:
         pairs = (
             (prediction.latents, data[f'chunk{chunk}.latents']),
             (prediction.actions, data[f'chunk{chunk}.actions_norm']),
-            (denormalise(prediction.actions, *layout), data[f'chunk{chunk}.actions']))
+            (denormalize(prediction.actions, *layout), data[f'chunk{chunk}.actions']))
         if settings['open_loop']:
             yield pairs, True
             continue
@@ -339,8 +341,8 @@ def rollout(golden: GoldenFolder, name: str, settings: dict) -> Iterator[tuple]:
                 images(golden, letter, inputs, data[f'chunk{chunk}.obs_range'].tolist()))
         if session.frame == 0:
             latents = torch.cat((first, latents), 2)
-        session.commit(latents, normalise(data[f'chunk{chunk}.state'].numpy(), *layout))
-        yield pairs, session.memory.valid == int(data[f'chunk{chunk}.cache_valid_after'])
+        session.commit(latents, normalize(data[f'chunk{chunk}.state'].numpy(), *layout))
+        yield pairs, session.kv_cache.valid == int(data[f'chunk{chunk}.cache_valid_after'])
 
 
 def replay_trace(golden: GoldenFolder, name: str) -> float:
@@ -356,10 +358,10 @@ def replay_trace(golden: GoldenFolder, name: str) -> float:
         entry for entry in golden.manifest['rollouts'].values() if entry['file'] == rollout)
     calls = golden.json(name.replace('.safetensors', '.json'))
     rows = calls[0]['batch']
-    memory = KVMemory(
+    memory = SlidingKVCache(
         network.config.num_layers, rows, settings['capacity_tokens'], settings['capacity_tokens'],
         network.config.heads, network.config.head_dim, CPU, torch.float32)
-    text = network.text_states(embeddings(golden, letter, rows))
+    text = network.text_kv(embeddings(golden, letter, rows))
     for call in calls:
         prefix, kind = f'call{call["call"]:03d}', 'action' if call['action_mode'] else 'video'
         if call['update_cache'] == 2:
@@ -374,7 +376,7 @@ def replay_trace(golden: GoldenFolder, name: str) -> float:
             memory.keep(place, provisional=call['update_cache'] == 1)
         worst = max(worst, error(ours, data[f'{prefix}.output']))
         tokens = [tokens for _group, tokens in call['groups_after']]
-        if [group.tokens for group in memory.groups] != tokens:
+        if [group.tokens for group in memory.spans] != tokens:
             return float('inf')
     return worst
 

@@ -22,10 +22,10 @@ from lingbot_va_ros.cli.common.engine_options import (
 )
 from lingbot_va_ros.cli.common.failure import CommandFailed, one_line
 from lingbot_va_ros.cli.common.sampling_options import number
-from lingbot_va_ros.serving.websocket_server import ModelServer
+from lingbot_va_ros.serving.websocket_server import WebsocketServer
 
 if TYPE_CHECKING:  # torch takes seconds to import, during which signals must be handled
-    from lingbot_va_ros.serving.policy_server import PublicPolicy
+    from lingbot_va_ros.serving.policy_server import PolicyServer
 
 PORT = 29056  # as in the public launch scripts
 END_SECONDS = 3.0  # for clients and the running forward pass to finish
@@ -75,7 +75,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     if not loading.done():
         _leave('ended while loading')
     policy = loading.result()
-    server = ModelServer(
+    server = WebsocketServer(
         policy.answer, thread, policy.metadata(), round(arguments.max_message_mib * 2 ** 20),
         arguments.idle_timeout)
     try:
@@ -108,13 +108,13 @@ def _bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _load(arguments: argparse.Namespace) -> 'PublicPolicy':
+def _load(arguments: argparse.Namespace) -> 'PolicyServer':
     """
     Load the checkpoint, on the thread that will run it.
 
     :raises CommandFailed: checkpoint, policy file or options are invalid.
     """
-    from lingbot_va_ros.serving.policy_server import PublicPolicy
+    from lingbot_va_ros.serving.policy_server import PolicyServer
 
     try:
         policy = chosen_policy(arguments, _log.info, _log.warning)
@@ -123,7 +123,7 @@ def _load(arguments: argparse.Namespace) -> 'PublicPolicy':
         raise CommandFailed(one_line(error)) from None
     if not policy.trained:
         _log.warning('this checkpoint is UNTRAINED: its actions mean nothing')
-    return PublicPolicy(engine)
+    return PolicyServer(engine)
 
 
 def _leave(message: str) -> None:

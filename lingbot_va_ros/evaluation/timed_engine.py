@@ -46,21 +46,21 @@ class TimedEngine:
         self._preparing = 0.0
         return self.engine.reset()
 
-    def see_first(self, images: Mapping[str, np.ndarray]) -> None:
-        """See `Engine.see_first`."""
-        self._preparing = _seconds_of(lambda: self.engine.see_first(images))
+    def begin_episode(self, images: Mapping[str, np.ndarray]) -> None:
+        """See `Engine.begin_episode`."""
+        self._preparing = _seconds_of(lambda: self.engine.begin_episode(images))
 
-    def see(self, images: Mapping[str, Sequence[np.ndarray]]) -> None:
-        """See `Engine.see`."""
-        self._preparing = _seconds_of(lambda: self.engine.see(images))
+    def observe(self, images: Mapping[str, Sequence[np.ndarray]]) -> None:
+        """See `Engine.observe`."""
+        self._preparing = _seconds_of(lambda: self.engine.observe(images))
 
     def commit(self, executed: np.ndarray) -> None:
         """See `Engine.commit`."""
         self._preparing += _seconds_of(lambda: self.engine.commit(executed))
 
-    def keep_last_chunk(self) -> None:
-        """See `Engine.keep_last_chunk`."""
-        self._preparing += _seconds_of(self.engine.keep_last_chunk)
+    def rebuild_from_last_chunk(self) -> None:
+        """See `Engine.rebuild_from_last_chunk`."""
+        self._preparing += _seconds_of(self.engine.rebuild_from_last_chunk)
 
     def predict(self, interrupt: Interrupt) -> 'Chunk':
         """See `Engine.predict`."""

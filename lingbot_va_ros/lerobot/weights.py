@@ -124,7 +124,8 @@ def lerobot_weights(folder: Path, adapter_base: str = '') -> tuple[Weights, Adap
     if not path.is_file():
         return _own_weights(folder), None
     adapter = read_json_object(path)
-    name, where = adapter_base, 'adapter_base'
+    name: object = adapter_base
+    where = 'adapter_base'
     if not name:
         name, where = adapter.get('base_model_name_or_path'), f'{path}: base_model_name_or_path'
     if not isinstance(name, str) or not name:

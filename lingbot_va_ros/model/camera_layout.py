@@ -1,4 +1,4 @@
-"""How several cameras become one latent picture: sizes, encoder streams, places."""
+"""Camera layouts: images of several cameras as one latent picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ PIXELS_PER_LATENT = 16
 
 
 @dataclass(frozen=True)
-class ViewGroup:
-    """Cameras of one size that share an encoder stream, as one batch."""
+class CameraGroup:
+    """Cameras of one image size, which share an encoder stream as one batch."""
 
     cameras: tuple[str, ...]
     height: int
     width: int
 
 
-def view_groups(
+def camera_groups(
     layout: str, cameras: Sequence[str], height: int, width: int,
-) -> tuple[ViewGroup, ...]:
+) -> tuple[CameraGroup, ...]:
     """
     Return the encoder streams of a layout.
 
@@ -31,17 +31,18 @@ def view_groups(
     the two others at half of it.
 
     :param height: pixels of a full-size view, as `width`.
-    :raises ValueError: an unknown layout, a number of cameras or a size that it cannot take.
+    :raises ValueError: the layout is unknown, or cannot take this number of cameras or this size.
     """
     cameras = tuple(cameras)
+    groups: tuple[CameraGroup, ...]
     if layout == SIDE_BY_SIDE:
-        groups = (ViewGroup(cameras, height, width),)
+        groups = (CameraGroup(cameras, height, width),)
     elif layout == TSHAPE:
         if len(cameras) != 3:
             raise ValueError(f'layout tshape takes 3 cameras, got {len(cameras)}: {cameras}')
         groups = (
-            ViewGroup(cameras[:1], height, width),
-            ViewGroup(cameras[1:], height // 2, width // 2))
+            CameraGroup(cameras[:1], height, width),
+            CameraGroup(cameras[1:], height // 2, width // 2))
     else:
         raise ValueError(f'unknown layout {layout!r}; expected one of {", ".join(LAYOUTS)}')
     multiple = PIXELS_PER_LATENT * (2 if layout == TSHAPE else 1)
@@ -53,7 +54,7 @@ def view_groups(
 
 
 def latent_size(layout: str, cameras: int, height: int, width: int) -> tuple[int, int]:
-    """Return rows and columns of the joined latent picture."""
+    """Return rows and columns, in latents, of the joined picture of `cameras` cameras."""
     rows, columns = height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT
     if layout == TSHAPE:
         return rows + rows // 2, columns
@@ -64,7 +65,7 @@ def join_latents(layout: str, latents: list[Tensor]) -> Tensor:
     """
     Join the streams' latents to one picture, [1, C, F, h, w].
 
-    :param latents: one tensor [cameras, C, F, rows, columns] per group of `view_groups`.
+    :param latents: one tensor [cameras, C, F, rows, columns] per group of `camera_groups`.
     """
     beside = [torch.cat(group.split(1, 0), -1) for group in latents]
     if layout == TSHAPE:

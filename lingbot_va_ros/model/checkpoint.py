@@ -22,7 +22,7 @@ from lingbot_va_ros.specs.checkpoint_config import (
 from lingbot_va_ros.specs.errors import CheckpointError
 
 INDEX_ENDING = '.safetensors.index.json'
-# How safetensors calls what weights are made of; other kinds mean a quantised checkpoint.
+# How safetensors calls what weights are made of; other kinds mean a quantized checkpoint.
 FLOATS = ('F16', 'BF16', 'F32', 'F64')
 Change = Callable[[str, Tensor], Tensor]
 
@@ -45,25 +45,25 @@ def destinations(config: TransformerConfig) -> dict[str, Destination]:
     `action_blocks`, with the same names inside and `attn1.to_joint` for the projection of
     queries, keys and values to the joint width.
     """
-    dim, narrow = config.dim, config.action_hidden_dim
+    dim, action_dim = config.dim, config.action_hidden_dim
     table = {
         **_ends('patch_embedding_mlp', 'proj_out', 'condition_embedder', 'video',
                 config.patch_features, dim, config),
         **_ends('action_embedder', 'action_proj_out', 'condition_embedder_action', 'action',
-                config.action_channels, narrow or dim, config),
+                config.action_channels, action_dim or dim, config),
         **_text_embedder('condition_embedder', 'text', config),
         'scale_shift_table': Destination('final_modulation', slice(None), (1, 2, dim))}
     for layer in range(config.num_layers):
         table.update(_block(f'blocks.{layer}', dim, config.ffn_dim, config))
         table.update(_text_attention(f'blocks.{layer}', config))
-    if narrow is not None:
+    if action_dim is not None:
         table['action_scale_shift_table'] = Destination(
-            'action_final_modulation', slice(None), (1, 2, narrow))
+            'action_final_modulation', slice(None), (1, 2, action_dim))
         for layer in range(config.num_layers):
             block = f'action_blocks.{layer}'
-            table.update(_block(block, narrow, config.action_ffn_dim, config))
+            table.update(_block(block, action_dim, config.action_ffn_dim, config))
             table[f'{block}.attn1.to_joint.weight'] = Destination(
-                f'{block}.widen.weight', slice(None), (dim, narrow))
+                f'{block}.to_joint_dim.weight', slice(None), (dim, action_dim))
     return table
 
 
@@ -231,7 +231,7 @@ def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
 
     :raises CheckpointError: a file cannot be read, or holds numbers that are no floats.
     """
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for path in files:
         headers = read_headers(path)
         faults = dtype_faults(headers)
@@ -242,7 +242,7 @@ def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def dtype_faults(headers: Mapping[str, Header]) -> list[str]:
-    """Return a line for each kind of number that is not supported (quantised weights)."""
+    """Return a line for each kind of number that is not supported (quantized weights)."""
     found: dict[str, list[str]] = {}
     for name, header in headers.items():
         if header.dtype not in FLOATS:

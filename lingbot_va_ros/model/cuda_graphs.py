@@ -1,11 +1,11 @@
 """
-Denoising steps as CUDA graphs: a step that comes again is replayed as a whole, by one call.
+Denoising steps as CUDA graphs: a repeated step is replayed as a whole, by one call.
 
 A step of a large network is a thousand small kernels, which Python starts one by one more slowly
-than a fast device runs them. A graph holds addresses, not values. So there is one for every place
-in the memory, which is to say for every number of chunks in it (the window slides through two),
-and what differs from step to step goes through tensors that stay where they are. Nothing is padded
-and nothing masked: a replay reads and writes the very slices that the step itself would.
+than a fast device runs them. A graph holds addresses, not values. So there is one graph for every
+slot of the KV cache, that is for every number of chunks in it (a full window alternates between
+two), and the inputs of a step are copied to tensors whose addresses stay. Nothing is padded and
+nothing masked: a replay reads and writes the same slices as the step itself.
 """
 
 from collections import OrderedDict
@@ -15,8 +15,8 @@ import logging
 import torch
 from torch import Tensor
 
-from lingbot_va_ros.model.kv_cache import Place
-from lingbot_va_ros.model.transformer import Network, TextStates
+from lingbot_va_ros.model.kv_cache import CacheSlot
+from lingbot_va_ros.model.transformer import Network, TextKV
 
 # Graphs that are kept: video and action steps behind each of 36 chunks, and a window that slides.
 KEPT = 96
@@ -29,48 +29,49 @@ class StepGraphs:
     """
     The denoising steps of one network: `video_velocity` and `action_velocity` as the network's.
 
-    The first step at a place runs as it is, the second is recorded, all others are replayed. Where
+    The first step at a slot runs as it is, the second is recorded, all others are replayed. Where
     recording fails, one line is logged and steps run as they are from then on.
 
-    :param record: `CudaRecorder` or something like it.
+    :param record: a `CudaRecorder`, or another function that records a step.
     """
 
     def __init__(self, network: Network, record: Record):
         self._network = network
         self._record: Record | None = record
         self._inputs: dict = {}  # by kind and sizes: content, time embedding and vectors, rotary
-        self._recorded: OrderedDict = OrderedDict()  # by place, newest last; None: seen once
+        self._recorded: OrderedDict = OrderedDict()  # by slot, newest last; None: ran once
         self._known: tuple = ()  # text and memory, whose addresses the graphs hold
 
     def video_velocity(
-        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
-        place: Place,
+        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextKV,
+        slot: CacheSlot,
     ) -> Tensor:
         """Return what `Network.video_velocity` does, in a tensor of its own."""
-        return self._velocity('video', latents, steps, rotary, text, place)
+        return self._velocity('video', latents, steps, rotary, text, slot)
 
     def action_velocity(
-        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
-        place: Place,
+        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextKV,
+        slot: CacheSlot,
     ) -> Tensor:
         """Return what `Network.action_velocity` does, in a tensor of its own."""
-        return self._velocity('action', actions, steps, rotary, text, place)
+        return self._velocity('action', actions, steps, rotary, text, slot)
 
     def _velocity(
         self, kind: str, content: Tensor, steps: Sequence[float], rotary: Tensor,
-        text: TextStates, place: Place,
+        text: TextKV, slot: CacheSlot,
     ) -> Tensor:
         times = self._network.times_at(kind, steps)
         if self._record is None:
-            return self._network.velocity(kind, content, times, rotary, text, place)
-        if not (self._known and self._known[0] is text and self._known[1] is place.memory):
+            return self._network.velocity(kind, content, times, rotary, text, slot)
+        if not (self._known and self._known[0] is text and self._known[1] is slot.cache):
             self._recorded.clear()
-            self._known = (text, place.memory)
-        content, *times, rotary = self._fill(kind, (content, *times, rotary))
-        key = (kind, content.shape, place.first, place.slots.start, place.rows.start)
+            self._known = (text, slot.cache)
+        content, embedding, vectors, rotary = self._fill(kind, (content, *times, rotary))
+        times = embedding, vectors
+        key = (kind, content.shape, slot.oldest, slot.new.start, slot.cfg_batch.start)
 
         def step() -> Tensor:
-            return self._network.velocity(kind, content, times, rotary, text, place)
+            return self._network.velocity(kind, content, times, rotary, text, slot)
 
         if key not in self._recorded:
             self._recorded[key] = None
@@ -95,8 +96,8 @@ class StepGraphs:
             self._inputs[key] = tuple(
                 torch.empty(value.shape, dtype=value.dtype, device=value.device)
                 for value in values)
-        for place, value in zip(self._inputs[key], values):
-            place.copy_(value)
+        for target, value in zip(self._inputs[key], values):
+            target.copy_(value)
         return self._inputs[key]
 
     def _give_up(self, error: RuntimeError) -> None:

@@ -29,7 +29,7 @@ def shifted(levels: Tensor, shift: float) -> Tensor:
 
 
 def timesteps(steps: int, shift: float) -> list[float]:
-    """Return what the network is told at each step: 1000 sigma, as floats on the host."""
+    """Return the network's time step at each denoising step, 1000 sigma, as floats on the host."""
     return (noise_levels(steps, shift) * TIMESTEP_SCALE).tolist()
 
 

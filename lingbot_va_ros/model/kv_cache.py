@@ -1,126 +1,146 @@
-"""The key/value memory: what the model has seen and done, as one preallocated window per layer."""
+"""The KV cache: a preallocated sliding window of keys and values for all layers."""
 
 from collections import deque
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True)
-class TokenGroup:
-    """Tokens that one forward wrote: how many, and whether they stand for a prediction."""
+class TokenSpan:
+    """The tokens that one forward wrote, and whether they stand for a prediction."""
 
     tokens: int
     provisional: bool
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where one forward writes its keys and values, and what it attends to."""
+class CacheMark(NamedTuple):
+    """The valid tokens at a moment: the slice [start, end) of the buffer, and its spans."""
 
-    memory: 'KVMemory'
-    first: int  # oldest slot that is seen
-    slots: slice  # where the new tokens go; the last that are seen
-    rows: slice  # guidance halves
-
-    def write_and_read(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write a layer's new keys and values [B, L, H, D]; return all that are seen."""
-        keys, values = self.memory.keys[layer, self.rows], self.memory.values[layer, self.rows]
-        keys[:, self.slots] = key
-        values[:, self.slots] = value
-        seen = slice(self.first, self.slots.stop)
-        return keys[:, seen], values[:, seen]
-
-    def for_rows(self, rows: slice) -> 'Place':
-        """Return the same place for other guidance halves."""
-        return replace(self, rows=rows)
+    start: int
+    end: int
+    spans: tuple[TokenSpan, ...]
 
 
 @dataclass(frozen=True)
-class MemoryState:
+class CacheSlot:
+    """
+    The slots to which one forward writes its keys and values, and those that it attends to.
+
+    :param oldest: the first slot that is attended to.
+    :param new: slots of the new tokens, which are the last that are attended to.
+    :param cfg_batch: the guidance halves that the forward runs: rows of the cache's batch.
+    """
+
+    cache: 'SlidingKVCache'
+    oldest: int
+    new: slice
+    cfg_batch: slice
+
+    def update(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Write a layer's new keys and values, each [B, L, H, D].
+
+        :returns: views of all keys and values to attend to, each [B, T, H, D].
+        """
+        keys = self.cache.keys[layer, self.cfg_batch]
+        values = self.cache.values[layer, self.cfg_batch]
+        keys[:, self.new] = key
+        values[:, self.new] = value
+        visible = slice(self.oldest, self.new.stop)
+        return keys[:, visible], values[:, visible]
+
+    def for_batch(self, cfg_batch: slice) -> 'CacheSlot':
+        """Return the same slots for other guidance halves."""
+        return replace(self, cfg_batch=cfg_batch)
+
+
+@dataclass(frozen=True)
+class KVCacheState:
     """
     A copy of confirmed tokens in host memory.
 
-    `keys` and `values` are [layers, rows, T, H, D], `groups` their tokens as they were written,
+    `keys` and `values` are [layers, B, T, H, D], `spans` their tokens as they were written,
     `first` the slot of the oldest in the buffer of `length` slots, of which `capacity` are valid
     at a time.
     """
 
     keys: Tensor
     values: Tensor
-    groups: tuple[TokenGroup, ...]
+    spans: tuple[TokenSpan, ...]
     first: int
     capacity: int
     length: int
 
     @property
     def sizes(self) -> str:
-        """One line: what the memory it came from must be like to take it back."""
-        layers, rows, _, heads, head_dim = self.keys.shape
-        return _sizes(layers, rows, self.capacity, heads, head_dim, self.keys.dtype)
+        """Sizes of the cache that can restore this state, in one line."""
+        layers, cfg_batch, _, heads, head_dim = self.keys.shape
+        return _sizes(layers, cfg_batch, self.capacity, heads, head_dim, self.keys.dtype)
 
 
-class KVMemory:
+class SlidingKVCache:
     """
     Keys and values of all layers, oldest token first, in one allocation.
 
-    The valid tokens are always the slice [start, end) of the buffer: forgetting the oldest moves
+    The valid tokens are always the slice [start, end) of the buffer. Eviction of the oldest moves
     `start`, dropping predictions moves `end`, and attention reads a plain slice, with no gather,
-    no mask and no synchronisation. The buffer is longer than the capacity by `spare` tokens; when
+    no mask and no synchronization. The buffer is longer than the capacity by `spare` tokens. When
     the slice reaches its end it is moved to the front, in `make_ready` only, so that addresses
     are stable while a chunk is predicted.
 
     Evicts as the public code does: when a forward needs room, the oldest tokens go, just as many
-    as needed, and they stay gone even if the forward's own tokens are not kept. Until the slice
-    is moved nothing is overwritten that was evicted, and `rewind` brings it back. Confirmed
-    tokens always lie before provisional ones.
+    as needed, and they stay evicted even if the forward's own tokens are not kept. Until the slice
+    is moved no evicted token is overwritten, and `rewind` brings it back. Confirmed tokens always
+    lie before provisional ones.
 
-    :param rows: 2 with guidance (prompt and negative prompt), else 1.
+    :param cfg_batch: 2 with classifier-free guidance (prompt and negative prompt), else 1.
     :param capacity: the most valid tokens at a time.
-    :param spare: tokens of slack; at least what one chunk writes.
+    :param spare: tokens of slack; at least the tokens of one chunk.
     """
 
     def __init__(
-        self, layers: int, rows: int, capacity: int, spare: int, heads: int, head_dim: int,
+        self, layers: int, cfg_batch: int, capacity: int, spare: int, heads: int, head_dim: int,
         device: torch.device, dtype: torch.dtype,
     ):
         # A head's tokens lie together: attention multiplies by head.
-        shape = (layers, rows, heads, capacity + spare, head_dim)
-        self.keys, self.values = (  # [layers, rows, T, H, D]
+        shape = (layers, cfg_batch, heads, capacity + spare, head_dim)
+        self.keys, self.values = (  # [layers, B, T, H, D]
             torch.zeros(shape, device=device, dtype=dtype).transpose(2, 3) for _ in range(2))
         self.capacity = capacity
         self.length = capacity + spare
         self.start = 0
         self.end = 0
-        self.groups: deque = deque()
+        self.spans: deque[TokenSpan] = deque()
 
     @property
-    def rows(self) -> int:
+    def cfg_batch(self) -> int:
         """Number of guidance halves."""
         return self.keys.shape[1]
 
     @property
     def sizes(self) -> str:
-        """One line: what a state must be like to be put back here."""
-        layers, rows, _, heads, head_dim = self.keys.shape
-        return _sizes(layers, rows, self.capacity, heads, head_dim, self.keys.dtype)
+        """Sizes that a state must have to be restored here, in one line."""
+        layers, cfg_batch, _, heads, head_dim = self.keys.shape
+        return _sizes(layers, cfg_batch, self.capacity, heads, head_dim, self.keys.dtype)
 
     @property
     def valid(self) -> int:
-        """Number of tokens that attention sees."""
+        """Number of tokens that are attended to."""
         return self.end - self.start
 
     @property
     def provisional(self) -> int:
         """Number of valid tokens that stand for a prediction."""
-        return sum(group.tokens for group in self.groups if group.provisional)
+        return sum(span.tokens for span in self.spans if span.provisional)
 
     def make_ready(self, tokens: int) -> None:
         """
-        Make the next `tokens` written tokens fit behind the valid ones.
+        Move the window to the front of the buffer if the next `tokens` do not fit behind it.
 
-        :raises ValueError: they are more than the spare room.
+        :raises ValueError: more tokens than the buffer has room for.
         """
         if self.end + tokens <= self.length:
             return
@@ -143,9 +163,9 @@ class KVMemory:
             raise ValueError(f'{tokens} tokens do not fit a memory of {self.capacity}')
         self._evict(self.valid + tokens - self.capacity)
 
-    def reserve(self, tokens: int, rows: slice = slice(None)) -> Place:
+    def reserve(self, tokens: int, cfg_batch: slice = slice(None)) -> CacheSlot:
         """
-        Evict what `tokens` new ones displace and return the place to write them to.
+        Evict what `tokens` new ones displace and return the slots to write them to.
 
         Nothing is valid until `keep`; without it the next forward overwrites the tokens.
 
@@ -153,49 +173,49 @@ class KVMemory:
         """
         self.make_room(tokens)
         self.make_ready(tokens)
-        return Place(self, self.start, slice(self.end, self.end + tokens), rows)
+        return CacheSlot(self, self.start, slice(self.end, self.end + tokens), cfg_batch)
 
-    def keep(self, place: Place, provisional: bool) -> None:
-        """Make the tokens written to the place just reserved valid."""
-        self.groups.append(TokenGroup(place.slots.stop - place.slots.start, provisional))
-        self.end = place.slots.stop
+    def keep(self, slot: CacheSlot, provisional: bool) -> None:
+        """Make the tokens written to the slot that was reserved last valid."""
+        self.spans.append(TokenSpan(slot.new.stop - slot.new.start, provisional))
+        self.end = slot.new.stop
 
     def drop_provisional(self) -> None:
-        """Forget every prediction; confirmed tokens are untouched."""
-        while self.groups and self.groups[-1].provisional:
-            self.end -= self.groups.pop().tokens
+        """Drop every predicted token; confirmed tokens are untouched."""
+        while self.spans and self.spans[-1].provisional:
+            self.end -= self.spans.pop().tokens
 
-    def mark(self) -> tuple:
+    def mark(self) -> CacheMark:
         """Return what `rewind` needs to undo evictions and writes made before the next move."""
-        return self.start, self.end, tuple(self.groups)
+        return CacheMark(self.start, self.end, tuple(self.spans))
 
-    def rewind(self, mark: tuple) -> None:
+    def rewind(self, mark: CacheMark) -> None:
         """Return to a mark; valid until `make_ready` has moved the window."""
-        self.start, self.end = mark[:2]
-        self.groups = deque(mark[2])
+        self.start, self.end = mark.start, mark.end
+        self.spans = deque(mark.spans)
 
-    def confirmed(self) -> tuple:
+    def confirmed(self) -> CacheMark:
         """Return the mark of the confirmed tokens that are valid now."""
-        return self.start, self.end - self.provisional, tuple(
-            group for group in self.groups if not group.provisional)
+        return CacheMark(self.start, self.end - self.provisional, tuple(
+            span for span in self.spans if not span.provisional))
 
-    def save(self, mark: tuple | None = None) -> MemoryState:
+    def save(self, mark: CacheMark | None = None) -> KVCacheState:
         """
         Copy the confirmed tokens to host memory.
 
         :param mark: what was valid at a mark instead of now; usable as for `rewind`.
         """
-        start, end, groups = self.confirmed() if mark is None else mark
-        layers, rows, _, heads, head_dim = self.keys.shape
-        copies = []
-        for pool in (self.keys, self.values):
-            copy = torch.empty((layers, rows, end - start, heads, head_dim), dtype=pool.dtype)
+        start, end, spans = self.confirmed() if mark is None else mark
+        layers, cfg_batch, _, heads, head_dim = self.keys.shape
+        keys, values = (
+            torch.empty((layers, cfg_batch, end - start, heads, head_dim), dtype=self.keys.dtype)
+            for _ in range(2))
+        for pool, copy in ((self.keys, keys), (self.values, values)):
             for layer in range(layers):  # one at a time: what is gathered on the device is small
                 copy[layer].copy_(pool[layer][:, start:end])
-            copies.append(copy)
-        return MemoryState(*copies, groups, start, self.capacity, self.length)
+        return KVCacheState(keys, values, spans, start, self.capacity, self.length)
 
-    def restore(self, state: MemoryState) -> None:
+    def restore(self, state: KVCacheState) -> None:
         """
         Replace everything by a saved state, which stays as it is.
 
@@ -206,28 +226,28 @@ class KVMemory:
         # The same slots where there is a choice: kernels may depend on alignment in the last bit.
         self.start = state.first if state.length == self.length else 0
         self.end = self.start + state.keys.shape[2]
-        self.groups = deque(state.groups)
+        self.spans = deque(state.spans)
         for pool, copy in ((self.keys, state.keys), (self.values, state.values)):
             for layer in range(len(pool)):
                 pool[layer][:, self.start:self.end].copy_(copy[layer])
 
     def clear(self) -> None:
-        """Forget everything."""
-        self.groups.clear()
+        """Drop every token."""
+        self.spans.clear()
         self.start = self.end = 0
 
     def _evict(self, tokens: int) -> None:
         while tokens > 0:
-            oldest = self.groups.popleft()
+            oldest = self.spans.popleft()
             gone = min(tokens, oldest.tokens)
             if gone < oldest.tokens:
-                self.groups.appendleft(TokenGroup(oldest.tokens - gone, oldest.provisional))
+                self.spans.appendleft(TokenSpan(oldest.tokens - gone, oldest.provisional))
             self.start += gone
             tokens -= gone
 
 
 def _sizes(
-    layers: int, rows: int, capacity: int, heads: int, head_dim: int, dtype: torch.dtype,
+    layers: int, cfg_batch: int, capacity: int, heads: int, head_dim: int, dtype: torch.dtype,
 ) -> str:
-    return (f'{layers} layers, {rows} guidance halves, {capacity} tokens of {heads} x {head_dim} '
-            f'numbers in {str(dtype).removeprefix("torch.")}')
+    return (f'{layers} layers, {cfg_batch} guidance halves, {capacity} tokens of '
+            f'{heads} x {head_dim} numbers in {str(dtype).removeprefix("torch.")}')

@@ -11,7 +11,9 @@ action stream 0.36 B. The paper says about 350 M and does not list them; this re
 nearest. No weights of this network have been released.
 """
 
+from collections.abc import Sequence
 import math
+from typing import cast
 
 import torch
 from torch import nn, Tensor
@@ -31,16 +33,17 @@ class MixtureTransformer(Network):
 
     def __init__(self, config: TransformerConfig, attention: Attention = sdpa):
         super().__init__(config, attention)
-        narrow = config.action_hidden_dim
-        self.action = Modality(config, config.action_channels, narrow)
+        action_dim = _action_dim(config)
+        self.action = Modality(config, config.action_channels, action_dim)
         self.action_blocks = nn.ModuleList(
-            Block(config, attention, narrow) for _ in range(config.num_layers))
-        self.action_final_modulation = nn.Parameter(torch.empty(2, narrow))
+            Block(config, attention, action_dim) for _ in range(config.num_layers))
+        self.action_final_modulation = nn.Parameter(torch.empty(2, action_dim))
 
     @property
     def action_stream(self) -> Stream:
         """What action tokens run through."""
-        return Stream(self.action, self.action_blocks, self.action_final_modulation)
+        return Stream(
+            self.action, cast(Sequence[Block], self.action_blocks), self.action_final_modulation)
 
 
 def make_network(config: TransformerConfig, attention: Attention = sdpa) -> Network:
@@ -60,17 +63,23 @@ def interpolate_action_stream(network: MixtureTransformer) -> None:
     joint width interpolates back. What has no counterpart of its own, the action's input and
     output, keeps what it holds.
     """
-    wide, narrow = network.config.dim, network.config.action_hidden_dim
+    wide, action_dim = network.config.dim, _action_dim(network.config)
     parameters = dict(network.named_parameters())
     for name, target in parameters.items():
         source = parameters.get(_video_name(name))
-        if name.endswith('.widen.weight'):
-            target.copy_(_resized(torch.eye(narrow), torch.Size((wide, narrow))))
+        if name.endswith('.to_joint_dim.weight'):
+            target.copy_(_resized(torch.eye(action_dim), torch.Size((wide, action_dim))))
         elif source is not None:
             scale = 1.0
             if target.dim() == 2 and name.endswith('.weight'):
                 scale = math.sqrt(source.shape[1] / target.shape[1])
             target.copy_(_resized(source, target.shape) * scale)
+
+
+def _action_dim(config: TransformerConfig) -> int:
+    if config.action_hidden_dim is None:
+        raise ValueError('action_hidden_dim is None; a mixture of transformers needs a number')
+    return config.action_hidden_dim
 
 
 def _video_name(name: str) -> str:

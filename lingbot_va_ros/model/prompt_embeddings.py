@@ -1,4 +1,4 @@
-"""Embeddings of instructions: remembered, from disk, or from the text encoder, loaded for it."""
+"""Prompt embeddings of instructions: cached in memory and on disk, or computed on demand."""
 
 from collections.abc import Iterable
 import gc
@@ -25,7 +25,7 @@ from lingbot_va_ros.model.text_encoder import (
 )
 from lingbot_va_ros.specs.errors import CheckpointError
 
-# What becomes of the text encoder after an instruction was encoded.
+# Place of the text encoder after an instruction was encoded; `release` frees it.
 ENCODER_PLACES = ('release', 'cpu', 'device')
 SAMPLES, SAMPLE_BYTES = 256, 4096  # of each file of weights, for the encoder's hash
 SPARE_BYTES = 1 << 30  # that a device keeps free beside the encoder
@@ -35,7 +35,7 @@ MOST_REMEMBERED = 256
 MOST_FILES = 4096  # some 200 kB each at full size
 
 
-class Prompts:
+class PromptEmbeddings:
     """
     The prompt embeddings of one checkpoint; its text encoder is in memory only while needed.
 
@@ -79,6 +79,7 @@ class Prompts:
         """
         self.prepare([instruction])
         rows = self._known(clean_instruction(instruction))
+        assert rows is not None  # prepared above
         full = torch.zeros((1, TOKENS, rows.shape[1]), dtype=self.dtype, device=self.device)
         full[0, :len(rows)] = rows.to(self.device)
         return full
@@ -166,7 +167,7 @@ class Prompts:
         return None
 
     def _write(self, text: str, rows: Tensor) -> None:
-        """Write a file at once or not at all, whoever else writes the same one."""
+        """Write a file as a whole or not at all; other processes may write the same one."""
         data = save({'embeddings': rows}, self._description(text, rows))
         try:
             with atomic_file(self._path(text)) as unfinished:

@@ -1,9 +1,9 @@
 """
 Linear layers whose weights are stored in 8 bits, with one scale for each output channel.
 
-What is in the blocks is stored so, which is nearly all of a network; inputs, outputs and time
-embedders are left alone. Symmetric, to the nearest, nothing is calibrated: the scale of a channel
-is that of its largest weight, the scale of a token that of its largest feature.
+The layers of the blocks are quantized, which are nearly all of a network. Inputs, outputs and time
+embedders keep their dtype. Quantization is symmetric, to the nearest, without calibration: the
+scale of a channel is that of its largest weight, the scale of a token that of its largest feature.
 """
 
 
@@ -26,7 +26,7 @@ KINDS = {
 CHOICES = (FULL, *KINDS)
 
 
-def quantise(weight: Tensor, dtype: torch.dtype) -> tuple:
+def quantize(weight: Tensor, dtype: torch.dtype) -> tuple:
     """
     Return the rows of [M, K] in an 8-bit dtype, and their scales [M, 1] float32.
 
@@ -38,13 +38,13 @@ def quantise(weight: Tensor, dtype: torch.dtype) -> tuple:
     return (scaled.round() if dtype == torch.int8 else scaled).to(dtype), scale
 
 
-class QuantisedLinear(nn.Module):
+class QuantizedLinear(nn.Module):
     """A linear layer with 8-bit weights [out, in], of one of `KINDS`."""
 
     def __init__(self, layer: nn.Linear, kind: str):
         super().__init__()
         dtype = torch.float8_e4m3fn if kind == 'float8' else torch.int8
-        weight, scale = quantise(layer.weight.detach(), dtype)
+        weight, scale = quantize(layer.weight.detach(), dtype)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.scale = nn.Parameter(scale[:, 0], requires_grad=False)  # [out] float32
         self.bias = layer.bias  # or None
@@ -69,19 +69,19 @@ class QuantisedLinear(nn.Module):
         count = len(rows)
         if count < LEAST_ROWS:
             rows = functional.pad(rows, (0, 0, 0, LEAST_ROWS - count))
-        tokens, scale = quantise(rows, torch.int8)
+        tokens, scale = quantize(rows, torch.int8)
         out = torch._int_mm(tokens, self.weight.T)[:count]
         return out.float() * scale[:count] * self.scale
 
     def _by_float8(self, rows: Tensor) -> Tensor:
-        tokens, scale = quantise(rows, torch.float8_e4m3fn)
+        tokens, scale = quantize(rows, torch.float8_e4m3fn)
         return torch._scaled_mm(
             tokens, self.weight.T, scale, self.scale[None], out_dtype=torch.bfloat16)
 
 
 def check_kind(kind: str, device: torch.device, dtype: torch.dtype) -> None:
     """
-    Look whether weights can be stored and multiplied so on a device, by multiplying a few.
+    Check that a device can multiply weights of a kind, by multiplying a few.
 
     :raises ValueError: an unknown kind, or the device cannot: never silently another.
     """
@@ -93,14 +93,14 @@ def check_kind(kind: str, device: torch.device, dtype: torch.dtype) -> None:
     try:
         with torch.inference_mode():
             tokens = torch.ones(48, 64, device=device, dtype=dtype)
-            QuantisedLinear(layer, kind)(tokens).sum().item()
+            QuantizedLinear(layer, kind)(tokens).sum().item()
     except RuntimeError as error:
         raise ValueError(
             f'weights is {kind}, which PyTorch cannot multiply on {device.type} here '
             f'({str(error).splitlines()[0]}); expected {FULL} or int8') from None
 
 
-def quantise_blocks(network: Network, kind: str) -> dict[str, int]:
+def quantize_blocks(network: Network, kind: str) -> dict[str, int]:
     """
     Store the weights of a network's blocks in 8 bits; `full` changes nothing.
 
@@ -112,8 +112,8 @@ def quantise_blocks(network: Network, kind: str) -> dict[str, int]:
     if kind != FULL:
         for name, block in network.named_modules():
             for place, layer in list(block.named_children()):
-                if 'blocks.' in f'{name}.' and _can_be_quantised(layer):
-                    setattr(block, place, QuantisedLinear(layer, kind))
+                if 'blocks.' in f'{name}.' and _can_be_quantized(layer):
+                    setattr(block, place, QuantizedLinear(layer, kind))
     return {'before': before, 'after': weight_bytes(network)}
 
 
@@ -122,5 +122,5 @@ def weight_bytes(module: nn.Module) -> int:
     return sum(weight.numel() * weight.element_size() for weight in module.parameters())
 
 
-def _can_be_quantised(layer: nn.Module) -> bool:
+def _can_be_quantized(layer: nn.Module) -> bool:
     return isinstance(layer, Linear) and not any(size % MULTIPLE for size in layer.weight.shape)

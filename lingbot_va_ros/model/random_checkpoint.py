@@ -28,7 +28,7 @@ LETTERS = 'abcdefghijklmnopqrstuvwxyz0123456789'
 SPECIAL = ('<pad>', '</s>', '<unk>')
 
 
-def write_untrained_checkpoint(
+def write_random_checkpoint(
     folder: Path, policy_file: Path, seed: int = 0, config: TransformerConfig = NETWORK,
 ) -> None:
     """
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument(
         '--action-stream', action='store_true', help='the mixture of transformers of the paper')
     options = parser.parse_args()
-    write_untrained_checkpoint(
+    write_random_checkpoint(
         options.folder, options.policy or shared_file('config', 'policies', 'untrained.yaml'),
         options.seed, MIXTURE if options.action_stream else NETWORK)
     print(f'{options.folder}: an UNTRAINED checkpoint; its actions mean nothing')

@@ -1,11 +1,11 @@
-"""The text encoder (transformers' UMT5): an instruction to the 512 embeddings that are read."""
+"""The text encoder (transformers' UMT5): an instruction as 512 embeddings."""
 
 import html
 from pathlib import Path
 import re
 
 import torch
-from torch import Tensor
+from torch import nn, Tensor
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from lingbot_va_ros.model.checkpoint import (
@@ -103,12 +103,13 @@ def load_text_encoder(
         instruction.
     :raises CheckpointError: config or weights are missing, misshapen or unreadable.
     """
-    model = check_text_encoder(checkpoint).to(dtype)
+    model = check_text_encoder(checkpoint)
+    nn.Module.to(model, dtype)
     if dtype == torch.float16:  # transformers keeps these apart: they overflow
         for name, module in model.named_modules():
             if name.rpartition('.')[2] in UMT5EncoderModel._keep_in_fp32_modules:
                 module.float()
-    model = model.to_empty(device=device)
+    model.to_empty(device=device)
     fill_module(
         model, model.state_dict(), weight_files(Path(checkpoint) / 'text_encoder'), device)
     return TextEncoder(model, Path(checkpoint) / 'tokenizer', tokenizer)
@@ -124,6 +125,6 @@ def load_tokenizer(folder: Path):
         raise CheckpointError(f'{folder} is not a folder')
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # whatever a foreign parser makes of a broken file
+    except Exception as error:  # parsers of broken files raise errors of every kind
         reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
         raise CheckpointError(f'{folder} holds no tokenizer that can be read: {reason}') from None

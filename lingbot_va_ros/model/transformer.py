@@ -1,37 +1,55 @@
-"""The shared-backbone network: one transformer for video tokens and action tokens."""
+"""
+The network of the public checkpoints: one transformer for video tokens and action tokens.
+
+The same computation as the public code's WanTransformer3DModel (robbyant/lingbot-va; the paper is
+arXiv 2601.21998), with the KV cache handed in. Tensor axes: B rows of the batch (guidance halves
+or training episodes), F latent frames, T tokens of a frame, L = F T, H heads, D numbers of a head.
+"""
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-import math
+from typing import cast, NamedTuple
 
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
 
 from lingbot_va_ros.model.attention import Attention, sdpa
-from lingbot_va_ros.model.kv_cache import Place
+from lingbot_va_ros.model.kv_cache import CacheSlot
 from lingbot_va_ros.model.onednn import Linear
+from lingbot_va_ros.model.patches import action_tokens, cut_patches, join_patches
 from lingbot_va_ros.model.rope import rotate
+from lingbot_va_ros.model.time_embedding import TimeEmbedder
 from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
 
-LOG_LONGEST_PERIOD = math.log(10000.0)  # of the time sinusoids
-# Time steps of whole chunks that are kept: those of 25 video and 50 action steps, of chunk 0,
-# which is partly clamped, and of imagining; some 60 MB at the public sizes.
-KEPT_STEPS = 256
+# Takes this layer's new keys and values [B, L, H, D]; returns all keys and values to attend to.
+UpdateKV = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class QKV(NamedTuple):
+    """Queries, keys and values of new tokens, each [B, L, H, D]; the first two are rotated."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+
+# Takes the QKV of the video tokens and of the action tokens, and whether all outputs are wanted or
+# only those of the wanted frames; returns the outputs [B, L', H D] of each.
+JointAttention = Callable[[QKV, QKV, bool], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class TextStates:
-    """Cross-attention keys and values of one instruction, a pair [rows, T, H, D] per layer."""
+class TextKV:
+    """Cross-attention keys and values of one instruction, a pair [B, T, H, D] per layer."""
 
     keys: list[Tensor]
     values: list[Tensor]
 
-    def copy_(self, other: 'TextStates') -> None:
-        """Take another instruction's numbers; the tensors stay where they are on the device."""
+    def copy_(self, other: 'TextKV') -> None:
+        """Copy another instruction's keys and values into these tensors, whose addresses stay."""
         for ours, theirs in ((self.keys, other.keys), (self.values, other.values)):
             for mine, its in zip(ours, theirs):
                 mine.copy_(its)
@@ -39,33 +57,35 @@ class TextStates:
 
 class Block(nn.Module):
     """
-    Self-attention, cross-attention to the text, and a feed-forward part.
+    Self-attention, cross-attention to the text, and a feed-forward network.
 
-    The residual sums and norms are in float32 whatever the dtype, as in the public code.
+    Residual sums and norms are in float32 in every dtype, as in the public code.
 
-    :param narrow: width of the tokens of an action stream. Its queries, keys and values are
-        projected to the joint width of the self-attention, so that both streams attend to each
-        other, and what was attended to is projected back; it does not read the text. None: tokens
-        are as wide as the self-attention.
+    :param action_dim: width of the tokens of an action stream; None where tokens are as wide as
+        the self-attention. An action stream's queries, keys and values are projected to the joint
+        width, so that both streams attend to each other, and the output of the attention is
+        projected back. It has no cross-attention.
     """
 
     def __init__(
-        self, config: TransformerConfig, attention: Attention, narrow: int | None = None,
+        self, config: TransformerConfig, attention: Attention, action_dim: int | None = None,
     ):
         super().__init__()
-        joint, dim = config.dim, narrow or config.dim
-        ffn_dim = config.ffn_dim if narrow is None else config.action_ffn_dim
+        joint_dim, dim = config.dim, action_dim or config.dim
+        ffn_dim = config.ffn_dim if action_dim is None else config.action_ffn_dim
         self.attend = attention
         self.heads = config.heads
         self.eps = config.eps
-        self.reads_text = narrow is None
         self.modulation = nn.Parameter(torch.empty(6, dim))
+        # Self-attention.
         self.qkv = Linear(dim, 3 * dim)
-        self.widen = None if narrow is None else Linear(dim, joint, bias=False)
-        self.query_norm = nn.Parameter(torch.empty(joint))
-        self.key_norm = nn.Parameter(torch.empty(joint))
-        self.out = Linear(joint, dim)
-        if self.reads_text:
+        self.to_joint_dim = None if action_dim is None else Linear(dim, joint_dim, bias=False)
+        self.query_norm = nn.Parameter(torch.empty(joint_dim))
+        self.key_norm = nn.Parameter(torch.empty(joint_dim))
+        self.out = Linear(joint_dim, dim)
+        # Cross-attention to the text.
+        self.has_cross_attn = action_dim is None
+        if self.has_cross_attn:
             self.text_norm = (
                 nn.LayerNorm(dim, eps=config.eps) if config.text_norm else None)
             self.text_query = Linear(dim, dim)
@@ -74,153 +94,83 @@ class Block(nn.Module):
             self.text_query_norm = nn.Parameter(torch.empty(dim))
             self.text_key_norm = nn.Parameter(torch.empty(dim))
             self.text_out = Linear(dim, dim)
+        # Feed-forward network.
         self.ffn_in = Linear(dim, ffn_dim)
         self.ffn_out = Linear(ffn_dim, dim)
 
-    def text_states(self, text: Tensor) -> tuple:
-        """Return keys and values, each [B, T, H, D], of text features [B, T, dim]."""
-        key = rms_norm(self.text_key(text), self.text_key_norm, self.eps)
-        return self._split(key), self._split(self.text_value(text))
-
-    def queries_keys_values(self, x: Tensor, time: Tensor, rotary: Tensor) -> tuple:
-        """
-        Return the self-attention inputs, each [B, L, H, D], queries and keys rotated.
-
-        :param x: tokens by frame, [B, F, T, dim]; L is F T.
-        :param time: the six time vectors of each frame, [F, 6, dim] or [B, F, 6, dim], float32.
-        """
-        shift, scale = self._modulation(time, 0), self._modulation(time, 1)
-        qkv = self.qkv(modulated_norm(x, shift, scale, self.eps).flatten(1, 2))
-        if self.widen is not None:
-            qkv = self.widen(qkv.unflatten(-1, (3, -1))).flatten(2)
-        query, key, value = qkv.chunk(3, -1)
-        query = self._split(rms_norm(query, self.query_norm, self.eps))
-        key = self._split(rms_norm(key, self.key_norm, self.eps))
-        return rotate(query, rotary), rotate(key, rotary), self._split(value)
-
     def forward(
-        self, x: Tensor, time: Tensor, rotary: Tensor,
-        remember: Callable[[Tensor, Tensor], tuple], text_key: Tensor, text_value: Tensor,
+        self, x: Tensor, time: Tensor, rotary: Tensor, update_kv: UpdateKV, text_key: Tensor,
+        text_value: Tensor,
     ) -> Tensor:
         """
         Run the block on tokens [B, F, T, dim].
 
-        :param remember: takes this layer's new keys and values, returns all to attend to.
+        :param time: the six modulation vectors of each frame, [F, 6, dim] or [B, F, 6, dim],
+            float32.
+        :param rotary: [L, 1, D / 2] complex, see `rotary_table`.
+        :param text_key: [B, T', H, D], as `text_value`.
         :returns: [B, F, T, dim].
         """
-        query, key, value = self.queries_keys_values(x, time, rotary)
-        attended = self.attend(query, *remember(key, value))
-        return self.think(x, attended, time, lambda queries: self.attend(
-            queries, text_key, text_value))
+        query, key, value = self.project_qkv(x, time, rotary)
+        attn_out = self.attend(query, *update_kv(key, value))  # [B, L, H D]
+        return self.cross_attn_and_ffn(
+            x, attn_out, time, lambda text_query: self.attend(text_query, text_key, text_value))
 
-    def think(
-        self, x: Tensor, attended: Tensor, time: Tensor, read: Callable[[Tensor], Tensor],
+    def project_qkv(self, x: Tensor, time: Tensor, rotary: Tensor) -> QKV:
+        """Return the inputs of the self-attention; parameters as for `forward`."""
+        normed = modulated_norm(x, self._modulate(time, 0), self._modulate(time, 1), self.eps)
+        qkv = self.qkv(normed.flatten(1, 2))  # [B, L, 3 dim]
+        if self.to_joint_dim is not None:
+            qkv = self.to_joint_dim(qkv.unflatten(-1, (3, -1))).flatten(2)  # [B, L, 3 H D]
+        query, key, value = qkv.chunk(3, -1)
+        query = self._split_heads(rms_norm(query, self.query_norm, self.eps))
+        key = self._split_heads(rms_norm(key, self.key_norm, self.eps))
+        return QKV(rotate(query, rotary), rotate(key, rotary), self._split_heads(value))
+
+    def cross_attn_and_ffn(
+        self, x: Tensor, attn_out: Tensor, time: Tensor, cross_attend: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """
-        Run what comes behind the self-attention.
+        Add the self-attention's output, the cross-attention and the feed-forward network to x.
 
-        :param attended: what it returned, [B, L, H D].
-        :param read: attends to the text: queries [B, L, H, D] to [B, L, H D].
+        :param x: tokens [B, F, T, dim].
+        :param attn_out: [B, L, H D].
+        :param cross_attend: attends with queries [B, L, H, D] to the text; returns [B, L, H D].
         :returns: [B, F, T, dim].
         """
-        seen = self.out(attended).unflatten(1, (x.shape[1], -1))
-        x = (x.float() + seen * self._modulation(time, 2)).to(x.dtype)
-        if self.reads_text:
-            x = x + self._told(x, read)
-        normed = modulated_norm(
-            x, self._modulation(time, 3), self._modulation(time, 4), self.eps)
-        thought = self.ffn_out(functional.gelu(self.ffn_in(normed), approximate='tanh'))
-        return (x.float() + thought.float() * self._modulation(time, 5)).to(x.dtype)
+        attn_out = self.out(attn_out).unflatten(1, (x.shape[1], -1))  # [B, F, T, dim]
+        x = (x.float() + attn_out * self._modulate(time, 2)).to(x.dtype)
+        if self.has_cross_attn:
+            x = x + self._cross_attn(x, cross_attend)
+        normed = modulated_norm(x, self._modulate(time, 3), self._modulate(time, 4), self.eps)
+        ffn_out = self.ffn_out(functional.gelu(self.ffn_in(normed), approximate='tanh'))
+        return (x.float() + ffn_out.float() * self._modulate(time, 5)).to(x.dtype)
 
-    def _told(self, x: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
+    def text_kv(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values, each [B, T, H, D], of text features [B, T, dim]."""
+        key = rms_norm(self.text_key(text), self.text_key_norm, self.eps)
+        return self._split_heads(key), self._split_heads(self.text_value(text))
+
+    def _cross_attn(self, x: Tensor, cross_attend: Callable[[Tensor], Tensor]) -> Tensor:
         normed = x
         if self.text_norm is not None:
             normed = functional.layer_norm(
                 x.float(), self.text_norm.normalized_shape, self.text_norm.weight.float(),
                 self.text_norm.bias.float(), self.eps).to(x.dtype)
         query = rms_norm(self.text_query(normed.flatten(1, 2)), self.text_query_norm, self.eps)
-        return self.text_out(read(self._split(query))).unflatten(1, (x.shape[1], -1))
+        attn_out = cross_attend(self._split_heads(query))  # [B, L, dim]
+        return self.text_out(attn_out).unflatten(1, (x.shape[1], -1))
 
-    def _split(self, features: Tensor) -> Tensor:
-        return features.unflatten(-1, (self.heads, -1))
+    def _split_heads(self, features: Tensor) -> Tensor:
+        return features.unflatten(-1, (self.heads, -1))  # [..., H D] to [..., H, D]
 
-    def _modulation(self, time: Tensor, index: int) -> Tensor:
+    def _modulate(self, time: Tensor, index: int) -> Tensor:
+        """Return a modulation vector, [..., F, 1, dim] float32, the same for a frame's tokens."""
         return (self.modulation[index].float() + time[..., index, :])[..., None, :]
 
 
-class TimeEmbedder(nn.Module):
-    """A time step's sinusoids through two layers, and the six vectors that modulate the blocks."""
-
-    def __init__(self, config: TransformerConfig, dim: int):
-        super().__init__()
-        self.frequencies = config.time_frequencies
-        self.hidden = Linear(config.time_frequencies, dim)
-        self.out = Linear(dim, dim)
-        self.vectors = Linear(dim, 6 * dim)
-        self._kept: OrderedDict = OrderedDict()  # what `at` returned, by steps, newest last
-        self._kept_of: tuple = ()  # the weights that it was computed with
-
-    def at(self, steps: Sequence[float]) -> tuple:
-        """
-        Return what `forward` does of steps [F] on the host.
-
-        In inference mode it is computed once for the same steps and weights, so that a denoising
-        loop waits for no copy from the host.
-        """
-        if not torch.is_inference_mode_enabled():
-            return self(self._on_device(steps))
-        weights = tuple(
-            (id(weight), None if weight.is_inference() else weight._version)
-            for weight in self.parameters())
-        if weights != self._kept_of:
-            self._kept.clear()
-            self._kept_of = weights
-        key = tuple(steps)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        else:
-            self._kept[key] = self(self._on_device(steps))
-            if len(self._kept) > KEPT_STEPS:
-                self._kept.popitem(last=False)
-        return self._kept[key]
-
-    def _apply(self, *args, **kwargs) -> 'TimeEmbedder':
-        self._kept.clear()  # moved or cast: the parameters stay the same objects
-        return super()._apply(*args, **kwargs)
-
-    def _on_device(self, steps: Sequence[float]) -> Tensor:
-        return torch.tensor(steps, dtype=torch.float32, device=self.hidden.weight.device)
-
-    def forward(self, timesteps: Tensor) -> tuple:
-        """
-        Embed the timesteps.
-
-        :param timesteps: [...].
-        :returns: the embedding [..., dim] and the block vectors [..., 6, dim], float32.
-        """
-        wave = sinusoids(timesteps, self.frequencies).to(self.hidden.weight.dtype)
-        embedding = self.out(functional.silu(self.hidden(wave)))
-        vectors = self.vectors(functional.silu(embedding)).unflatten(-1, (6, -1))
-        return embedding.float(), vectors.float()
-
-
-def sinusoids(timesteps: Tensor, features: int) -> Tensor:
-    """
-    Return cosines, then sines, of time steps [...], [..., features] float32.
-
-    The frequencies are those of diffusers' `Timesteps`, 10000 ** (-i / half). They are computed
-    in float64 and rounded once: float32 exponentials of two CPUs differ in the last place, which
-    at step 1000 is 3e-5 of an angle.
-    """
-    half = features // 2
-    exponent = torch.arange(half, dtype=torch.float64, device=timesteps.device) / half
-    frequency = torch.exp(exponent * -LOG_LONGEST_PERIOD).float()
-    angle = timesteps.float()[..., None] * frequency
-    return torch.cat((angle.cos(), angle.sin()), -1)
-
-
 class Modality(nn.Module):
-    """What video and actions have each for themselves: input, time embedder and output."""
+    """The layers that video and actions each have for themselves: input, time and output."""
 
     def __init__(self, config: TransformerConfig, features: int, dim: int):
         super().__init__()
@@ -231,37 +181,37 @@ class Modality(nn.Module):
 
 @dataclass(frozen=True)
 class Stream:
-    """What the tokens of a modality run through, from their input to their output."""
+    """The layers that the tokens of a modality pass, from input to output."""
 
     modality: Modality
     blocks: Sequence[Block]
     final_modulation: Tensor  # [2, dim]
 
-    def enter(self, tokens: Tensor, steps: Tensor) -> tuple:
+    def embed(self, tokens: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """
-        Return what the blocks take of tokens [B, F, T, features] at time steps [F] or [B, F].
+        Return the input of the blocks for tokens [B, F, T, features] at time steps [F] or [B, F].
 
         :returns: tokens [B, F, T, dim], and of the steps the embedding [..., dim] and the block
-            vectors [..., 6, dim].
+            vectors [..., 6, dim], both float32.
         """
         return self.modality.embed(tokens), *self.modality.time(steps)
 
-    def leave(self, x: Tensor, embedding: Tensor, eps: float) -> Tensor:
-        """Return the output [B, F, T, features] of tokens that went through the blocks."""
-        modulation = self.final_modulation.float() + embedding[..., None, :]  # [..., 2, dim]
-        shift, scale = modulation[..., None, :].unbind(-3)  # each [..., 1, dim]
+    def project_out(self, x: Tensor, embedding: Tensor, eps: float) -> Tensor:
+        """Return the output [B, F, T, features] of tokens [B, F, T, dim] behind the blocks."""
+        modulation = self.final_modulation.float() + embedding[..., None, :]  # [..., F, 2, dim]
+        shift, scale = modulation[..., None, :].unbind(-3)  # each [..., F, 1, dim]
         return self.modality.out(modulated_norm(x, shift, scale, eps))
 
 
 @dataclass(frozen=True)
 class StreamTokens:
     """
-    A modality's tokens of whole sequences: clean frames, then those of which the rest is wanted.
+    A modality's tokens of whole training sequences: clean frames, then the wanted ones.
 
     :param tokens: [B, F, T, features].
     :param steps: the time step of each frame, [B, F] float.
-    :param rotary: [B or 1, F T, 1, D / 2], see `rotary_table`.
-    :param wanted: so many of the last frames are to have an output.
+    :param rotary: [B or 1, L, 1, D / 2], see `rotary_table`.
+    :param wanted: number of last frames whose output is computed.
     """
 
     tokens: Tensor
@@ -270,18 +220,13 @@ class StreamTokens:
     wanted: int
 
 
-# Takes (query, key, value) of the video tokens and of the action tokens, each [B, L, H, D], and
-# whether all outputs are wanted or only those of the wanted frames; returns [B, L', H D] of each.
-JointAttention = Callable[[tuple, tuple, bool], tuple]
-
-
 class Network(nn.Module, ABC):
     """
-    What both networks have: a video stream that reads the text, and a stream for actions.
+    A video stream with cross-attention to the text, and a stream for actions.
 
-    Holds no memory itself: every forward is handed the KV memory that it reads and writes. Called
-    as a module it runs whole sequences of both modalities, as in training; what sees what is then
-    up to the attention that it is handed.
+    The network holds no KV cache: every forward is handed the slot that it writes to. Called as a
+    module it runs whole sequences of both modalities, as in training; the attention that it is
+    handed then decides which token attends to which.
     """
 
     def __init__(self, config: TransformerConfig, attention: Attention):
@@ -295,38 +240,39 @@ class Network(nn.Module, ABC):
 
     @property
     def video_stream(self) -> Stream:
-        """What video tokens run through."""
-        return Stream(self.video, self.blocks, self.final_modulation)
+        """The layers of the video tokens."""
+        return Stream(
+            self.video, cast(Sequence[Block], self.blocks), self.final_modulation)
 
     @property
     @abstractmethod
     def action_stream(self) -> Stream:
-        """What action tokens run through."""
-
-    def text_states(self, embeddings: Tensor) -> TextStates:
-        """
-        Return the cross-attention states of instructions, to be computed once for each.
-
-        :param embeddings: [rows, 512, text_dim]; rows after the text are zero and still count.
-        """
-        text = embeddings.to(self.device, self.dtype)
-        text = self.text_out(functional.gelu(self.text_hidden(text), approximate='tanh'))
-        pairs = [block.text_states(text) for block in self.blocks]
-        return TextStates([key for key, _ in pairs], [value for _, value in pairs])
+        """The layers of the action tokens."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.final_modulation.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the matrix weights."""
+        """Dtype of the matrix weights."""
         return self.text_out.weight.dtype
 
+    def text_kv(self, embeddings: Tensor) -> TextKV:
+        """
+        Return the cross-attention keys and values of instructions, computed once for each.
+
+        :param embeddings: [B, 512, text_dim]; rows after the text are zero and are attended to.
+        """
+        text = embeddings.to(self.device, self.dtype)
+        text = self.text_out(functional.gelu(self.text_hidden(text), approximate='tanh'))
+        pairs = [block.text_kv(text) for block in self.video_stream.blocks]
+        return TextKV([key for key, _ in pairs], [value for _, value in pairs])
+
     def video_velocity(
-        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
-        place: Place | None = None,
+        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextKV,
+        slot: CacheSlot | None = None,
     ) -> Tensor:
         """
         Return the velocity of noisy latents, [B, C, F, h, w].
@@ -334,113 +280,133 @@ class Network(nn.Module, ABC):
         :param latents: [B, C, F, h, w].
         :param steps: the time step of each frame (0 … 1000), F floats.
         :param rotary: the table of `video_positions`.
-        :param place: where keys and values go and what is attended to; without one the tokens see
-            only each other. Its rows are the guidance halves that the batch stands for.
+        :param slot: where keys and values are written; its guidance halves are the batch. None:
+            the tokens attend to each other alone.
         """
-        return self.velocity(
-            'video', latents, self.times_at('video', steps), rotary, text, place)
+        return self.velocity('video', latents, self.times_at('video', steps), rotary, text, slot)
 
     def action_velocity(
-        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
-        place: Place | None = None,
+        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextKV,
+        slot: CacheSlot | None = None,
     ) -> Tensor:
         """Return the velocity of noisy actions [B, C, F, N, 1]; one token each; as above."""
-        return self.velocity(
-            'action', actions, self.times_at('action', steps), rotary, text, place)
+        return self.velocity('action', actions, self.times_at('action', steps), rotary, text, slot)
 
     def velocity(
-        self, kind: str, content: Tensor, times: tuple, rotary: Tensor, text: TextStates,
-        place: Place | None = None,
+        self, kind: str, content: Tensor, times: Sequence[Tensor], rotary: Tensor, text: TextKV,
+        slot: CacheSlot | None = None,
     ) -> Tensor:
         """
         Return the velocity of noisy latents (`video`) or actions (`action`), as above.
 
         Does nothing on the host but start kernels, so that a CUDA graph can hold it.
 
-        :param times: what `times_at` returned.
+        :param times: result of `times_at`.
         """
         if kind == 'action':
-            out = self._run(
-                self.action_stream, action_tokens(content), times, rotary, text, place)
-            return out.permute(0, 3, 1, 2).unsqueeze(-1)
+            out = self._run_stream(
+                self.action_stream, action_tokens(content), times, rotary, text, slot)
+            return out.permute(0, 3, 1, 2).unsqueeze(-1)  # [B, F, N, C] to [B, C, F, N, 1]
         patch = self.config.patch
-        out = self._run(
-            self.video_stream, cut_patches(content, patch), times, rotary, text, place)
+        out = self._run_stream(
+            self.video_stream, cut_patches(content, patch), times, rotary, text, slot)
         return join_patches(out, content.shape, patch)
 
-    def times_at(self, kind: str, steps: Sequence[float]) -> tuple:
+    def times_at(self, kind: str, steps: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Return embedding [F, dim] and block vectors [F, 6, dim], float32, of time steps [F]."""
         stream = self.video_stream if kind == 'video' else self.action_stream
         return stream.modality.time.at(steps)
 
     def write_video(
-        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
-        place: Place,
+        self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextKV,
+        slot: CacheSlot,
     ) -> None:
-        """Write latents into the memory without computing an output."""
-        self._run(self.video_stream, cut_patches(latents, self.config.patch),
-                  self.times_at('video', steps), rotary, text, place, output=False)
+        """Write the keys and values of latents to a slot; no output is computed."""
+        self._write_stream(self.video_stream, cut_patches(latents, self.config.patch),
+                           self.times_at('video', steps), rotary, text, slot)
 
     def write_actions(
-        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextStates,
-        place: Place,
+        self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextKV,
+        slot: CacheSlot,
     ) -> None:
-        """Write actions into the memory without computing an output."""
-        self._run(self.action_stream, action_tokens(actions), self.times_at('action', steps),
-                  rotary, text, place, output=False)
+        """Write the keys and values of actions to a slot; no output is computed."""
+        self._write_stream(self.action_stream, action_tokens(actions),
+                           self.times_at('action', steps), rotary, text, slot)
 
     def forward(
         self, video: StreamTokens, action: StreamTokens, embeddings: Tensor,
-        attend: JointAttention, read: Callable[[Tensor, Tensor, Tensor], Tensor],
-    ) -> tuple:
+        attend: JointAttention, cross_attend: Attention,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """
         Run whole sequences, layer by layer in both streams.
 
         :param embeddings: text, [B, T, text_dim].
-        :param read: the cross-attention: queries [B, L, H, D], keys and values [B, T, H, D].
+        :param attend: the self-attention of both streams.
+        :param cross_attend: attends with queries [B, L, H, D] to the text's keys and values
+            [B, T, H, D].
         :returns: outputs of the wanted frames, video and actions, each [B, wanted, T, features],
             and the video tokens before the last block, [B, F, T, dim].
         """
-        text, inputs = self.text_states(embeddings), (video, action)
-        streams = (self.video_stream, self.action_stream)
-        (x, x_embedding, x_time), (y, y_embedding, y_time) = (
-            stream.enter(given.tokens.to(self.dtype), given.steps)
-            for stream, given in zip(streams, inputs))
-        x, y = x.to(self.dtype), y.to(self.dtype)  # under autocast the residual stream is not half
-        for index, (video_block, action_block) in enumerate(zip(*(s.blocks for s in streams))):
-            last = index == len(self.blocks) - 1
-            seen = attend(
-                video_block.queries_keys_values(x, x_time, video.rotary),
-                action_block.queries_keys_values(y, y_time, action.rotary), not last)
-            if last:
+        text = self.text_kv(embeddings)
+        video_stream, action_stream = self.video_stream, self.action_stream
+        x, x_embedding, x_time = video_stream.embed(video.tokens.to(self.dtype), video.steps)
+        y, y_embedding, y_time = action_stream.embed(action.tokens.to(self.dtype), action.steps)
+        # Under autocast the embeddings are half precision, the residual stream is not.
+        x, y = x.to(self.dtype), y.to(self.dtype)
+        last, before = len(self.blocks) - 1, x
+        for index, (video_block, action_block) in enumerate(
+                zip(video_stream.blocks, action_stream.blocks)):
+            x_attn, y_attn = attend(
+                video_block.project_qkv(x, x_time, video.rotary),
+                action_block.project_qkv(y, y_time, action.rotary), index != last)
+            if index == last:
                 before = x
                 x, x_time, x_embedding = (
                     part[:, -video.wanted:] for part in (x, x_time, x_embedding))
                 y, y_time, y_embedding = (
                     part[:, -action.wanted:] for part in (y, y_time, y_embedding))
-            told = partial(_read, read, text.keys[index], text.values[index])
-            x = video_block.think(x, seen[0], x_time, told)
-            y = action_block.think(y, seen[1], y_time, told)
-        return (streams[0].leave(x, x_embedding, self.config.eps),
-                streams[1].leave(y, y_embedding, self.config.eps), before)
+            attend_to_text = partial(
+                _attend_to_text, cross_attend, text.keys[index], text.values[index])
+            x = video_block.cross_attn_and_ffn(x, x_attn, x_time, attend_to_text)
+            y = action_block.cross_attn_and_ffn(y, y_attn, y_time, attend_to_text)
+        return (video_stream.project_out(x, x_embedding, self.config.eps),
+                action_stream.project_out(y, y_embedding, self.config.eps), before)
 
-    def _run(
-        self, stream: Stream, tokens: Tensor, times: tuple, rotary: Tensor,
-        text: TextStates, place: Place | None, output: bool = True,
-    ) -> Tensor | None:
-        x = stream.modality.embed(tokens.to(self.dtype))  # [B, F, T, dim]
+    def _run_stream(
+        self, stream: Stream, tokens: Tensor, times: Sequence[Tensor], rotary: Tensor,
+        text: TextKV, slot: CacheSlot | None,
+    ) -> Tensor:
+        """Return the output [B, F, T, features] of tokens [B, F, T, features]."""
         embedding, vectors = times
-        rows = slice(None) if place is None else place.rows
-        last = len(stream.blocks) - 1
+        x = stream.modality.embed(tokens.to(self.dtype))  # [B, F, T, dim]
         for index, block in enumerate(stream.blocks):
-            if index == last and not output:
-                _, key, value = block.queries_keys_values(x, vectors, rotary)
-                place.write_and_read(index, key, value)
-                return None
-            remember = _alone if place is None else partial(place.write_and_read, index)
-            x = block(
-                x, vectors, rotary, remember, text.keys[index][rows], text.values[index][rows])
-        return stream.leave(x, embedding, self.config.eps)
+            x = self._run_block(index, block, x, vectors, rotary, text, slot)
+        return stream.project_out(x, embedding, self.config.eps)
+
+    def _write_stream(
+        self, stream: Stream, tokens: Tensor, times: Sequence[Tensor], rotary: Tensor,
+        text: TextKV, slot: CacheSlot,
+    ) -> None:
+        """Run tokens up to the keys and values of the last layer."""
+        _, vectors = times
+        last = len(stream.blocks) - 1
+        x = stream.modality.embed(tokens.to(self.dtype))  # [B, F, T, dim]
+        for index, block in enumerate(stream.blocks):
+            if index < last:
+                x = self._run_block(index, block, x, vectors, rotary, text, slot)
+            else:
+                _, key, value = block.project_qkv(x, vectors, rotary)
+                slot.update(index, key, value)
+
+    def _run_block(
+        self, index: int, block: Block, x: Tensor, vectors: Tensor, rotary: Tensor, text: TextKV,
+        slot: CacheSlot | None,
+    ) -> Tensor:
+        cfg_batch = slice(None) if slot is None else slot.cfg_batch
+        update_kv = _new_tokens_alone if slot is None else partial(slot.update, index)
+        return block(
+            x, vectors, rotary, update_kv, text.keys[index][cfg_batch],
+            text.values[index][cfg_batch])
 
 
 class Transformer(Network):
@@ -452,27 +418,13 @@ class Transformer(Network):
 
     @property
     def action_stream(self) -> Stream:
-        """What action tokens run through."""
-        return Stream(self.action, self.blocks, self.final_modulation)
-
-
-def _read(
-    read: Callable[[Tensor, Tensor, Tensor], Tensor], key: Tensor, value: Tensor, query: Tensor,
-) -> Tensor:
-    return read(query, key, value)
-
-
-def _alone(key: Tensor, value: Tensor) -> tuple:
-    return key, value
-
-
-def action_tokens(actions: Tensor) -> Tensor:
-    """Return actions [B, C, F, N, 1] as tokens [B, F, N, C]."""
-    return actions.squeeze(-1).permute(0, 2, 3, 1)
+        """The layers of the action tokens."""
+        return Stream(
+            self.action, cast(Sequence[Block], self.blocks), self.final_modulation)
 
 
 def rms_norm(features: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Normalise the last axis (all heads together) to unit mean square, times a weight."""
+    """Normalize the last axis (all heads together) to unit mean square, times a weight."""
     return functional.rms_norm(features, weight.shape, weight.to(features.dtype), eps)
 
 
@@ -482,24 +434,11 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tenso
     return (normed * (1 + scale) + shift).to(x.dtype)
 
 
-def cut_patches(latents: Tensor, patch: Sequence[int]) -> Tensor:
-    """Cut [B, C, F, h, w] into tokens [B, F, T, C * rows * columns] (channel first)."""
-    batch, channels, frames, height, width = latents.shape
-    rows, columns = patch[1], patch[2]
-    cut = latents.reshape(
-        batch, channels, frames, height // rows, rows, width // columns, columns)
-    return cut.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(2, 3)
+def _attend_to_text(
+    cross_attend: Attention, key: Tensor, value: Tensor, query: Tensor,
+) -> Tensor:
+    return cross_attend(query, key, value)
 
 
-def join_patches(tokens: Tensor, shape: Sequence[int], patch: Sequence[int]) -> Tensor:
-    """
-    Put output tokens [B, F, T, rows * columns * C] (channel last) together to `shape`.
-
-    The order of a token's features is not that of the input: the public network puts the place in
-    the patch first and the channel last on its way out.
-    """
-    batch, channels, frames, height, width = shape
-    rows, columns = patch[1], patch[2]
-    grid = tokens.reshape(
-        batch, frames, height // rows, width // columns, rows, columns, channels)
-    return grid.permute(0, 6, 1, 2, 4, 3, 5).reshape(batch, *shape[1:])
+def _new_tokens_alone(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    return key, value

@@ -1,4 +1,4 @@
-"""The video codec (diffusers' AutoencoderKLWan): images to latents as they arrive, and back."""
+"""The video VAE (diffusers' AutoencoderKLWan): images to latents as they arrive, and back."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lingbot_va_ros.model.camera_layout import join_latents, view_groups
+from lingbot_va_ros.model.camera_layout import camera_groups, join_latents
 from lingbot_va_ros.model.checkpoint import (
     compare_shapes,
     fill_module,
@@ -23,19 +23,18 @@ from lingbot_va_ros.specs.errors import CheckpointError
 with warnings.catch_warnings():
     # Another network that diffusers imports along warns of every machine without CUDA.
     warnings.filterwarnings('ignore', 'CUDA is not available', UserWarning)
-    from diffusers import AutoencoderKLWan
-    from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, patchify
 
 # Modules of the VAE; the decoder is needed for imagined video only.
 ENCODER = ('encoder', 'quant_conv')
 DECODER = ('decoder', 'post_quant_conv')
 
 
-class VideoCodec:
+class VideoVae:
     """
-    One VAE, used as a stream: the encoder's causal caches belong to a `CodecStream`.
+    One VAE, used as a stream: the encoder's causal caches belong to a `VaeStream`.
 
-    Latents are normalised with the mean and deviation in the VAE's config, as the transformer
+    Latents are normalized with the mean and deviation in the VAE's config, as the transformer
     sees them.
 
     :param read_decoder: reads the decoder's weights, called once before the first `decode`; None
@@ -43,17 +42,18 @@ class VideoCodec:
     """
 
     def __init__(
-        self, vae: AutoencoderKLWan, read_decoder: Callable[[], None] | None = None,
+        self, autoencoder: AutoencoderKLWan, read_decoder: Callable[[], None] | None = None,
     ):
-        self.vae = vae
+        self.autoencoder = autoencoder
         self._read_decoder = read_decoder
-        weight = next(vae.encoder.parameters())
+        weight = next(autoencoder.encoder.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         shape = (1, -1, 1, 1, 1)
-        self.mean = torch.tensor(vae.config.latents_mean, device=self.device).view(shape)
-        self.deviation = torch.tensor(vae.config.latents_std, device=self.device).view(shape)
+        config = autoencoder.config
+        self.mean = torch.tensor(config['latents_mean'], device=self.device).view(shape)
+        self.deviation = torch.tensor(config['latents_std'], device=self.device).view(shape)
         self.caches = sum(
-            type(module).__name__ == 'WanCausalConv3d' for module in vae.encoder.modules())
+            type(module).__name__ == 'WanCausalConv3d' for module in autoencoder.encoder.modules())
 
     def encode(self, frames: Tensor, cache: list) -> Tensor:
         """
@@ -64,18 +64,20 @@ class VideoCodec:
         :returns: mean and log-variance before normalisation, [B, 2C, 1, H / 16, W / 16].
         """
         frames = frames.to(self.device, self.dtype)
-        if self.vae.config.patch_size is not None:
-            frames = patchify(frames, self.vae.config.patch_size)
-        return self.vae.quant_conv(self.vae.encoder(frames, feat_cache=cache, feat_idx=[0]))
+        patch_size = self.autoencoder.config['patch_size']
+        if patch_size is not None:
+            frames = patchify(frames, patch_size)
+        encoded = self.autoencoder.encoder(frames, feat_cache=cache, feat_idx=[0])
+        return self.autoencoder.quant_conv(encoded)
 
-    def normalise(self, encoded: Tensor) -> Tensor:
-        """Return normalised latents, [B, C, F, h, w] float32, of what `encode` returned."""
+    def normalize(self, encoded: Tensor) -> Tensor:
+        """Return normalized latents, [B, C, F, h, w] float32, of what `encode` returned."""
         mean = encoded.float().chunk(2, 1)[0]
         return (mean - self.mean) / self.deviation
 
     def decode(self, latents: Tensor) -> Tensor:
         """
-        Return the video of normalised latents, float32 [T, H, W, 3] in [0, 1].
+        Return the video of normalized latents, float32 [T, H, W, 3] in [0, 1].
 
         :param latents: [1, C, F, h, w]. The first frame gives one image, each later one four; the
             views stay joined as they are in the latents.
@@ -85,19 +87,20 @@ class VideoCodec:
             self._read_decoder()
             self._read_decoder = None
         raw = latents.to(self.device).float() * self.deviation + self.mean
-        video = self.vae.decode(raw.to(self.dtype), return_dict=False)[0][0]  # [3, T, H, W]
+        # [3, T, H, W]
+        video = self.autoencoder.decode(raw.to(self.dtype), return_dict=False)[0][0]
         return (video.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
 
 
 @dataclass(frozen=True)
-class StreamState:
+class VaeStreamState:
     """A copy in host memory of a stream's causal caches, per view group, None where unused."""
 
     caches: list[list[Tensor | None]]
     started: bool
 
 
-class CodecStream:
+class VaeStream:
     """
     The images of one episode on their way to latents.
 
@@ -108,28 +111,28 @@ class CodecStream:
     """
 
     def __init__(
-        self, codec: VideoCodec, layout: str, cameras: Sequence[str], height: int, width: int,
+        self, vae: VideoVae, layout: str, cameras: Sequence[str], height: int, width: int,
         mirror: bool = False,
     ):
-        self.codec = codec
+        self.vae = vae
         self.layout = layout
         self.mirror = mirror
-        self.groups = view_groups(layout, cameras, height, width)
+        self.groups = camera_groups(layout, cameras, height, width)
         self.caches: list[list] = []
         self.clear()
 
     def clear(self) -> None:
         """Begin a new episode: the next call to `encode` takes one image of each camera."""
-        self.caches = [[None] * self.codec.caches for _ in self.groups]
+        self.caches = [[None] * self.vae.caches for _ in self.groups]
         self.started = False
 
-    def save(self) -> StreamState:
+    def save(self) -> VaeStreamState:
         """Copy what the next call to `encode` builds on."""
-        return StreamState(self._copied(self.caches, torch.device('cpu')), self.started)
+        return VaeStreamState(self._copied(self.caches, torch.device('cpu')), self.started)
 
-    def restore(self, state: StreamState) -> None:
+    def restore(self, state: VaeStreamState) -> None:
         """Go on behind a saved state, which stays as it is."""
-        self.caches = self._copied(state.caches, self.codec.device)
+        self.caches = self._copied(state.caches, self.vae.device)
         self.started = state.started
 
     def _copied(
@@ -167,11 +170,11 @@ class CodecStream:
             for group, cache in zip(self.groups, self.caches):
                 batch = torch.stack([
                     torch.stack([
-                        _to_pixels(image, group.height, group.width, self.codec.device,
+                        _to_pixels(image, group.height, group.width, self.vae.device,
                                    self.mirror)
                         for image in images[name][first:first + per_frame]], 1)
                     for name in group.cameras])
-                latents.append(self.codec.normalise(self.codec.encode(batch, cache)))
+                latents.append(self.vae.normalize(self.vae.encode(batch, cache)))
             frames.append(join_latents(self.layout, latents))
             self.started = True
         return torch.cat(frames, 2)
@@ -224,7 +227,7 @@ def empty_vae(folder: Path) -> AutoencoderKLWan:
     return vae
 
 
-def load_codec(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoCodec:
+def load_video_vae(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoVae:
     """
     Load the VAE of a checkpoint's vae/ folder; the decoder's weights are read when first needed.
 
@@ -246,4 +249,4 @@ def load_codec(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoC
             fill_module(vae, targets, files, device)
 
     read(*ENCODER)
-    return VideoCodec(vae, lambda: read(*DECODER))
+    return VideoVae(vae, lambda: read(*DECODER))

@@ -1,14 +1,14 @@
-"""Cuts websocket frames that are too long while they arrive, so that the connection goes on."""
+"""Shortens websocket frames that are too long while they arrive; the connection stays open."""
 
 
 class FrameClipper:
     """
     Shortens every frame of a client's byte stream to `limit` + 1 bytes of payload.
 
-    websockets closes a connection as soon as a header announces too much. Here the rest of such a
-    frame is dropped as it comes, and what is left is still longer than the limit: whoever reads
-    the message sees that it was too long, answers, and takes the next one (framing: RFC 6455,
-    section 5.2).
+    The library websockets closes a connection as soon as a header announces too much. This class
+    drops the rest of such a frame as it arrives. The shortened frame is still longer than the
+    limit, so that the server recognizes a message that was too long, answers, and takes the next
+    one (framing: RFC 6455, section 5.2).
     """
 
     def __init__(self, limit: int):
@@ -23,7 +23,7 @@ class FrameClipper:
         return bool(self._header or self._keep or self._drop)
 
     def clip(self, data: bytes) -> bytes:
-        """Take the next bytes of the stream and return what is left of them."""
+        """Return the next bytes of the stream without those that are dropped."""
         if len(data) <= self._keep:
             self._keep -= len(data)
             return data

@@ -2,9 +2,9 @@
 Messages of the public websocket protocol: msgpack with numpy arrays in it, never pickle.
 
 An array is the map {__ndarray__: true, data, dtype, shape}, a numpy scalar {__npgeneric__: true,
-data, dtype}, with byte strings as keys (robbyant/lingbot-va, msgpack_numpy.py). What comes from
-the network is read with bounds: only the numeric dtypes listed here, only as much data as the
-shape needs, and no more objects than a request can have, whatever the message says.
+data, dtype}, with byte strings as keys (robbyant/lingbot-va, msgpack_numpy.py). Messages
+from the network are read with bounds: only the numeric dtypes listed here, only as much data as
+the shape needs, and no more objects than a request can have.
 """
 
 from math import prod
@@ -17,8 +17,8 @@ NUMERIC = ('bool', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32
            'float16', 'float32', 'float64')
 # By the name on the wire (`<f4`), so that no foreign text ever reaches np.dtype().
 DTYPES: dict[str, np.dtype] = {
-    dtype.newbyteorder(order).str: dtype.newbyteorder(order)
-    for dtype in map(np.dtype, NUMERIC) for order in '<>'}
+    ordered.str: ordered for dtype in map(np.dtype, NUMERIC)
+    for ordered in (dtype.newbyteorder('<'), dtype.newbyteorder('>'))}
 MAX_DIMENSIONS = 8
 MAX_TEXT = 65536  # bytes of one string
 MAX_ITEMS = 4096  # entries of one list or map
@@ -29,14 +29,14 @@ _DATA, _DTYPE, _SHAPE = b'data', b'dtype', b'shape'
 
 
 class WireError(ValueError):
-    """A message cannot be read; the text says in one line what is wrong with it."""
+    """A message cannot be read; the text names the fault in one line."""
 
 
 def pack(content: Any) -> bytes:
     """
     Return a message as bytes.
 
-    :param content: what msgpack knows, and numpy arrays and scalars of the numeric dtypes.
+    :param content: types of msgpack, and numpy arrays and scalars of the numeric dtypes.
     :raises TypeError: anything else.
     """
     return msgpack.packb(content, default=_packed)
@@ -44,9 +44,9 @@ def pack(content: Any) -> bytes:
 
 def unpack(message: bytes) -> Any:
     """
-    Return what a message holds; arrays are read-only views of its bytes.
+    Return the content of a message; arrays are read-only views of its bytes.
 
-    :raises WireError: it is not msgpack, is cut off, or holds what is refused.
+    :raises WireError: the message is not msgpack, is truncated, or holds a refused type.
     """
     seen = 0
 

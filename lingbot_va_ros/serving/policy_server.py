@@ -1,6 +1,6 @@
 """One model behind the public protocol: the public server's three requests on an Engine."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,14 +8,14 @@ import torch
 
 from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.inference.engine import Engine
-from lingbot_va_ros.policy.inference.normalization import denormalise, normalise
-from lingbot_va_ros.policy.inference.session import chunk_noise
+from lingbot_va_ros.policy.inference.noise import chunk_noise, ChunkNoise
+from lingbot_va_ros.policy.inference.normalization import denormalize, normalize
 from lingbot_va_ros.policy.interrupt import Interrupt, UNINTERRUPTED
 from lingbot_va_ros.serving.protocol import COMMIT, listed, Request, RequestError, RESET
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 
 
-class PublicPolicy:
+class PolicyServer:
     """
     Answers requests in the order in which they come; one episode at a time.
 
@@ -26,7 +26,7 @@ class PublicPolicy:
         channels), as `chunk_noise`.
     """
 
-    def __init__(self, engine: Engine, noise: Callable = chunk_noise):
+    def __init__(self, engine: Engine, noise: ChunkNoise = chunk_noise):
         self.engine = engine
         self._noise = noise
         self._begun = False  # since a reset, and nothing has failed
@@ -56,11 +56,11 @@ class PublicPolicy:
         except (RequestError, PredictionAborted):
             raise
         except Exception:
-            self._begun = False  # the codec or the memory may have seen half of it
+            self._begun = False  # the VAE or the memory may have seen half of it
             raise
 
     def metadata(self) -> dict[str, Any]:
-        """Return what a client is told when it connects."""
+        """Return the first message to every client that connects."""
         policy = self.engine.policy
         return {
             'policy': policy.name, 'trained': policy.trained, 'cameras': dict(self._keys),
@@ -99,7 +99,7 @@ class PublicPolicy:
             config.action_channels)
         prediction = session.predict(*noise, first, interrupt)
         policy = engine.policy
-        return {'action': denormalise(
+        return {'action': denormalize(
             prediction.actions, policy.used_channels, policy.q01, policy.q99)}
 
     @torch.inference_mode()
@@ -119,14 +119,16 @@ class PublicPolicy:
             raise RequestError(
                 f'compute_kv_cache: {len(observations)} observations make {frames} frames; '
                 f'expected 1 to {most}')
+        if request.state is None:
+            raise RequestError('compute_kv_cache without state')
         state = self._state(request.state, frames, len(observations))
         images = self._images(observations, 'compute_kv_cache')
         latents = [engine.stream.encode(images)] if observations else []
         if session.frame == 0:
-            latents.insert(0, session.first_latent.to(engine.codec.device))
+            latents.insert(0, session.first_latent.to(engine.vae.device))
         session.commit(
             torch.cat(latents, 2),
-            normalise(state, policy.used_channels, policy.q01, policy.q99))
+            normalize(state, policy.used_channels, policy.q01, policy.q99))
 
     def _state(self, state: np.ndarray, frames: int, observations: int) -> np.ndarray:
         policy = self.engine.policy

@@ -1,5 +1,5 @@
 """
-Requests of the public websocket protocol: what a client may ask, read into one plain form.
+Requests of the public websocket protocol as a dataclass.
 
 The public server (robbyant/lingbot-va, wan_va_server.py) tells three requests apart by the keys of
 a map: `reset` true, `compute_kv_cache` true, else a prediction.
@@ -18,7 +18,7 @@ KEYS = ('reset', 'compute_kv_cache', 'prompt', 'obs', 'state', 'imagine', 'save_
 
 
 class RequestError(ValueError):
-    """A request is refused and nothing has changed; the text says why in one line."""
+    """A request is refused and nothing has changed; the text gives the reason in one line."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Request:
 
     :param kind: RESET, INFER or COMMIT.
     :param prompt: the instruction, where one came along.
-    :param observations: as they came: client's keys to whatever they hold.
-    :param state: executed actions [used, F, N] in robot units, as they came; COMMIT only.
+    :param observations: unchecked values by the client's keys.
+    :param state: executed actions [used, F, N] in robot units, unchecked; COMMIT only.
     """
 
     kind: str
@@ -42,7 +42,7 @@ def read_request(content: Any) -> Request:
     """
     Return the request that a message holds.
 
-    :param content: what the message was unpacked to.
+    :param content: the unpacked message.
     :raises RequestError: no map, unknown or missing keys, values of a wrong kind.
     """
     if not isinstance(content, dict):

@@ -1,10 +1,10 @@
 """
 The websocket side of `lingbot_va serve`: connections, turns and limits, no network.
 
-One thread computes, the event loop talks. An episode belongs to the connection that began it; the
-others are told so and may go on when it has closed or fallen silent. Whatever a client sends that
-cannot be used is answered by a text frame, which the public clients raise as an error, and the
-connection goes on.
+One thread computes; the event loop serves the connections. An episode belongs to the connection
+that began it. The server refuses the requests of other connections until that one has closed or
+has been silent for some time. It answers an invalid request by a text frame, which the public
+clients raise as an error, and keeps the connection.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import http
 import logging
 import socket
 import time
-from typing import Any
+from typing import Any, cast
 
 from websockets.asyncio.server import Request as HttpRequest
 from websockets.asyncio.server import Response, serve, Server, ServerConnection
@@ -25,7 +25,7 @@ from websockets.frames import CloseCode
 from websockets.protocol import State
 
 from lingbot_va_ros.policy.errors import PredictionAborted
-from lingbot_va_ros.policy.interrupt import InterruptFlag
+from lingbot_va_ros.policy.interrupt import Interrupt, InterruptFlag
 from lingbot_va_ros.serving.frame_clipper import FrameClipper
 from lingbot_va_ros.serving.msgpack_numpy import pack, unpack, WireError
 from lingbot_va_ros.serving.protocol import read_request, Request, RequestError, RESET
@@ -35,7 +35,7 @@ MAX_CONNECTIONS = 8
 STALL_SECONDS = 30.0  # that a message may pause on its way
 CLOSE_SECONDS = 1.0  # that a client has to answer a close frame
 LONGEST_ERROR = 600  # characters
-# A peer that is gone without a word is noticed after about idle + interval * count seconds.
+# A peer that vanished is noticed after about idle + interval * count seconds.
 KEEPALIVE = {'TCP_KEEPIDLE': 15, 'TCP_KEEPINTVL': 5, 'TCP_KEEPCNT': 3}
 
 _log = logging.getLogger('lingbot_va.serve')
@@ -43,14 +43,14 @@ _log = logging.getLogger('lingbot_va.serve')
 
 @dataclass
 class Episode:
-    """Whose turn it is, whether the model works for it, and when it last did (monotonic s)."""
+    """The connection that owns the episode, and when its last request ended (monotonic, s)."""
 
     owner: ServerConnection
     computing: bool = False
     spoke: float = 0.0
 
 
-class ModelServer:
+class WebsocketServer:
     """
     Serves one model to the clients of the public protocol.
 
@@ -63,7 +63,7 @@ class ModelServer:
     """
 
     def __init__(
-        self, answer: Callable[[Request, Callable[[], None]], dict[str, Any]],
+        self, answer: Callable[[Request, Interrupt], dict[str, Any]],
         thread: ThreadPoolExecutor, metadata: dict[str, Any], max_message: int,
         idle_seconds: float, stall_seconds: float = STALL_SECONDS,
     ):
@@ -84,8 +84,8 @@ class ModelServer:
             origins=[None],
             # The public clients switch pings off, since they are silent while they simulate.
             ping_interval=None, close_timeout=CLOSE_SECONDS, max_queue=1,
-            max_size=(None, self._max_message + 1), create_connection=self._connection,
-            logger=_quiet_logger())
+            max_size=(None, self._max_message + 1), logger=_quiet_logger(),
+            create_connection=cast(type[ServerConnection], self._connection))
         return self._server
 
     def _connection(self, protocol, server, **settings) -> 'ClippedConnection':
@@ -95,7 +95,7 @@ class ModelServer:
     def _admit(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         if request.path == HEALTH_PATH:
             return connection.respond(http.HTTPStatus.OK, 'OK\n')
-        if len(self._server.connections) >= MAX_CONNECTIONS:
+        if self._server is not None and len(self._server.connections) >= MAX_CONNECTIONS:
             return connection.respond(
                 http.HTTPStatus.SERVICE_UNAVAILABLE, f'{MAX_CONNECTIONS} connections are open\n')
         return None
@@ -199,8 +199,9 @@ class ModelServer:
         closed = asyncio.ensure_future(episode.owner.wait_closed())
         episode.computing = True
         try:
-            await asyncio.wait({computed, closed}, return_when=asyncio.FIRST_COMPLETED)
-            if not computed.done():  # nobody waits for the result
+            either: set[asyncio.Future[Any]] = {computed, closed}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not computed.done():  # the client is gone
                 abandoned.set()
                 self._end_episode_of(episode.owner)
             return await computed
@@ -211,7 +212,7 @@ class ModelServer:
 
 
 class ClippedConnection(ServerConnection):
-    """A connection that outlives messages of any size, and ends where one stops half-way."""
+    """A connection that stays open after messages of any size, and closes when one stalls."""
 
     def __init__(self, protocol, server, limit: int, stall_seconds: float, **settings):
         super().__init__(protocol, server, **settings)
@@ -221,7 +222,7 @@ class ClippedConnection(ServerConnection):
         self._farewell: asyncio.Task | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let the system notice a peer that is gone without a word."""
+        """Let the system notice a peer that vanished."""
         plug = transport.get_extra_info('socket')
         plug.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE.items():

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lingbot_va_ros.model.video_vae import VideoCodec
-from lingbot_va_ros.policy.inference.normalization import normalise
+from lingbot_va_ros.model.video_vae import VideoVae
+from lingbot_va_ros.policy.inference.normalization import normalize
 from lingbot_va_ros.robot.action_map import ActionMap
 from lingbot_va_ros.specs.channels import CHANNELS
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
@@ -99,7 +99,7 @@ def action_quantiles(
 
 
 def make_example(
-    episode: EncodedEpisode, codec: VideoCodec, policy: PolicyFile, actions: ActionMap,
+    episode: EncodedEpisode, codec: VideoVae, policy: PolicyFile, actions: ActionMap,
     instructions: Sequence[int], bodies: Sequence[str],
     pairs: np.ndarray | None = None,
 ) -> Example:
@@ -117,7 +117,7 @@ def make_example(
     frames = episode.latents.shape[1]
     rows = actions.from_joints(episode.commands).T.reshape(
         len(policy.used_channels), frames - 1, policy.actions_per_frame)
-    channels = normalise(rows, policy.used_channels, policy.q01, policy.q99)[0]
+    channels = normalize(rows, policy.used_channels, policy.q01, policy.q99)[0]
     nothing = torch.zeros(CHANNELS, 1, policy.actions_per_frame, 1)
     places = torch.full((frames, len(bodies), 3), torch.nan)
     columns = [bodies.index(name) for name in episode.bodies]

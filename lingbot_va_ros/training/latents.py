@@ -17,7 +17,7 @@ from torch import Tensor
 from lingbot_va_ros.atomic_files import atomic_file, write_text
 from lingbot_va_ros.model.camera_layout import join_latents, SIDE_BY_SIDE
 from lingbot_va_ros.model.checkpoint import read_tensors, weight_files
-from lingbot_va_ros.model.video_vae import ENCODER, VideoCodec
+from lingbot_va_ros.model.video_vae import ENCODER, VideoVae
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME, read_json_object
 from lingbot_va_ros.training.episode_files import load_recording, Recording
 
@@ -45,7 +45,7 @@ class EncodedEpisode:
     bodies: list[str]
 
 
-def _stream(codec: VideoCodec, images: np.ndarray, frames: int) -> np.ndarray:
+def _stream(codec: VideoVae, images: np.ndarray, frames: int) -> np.ndarray:
     """
     Encode one image of each view, then four for each further frame, as a new stream.
 
@@ -68,7 +68,7 @@ def _frames_of(recording: Recording) -> int:
 
 @torch.inference_mode()
 def encode_pairs(
-    codec: VideoCodec, recording: Recording, cameras: Sequence[str], chunk_frames: int,
+    codec: VideoVae, recording: Recording, cameras: Sequence[str], chunk_frames: int,
 ) -> np.ndarray:
     """
     Encode each two neighbouring chunks of L frames as a stream of their own.
@@ -89,7 +89,7 @@ def encode_pairs(
 
 
 @torch.inference_mode()
-def encode(codec: VideoCodec, recording: Recording, cameras: Sequence[str]) -> EncodedEpisode:
+def encode(codec: VideoVae, recording: Recording, cameras: Sequence[str]) -> EncodedEpisode:
     """Encode a recording as one stream, as in closed loop."""
     frames = _frames_of(recording)
     images = np.stack([recording.images[name] for name in cameras])  # [V, T + 1, H, W, 3]
@@ -115,7 +115,7 @@ def encoder_identity(folder: Path) -> str:
 
 
 def encode_missing(
-    codec: VideoCodec, recordings: Iterable[Path], folder: Path, cameras: Sequence[str],
+    codec: VideoVae, recordings: Iterable[Path], folder: Path, cameras: Sequence[str],
 ) -> Iterator[Path]:
     """Encode the recordings that have no file in `folder` yet; yield each file when written."""
     for source in recordings:
@@ -138,7 +138,7 @@ def pairs_path(folder: Path, recording: Path, chunk_frames: int) -> Path:
 
 
 def encode_missing_pairs(
-    codec: VideoCodec, recordings: Iterable[Path], folder: Path, cameras: Sequence[str],
+    codec: VideoVae, recordings: Iterable[Path], folder: Path, cameras: Sequence[str],
     chunk_frames: int,
 ) -> Iterator[Path]:
     """Encode the pairs of recordings that have no file yet; yield each file when written."""
@@ -177,6 +177,6 @@ def write_latent_statistics(folder: Path, episodes: Sequence[EncodedEpisode]) ->
     write_text(path, json.dumps(config, indent=2))
 
 
-def normalize_latents(latents: np.ndarray, codec: VideoCodec) -> Tensor:
+def normalize_latents(latents: np.ndarray, codec: VideoVae) -> Tensor:
     """Return latents [C, F, h, w] as the transformer sees them, float32."""
     return (torch.from_numpy(latents) - codec.mean[0].cpu()) / codec.deviation[0].cpu()

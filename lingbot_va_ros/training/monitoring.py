@@ -62,7 +62,7 @@ def predicted_beside_recorded(
     images = {name: recording.images[name] for name in cameras}
     engine.set_instruction(instruction)
     engine.reset()
-    engine.see_first({name: images[name][0] for name in cameras})
+    engine.begin_episode({name: images[name][0] for name in cameras})
     rows: list[np.ndarray] = []
     at = 0
     for _ in range(chunks):
@@ -77,7 +77,7 @@ def predicted_beside_recorded(
         row = np.concatenate([*real, *predicted], 1)
         rows.append(np.pad(row, ((0, 0), (0, 2 * real.shape[2] * 2 - row.shape[1]), (0, 0))))
         for first in range(at + 1, at + taken + 1, IMAGES_PER_FRAME):
-            engine.see({
+            engine.observe({
                 name: list(images[name][first:first + IMAGES_PER_FRAME]) for name in cameras})
         engine.commit(actions.from_joints(recording.commands[at:at + taken]))
         at += taken

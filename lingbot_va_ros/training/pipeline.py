@@ -26,7 +26,8 @@ import torch
 import yaml
 
 from lingbot_va_ros.evaluation.rollout import run_episode
-from lingbot_va_ros.policy.inference.engine import Engine, load_engine
+from lingbot_va_ros.policy.inference.engine import Engine
+from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
 from lingbot_va_ros.specs.policy_file import load_policy_file, PolicyFile
 from lingbot_va_ros.training.episode_files import load_recording
 from lingbot_va_ros.training.examples import Examples, frame_counts
@@ -189,9 +190,8 @@ class TrainingRun:
     def engine(self, folder: Path) -> Engine:
         """Load a checkpoint of this run through the loader that every checkpoint takes."""
         policy = load_policy_file(folder / 'policy.yaml')
-        return load_engine(
-            folder, policy, policy.video, policy.action, policy.memory_chunks,
-            self.run.settings.seed, CPU, torch.float32, lambda _line: None, warm_up=False)
+        return load_engine(EngineConfig.of_policy(
+            folder, policy, self.run.settings.seed, CPU, torch.float32, warm_up=False))
 
     def write_checkpoint(
         self, folder: Path, weights: dict[str, torch.Tensor], step: int,

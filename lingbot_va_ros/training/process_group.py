@@ -26,7 +26,7 @@ from torch.distributed.tensor import distribute_tensor, DTensor
 FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 LOAD_FULL_STATE = StateDictOptions(full_state_dict=True, broadcast_from_rank0=False)
 # Methods of a block that a training forward calls; each gathers the block's weights.
-BLOCK_METHODS = ('queries_keys_values', 'think', 'text_states')
+BLOCK_METHODS = ('project_qkv', 'cross_attn_and_ffn', 'text_kv')
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lingbot_va_ros.model.video_vae import load_codec, VideoCodec
+from lingbot_va_ros.model.video_vae import load_video_vae, VideoVae
 from lingbot_va_ros.robot.action_map import ActionMap, make_action_map
 from lingbot_va_ros.sim.simulation import EMBODIMENTS
 from lingbot_va_ros.specs.embodiment import load_embodiment
@@ -171,7 +171,7 @@ class RunFolder:
 
     # --- latents
 
-    def load_video_vae(self, device: torch.device) -> VideoCodec:
+    def load_video_vae(self, device: torch.device) -> VideoVae:
         """
         Return the video VAE, float32.
 
@@ -179,7 +179,7 @@ class RunFolder:
         """
         if not (self.vae / 'config.json').is_file():
             raise MissingStage(f'{self.vae} is not there: run the stage encoder first')
-        return load_codec(self.vae, device, torch.float32)
+        return load_video_vae(self.vae, device, torch.float32)
 
     @property
     def latents(self) -> Path:

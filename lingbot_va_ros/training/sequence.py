@@ -16,15 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from lingbot_va_ros.model.flow_matching import TIMESTEP_SCALE
+from lingbot_va_ros.model.patches import action_tokens, cut_patches, join_patches
 from lingbot_va_ros.model.rope import action_positions, rotary_table, video_positions
-from lingbot_va_ros.model.transformer import (
-    action_tokens,
-    cut_patches,
-    join_patches,
-    JointAttention,
-    Network,
-    StreamTokens,
-)
+from lingbot_va_ros.model.transformer import JointAttention, Network, StreamTokens
 from lingbot_va_ros.training.attention_mask import (
     attention_for,
     biased_attention,

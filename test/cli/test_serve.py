@@ -164,24 +164,23 @@ def played(untrained_checkpoint):
     """
     import torch
 
-    from lingbot_va_ros.model.video_vae import CodecStream
-    from lingbot_va_ros.policy.inference.engine import load_engine
-    from lingbot_va_ros.policy.inference.normalization import denormalise, normalise
-    from lingbot_va_ros.policy.inference.session import chunk_noise, Session
+    from lingbot_va_ros.model.video_vae import VaeStream
+    from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
+    from lingbot_va_ros.policy.inference.noise import chunk_noise
+    from lingbot_va_ros.policy.inference.normalization import denormalize, normalize
+    from lingbot_va_ros.policy.inference.session import Session
     from lingbot_va_ros.specs.policy_file import load_policy_file
 
     torch.set_num_threads(1)
     policy = load_policy_file(untrained_checkpoint / 'policy.yaml')
-    engine = load_engine(
-        untrained_checkpoint, policy, policy.video, policy.action, policy.memory_chunks, SEED,
-        torch.device('cpu'), torch.float32, lambda line: None)
+    engine = load_engine(EngineConfig.of_policy(untrained_checkpoint, policy, SEED))
     network, layout = engine.session.network, (policy.used_channels, policy.q01, policy.q99)
     session = Session(
         network, engine.shape, policy.video, policy.action, policy.used_channels,
         policy.memory_chunks)
     session.set_text(engine.text_encoder.encode(PROMPT))
-    stream = CodecStream(
-        engine.codec, policy.layout, policy.cameras, policy.height, policy.width)
+    stream = VaeStream(
+        engine.vae, policy.layout, policy.cameras, policy.height, policy.width)
     random, chunks = np.random.default_rng(0), []
 
     def see():
@@ -195,7 +194,7 @@ def played(untrained_checkpoint):
         noise = chunk_noise(
             SEED, session.frame, engine.shape, network.config.latent_channels,
             network.config.action_channels)
-        action = denormalise(session.predict(*noise, first_latent).actions, *layout)
+        action = denormalize(session.predict(*noise, first_latent).actions, *layout)
         frames = policy.frames_per_chunk - (session.frame == 0)
         seen = [see() for _ in range(4 * frames)]
         state = action + random.normal(0, 0.01, action.shape).astype(np.float32)
@@ -205,7 +204,7 @@ def played(untrained_checkpoint):
                                      for name in policy.cameras})
             if session.frame == 0:
                 latents = torch.cat((first_latent, latents), 2)
-            session.commit(latents, normalise(state, *layout))
+            session.commit(latents, normalize(state, *layout))
     return first, chunks
 
 

@@ -11,7 +11,8 @@ import torch
 from lingbot_va_ros.evaluation import rollout, tasks
 from lingbot_va_ros.evaluation.rollout import run_episode
 from lingbot_va_ros.evaluation.smoothness import Smoothness
-from lingbot_va_ros.policy.inference.engine import Chunk, load_engine
+from lingbot_va_ros.policy.inference.engine import Chunk
+from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
 from lingbot_va_ros.robot.action_map import JointActionMap, make_action_map
 from lingbot_va_ros.robot.poses import PoseError
 from lingbot_va_ros.sim.experts import drive, make_expert
@@ -27,12 +28,9 @@ CHUNK = 1.6  # seconds of a chunk of the untrained policy; its first one has hal
 def engine(untrained_checkpoint):
     policy = load_policy_file(untrained_checkpoint / 'policy.yaml')
     # One step each: what is predicted means nothing anyway.
-    engine = load_engine(
-        untrained_checkpoint, policy, replace(policy.video, steps=1),
-        replace(policy.action, steps=1), policy.memory_chunks, 0, torch.device('cpu'),
-        torch.float32, lambda line: None, warm_up=False)
-    engine.imagine_steps = 1
-    return engine
+    return load_engine(EngineConfig.of_policy(
+        untrained_checkpoint, policy, video=replace(policy.video, steps=1),
+        action=replace(policy.action, steps=1), warm_up=False, imagine_steps=1))
 
 
 @pytest.fixture(scope='module')
@@ -60,7 +58,7 @@ def test_chunks_follow_each_other_and_all_are_remembered(engine, table):
 def test_the_same_seed_gives_the_same_memory_and_another_seed_another(engine, table):
     def memory(seed):
         episode(engine, table, seed, max_chunks=2)
-        memory = engine.session.memory
+        memory = engine.session.kv_cache
         return memory.keys[:, :, memory.start:memory.end].clone()
 
     first, again, other = memory(3), memory(3), memory(4)
@@ -187,10 +185,10 @@ class Replay:
     def reset(self):
         self.began, self._done = False, 0
 
-    def see_first(self, images):
+    def begin_episode(self, images):
         assert set(images) == set(self.policy.cameras)
 
-    def see(self, images):
+    def observe(self, images):
         assert all(len(four) == 4 for four in images.values())
 
     def predict(self, interrupt):

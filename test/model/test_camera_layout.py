@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lingbot_va_ros.model.camera_layout import join_latents, latent_size, view_groups
+from lingbot_va_ros.model.camera_layout import camera_groups, join_latents, latent_size
 
 
 def latents(value, cameras, rows, columns):
@@ -13,12 +13,12 @@ def latents(value, cameras, rows, columns):
 
 
 def test_side_by_side_is_one_group_of_all_cameras():
-    group, = view_groups('side_by_side', ['head', 'wrist'], 64, 96)
+    group, = camera_groups('side_by_side', ['head', 'wrist'], 64, 96)
     assert (group.cameras, group.height, group.width) == (('head', 'wrist'), 64, 96)
 
 
 def test_tshape_has_the_first_camera_at_full_and_two_at_half_size():
-    head, wrists = view_groups('tshape', ['head', 'left', 'right'], 64, 96)
+    head, wrists = camera_groups('tshape', ['head', 'left', 'right'], 64, 96)
     assert (head.cameras, head.height, head.width) == (('head',), 64, 96)
     assert (wrists.cameras, wrists.height, wrists.width) == (('left', 'right'), 32, 48)
 
@@ -39,7 +39,7 @@ def test_tshape_has_the_wrists_on_top_of_the_head():
     ('side_by_side', ['head']), ('side_by_side', ['head', 'left', 'right']),
     ('tshape', ['head', 'left', 'right'])])
 def test_the_size_told_is_the_size_of_what_is_joined(layout, cameras):
-    groups = view_groups(layout, cameras, 64, 96)
+    groups = camera_groups(layout, cameras, 64, 96)
     joined = join_latents(layout, [
         latents(0, len(group.cameras), group.height // 16, group.width // 16)
         for group in groups])
@@ -54,4 +54,4 @@ def test_the_size_told_is_the_size_of_what_is_joined(layout, cameras):
     ('side_by_side', ['head'], (0, 64), '0x64 do not fit')])
 def test_what_a_layout_cannot_take_is_refused_by_name(layout, cameras, size, message):
     with pytest.raises(ValueError, match=message):
-        view_groups(layout, cameras, *size)
+        camera_groups(layout, cameras, *size)

@@ -16,14 +16,11 @@ from torch.utils._pytree import tree_iter, tree_map
 from lingbot_va_ros.model import cuda_graphs as graphs
 from lingbot_va_ros.model.checkpoint import load_transformer
 from lingbot_va_ros.model.cuda_graphs import step_graphs, StepGraphs
-from lingbot_va_ros.model.kv_cache import KVMemory
+from lingbot_va_ros.model.kv_cache import SlidingKVCache
 from lingbot_va_ros.model.mixture_of_transformers import make_network
-from lingbot_va_ros.policy.inference.session import (
-    chunk_noise,
-    ChunkShape,
-    imagining_noise,
-    Session,
-)
+from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
+from lingbot_va_ros.policy.inference.noise import chunk_noise, imagining_noise
+from lingbot_va_ros.policy.inference.session import Session
 from lingbot_va_ros.specs.policy_file import Sampling
 
 SHAPE = ChunkShape(frames=2, actions=4, rows=4, columns=4)
@@ -93,7 +90,7 @@ def random(seed, *shape):
 
 def make_session(network, graphs=None):
     session = Session(network, SHAPE, VIDEO, ACTION, USED, MEMORY_CHUNKS, graphs)
-    session.set_text(random(99, session.text_rows, 512, 32))
+    session.set_text(random(99, session.cfg_batch, 512, 32))
     return session
 
 
@@ -124,8 +121,8 @@ def episode(session):
         found.append(predict_ahead(session, chunk % 2))
         commit(session)
         if chunk == 2:  # another task
-            session.set_text(random(98, session.text_rows, 512, 32))
-    memory = session.memory
+            session.set_text(random(98, session.cfg_batch, 512, 32))
+    memory = session.kv_cache
     seen = slice(memory.start, memory.end)
     return [tensor for each in found for tensor in (each.latents, each.actions)] + [
         memory.keys[:, :, seen].clone(), memory.values[:, :, seen].clone()]
@@ -146,7 +143,7 @@ def test_an_episode_of_replayed_steps_is_the_same_bit_for_bit(network):
     # A second episode goes through places that are known, and begins with the first's contents.
     recordings = recorder.recordings
     session.reset()
-    session.set_text(random(99, session.text_rows, 512, 32))
+    session.set_text(random(99, session.cfg_batch, 512, 32))
     assert_same(episode(session), expected)
     assert recorder.recordings == recordings
 
@@ -165,9 +162,9 @@ def test_a_step_on_another_device_reads_nothing_of_the_host(network, kind, conte
     device, config = torch.device('meta'), network.config
     with device:
         there = make_network(config)
-        memory = KVMemory(config.num_layers, 2, 80, 80, config.heads, config.head_dim, device,
-                          there.dtype)
-        text = there.text_states(torch.empty(2, 512, config.text_dim))
+        memory = SlidingKVCache(
+            config.num_layers, 2, 80, 80, config.heads, config.head_dim, device, there.dtype)
+        text = there.text_kv(torch.empty(2, 512, config.text_dim))
         wide = config.dim if kind == 'video' else config.action_hidden_dim or config.dim
         inputs = (torch.empty(content), (torch.empty(2, wide), torch.empty(2, 6, wide)),
                   torch.empty(tokens, 1, config.head_dim // 2, dtype=torch.complex64))
@@ -193,8 +190,8 @@ def test_a_result_is_not_overwritten_by_the_next_step(network):
     steps = StepGraphs(network, Recorder())
     session = make_session(network, steps)
     predict(session)
-    rotary = session._video_rotary(0, 2)
-    place = session.memory.reserve(session.video_tokens, slice(0, 1))
+    rotary = session.denoiser.video_rotary(0, 2)
+    place = session.kv_cache.reserve(session.denoiser.video_tokens, slice(0, 1))
 
     def velocity(seed):
         return steps.video_velocity(

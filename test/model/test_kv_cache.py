@@ -5,23 +5,23 @@ from hypothesis import strategies as st
 import pytest
 import torch
 
-from lingbot_va_ros.model.kv_cache import KVMemory
+from lingbot_va_ros.model.kv_cache import SlidingKVCache
 
 CPU = torch.device('cpu')
 LAYERS = 2
 
 
 def make_memory(capacity, spare, rows=1):
-    return KVMemory(LAYERS, rows, capacity, spare, 1, 2, CPU, torch.float32)
+    return SlidingKVCache(LAYERS, rows, capacity, spare, 1, 2, CPU, torch.float32)
 
 
 def write(memory, tokens, marks, provisional=False):
     """Write tokens that carry the numbers `marks` and keep them; return the place."""
     place = memory.reserve(tokens)
     content = torch.tensor(marks, dtype=torch.float32).view(1, tokens, 1, 1).expand(
-        memory.rows, tokens, 1, 2)
+        memory.cfg_batch, tokens, 1, 2)
     for layer in range(LAYERS):
-        place.write_and_read(layer, content + 1000 * layer, -content)
+        place.update(layer, content + 1000 * layer, -content)
     memory.keep(place, provisional)
     return place
 
@@ -50,7 +50,7 @@ def test_a_write_into_a_full_memory_evicts_whole_groups_oldest_first():
         write(memory, 2, [first, first + 1])
     write(memory, 4, [7, 8, 9, 10])
     assert valid_marks(memory) == [5, 6, 7, 8, 9, 10]
-    assert [group.tokens for group in memory.groups] == [2, 4]
+    assert [group.tokens for group in memory.spans] == [2, 4]
 
 
 def test_a_group_is_evicted_only_in_part_where_that_makes_room_enough():
@@ -58,7 +58,7 @@ def test_a_group_is_evicted_only_in_part_where_that_makes_room_enough():
     write(memory, 4, [1, 2, 3, 4])
     write(memory, 3, [5, 6, 7])
     assert valid_marks(memory) == [2, 3, 4, 5, 6, 7]
-    assert [group.tokens for group in memory.groups] == [3, 3]
+    assert [group.tokens for group in memory.spans] == [3, 3]
 
 
 def test_what_was_evicted_for_tokens_that_are_not_kept_stays_evicted():
@@ -72,7 +72,7 @@ def test_a_forward_attends_to_the_valid_tokens_and_its_own():
     memory = make_memory(4, 4)
     write(memory, 4, [1, 2, 3, 4])
     place = memory.reserve(2)
-    keys, values = place.write_and_read(
+    keys, values = place.update(
         0, torch.full((1, 2, 1, 2), 9.0), torch.full((1, 2, 1, 2), 8.0))
     assert keys[0, :, 0, 0].tolist() == [3, 4, 9, 9]
     assert values[0, :, 0, 0].tolist() == [-3, -4, 8, 8]
@@ -82,7 +82,7 @@ def test_tokens_that_are_not_kept_are_overwritten_by_the_next_forward():
     memory = make_memory(4, 4)
     write(memory, 1, [1])
     first, second = memory.reserve(2), memory.reserve(2)
-    assert first.slots == second.slots
+    assert first.new == second.new
 
 
 def test_dropping_predictions_leaves_what_is_confirmed():
@@ -112,7 +112,7 @@ def test_rewind_brings_back_what_was_evicted_and_takes_back_what_was_written():
     write(memory, 3, [5, 6, 7], provisional=True)
     memory.rewind(mark)
     assert valid_marks(memory) == [1, 2, 3, 4]
-    assert [(group.tokens, group.provisional) for group in memory.groups] == [
+    assert [(group.tokens, group.provisional) for group in memory.spans] == [
         (3, False), (1, True)]
 
 
@@ -143,7 +143,7 @@ def test_nothing_moves_while_what_was_made_ready_is_written():
         memory.make_ready(4)
         end = memory.end
         for tokens in (3, 3, 1):
-            assert memory.reserve(tokens).slots.start == end
+            assert memory.reserve(tokens).new.start == end
 
 
 def test_make_ready_refuses_more_than_the_buffer_holds():
@@ -166,15 +166,15 @@ def test_clear_forgets_everything():
     memory = make_memory(4, 4)
     write(memory, 4, [1, 2, 3, 4])
     memory.clear()
-    assert memory.valid == 0 and not memory.groups
+    assert memory.valid == 0 and not memory.spans
 
 
 def test_a_forward_for_one_half_leaves_the_other_half_alone():
     memory = make_memory(4, 4, rows=2)
     place = memory.reserve(1, slice(0, 1))
-    place.write_and_read(0, torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 2))
+    place.update(0, torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 2))
     assert memory.keys[0, :, 0, 0, 0].tolist() == [1, 0]
-    place.for_rows(slice(1, 2)).write_and_read(
+    place.for_batch(slice(1, 2)).update(
         0, torch.full((1, 1, 1, 2), 2.0), torch.ones(1, 1, 1, 2))
     assert memory.keys[0, :, 0, 0, 0].tolist() == [1, 2]
 
@@ -189,7 +189,7 @@ def test_a_saved_state_comes_back_at_its_slots_with_its_groups():
     memory.restore(state)
     assert valid_marks(memory) == [3, 4, 5, 6]
     assert (memory.start, memory.end) == (2, 6)
-    assert [group.tokens for group in memory.groups] == [2, 2]
+    assert [group.tokens for group in memory.spans] == [2, 2]
     write(memory, 1, [7])
     assert valid_marks(memory) == [4, 5, 6, 7]
 
@@ -209,7 +209,7 @@ def test_a_state_holds_confirmed_tokens_only_or_those_of_a_mark():
     write(memory, 2, [5, 6], provisional=True)
     assert memory.save().keys[0, 0, :, 0, 0].tolist() == [3, 4]
     assert memory.save(mark).keys[0, 0, :, 0, 0].tolist() == [1, 2, 3, 4]
-    assert [group.tokens for group in memory.save(mark).groups] == [4]
+    assert [group.tokens for group in memory.save(mark).spans] == [4]
 
 
 def test_a_state_does_not_change_with_the_memory_nor_the_memory_with_it():

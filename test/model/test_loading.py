@@ -19,7 +19,7 @@ import torch
 from transformers import UMT5Config, UMT5EncoderModel
 
 from lingbot_va_ros.model.checkpoint import destinations, unread_shapes
-from lingbot_va_ros.model.video_vae import load_codec
+from lingbot_va_ros.model.video_vae import load_video_vae
 from lingbot_va_ros.specs.checkpoint_config import read_transformer_config
 
 CPU = torch.device('cpu')
@@ -132,12 +132,12 @@ def test_the_text_encoder_takes_less_than_1_3_shards_of_the_hosts_memory(tmp_pat
 
 
 def test_the_decoder_is_read_when_it_is_first_needed(untrained_checkpoint):
-    codec = load_codec(untrained_checkpoint / 'vae', CPU, torch.float32)
-    decoder = [codec.vae.decoder, codec.vae.post_quant_conv]
+    vae = load_video_vae(untrained_checkpoint / 'vae', CPU, torch.float32)
+    decoder = [vae.autoencoder.decoder, vae.autoencoder.post_quant_conv]
     assert {weight.device.type for part in decoder for weight in part.parameters()} == {'meta'}
     with torch.inference_mode():
-        first = codec.decode(torch.zeros(1, 48, 2, 2, 2))
-        second = codec.decode(torch.zeros(1, 48, 2, 2, 2))
+        first = vae.decode(torch.zeros(1, 48, 2, 2, 2))
+        second = vae.decode(torch.zeros(1, 48, 2, 2, 2))
     assert {weight.device.type for part in decoder for weight in part.parameters()} == {'cpu'}
     assert torch.equal(first, second) and np.isfinite(first.numpy()).all()
 
@@ -148,9 +148,10 @@ def test_loaded_weights_do_not_change_with_the_file(untrained_checkpoint, tmp_pa
         (untrained_checkpoint / 'vae' / 'config.json').read_bytes())
     path = tmp_path / 'diffusion_pytorch_model.safetensors'
     path.write_bytes(data)
-    codec = load_codec(tmp_path, CPU, torch.float32)
-    before = {name: tensor.clone() for name, tensor in codec.vae.encoder.state_dict().items()}
+    vae = load_video_vae(tmp_path, CPU, torch.float32)
+    weights = vae.autoencoder.encoder.state_dict()
+    before = {name: tensor.clone() for name, tensor in weights.items()}
     with open(path, 'r+b') as file:  # in place, as a download does that begins anew
         file.write(bytes(len(data)))
-    for name, tensor in codec.vae.encoder.state_dict().items():
+    for name, tensor in vae.autoencoder.encoder.state_dict().items():
         assert torch.equal(tensor, before[name]), name

@@ -11,20 +11,21 @@ import pytest
 import torch
 
 from lingbot_va_ros.model.checkpoint import load_transformer, save_transformer, transformer_tensors
-from lingbot_va_ros.model.kv_cache import KVMemory
+from lingbot_va_ros.model.kv_cache import SlidingKVCache
 from lingbot_va_ros.model.mixture_of_transformers import (
     interpolate_action_stream,
     make_network,
     MixtureTransformer,
 )
+from lingbot_va_ros.model.patches import action_tokens, cut_patches
 from lingbot_va_ros.model.random_checkpoint import (
     MIXTURE,
     NETWORK,
     random_weights,
-    write_untrained_checkpoint,
+    write_random_checkpoint,
 )
 from lingbot_va_ros.model.rope import action_positions, rotary_table, video_positions
-from lingbot_va_ros.model.transformer import action_tokens, cut_patches, StreamTokens, Transformer
+from lingbot_va_ros.model.transformer import StreamTokens, Transformer
 from lingbot_va_ros.policy.inference.inspection import inspect_checkpoint
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.specs.checkpoint_config import read_transformer_config, TransformerConfig
@@ -62,7 +63,7 @@ def test_the_configuration_says_which_network_it_is():
 
 def test_the_paper_s_sizes_have_about_5_3_billion_parameters():
     # Everything of transformer/ counts: blocks, embedders of time and text, inputs and outputs;
-    # neither codec nor text encoder does.
+    # neither VAE nor text encoder does.
     with torch.device('meta'):
         network = make_network(PAPER)
     numbers = {True: 0, False: 0}
@@ -91,7 +92,7 @@ def test_a_shared_backbone_is_saved_without_an_action_stream(tmp_path):
 
 
 def test_a_whole_checkpoint_of_it_is_found_in_order(tmp_path):
-    write_untrained_checkpoint(
+    write_random_checkpoint(
         tmp_path, shared_file('config', 'policies', 'untrained.yaml'), config=MIXTURE)
     found = inspect_checkpoint(tmp_path)
     assert found.faults == [] and found.config == MIXTURE
@@ -139,8 +140,8 @@ class Chunks:
     def through_a_memory(self):
         """Return the velocities of the second chunk, the first one in the memory."""
         network, config, frames = self.network, self.network.config, self.frames
-        text = network.text_states(self.text)
-        memory = KVMemory(config.num_layers, 1, 200, 200, config.heads, config.head_dim, CPU,
+        text = network.text_kv(self.text)
+        memory = SlidingKVCache(config.num_layers, 1, 200, 200, config.heads, config.head_dim, CPU,
                           torch.float32)
         for write, content, rotary in (
                 (network.write_video, self.video, self.video_rotary(0, frames)),
@@ -233,9 +234,9 @@ def test_an_action_stream_as_wide_as_the_video_begins_as_the_video_stream():
     parameters = dict(network.named_parameters())
     for name, weight in parameters.items():
         twin = name.removeprefix('action_')
-        if name.startswith('action_blocks.') and not name.endswith('widen.weight'):
+        if name.startswith('action_blocks.') and not name.endswith('to_joint_dim.weight'):
             torch.testing.assert_close(weight, parameters[twin], rtol=0, atol=1e-6)
-    torch.testing.assert_close(network.action_blocks[0].widen.weight, torch.eye(48))
+    torch.testing.assert_close(network.action_blocks[0].to_joint_dim.weight, torch.eye(48))
 
 
 @pytest.mark.parametrize('heads, narrow', [(8, 48), (4, 48), (8, 56)])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lingbot_va_ros.model import prompt_embeddings as prompts
-from lingbot_va_ros.model.prompt_embeddings import Prompts
+from lingbot_va_ros.model.prompt_embeddings import PromptEmbeddings
 from lingbot_va_ros.model.text_encoder import load_text_encoder
 from lingbot_va_ros.specs.errors import CheckpointError
 
@@ -36,10 +36,10 @@ def loads(monkeypatch):
 
 @pytest.fixture
 def make(untrained_checkpoint, tmp_path):
-    """Return a function that makes Prompts with files in a folder of the test."""
+    """Return a function that makes PromptEmbeddings with files in a folder of the test."""
     def make_prompts(checkpoint=untrained_checkpoint, dtype=torch.float32, **options):
         options = {'folder': tmp_path / 'cache', **options}
-        return Prompts(checkpoint, CPU, dtype, **options)
+        return PromptEmbeddings(checkpoint, CPU, dtype, **options)
     return make_prompts
 
 

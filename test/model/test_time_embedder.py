@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lingbot_va_ros.model.transformer import KEPT_STEPS, sinusoids, TimeEmbedder
+from lingbot_va_ros.model.time_embedding import KEPT_STEPS, sinusoids, TimeEmbedder
 from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
 
 CONFIG = TransformerConfig(num_layers=1, heads=2, head_dim=8, ffn_dim=16)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lingbot_va_ros.model.kv_cache import KVMemory
+from lingbot_va_ros.model.kv_cache import SlidingKVCache
+from lingbot_va_ros.model.patches import cut_patches, join_patches
 from lingbot_va_ros.model.rope import action_positions, rotary_table, video_positions
-from lingbot_va_ros.model.transformer import cut_patches, join_patches
 
 CPU = torch.device('cpu')
 ROWS, COLUMNS, FRAMES, ACTIONS = 4, 6, 2, 4  # latents, frames and actions of a chunk
@@ -14,8 +14,9 @@ VIDEO_TOKENS, ACTION_TOKENS = 12, 8
 
 def make_memory(network, capacity=100, rows=1):
     config = network.config
-    return KVMemory(config.num_layers, rows, capacity, capacity, config.heads, config.head_dim,
-                    CPU, network.dtype)
+    return SlidingKVCache(
+        config.num_layers, rows, capacity, capacity, config.heads, config.head_dim, CPU,
+        network.dtype)
 
 
 def video_rotary(first, frames=FRAMES):
@@ -39,14 +40,14 @@ def actions(seed=0, frames=FRAMES):
 
 
 def text_of(network, rows=1, seed=9):
-    return network.text_states(random(rows, 16, 16, seed=seed))
+    return network.text_kv(random(rows, 16, 16, seed=seed))
 
 
 def write_video(network, memory, text, content, first, steps=0.0):
     frames = content.shape[2]
     place = memory.reserve(frames * VIDEO_TOKENS // FRAMES)
     network.write_video(
-        content.expand(memory.rows, *content.shape[1:]), frames * [steps],
+        content.expand(memory.cfg_batch, *content.shape[1:]), frames * [steps],
         video_rotary(first, frames), text, place)
     memory.keep(place, provisional=False)
 
@@ -161,13 +162,13 @@ def test_writing_leaves_the_same_memory_as_a_forward_with_output(make_network):
 def test_guidance_halves_do_not_see_each_other(make_network):
     network = make_network()
     prompts = random(2, 16, 16, seed=9)
-    both, memory = network.text_states(prompts), make_memory(network, rows=2)
+    both, memory = network.text_kv(prompts), make_memory(network, rows=2)
     write_video(network, memory, both, video(1), 0)
     together = network.video_velocity(
         video().expand(2, -1, -1, -1, -1), [600.0, 600.0], video_rotary(2), both,
         memory.reserve(VIDEO_TOKENS))
     for row in range(2):
-        alone, own = network.text_states(prompts[row:row + 1]), make_memory(network)
+        alone, own = network.text_kv(prompts[row:row + 1]), make_memory(network)
         write_video(network, own, alone, video(1), 0)
         torch.testing.assert_close(
             network.video_velocity(video(), [600.0, 600.0], video_rotary(2), alone,

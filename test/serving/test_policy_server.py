@@ -11,7 +11,7 @@ import pytest
 from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.inference.engine import Engine
 from lingbot_va_ros.serving.msgpack_numpy import pack, unpack
-from lingbot_va_ros.serving.policy_server import PublicPolicy
+from lingbot_va_ros.serving.policy_server import PolicyServer
 from lingbot_va_ros.serving.protocol import read_request, RequestError
 from lingbot_va_ros.specs.policy_file import PolicyFile, Sampling
 
@@ -70,8 +70,8 @@ class Rollout:
             memory_chunks=self.settings['attn_window'] // 2, forward_dynamics=False,
             trained=False, observation_keys=self.keys)
         self.chunk = 0
-        self.policy = PublicPolicy(
-            Engine(golden.network(letter), golden.codec(letter), GoldenText(self.inputs), policy,
+        self.policy = PolicyServer(
+            Engine(golden.network(letter), golden.vae(letter), GoldenText(self.inputs), policy,
                    policy.video, policy.action, policy.memory_chunks, seed=0),
             noise=lambda *_: (self.inputs[f'chunk{self.chunk}.noise_latents'],
                               self.inputs[f'chunk{self.chunk}.noise_actions']))

@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from lingbot_va_ros.serving.msgpack_numpy import pack, unpack
-from lingbot_va_ros.serving.websocket_server import MAX_CONNECTIONS, ModelServer
+from lingbot_va_ros.serving.websocket_server import MAX_CONNECTIONS, WebsocketServer
 
 
 def with_server(client, answer=lambda request, interrupt: {}, stall_seconds=0.3):
@@ -20,7 +20,7 @@ def with_server(client, answer=lambda request, interrupt: {}, stall_seconds=0.3)
         with ThreadPoolExecutor(1) as thread:
             bound = socket.socket()
             bound.bind(('127.0.0.1', 0))
-            server = ModelServer(answer, thread, {}, 10000, 60.0, stall_seconds)
+            server = WebsocketServer(answer, thread, {}, 10000, 60.0, stall_seconds)
             listening = await server.listen(bound)
             try:
                 url = f'ws://127.0.0.1:{bound.getsockname()[1]}'

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lingbot_va_ros.policy.inference.session import ChunkShape, Session
+from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
+from lingbot_va_ros.policy.inference.session import Session
 from lingbot_va_ros.specs.policy_file import Sampling
 from lingbot_va_ros.training.batch_sampling import BatchSamplingSettings, sample_batch
 from lingbot_va_ros.training.sequence import build_sequence, run_sequence
@@ -96,20 +97,20 @@ def action_behind(network, session, episodes, sample, inside):
     The video is written as a commit would, room made first: in a full memory the video that a
     session imagines sees the actions of the oldest chunk as well, which no clean video does.
     """
-    memory, chunk = session.memory, len(inside)
+    memory, chunk = session.kv_cache, len(inside)
     mark = memory.mark()
     memory.make_room(session.chunk_tokens)
-    place = memory.reserve(session.video_tokens)
+    place = memory.reserve(session.denoiser.video_tokens)
     network.write_video(
         episodes.latents[:, :, inside.start:inside.stop], chunk * [0.0],
-        session._video_rotary(inside.start, chunk), session.text, place)
+        session.denoiser.video_rotary(inside.start, chunk), session.text, place)
     memory.keep(place, provisional=True)
-    noisy = noise_at(sample.action_noise, sample, inside) * session.channel_mask
+    noisy = noise_at(sample.action_noise, sample, inside) * session.denoiser.channel_mask
     steps = chunk * [1000.0]
     if inside.start == 0:
         noisy[:, :, 0], steps[0] = 0, 0.0
     answer = network.action_velocity(
-        noisy, steps, session._action_rotary(inside.start, chunk), session.text,
+        noisy, steps, session.denoiser.action_rotary(inside.start, chunk), session.text,
         memory.reserve(session.shape.action_tokens))
     memory.rewind(mark)
     return answer

@@ -127,7 +127,11 @@ def _measure_engine(arguments: argparse.Namespace, machine: dict) -> list[dict]:
     from lingbot_va_ros.cli.bench.roofline import ItemBytes, MachineRates, measure_rates
     from lingbot_va_ros.cli.bench.session import check_memory
     from lingbot_va_ros.model.quantization import check_kind
-    from lingbot_va_ros.policy.inference.device import choose_device, choose_dtype, leave_a_core
+    from lingbot_va_ros.policy.inference.device import (
+        choose_device,
+        choose_dtype,
+        reserve_one_core,
+    )
 
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
@@ -138,7 +142,7 @@ def _measure_engine(arguments: argparse.Namespace, machine: dict) -> list[dict]:
     modules, stood_in = (None, []) if code is None else load_server_module(code)
     before = torch.get_num_threads()
     try:
-        leave_a_core()
+        reserve_one_core()
         if arguments.threads is not None:
             torch.set_num_threads(arguments.threads)
         _say('measuring copies and matrix products')

@@ -115,7 +115,7 @@ def measure_setting(
             say(f'memory {"full" if full else "empty"}')
             rows.append({
                 **bench.row(full, peer, repeats, say, rate), 'encode_ms': encode_ms,
-                'weights': weights, 'graphs': session.steps is not network,
+                'weights': weights, 'graphs': session.denoiser.steps is not network,
                 **operations, 'peak_bytes': peak_bytes, 'part_bytes': parts})
     finally:
         if peer is not None:
@@ -183,13 +183,13 @@ class _Bench:
     def forward(self, kind: str) -> None:
         """Run a denoising forward pass as a prediction does, and restore the KV cache."""
         session, rows = self._session, self._rows(kind)
-        memory = session.memory
+        memory = session.kv_cache
         mark = memory.mark()
-        tokens = session.video_tokens if kind == 'video' else session.shape.action_tokens
+        tokens = session.denoiser.video_tokens if kind == 'video' else session.shape.action_tokens
         place = memory.reserve(tokens, slice(0, rows))
         content = self._content(kind)
         content = content.expand(rows, *content.shape[1:])
-        steps = session.steps
+        steps = session.denoiser.steps
         velocity = steps.video_velocity if kind == 'video' else steps.action_velocity
         with torch.inference_mode():
             velocity(content, session.shape.frames * [NOISY], self._rotary(kind), session.text,
@@ -204,7 +204,7 @@ class _Bench:
         session, setting = self._session, self._setting
         timer = Timer(session.network.device)
         # A graph is recorded when a step repeats, and a full window alternates between two slots.
-        warm = 1 if session.steps is session.network else 2
+        warm = 1 if session.denoiser.steps is session.network else 2
         self._begin(full, peer)
         remembered = session.confirmed_tokens
         for turn in range(warm + repeats):

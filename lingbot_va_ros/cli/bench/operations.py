@@ -67,7 +67,7 @@ def _queries(setting: Setting) -> dict[str, tuple]:
 def _attend_ms(
     attend: Attention, session: Session, rows: int, tokens: int, seen: int, repeats: int,
 ) -> float | None:
-    config, memory = session.network.config, session.memory
+    config, memory = session.network.config, session.kv_cache
     query = torch.randn(
         (rows, tokens, config.heads, config.head_dim), device=memory.keys.device,
     ).to(memory.keys.dtype)

@@ -187,7 +187,7 @@ class Peer:
         server.frame_st_id = session.frame
 
     def predict(self, noise_seed: int, first_latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Return latents [1, C, F, h, w] and normalised actions [used, F, N] of the next chunk."""
+        """Return latents [1, C, F, h, w] and normalized actions [used, F, N] of the next chunk."""
         self._content = first_latent
         torch.manual_seed(noise_seed)
         actions, latents = self.server._infer({}, frame_st_id=self.server.frame_st_id)
@@ -198,7 +198,7 @@ class Peer:
         Write a chunk to the KV cache.
 
         :param latents: [1, C, F', h, w], without the first frame of an episode, which the server
-            has kept; actions [1, C, F, N, 1] normalised.
+            has kept; actions [1, C, F, N, 1] normalized.
         """
         self._content = latents
         used = list(self._setting.policy.used_channels)

@@ -14,7 +14,7 @@ import torch
 
 from lingbot_va_ros.cli.bench.settings import Setting
 from lingbot_va_ros.model.onednn import Linear
-from lingbot_va_ros.model.quantization import FULL, QuantisedLinear
+from lingbot_va_ros.model.quantization import FULL, QuantizedLinear
 from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
 
 TEXT_TOKENS = 512
@@ -78,7 +78,7 @@ def measure_rates(device: torch.device, dtype: torch.dtype, weights: str = FULL)
     if weights != FULL:
         layer = Linear(size, size, False, device=device, dtype=dtype)
         with torch.inference_mode():
-            quantized = QuantisedLinear(layer, weights)
+            quantized = QuantizedLinear(layer, weights)
             products.append(lambda: quantized(left))
     seconds = min(_fastest(product, device) for product in products)
     source = torch.empty(COPY_BYTES[kind] // 4, device=device)

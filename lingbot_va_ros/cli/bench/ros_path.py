@@ -89,7 +89,7 @@ def measure_ros(
 
 def _write_checkpoint(folder: Path) -> Path:
     """Write an untrained checkpoint for both simulated arms and their three cameras."""
-    from lingbot_va_ros.model.random_checkpoint import write_untrained_checkpoint
+    from lingbot_va_ros.model.random_checkpoint import write_random_checkpoint
 
     policy = yaml.safe_load(shared_file('config', 'policies', 'untrained.yaml').read_text())
     policy['cameras'] = ['head', 'left_wrist', 'right_wrist']
@@ -97,7 +97,7 @@ def _write_checkpoint(folder: Path) -> Path:
     policy['quantiles'] = {name: 2 * values for name, values in policy['quantiles'].items()}
     path = folder.with_suffix('.yaml')
     path.write_text(yaml.safe_dump(policy))
-    write_untrained_checkpoint(folder, path)
+    write_random_checkpoint(folder, path)
     return folder
 
 

@@ -12,10 +12,12 @@ from lingbot_va_ros.cli.bench.roofline import TEXT_TOKENS
 from lingbot_va_ros.cli.bench.settings import Setting
 from lingbot_va_ros.model.attention import choose_attention
 from lingbot_va_ros.model.cuda_graphs import step_graphs
-from lingbot_va_ros.model.quantization import FULL, quantise_blocks, weight_bytes
+from lingbot_va_ros.model.quantization import FULL, quantize_blocks, weight_bytes
 from lingbot_va_ros.model.transformer import Transformer
-from lingbot_va_ros.model.video_vae import AutoencoderKLWan, CodecStream, VideoCodec
-from lingbot_va_ros.policy.inference.session import ChunkShape, Session, SPARE_CHUNKS
+from lingbot_va_ros.model.video_vae import AutoencoderKLWan, ENCODER, VaeStream, VideoVae
+from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
+from lingbot_va_ros.policy.inference.denoise import SPARE_CHUNKS
+from lingbot_va_ros.policy.inference.session import Session
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 
 # Memory for activations, as a factor on weights, keys and values, and memory of the libraries.
@@ -83,7 +85,7 @@ def make_network(
             weight.normal_(0.0, 0.02, generator=generator)
         else:
             weight.normal_(0.0, weight.shape[-1] ** -0.5, generator=generator)
-    quantise_blocks(network, weights)
+    quantize_blocks(network, weights)
     return network, reason
 
 
@@ -118,12 +120,12 @@ def memory_contents(
 
     Groups of video and actions alternate; each tensor is [rows, T, H, D].
     """
-    config, memory = session.network.config, session.memory
+    config, memory = session.network.config, session.kv_cache
     device, dtype = session.network.device, session.network.dtype
     generator = torch.Generator(device).manual_seed(seed + 2)
     for _ in range(memory.capacity // session.chunk_tokens):
-        for tokens in (session.video_tokens, session.shape.action_tokens):
-            shape = (memory.rows, tokens, config.heads, config.head_dim)
+        for tokens in (session.denoiser.video_tokens, session.shape.action_tokens):
+            shape = (memory.cfg_batch, tokens, config.heads, config.head_dim)
             yield tokens, [
                 tuple(torch.randn(shape, generator=generator, device=device).to(dtype)
                       for _ in range(2)) for _ in range(config.num_layers)]
@@ -134,16 +136,16 @@ def fill_memory(session: Session, seed: int) -> None:
     session.reset()
     with torch.inference_mode():
         for tokens, layers in memory_contents(session, seed):
-            place = session.memory.reserve(tokens)
+            place = session.kv_cache.reserve(tokens)
             for layer, (key, value) in enumerate(layers):
-                place.write_and_read(layer, key, value)
-            session.memory.keep(place, provisional=False)
-    session.frame = session.memory.capacity // session.chunk_tokens * session.shape.frames
+                place.update(layer, key, value)
+            session.kv_cache.keep(place, provisional=False)
+    session.frame = session.kv_cache.capacity // session.chunk_tokens * session.shape.frames
 
 
 def make_stream(
     setting: Setting, device: torch.device, dtype: torch.dtype,
-) -> CodecStream | None:
+) -> VaeStream | None:
     """Return an encoder stream with random weights, without a decoder; None without a codec."""
     if setting.codec is None:
         return None
@@ -158,12 +160,12 @@ def make_stream(
             else:
                 weight.fill_(0.0)
     policy = setting.policy
-    return CodecStream(
-        VideoCodec(vae.eval(), lambda: None), policy.layout, policy.cameras, policy.height,
+    return VaeStream(
+        VideoVae(vae.eval(), lambda: None), policy.layout, policy.cameras, policy.height,
         policy.width)
 
 
-def encode_chunk(stream: CodecStream, setting: Setting) -> Callable[[], None]:
+def encode_chunk(stream: VaeStream, setting: Setting) -> Callable[[], None]:
     """Return a function that encodes the images of a chunk, from cameras of 640 x 480."""
     picture = np.random.default_rng(0).integers(0, 256, (*CAMERA, 3), np.uint8)
     cameras = setting.policy.cameras
@@ -178,16 +180,16 @@ def encode_chunk(stream: CodecStream, setting: Setting) -> Callable[[], None]:
     return encode
 
 
-def part_bytes(session: Session, stream: CodecStream | None) -> dict:
+def part_bytes(session: Session, stream: VaeStream | None) -> dict:
     """Return the bytes of each part on the device during prediction."""
     config = session.network.config
     return {
         'weights': weight_bytes(session.network),
-        'memory': _bytes(session.memory.keys) + _bytes(session.memory.values),
-        'text': (2 * config.num_layers * session.text_rows * TEXT_TOKENS * config.dim
+        'memory': _bytes(session.kv_cache.keys) + _bytes(session.kv_cache.values),
+        'text': (2 * config.num_layers * session.cfg_batch * TEXT_TOKENS * config.dim
                  * session.network.dtype.itemsize),
         'codec': 0 if stream is None else sum(
-            map(weight_bytes, (stream.codec.vae.encoder, stream.codec.vae.quant_conv)))}
+            weight_bytes(getattr(stream.vae.autoencoder, part)) for part in ENCODER)}
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -21,8 +21,8 @@ SHIPPED = ('models', 'lingbot-va-tiny')
 _MADE_FROM = 'made_from.txt'
 _WRITE = (
     'import sys; from pathlib import Path; '
-    f'from {PACKAGE}.model.random_checkpoint import write_untrained_checkpoint; '
-    'write_untrained_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]))')
+    f'from {PACKAGE}.model.random_checkpoint import write_random_checkpoint; '
+    'write_random_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]))')
 
 
 @dataclass(frozen=True)

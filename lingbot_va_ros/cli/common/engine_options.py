@@ -112,19 +112,19 @@ def load_chosen_engine(
     Load the checkpoint with the options' device, data type and sampling.
 
     :param progress: called with one line before each step.
-    :param instructions: encoded while loading, see `load_engine`.
+    :param instructions: encoded while loading, see `EngineConfig`.
     :param warm_up: whether one chunk is predicted while loading.
     :raises ValueError: checkpoint, policy file or options are invalid.
     """
     video, action, memory_chunks = sampling_of(arguments, policy)
 
     from lingbot_va_ros.policy.inference.device import choose_device, choose_dtype
-    from lingbot_va_ros.policy.inference.engine import load_engine
+    from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
 
     device = choose_device(arguments.device)
-    return load_engine(
+    return load_engine(EngineConfig(
         chosen_checkpoint(arguments), policy, video, action, memory_chunks, arguments.seed,
-        device, choose_dtype(arguments.dtype, device), progress, attention=arguments.attention,
-        text_encoder=arguments.text_encoder, instructions=instructions,
+        device, choose_dtype(arguments.dtype, device), attention=arguments.attention,
+        text_encoder=arguments.text_encoder, instructions=tuple(instructions),
         wan_pretrained_path=arguments.wan_pretrained_path, adapter_base=arguments.adapter_base,
-        warm_up=warm_up, weights=arguments.weights)
+        weights=arguments.weights, warm_up=warm_up), progress)

@@ -6,7 +6,8 @@ from lingbot_va_ros.cli.common.checkpoint import Checkpoint
 from lingbot_va_ros.cli.eval.rows import Condition, EpisodeOutcome
 from lingbot_va_ros.evaluation.rollout import EpisodeResult, run_episode
 from lingbot_va_ros.policy.inference.device import choose_device, choose_dtype
-from lingbot_va_ros.policy.inference.engine import Engine, load_engine
+from lingbot_va_ros.policy.inference.engine import Engine
+from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
 from lingbot_va_ros.sim.simulation import Simulation
 
 
@@ -23,9 +24,9 @@ def load(
     :raises ValueError: the checkpoint, the device or the options do not fit together.
     """
     policy, chosen = checkpoint.policy, choose_device(device)
-    return load_engine(
-        checkpoint.folder, policy, policy.video, policy.action, policy.memory_chunks, noise_seed,
-        chosen, choose_dtype(dtype, chosen), progress, warm_up=False, weights=weights)
+    return load_engine(EngineConfig.of_policy(
+        checkpoint.folder, policy, noise_seed, chosen, choose_dtype(dtype, chosen),
+        weights=weights, warm_up=False), progress)
 
 
 def run_row(

@@ -109,19 +109,20 @@ def make_engine(
     :raises ValueError: see `load_engine`.
     """
     progress('loading libraries')
-    from lingbot_va_ros.policy.inference.device import choose_device, choose_dtype, leave_a_core
-    from lingbot_va_ros.policy.inference.engine import load_engine
-    leave_a_core()
+    from lingbot_va_ros.policy.inference.device import (
+        choose_device,
+        choose_dtype,
+        reserve_one_core,
+    )
+    from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
+    reserve_one_core()
     values = configuration.values
     device = choose_device(values['device'])
     instruction = normalize_instruction(instruction)
-    engine = load_engine(
+    return load_engine(EngineConfig(
         configuration.checkpoint, configuration.policy, configuration.video,
         configuration.action, configuration.memory_chunks, values['seed'], device,
-        choose_dtype(values['dtype'], device), progress, attention=values['attention'],
-        text_encoder=values['text_encoder'],
-        instructions=[instruction] if instruction else [],
+        choose_dtype(values['dtype'], device), attention=values['attention'],
+        text_encoder=values['text_encoder'], instructions=(instruction,) if instruction else (),
         wan_pretrained_path=values['wan_pretrained_path'], adapter_base=values['adapter_base'],
-        weights=values['weights'])
-    engine.imagine_steps = values['imagine_steps']
-    return engine
+        weights=values['weights'], imagine_steps=values['imagine_steps']), progress)

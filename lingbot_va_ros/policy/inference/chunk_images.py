@@ -1,4 +1,4 @@
-"""The images of the newest chunk, kept so that it can be encoded again without its past."""
+"""The images of the newest chunks, for encoding them again without the images before."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lingbot_va_ros.model.video_vae import CodecStream
+from lingbot_va_ros.model.video_vae import VaeStream
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 
-Images = dict[str, np.ndarray]  # of each camera, RGB uint8 [H, W, 3]
+Images = dict[str, np.ndarray]  # by camera, RGB uint8 [H, W, 3]
 
 
 @dataclass(frozen=True)
-class Shown:
+class ChunkImages:
     """
-    Images in the order in which a stream took them; replaced whole, never changed.
+    Images in the order in which a stream encoded them. Each method returns a new object.
 
     :param chunk: those of the chunk that was committed last, the one before it first.
     :param newest: those since then; the last one of `chunk` first.
@@ -25,26 +25,26 @@ class Shown:
     chunk: tuple[Images, ...] = ()
     newest: tuple[Images, ...] = ()
 
-    def first(self, images: Mapping[str, np.ndarray]) -> 'Shown':
-        """Return what is kept when an image begins an episode."""
-        return Shown(newest=(dict(images),))
+    def first(self, images: Mapping[str, np.ndarray]) -> 'ChunkImages':
+        """Return the images after the one that begins an episode."""
+        return ChunkImages(newest=(dict(images),))
 
-    def more(self, images: Mapping[str, Sequence[np.ndarray]]) -> 'Shown':
-        """Return what is kept after the images of a further frame."""
+    def more(self, images: Mapping[str, Sequence[np.ndarray]]) -> 'ChunkImages':
+        """Return the images with those of a further latent frame."""
         count = len(next(iter(images.values())))
         return replace(self, newest=(*self.newest, *(
             {name: rows[index] for name, rows in images.items()} for index in range(count))))
 
-    def committed(self) -> 'Shown':
-        """Return what is kept when what is newest has become the last chunk."""
-        return Shown(self.newest, self.newest[-1:])
+    def committed(self) -> 'ChunkImages':
+        """Return the images after a commit: the newest ones become the last chunk."""
+        return ChunkImages(self.newest, self.newest[-1:])
 
-    def dropped(self) -> 'Shown':
-        """Return what is kept where the newest frames are not to be committed."""
+    def dropped(self) -> 'ChunkImages':
+        """Return the images without the newest ones, which will not be committed."""
         return replace(self, newest=self.newest[-1:])
 
 
-def encode_anew(stream: CodecStream, shown: Shown) -> tuple[Tensor, list[Tensor]]:
+def reencode(stream: VaeStream, shown: ChunkImages) -> tuple[Tensor, list[Tensor]]:
     """
     Let a stream begin with the image before the last chunk, and go on as it did.
 
@@ -58,7 +58,7 @@ def encode_anew(stream: CodecStream, shown: Shown) -> tuple[Tensor, list[Tensor]
     return torch.cat(frames, 2), _encode(stream, shown.newest[1:])
 
 
-def _encode(stream: CodecStream, images: Sequence[Images]) -> list[Tensor]:
+def _encode(stream: VaeStream, images: Sequence[Images]) -> list[Tensor]:
     return [
         stream.encode({
             name: [each[name] for each in images[begin:begin + IMAGES_PER_FRAME]]

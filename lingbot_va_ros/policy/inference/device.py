@@ -1,4 +1,4 @@
-"""Where and in which precision the model runs, by the names that users give."""
+"""Device and dtype of the model, by the names that users give."""
 
 import os
 
@@ -24,6 +24,6 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return getattr(torch, name)
 
 
-def leave_a_core() -> None:
-    """Let torch use all cores but one on the calling thread: callbacks and control need it."""
+def reserve_one_core() -> None:
+    """Let torch use all cores but one on the calling thread, for callbacks and control."""
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))

@@ -1,36 +1,26 @@
 """A loaded checkpoint with its one episode: images and executed actions in, chunks out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lingbot_va_ros.lerobot.weights import find_parts
-from lingbot_va_ros.model.attention import choose_attention
 from lingbot_va_ros.model.camera_layout import latent_size
-from lingbot_va_ros.model.compatibility import part_mismatches, policy_mismatches
 from lingbot_va_ros.model.cuda_graphs import step_graphs
-from lingbot_va_ros.model.prompt_embeddings import Prompts
-from lingbot_va_ros.model.quantization import check_kind, FULL, quantise_blocks
+from lingbot_va_ros.model.prompt_embeddings import PromptEmbeddings
 from lingbot_va_ros.model.transformer import Network
-from lingbot_va_ros.model.video_vae import CodecStream, empty_vae, load_codec, VideoCodec
-from lingbot_va_ros.policy.inference.chunk_images import encode_anew, Shown
-from lingbot_va_ros.policy.inference.normalization import denormalise, normalise
-from lingbot_va_ros.policy.inference.session import (
-    chunk_noise,
-    ChunkShape,
-    host_copy,
-    imagining_noise,
-    Prediction,
-    Session,
-)
+from lingbot_va_ros.model.video_vae import VaeStream, VideoVae
+from lingbot_va_ros.policy.inference.chunk_images import ChunkImages, reencode
+from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
+from lingbot_va_ros.policy.inference.denoise import Prediction
+from lingbot_va_ros.policy.inference.noise import chunk_noise, ChunkNoise, imagining_noise
+from lingbot_va_ros.policy.inference.normalization import denormalize, normalize
+from lingbot_va_ros.policy.inference.session import host_copy, Session
 from lingbot_va_ros.policy.inference.snapshot import identity_of, Snapshot
 from lingbot_va_ros.policy.interrupt import Interrupt, UNINTERRUPTED
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
-from lingbot_va_ros.specs.errors import CheckpointError
 from lingbot_va_ros.specs.policy_file import PolicyFile, Sampling
 
 IMAGINE_STEPS = 3  # the video steps of the paper's real robot
@@ -60,22 +50,22 @@ class Engine:
     Not thread-safe: the thread that made it owns it.
 
     A chunk is in one of three states: predicted, running (its first frame is the frame counter) or
-    committed. In the synchronous schedule `predict`, `see` and `commit` take turns; in the
+    committed. In the synchronous schedule `predict`, `observe` and `commit` take turns; in the
     asynchronous ones `predict_ahead` comes while a chunk runs, before `commit`.
 
     `imagine_steps` are the denoising steps with which `predict_ahead` imagines what has not been
     seen yet; it may be set at any time. `keeps_images` is to be set before an episode begins in
-    which `keep_last_chunk` is called: then the images of the newest chunk are kept.
+    which `rebuild_from_last_chunk` is called: then the images of the newest chunk are kept.
 
     :param text_encoder: anything whose `encode(instruction)` returns [1, 512, text_dim].
     """
 
     def __init__(
-        self, network: Network, codec: VideoCodec, text_encoder: Prompts,
+        self, network: Network, vae: VideoVae, text_encoder: PromptEmbeddings,
         policy: PolicyFile, video: Sampling, action: Sampling, memory_chunks: int, seed: int,
     ):
         self.policy = policy
-        self.codec = codec
+        self.vae = vae
         self.text_encoder = text_encoder
         self.seed = seed
         self.imagine_steps = IMAGINE_STEPS
@@ -86,15 +76,15 @@ class Engine:
         self.session = Session(
             network, self.shape, video, action, policy.used_channels, memory_chunks,
             step_graphs(network))
-        self.stream = CodecStream(
-            codec, policy.layout, policy.cameras, policy.height, policy.width,
+        self.stream = VaeStream(
+            vae, policy.layout, policy.cameras, policy.height, policy.width,
             policy.mirror_images)
         self.instruction: str | None = None
         self._negative: Tensor | None = None
         self._first: Tensor | None = None
         self._last: Tensor | None = None  # newest confirmed latent frame
         self._seen: list[Tensor] = []
-        self._shown = Shown()
+        self._shown = ChunkImages()
         self._forecasts: dict[int, Prediction] = {}  # by first frame: the running chunk, the next
 
     @property
@@ -105,23 +95,23 @@ class Engine:
     @property
     def memory_capacity(self) -> int:
         """Latent frames that the memory holds at most."""
-        return self.session.memory.capacity // self._tokens_per_frame
+        return self.session.kv_cache.capacity // self._tokens_per_frame
 
     @property
     def began(self) -> bool:
-        """Whether anything of the episode is confirmed."""
+        """Whether a chunk of the episode was committed."""
         return self.session.frame > 0
 
     @property
     def _tokens_per_frame(self) -> int:
-        return (self.session.video_tokens + self.shape.action_tokens) // self.shape.frames
+        return (self.session.denoiser.video_tokens + self.shape.action_tokens) // self.shape.frames
 
     def set_instruction(self, instruction: str) -> None:
-        """Change the task; what was remembered under the old text stays as it is."""
+        """Change the instruction; tokens written under the old one stay in the KV cache."""
         if instruction == self.instruction:
             return
         rows = [self.text_encoder.encode(instruction)]
-        if self.session.text_rows == 2:
+        if self.session.cfg_batch == 2:
             if self._negative is None:
                 self._negative = self.text_encoder.encode('')
             rows.append(self._negative)
@@ -134,23 +124,20 @@ class Engine:
 
         :raises ValueError: guidance above 1 where the memory was made without a second half.
         """
-        if max(video.guidance, action.guidance) > 1 and self.session.text_rows == 1:
-            raise ValueError(
-                'guidance above 1 needs a memory with two halves: set it before configure')
-        self.session.video, self.session.action = video, action
+        self.session.set_sampling(video, action)
 
     def reset(self) -> int:
-        """Forget the episode and return how many confirmed frames went; the text stays."""
+        """Clear the episode and return the number of confirmed frames dropped; the text stays."""
         forgotten = self.memory_frames
         self.session.reset()
         self.stream.clear()
         self._first, self._last, self._seen = None, None, []
-        self._shown = Shown()
+        self._shown = ChunkImages()
         self._forecasts = {}
         return forgotten
 
     @torch.inference_mode()
-    def see_first(self, images: Mapping[str, np.ndarray]) -> None:
+    def begin_episode(self, images: Mapping[str, np.ndarray]) -> None:
         """
         Take the image of each camera that begins an episode (again, if nothing is confirmed yet).
 
@@ -164,7 +151,7 @@ class Engine:
         self._seen, self._forecasts = [], {}
 
     @torch.inference_mode()
-    def see(self, images: Mapping[str, Sequence[np.ndarray]]) -> None:
+    def observe(self, images: Mapping[str, Sequence[np.ndarray]]) -> None:
         """Take the four images of each camera that make the next latent frame."""
         self._seen.append(self.stream.encode(images))
         if self.keeps_images:
@@ -184,12 +171,12 @@ class Engine:
         interrupt: Interrupt = UNINTERRUPTED,
     ) -> Chunk:
         """
-        Predict the chunk behind the running one, from what `see` has taken of that so far.
+        Predict the chunk behind the running one, from what `observe` has taken of that so far.
 
         The unseen rest is imagined by forward dynamics, conditioned on the actions, or taken from
-        what was predicted as the running chunk. All of it is provisional: `see` and `commit` go on
-        as if this had not been called, and a call with the same arguments and frames gives the
-        same chunk. It becomes the running chunk with the next `commit`.
+        what was predicted as the running chunk. All of it is provisional: `observe` and `commit`
+        go on as if this had not been called, and a call with the same arguments and frames gives
+        the same chunk. It becomes the running chunk with the next `commit`.
 
         :param executing: [n, used] float in robot units, all actions of the running chunk, n as
             many as its `Chunk.actions` has: what was executed so far, the plan for the rest.
@@ -203,12 +190,11 @@ class Engine:
         first, behind = session.frame, session.frame + shape.frames
         if first == 0 and self._first is None:
             raise ValueError('nothing runs: the episode has not begun')
-        begun = first == 0  # the first frame of an episode is the observed image alone
-        seen = [self._first, *self._seen] if begun else self._seen
+        seen = self._observed_latents()
+        to_execute = shape.frames - (first == 0)  # frame 0 is the observed image alone
         if len(seen) > shape.frames:
-            raise ValueError(
-                f'{len(self._seen)} frames were seen of a chunk of {shape.frames - begun}')
-        actions = self._normalised(executing, shape.frames - begun)
+            raise ValueError(f'{len(self._seen)} frames were seen of a chunk of {to_execute}')
+        actions = self._normalized(executing, to_execute)
         complete = len(seen) == shape.frames
         forecast = self._forecasts.get(first)
         if not complete and not grounded and forecast is None:
@@ -228,7 +214,7 @@ class Engine:
         return self._chunk(prediction, complete or grounded, prediction.before)
 
     def predict_further(
-        self, interrupt: Interrupt = UNINTERRUPTED, noise: Callable = chunk_noise,
+        self, interrupt: Interrupt = UNINTERRUPTED, noise: ChunkNoise = chunk_noise,
     ) -> Chunk:
         """
         Predict the chunk behind what was predicted last, as if that had come true (open loop).
@@ -246,7 +232,7 @@ class Engine:
         return self._chunk(prediction, True, self._last)
 
     def _chunk(self, prediction: Prediction, grounded: bool, before: Tensor | None) -> Chunk:
-        actions = denormalise(
+        actions = denormalize(
             prediction.actions, self.policy.used_channels, self.policy.q01, self.policy.q99)
         if prediction.first_frame == 0:
             actions = actions[:, 1:]
@@ -257,15 +243,13 @@ class Engine:
         """
         Write the frames seen since the last commit and what was executed meanwhile.
 
-        :param executed: [frames * N, used] float in robot units, N for each frame of `see`.
+        :param executed: [frames * N, used] float in robot units, N for each frame of `observe`.
         :raises ValueError: another number of actions, or one that is not finite.
         """
         if not self._seen:
             raise ValueError('no frame was seen since the last commit')
-        actions = self._normalised(executed, len(self._seen))
-        latents = list(self._seen)
-        if self.session.frame == 0:
-            latents.insert(0, self._first)
+        actions = self._normalized(executed, len(self._seen))
+        latents = self._observed_latents()
         self.session.commit(torch.cat(latents, 2), actions)
         self._last = latents[-1]
         self._seen, self._shown = [], self._shown.committed()
@@ -273,7 +257,13 @@ class Engine:
         running = self._forecasts.get(self.session.frame)
         self._forecasts = {self.session.frame: running} if running else {}
 
-    def _normalised(self, executed: np.ndarray, frames: int) -> Tensor:
+    def _observed_latents(self) -> list[Tensor]:
+        """Return the latent frames since the last commit, in chunk 0 the first one included."""
+        if self.session.frame == 0 and self._first is not None:
+            return [self._first, *self._seen]
+        return list(self._seen)
+
+    def _normalized(self, executed: np.ndarray, frames: int) -> Tensor:
         """Return the network's view, [1, C, F, N, 1], of actions that begin a chunk."""
         per_frame, used = self.shape.actions, self.policy.used_channels
         if executed.shape != (frames * per_frame, len(used)):
@@ -282,7 +272,7 @@ class Engine:
                 f'of {per_frame} actions with {len(used)} channels')
         if not np.isfinite(executed).all():
             raise ValueError('an executed action is not finite')
-        actions = normalise(
+        actions = normalize(
             executed.T.reshape(len(used), frames, per_frame), used, self.policy.q01,
             self.policy.q99)
         if self.session.frame == 0:
@@ -290,14 +280,14 @@ class Engine:
             actions = torch.cat((torch.zeros_like(actions[:, :, :1]), actions), 2)
         return actions
 
-    def drop_seen(self) -> None:
-        """Forget frames that were seen and will not be committed (their interval was cut off)."""
+    def drop_observed(self) -> None:
+        """Drop observed frames that will not be committed: their interval was truncated."""
         self._seen, self._shown = [], self._shown.dropped()
 
     @torch.inference_mode()
-    def keep_last_chunk(self) -> None:
+    def rebuild_from_last_chunk(self) -> None:
         """
-        Forget all but the chunk that was committed last, which is written anew at its positions.
+        Rebuild the memory from the chunk that was committed last, at its own positions.
 
         Its images are encoded anew as well, in a stream that begins with the image before them:
         the encoder's causal caches remember some seconds. The frame counter goes on. What is
@@ -309,12 +299,12 @@ class Engine:
             return
         if not self._shown.chunk:
             raise ValueError('the images of the last chunk were not kept: set keeps_images first')
-        latents, self._seen = encode_anew(self.stream, self._shown)
+        latents, self._seen = reencode(self.stream, self._shown)
         frames = (len(self._shown.chunk) - 1) // IMAGES_PER_FRAME
         if self.session.frame > frames + 1:  # else the first image is the episode's own
             latents = latents[:, :, 1:]
         self._last = latents[:, :, -1:]
-        self.session.keep_last_chunk(latents)
+        self.session.rebuild_from_last_chunk(latents)
 
     def snapshot(self) -> Snapshot:
         """
@@ -325,9 +315,10 @@ class Engine:
         """
         session = self.session
         return Snapshot(
-            identity_of(session.network, self.codec, self.policy), self.policy.name,
+            identity_of(session.network, self.vae, self.policy), self.policy.name,
             self.memory_frames, session.save(), self.stream.save(), self.instruction,
-            host_copy(self._first), host_copy(self._last), [host_copy(one) for one in self._seen],
+            host_copy(self._first), host_copy(self._last),
+            [latent.to('cpu', copy=True) for latent in self._seen],
             {first: _moved(one, torch.device('cpu')) for first, one in self._forecasts.items()},
             self._shown)
 
@@ -343,24 +334,24 @@ class Engine:
         """
         session = self.session
         # Sizes first: another dtype also changes the weights, and is the better explanation.
-        if snapshot.session.memory.sizes != session.memory.sizes:
+        if snapshot.session.kv_cache.sizes != session.kv_cache.sizes:
             raise ValueError(
-                f'the snapshot is of a memory of {snapshot.session.memory.sizes}, this one has '
-                f'{session.memory.sizes}')
-        if snapshot.identity != identity_of(session.network, self.codec, self.policy):
+                f'the snapshot is of a memory of {snapshot.session.kv_cache.sizes}, this one has '
+                f'{session.kv_cache.sizes}')
+        if snapshot.identity != identity_of(session.network, self.vae, self.policy):
             raise ValueError(
                 f'the snapshot was saved with other weights or another policy file (its policy is '
                 f'{snapshot.policy}, this one {self.policy.name})')
         session.restore(snapshot.session)
         self.stream.restore(snapshot.stream)
         self.instruction = snapshot.instruction
-        device = self.codec.device
+        device = self.vae.device
 
         def here(latent: Tensor | None) -> Tensor | None:
             return None if latent is None else latent.to(device, copy=True)
 
         self._first, self._last = here(snapshot.first), here(snapshot.last)
-        self._seen = [here(latent) for latent in snapshot.seen]
+        self._seen = [latent.to(device, copy=True) for latent in snapshot.seen]
         self._shown = snapshot.shown
         self._forecasts = {
             first: _moved(one, session.network.device)
@@ -385,15 +376,15 @@ class Engine:
         :param latents: [1, C, F, h, w], the first frame one that began an encoder's stream or
             stands for it.
         """
-        return (self.codec.decode(latents) * 255).round().byte().cpu().numpy()
+        return (self.vae.decode(latents) * 255).round().byte().cpu().numpy()
 
     def warm_up(self) -> None:
         """Run one chunk of every kind of forward on grey images, then forget it."""
         grey = np.full((self.policy.height, self.policy.width, 3), 127, np.uint8)
-        self.see_first(dict.fromkeys(self.policy.cameras, grey))
+        self.begin_episode(dict.fromkeys(self.policy.cameras, grey))
         chunk = self.predict()
         for _ in range(len(chunk.actions) // self.shape.actions):
-            self.see({name: [grey] * IMAGES_PER_FRAME for name in self.policy.cameras})
+            self.observe({name: [grey] * IMAGES_PER_FRAME for name in self.policy.cameras})
         still = np.zeros_like(chunk.actions)  # whatever is predicted is no concern here
         self.predict_ahead(still, grounded=True)
         self.commit(still)
@@ -407,65 +398,3 @@ def _moved(prediction: Prediction, device: torch.device) -> Prediction:
         prediction, latents=prediction.latents.to(device, copy=True),
         actions=prediction.actions.to(device, copy=True),
         before=None if prediction.before is None else prediction.before.to(device, copy=True))
-
-
-def load_engine(
-    checkpoint: Path, policy: PolicyFile, video: Sampling, action: Sampling, memory_chunks: int,
-    seed: int, device: torch.device, dtype: torch.dtype, progress: Callable[[str], None],
-    attention: str = 'auto', text_encoder: str = 'release', instructions: Sequence[str] = (),
-    wan_pretrained_path: str = '', adapter_base: str = '', warm_up: bool = True,
-    weights: str = FULL,
-) -> Engine:
-    """
-    Load a checkpoint folder, in the public layout or LeRobot's, and warm it up.
-
-    Everything is checked by its headers first. Then the instructions are encoded, before the
-    network takes the device's memory: the text encoder is the largest part of all.
-
-    :param progress: called with a line before each part.
-    :param attention: see `choose_attention`.
-    :param text_encoder: where it stays after it was needed, see `Prompts`.
-    :param instructions: those to be encoded while loading, so that they can begin at once.
-    :param wan_pretrained_path: see `find_parts`, as `adapter_base`.
-    :param warm_up: run a chunk of everything first, so that none is late afterwards.
-    :param weights: `full` for those of `dtype`, or a kind of `quantised`.
-    :raises CheckpointError: names the file, key or shape at fault.
-    :raises ValueError: `attention`, `text_encoder` or `weights` cannot be had, or the policy file
-        does not fit the network; every mistake is named.
-    """
-    check_kind(weights, device, dtype)
-    checkpoint = Path(checkpoint)
-    progress(f'checking {checkpoint}')
-    parts = find_parts(checkpoint, wan_pretrained_path, adapter_base)
-    config = parts.weights.config
-    attend, reason = choose_attention(attention, device, dtype, config.head_dim)
-    progress(reason)
-    prompts = Prompts(parts.frozen, device, dtype, text_encoder)
-    mismatches = part_mismatches(
-        config, empty_vae(parts.frozen / 'vae').config, prompts.text_dim)
-    if mismatches:
-        raise CheckpointError(
-            f'{checkpoint} with {parts.frozen}: {"; ".join(mismatches)}'
-            if parts.frozen != checkpoint else f'{checkpoint}: {"; ".join(mismatches)}')
-    mismatches = policy_mismatches(policy, config)
-    if mismatches:
-        raise ValueError(
-            f'policy {policy.name} does not fit {checkpoint}: {"; ".join(mismatches)}')
-    unknown = [text for text in ('', *instructions) if not prompts.knows(text)]
-    if unknown:
-        progress(f'encoding {len(unknown)} instructions')
-        prompts.prepare(unknown)
-    progress(f'loading the transformer of {checkpoint}')
-    network = parts.load_transformer(device, dtype, attend)
-    if weights != FULL:
-        sizes = quantise_blocks(network, weights)
-        progress('weights: {}, {:.2f} GB in place of {:.2f}'.format(
-            weights, sizes['after'] / 1e9, sizes['before'] / 1e9))
-    progress('loading the video codec')
-    codec = load_codec(parts.frozen / 'vae', device, dtype)
-    engine = Engine(network, codec, prompts, policy, video, action, memory_chunks, seed)
-    if warm_up:
-        progress('warming up')
-        engine.set_instruction('')
-        engine.warm_up()
-    return engine

@@ -1,4 +1,4 @@
-"""Look through a checkpoint folder by its headers: everything that is wrong, nothing loaded."""
+"""Find every fault of a checkpoint folder from its headers, without loading weights."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Action channels: robot units to the network's normalised channels and back."""
+"""Action channels: robot units to the network's normalized channels and back."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from torch import Tensor
 QUANTILE_FLOOR = 1e-6
 
 
-def normalise(
+def normalize(
     actions: np.ndarray, used: Sequence[int], q01: np.ndarray, q99: np.ndarray,
 ) -> Tensor:
     """
@@ -33,10 +33,10 @@ def normalise(
     return channels
 
 
-def denormalise(
+def denormalize(
     channels: Tensor, used: Sequence[int], q01: np.ndarray, q99: np.ndarray,
 ) -> np.ndarray:
-    """Return robot units, [used, F, N] float32, of normalised actions [1, C, F, N, 1]."""
+    """Return robot units, [used, F, N] float32, of normalized actions [1, C, F, N, 1]."""
     low, high = _columns(q01, used), _columns(q99, used)
     values = channels[0, list(used), ..., 0].float().cpu()
     return ((values + 1) / 2 * (high - low + QUANTILE_FLOOR) + low).numpy()

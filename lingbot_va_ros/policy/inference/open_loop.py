@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lingbot_va_ros.policy.inference.engine import Chunk, Engine
-from lingbot_va_ros.policy.inference.session import chunk_noise
+from lingbot_va_ros.policy.inference.noise import chunk_noise, ChunkNoise
 from lingbot_va_ros.policy.interrupt import Interrupt, UNINTERRUPTED
 from lingbot_va_ros.specs.policy_file import Sampling
 
@@ -38,7 +38,7 @@ def forwards_per_chunk(video: Sampling, action: Sampling) -> int:
 def imagine(
     engine: Engine, images: Mapping[str, np.ndarray], chunks: int,
     interrupt: Interrupt = UNINTERRUPTED,
-    chunk_done: Callable[[float], None] = lambda seconds: None, noise: Callable = chunk_noise,
+    chunk_done: Callable[[float], None] = lambda seconds: None, noise: ChunkNoise = chunk_noise,
 ) -> Imagination:
     """
     Begin an episode with `images` and predict chunk after chunk; nothing is ever observed.
@@ -51,7 +51,7 @@ def imagine(
     :raises FloatingPointError: the network's numbers are not finite.
     """
     engine.reset()
-    engine.see_first(images)
+    engine.begin_episode(images)
     predicted: list[Chunk] = []
     seconds: list[float] = []
     for number in range(chunks):

@@ -1,4 +1,4 @@
-"""A copy of an episode in host memory, and whose it is."""
+"""A copy of an episode in host memory, and the identity of the model that it belongs to."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from lingbot_va_ros.model.transformer import Network
-from lingbot_va_ros.model.video_vae import StreamState, VideoCodec
-from lingbot_va_ros.policy.inference.chunk_images import Shown
-from lingbot_va_ros.policy.inference.session import Prediction, SessionState
+from lingbot_va_ros.model.video_vae import VaeStreamState, VideoVae
+from lingbot_va_ros.policy.inference.chunk_images import ChunkImages
+from lingbot_va_ros.policy.inference.denoise import Prediction
+from lingbot_va_ros.policy.inference.session import SessionState
 from lingbot_va_ros.specs.policy_file import PolicyFile
 
 SAMPLES = 64  # numbers of each weight tensor that tell it from another
@@ -23,25 +24,25 @@ class Snapshot:
 
     `frames` are the confirmed latent frames in the memory, `policy` the policy file's name, `seen`
     the latent frames that were seen since the last commit, `forecasts` the predicted chunks that
-    are running or come next, by first frame; `shown` what the engine's `Shown` has kept.
+    are running or come next, by first frame; `shown` what the engine's `ChunkImages` has kept.
     """
 
     identity: str
     policy: str
     frames: int
     session: SessionState
-    stream: StreamState
+    stream: VaeStreamState
     instruction: str | None
     first: Tensor | None
     last: Tensor | None
     seen: list[Tensor]
     forecasts: dict[int, Prediction]
-    shown: Shown
+    shown: ChunkImages
 
 
-def identity_of(network: Network, codec: VideoCodec, policy: PolicyFile) -> str:
+def identity_of(network: Network, vae: VideoVae, policy: PolicyFile) -> str:
     """
-    Return a hash of what gives a memory its meaning: weights and the layout of inputs.
+    Return a hash of the weights and of the layout of inputs, which a KV cache depends on.
 
     Taken from what is loaded, adapters merged, not from files: a copy of a checkpoint is the same
     checkpoint, wherever it lies. Of each weight tensor of the network and of the video encoder go
@@ -49,7 +50,7 @@ def identity_of(network: Network, codec: VideoCodec, policy: PolicyFile) -> str:
     policy file what images and actions are, and neither steps nor guidance.
     """
     digest = hashlib.sha256()
-    for module in (network, codec.vae.encoder):
+    for module in (network, vae.autoencoder.encoder):
         _add_weights(digest, module.named_parameters())
     layout = (
         policy.cameras, policy.layout, policy.height, policy.width, policy.mirror_images,

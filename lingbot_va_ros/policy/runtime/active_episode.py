@@ -246,7 +246,7 @@ class ActiveEpisode:
         :param joints: the joint positions [J] at their time.
         :raises CameraFault: an image cannot be converted.
         """
-        self.engine.see_first(
+        self.engine.begin_episode(
             {name: self.robot.to_rgb(name, entry.image) for name, entry in images.items()})
         self.robot.action_map.begin(joints)
         self._observed_ns = max(entry.stamp_ns for entry in images.values())
@@ -267,7 +267,7 @@ class ActiveEpisode:
         except CameraFault as fault:
             chunk.fault = str(fault)
             return False
-        self.engine.see(converted)
+        self.engine.observe(converted)
         self._encoding_since = since
         self._latency.add_encoding(clock.steady() - since)
         self._observed_ns = max(entry.stamp_ns for entry in images[-1].values())
@@ -324,7 +324,7 @@ class ActiveEpisode:
         """Commit the frames that the engine has seen and the executed actions [n, used]."""
         self.engine.commit(executed)
         if self.settings.last_chunk_only:
-            self.engine.keep_last_chunk()
+            self.engine.rebuild_from_last_chunk()
 
     def executed_actions(self, chunk: ActiveChunk) -> np.ndarray:
         """Return the executed actions [n, used] during the frames that were seen of a chunk."""
@@ -340,7 +340,7 @@ class ActiveEpisode:
         :returns: whether something was committed.
         """
         if not chunk.seen_frames or is_unreported(self.robot, chunk):
-            self.engine.drop_seen()
+            self.engine.drop_observed()
             return False
         self.confirm(self.executed_actions(chunk))
         return True

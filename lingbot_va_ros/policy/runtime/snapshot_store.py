@@ -61,7 +61,7 @@ def saved_episode(
 def confirm_restored(saved: SavedEpisode, engine: Engine, episode: ActiveEpisode | None) -> None:
     """Commit the frames that had been seen of the running chunk, after `Engine.restore`."""
     if saved.executed is None or episode is None:
-        engine.drop_seen()
+        engine.drop_observed()
     else:
         episode.confirm(saved.executed)
     if saved.poses is not None and episode is not None:

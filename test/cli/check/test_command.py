@@ -18,10 +18,10 @@ import yaml
 from lingbot_va_ros.cli.check import command as check
 from lingbot_va_ros.cli.main import main
 from lingbot_va_ros.model.checkpoint import destinations, unread_shapes
-from lingbot_va_ros.model.random_checkpoint import MIXTURE, write_untrained_checkpoint
+from lingbot_va_ros.model.random_checkpoint import MIXTURE, write_random_checkpoint
 from lingbot_va_ros.model.text_encoder import load_text_encoder
 from lingbot_va_ros.model.video_vae import AutoencoderKLWan
-from lingbot_va_ros.policy.inference.engine import load_engine
+from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
 from lingbot_va_ros.specs.policy_file import load_policy_file
@@ -96,7 +96,7 @@ def truncate(path, less=1000):
     path.write_bytes(path.read_bytes()[:-less])
 
 
-def quantise(tensors):
+def quantize(tensors):
     tensors['blocks.0.ffn.net.0.proj.weight'] = (
         tensors['blocks.0.ffn.net.0.proj.weight'].to(torch.int8))
 
@@ -135,7 +135,7 @@ DAMAGES = {
             {'blocks.9.attn1.to_q.weight': torch.zeros(2, 2)})),
         'transformer', 'extra blocks.9.attn1.to_q.weight [2, 2]'),
     'quantized weights': (
-        lambda root: change_weights(root / 'transformer', quantise),
+        lambda root: change_weights(root / 'transformer', quantize),
         f'transformer/{DIFFUSION}',
         '1 tensors of I8 (blocks.0.ffn.net.0.proj.weight …); expected F16, BF16, F32, F64'),
     'wrong JSON': (
@@ -329,11 +329,9 @@ def test_the_budget_is_what_the_engine_really_takes(checkpoint, run, guidance):
     change_policy(checkpoint, video={'steps': 2, 'shift': 5.0, 'guidance': guidance})
     _, found = run('--checkpoint', checkpoint, '--dtype', 'float32')
     policy = load_policy_file(checkpoint / 'policy.yaml')
-    engine = load_engine(
-        checkpoint, policy, policy.video, policy.action, policy.memory_chunks, 0,
-        torch.device('cpu'), torch.float32, lambda line: None)
+    engine = load_engine(EngineConfig.of_policy(checkpoint, policy))
     encoder = load_text_encoder(checkpoint, torch.device('cpu'), torch.float32).model
-    session, vae = engine.session, engine.codec.vae
+    session, vae = engine.session, engine.vae.autoencoder
 
     def size(*tensors):
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -343,7 +341,7 @@ def test_the_budget_is_what_the_engine_really_takes(checkpoint, run, guidance):
 
     assert found['budget']['bytes'] == {
         'transformer': weights(session.network),
-        'kv_memory': size(session.memory.keys, session.memory.values),
+        'kv_memory': size(session.kv_cache.keys, session.kv_cache.values),
         'text_states': size(*session.text.keys, *session.text.values),
         'vae_encoder': weights(vae.encoder, vae.quant_conv),
         'vae_decoder': weights(vae.decoder, vae.post_quant_conv),
@@ -444,7 +442,7 @@ def test_names_in_the_table_are_those_of_the_budget():
 
 
 def test_the_report_says_which_network_a_checkpoint_holds(untrained_checkpoint, tmp_path, capsys):
-    write_untrained_checkpoint(
+    write_random_checkpoint(
         tmp_path, shared_file('config', 'policies', 'untrained.yaml'), config=MIXTURE)
     for folder, line in (
             (untrained_checkpoint, 'network: one backbone for video and actions'),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lingbot_va_ros.policy.errors import PredictionAborted
-from lingbot_va_ros.policy.inference.engine import load_engine
+from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
 from lingbot_va_ros.specs.errors import CheckpointError
 
 CPU = torch.device('cpu')
@@ -16,9 +16,8 @@ N, USED = 8, 7  # actions a frame and used channels of the untrained policy
 
 
 def make_engine(checkpoint, policy, seed=0, memory_chunks=4, progress=lambda line: None, **kind):
-    engine = load_engine(
-        checkpoint, policy, kind.get('video', policy.video), kind.get('action', policy.action),
-        memory_chunks, seed, CPU, torch.float32, progress)
+    engine = load_engine(EngineConfig.of_policy(
+        checkpoint, policy, seed, memory_chunks=memory_chunks, **kind), progress)
     engine.set_instruction('put the cup on the plate')
     return engine
 
@@ -39,8 +38,8 @@ def pictures(policy, count, seed=0):
             for name in policy.cameras}
 
 
-def see_first(engine, seed=0):
-    engine.see_first(
+def begin_episode(engine, seed=0):
+    engine.begin_episode(
         {name: images[0] for name, images in pictures(engine.policy, 1, seed).items()})
 
 
@@ -48,13 +47,13 @@ def execute(engine, chunk, frames=None, seed=1):
     """Show images for a chunk and commit its actions as executed."""
     frames = len(chunk.actions) // N if frames is None else frames
     for frame in range(frames):
-        engine.see(pictures(engine.policy, 4, seed + frame))
+        engine.observe(pictures(engine.policy, 4, seed + frame))
     engine.commit(chunk.actions[:frames * N])
 
 
 def run(engine, chunks, seed=0):
     """Begin an episode, run it for some chunks and return the next one."""
-    see_first(engine, seed)
+    begin_episode(engine, seed)
     for number in range(chunks):
         execute(engine, engine.predict(), seed=10 * number + seed)
     return engine.predict()
@@ -108,7 +107,7 @@ def test_predicting_again_before_a_commit_gives_the_same_chunk(engine, chunks):
 
 
 def test_an_aborted_prediction_changes_nothing(engine, other):
-    see_first(engine)
+    begin_episode(engine)
     looks = []
 
     def abort_at_the_third():
@@ -117,7 +116,7 @@ def test_an_aborted_prediction_changes_nothing(engine, other):
             raise PredictionAborted
     with pytest.raises(PredictionAborted):
         engine.predict(SimpleNamespace(check=abort_at_the_third))
-    see_first(other)
+    begin_episode(other)
     assert_same(engine.predict(), other.predict())
 
 
@@ -142,21 +141,21 @@ def test_warm_up_leaves_nothing_behind(engine, other):
 
 def test_seeing_the_first_image_again_begins_anew_while_nothing_is_confirmed(engine, other):
     run(engine, 0, seed=50)
-    see_first(engine)
+    begin_episode(engine)
     assert_same(engine.predict(), run(other, 0))
 
 
 def test_frames_that_were_dropped_are_not_committed(engine):
     chunk = run(engine, 0)
-    engine.see(pictures(engine.policy, 4))
-    engine.drop_seen()
+    engine.observe(pictures(engine.policy, 4))
+    engine.drop_observed()
     with pytest.raises(ValueError, match='no frame was seen'):
         engine.commit(chunk.actions)
 
 
 def test_memory_frames_count_what_is_confirmed_up_to_the_capacity(engine):
     assert (engine.memory_frames, engine.memory_capacity, engine.began) == (0, 8, False)
-    see_first(engine)
+    begin_episode(engine)
     counts = []
     for seed in range(5):
         execute(engine, engine.predict(), seed=seed)
@@ -174,12 +173,12 @@ def test_a_part_of_a_chunk_can_be_committed(engine):
 @pytest.mark.parametrize('shape', [(N - 1, USED), (2 * N, USED), (N, USED + 1), (0, USED), (N,)])
 def test_a_wrong_number_of_executed_actions_is_refused_and_changes_nothing(engine, other, shape):
     chunk, same = run(engine, 0), run(other, 0)
-    engine.see(pictures(engine.policy, 4))
+    engine.observe(pictures(engine.policy, 4))
     with pytest.raises(ValueError, match='executed actions of shape .* for 1 frames of 8'):
         engine.commit(np.zeros(shape, np.float32))
     assert engine.memory_frames == 0
     engine.commit(chunk.actions)
-    other.see(pictures(other.policy, 4))
+    other.observe(pictures(other.policy, 4))
     other.commit(same.actions)
     assert_same(engine.predict(), other.predict())
 
@@ -234,7 +233,7 @@ def test_imagining_pictures_leaves_the_prediction_alone(engine, other):
 def test_loading_tells_what_it_does(untrained_checkpoint, untrained_policy):
     lines = []
     make_engine(untrained_checkpoint, untrained_policy, progress=lines.append)
-    for part in ('transformer', 'codec', 'warming up'):
+    for part in ('transformer', 'video VAE', 'warming up'):
         assert sum(part in line for line in lines) == 1, (part, lines)
 
 

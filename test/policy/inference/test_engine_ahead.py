@@ -33,14 +33,14 @@ def pictures(policy, count, seed=0):
 
 
 def begin(engine):
-    engine.see_first({name: images[0] for name, images in pictures(engine.policy, 1).items()})
+    engine.begin_episode({name: images[0] for name, images in pictures(engine.policy, 1).items()})
     return engine.predict()
 
 
 def see(engine, frames, first=0):
     """See frames of the running chunk, of which each depends on its number alone."""
     for frame in range(first, first + frames):
-        engine.see(pictures(engine.policy, 4, 100 + engine.session.frame + frame))
+        engine.observe(pictures(engine.policy, 4, 100 + engine.session.frame + frame))
 
 
 def executed(engine, rows):
@@ -76,9 +76,9 @@ def assert_same(one, two):
 
 def assert_same_memory(one, other):
     one, other = one.snapshot().session, other.snapshot().session
-    assert torch.equal(one.memory.keys, other.memory.keys)
-    assert torch.equal(one.memory.values, other.memory.values)
-    assert (one.memory.groups, one.frame) == (other.memory.groups, other.frame)
+    assert torch.equal(one.kv_cache.keys, other.kv_cache.keys)
+    assert torch.equal(one.kv_cache.values, other.kv_cache.values)
+    assert (one.kv_cache.spans, one.frame) == (other.kv_cache.spans, other.frame)
 
 
 @pytest.mark.parametrize('guidance', [1.0, GUIDANCE])
@@ -265,7 +265,7 @@ def test_memory_frames_do_not_count_what_is_predicted(engine):
 def test_the_last_chunk_alone_is_kept_in_any_schedule(engine, schedule):
     engine.keeps_images = True
     run(engine, schedule, 4)
-    engine.keep_last_chunk()
+    engine.rebuild_from_last_chunk()
     assert engine.memory_frames == 2 and engine.session.frame == 8
     assert engine.predict().actions.shape == (2 * N, USED)
 
@@ -280,11 +280,11 @@ def test_nothing_seen_before_the_last_chunk_leaves_a_trace(make_engine):
             images = pictures(engine.policy, 4, 1000 * (number + 1) + frame)
             for name, last in pictures(engine.policy, 1, 77).items():
                 images[name][-1] = last[0]
-            engine.see(images)
+            engine.observe(images)
         engine.commit(actions)
         see(engine, 2)
         engine.commit(executed(engine, 2 * N))
-        engine.keep_last_chunk()
+        engine.rebuild_from_last_chunk()
         see(engine, 1)
     assert_same_memory(one, other)
     assert torch.equal(one._seen[0], other._seen[0])
@@ -292,11 +292,11 @@ def test_nothing_seen_before_the_last_chunk_leaves_a_trace(make_engine):
 
 
 def test_the_last_chunk_cannot_be_kept_without_its_images(engine):
-    engine.keep_last_chunk()  # there is nothing to forget yet
+    engine.rebuild_from_last_chunk()  # there is nothing to forget yet
     run(engine, 'sync', 1)
     frames = engine.memory_frames
     with pytest.raises(ValueError, match='images of the last chunk were not kept'):
-        engine.keep_last_chunk()
+        engine.rebuild_from_last_chunk()
     assert engine.memory_frames == frames
 
 
@@ -305,5 +305,5 @@ def test_the_first_chunk_is_kept_with_the_image_that_began_the_episode(make_engi
     kept.keeps_images = True
     for engine in (kept, whole):
         run(engine, 'sync', 1)
-    kept.keep_last_chunk()
+    kept.rebuild_from_last_chunk()
     assert_same_memory(kept, whole)

@@ -9,8 +9,8 @@ import torch
 
 from lingbot_va_ros.model import prompt_embeddings as prompts
 from lingbot_va_ros.model.attention import choose_attention
-from lingbot_va_ros.policy.inference import engine as engine_module
-from lingbot_va_ros.policy.inference.engine import load_engine
+from lingbot_va_ros.policy.inference import load as load_module
+from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
 from lingbot_va_ros.specs.errors import CheckpointError
 from lingbot_va_ros.specs.policy_file import load_policy_file
 
@@ -24,15 +24,13 @@ def checkpoint(untrained_checkpoint, tmp_path):
 
 @pytest.fixture
 def nothing_is_loaded(monkeypatch):
-    """Fail where weights of the codec are loaded after all."""
-    monkeypatch.setattr(engine_module, 'load_codec', lambda *ignored: pytest.fail('loaded'))
+    """Fail where weights of the video VAE are loaded after all."""
+    monkeypatch.setattr(load_module, 'load_video_vae', lambda *ignored: pytest.fail('loaded'))
 
 
 def load(checkpoint, progress=lambda line: None, change=lambda policy: policy, **options):
     policy = change(load_policy_file(checkpoint / 'policy.yaml'))
-    return load_engine(
-        checkpoint, policy, policy.video, policy.action, policy.memory_chunks, 0, CPU,
-        torch.float32, progress, **options)
+    return load_engine(EngineConfig.of_policy(checkpoint, policy, **options), progress)
 
 
 def change_config(checkpoint, part, **changes):

@@ -5,28 +5,25 @@ import json
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-import torch
 
-from lingbot_va_ros.policy.inference.engine import load_engine
+from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
 from lingbot_va_ros.specs.errors import CheckpointError
 from lingbot_va_ros.specs.policy_file import find_policy_file, load_policy_file
 
 
 def engine_of(folder, **options):
     policy = load_policy_file(find_policy_file('', folder))
-    engine = load_engine(
-        folder, policy, policy.video, policy.action, policy.memory_chunks, 0,
-        torch.device('cpu'), torch.float32, lambda line: None, **options)
+    engine = load_engine(EngineConfig.of_policy(folder, policy, **options))
     engine.set_instruction('pick up the cup')
     return engine
 
 
 def two_chunks(engine, images):
     """Return the actions of chunk 0 and, once those were executed, of chunk 1."""
-    engine.see_first(images)
+    engine.begin_episode(images)
     first = engine.predict().actions
     for _ in range(len(first) // engine.shape.actions):
-        engine.see({name: [image] * 4 for name, image in images.items()})
+        engine.observe({name: [image] * 4 for name, image in images.items()})
     engine.commit(first)
     return np.concatenate((first, engine.predict().actions))
 
@@ -51,7 +48,7 @@ def test_actions_are_those_of_the_public_layout(lerobot_folder, untrained_checkp
 
 def test_the_first_action_frame_of_an_episode_is_not_executed(lerobot_folder, images):
     engine = engine_of(lerobot_folder)
-    engine.see_first(images)
+    engine.begin_episode(images)
     assert len(engine.predict().actions) == 8  # of 2 frames with 8 actions each
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from lingbot_va_ros.policy.errors import PredictionAborted
-from lingbot_va_ros.policy.inference.engine import Engine, load_engine
+from lingbot_va_ros.policy.inference.engine import Engine
+from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
 from lingbot_va_ros.policy.inference.open_loop import forwards_per_chunk, imagine
 from lingbot_va_ros.specs.policy_file import PolicyFile, Sampling
 
@@ -67,7 +68,7 @@ def golden_engine(golden, name, settings):
             settings['action_guidance_scale']),
         memory_chunks=settings['attn_window'] // 2, forward_dynamics=False, trained=False)
     engine = Engine(
-        golden.network(letter), golden.codec(letter), RecordedText(inputs), policy, policy.video,
+        golden.network(letter), golden.vae(letter), RecordedText(inputs), policy, policy.video,
         policy.action, policy.memory_chunks, seed=0)
     engine.set_instruction(PROMPT)
     return engine
@@ -93,7 +94,7 @@ def test_the_recorded_open_loop_is_reproduced(golden, name):
     assert replay.error(imagined.latents, latents) <= TOLERANCE
     assert replay.error(imagined.actions, executed) <= TOLERANCE
     with torch.inference_mode():
-        pictures = engine.codec.decode(latents) * 255
+        pictures = engine.vae.decode(latents) * 255
     ours = engine.decode(imagined.latents)
     assert len(ours) == 1 + 4 * (frames * chunks - 1)
     assert replay.error(ours, pictures) <= 0.5 + 255 * 10 * TOLERANCE  # 0.5: whole numbers
@@ -101,9 +102,8 @@ def test_the_recorded_open_loop_is_reproduced(golden, name):
 
 @pytest.fixture(scope='module')
 def engine(untrained_checkpoint, untrained_policy):
-    engine = load_engine(
-        untrained_checkpoint, untrained_policy, untrained_policy.video, untrained_policy.action,
-        4, 0, torch.device('cpu'), torch.float32, lambda line: None, warm_up=False)
+    engine = load_engine(EngineConfig.of_policy(
+        untrained_checkpoint, untrained_policy, memory_chunks=4, warm_up=False))
     engine.set_instruction(PROMPT)
     return engine
 
@@ -124,7 +124,7 @@ def test_a_longer_imagination_begins_with_the_shorter_one(engine, images):
 def test_its_first_chunk_is_the_policys_own(engine, images):
     imagined = imagine(engine, images, 1)
     engine.reset()
-    engine.see_first(images)
+    engine.begin_episode(images)
     np.testing.assert_array_equal(imagined.actions, engine.predict().actions)
 
 

@@ -9,7 +9,9 @@ import torch
 from lingbot_va_ros.model.checkpoint import load_transformer, save_transformer
 from lingbot_va_ros.model.random_checkpoint import MIXTURE, random_weights
 from lingbot_va_ros.policy.errors import PredictionAborted
-from lingbot_va_ros.policy.inference.session import chunk_noise, ChunkShape, Session
+from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
+from lingbot_va_ros.policy.inference.noise import chunk_noise
+from lingbot_va_ros.policy.inference.session import Session
 from lingbot_va_ros.policy.interrupt import UNINTERRUPTED
 from lingbot_va_ros.specs.policy_file import Sampling
 
@@ -30,7 +32,7 @@ def network(request, untrained_checkpoint, tmp_path_factory):
 
 def make_session(network, video=VIDEO, action=ACTION, memory_chunks=8) -> Session:
     session = Session(network, SHAPE, video, action, USED, memory_chunks)
-    session.set_text(random(99, session.text_rows, 512, 32))
+    session.set_text(random(99, session.cfg_batch, 512, 32))
     return session
 
 
@@ -71,7 +73,7 @@ def assert_same_prediction(one, other):
 
 def remembered(session):
     """Return what attention would see: copies of the valid keys and values."""
-    memory = session.memory
+    memory = session.kv_cache
     seen = slice(memory.start, memory.end)
     return memory.keys[:, :, seen].clone(), memory.values[:, :, seen].clone()
 
@@ -120,11 +122,11 @@ class Counted:
 def test_an_aborted_prediction_changes_nothing(network, chunks, memory_chunks, at):
     session = make_session(network, memory_chunks=memory_chunks)
     remember(session, chunks)
-    before, groups = remembered(session), list(session.memory.groups)
+    before, groups = remembered(session), list(session.kv_cache.spans)
     with pytest.raises(PredictionAborted):
         predict(session, Abort(at))
     assert_same_memory(remembered(session), before)
-    assert list(session.memory.groups) == groups
+    assert list(session.kv_cache.spans) == groups
     assert (session.frame, session.imagined_frames) == (2 * chunks, 0)
 
 
@@ -188,7 +190,7 @@ def test_a_reset_session_predicts_as_a_new_one(network):
 def test_a_chunk_with_video_guidance_costs_105_sequence_forwards_at_25_and_50_steps(network):
     session = make_session(network, Sampling(25, 5.0, 5.0), Sampling(50, 1.0, 1.0))
     remember(session, 2)
-    counted = session.network = Counted(network)
+    counted = session.denoiser.network = Counted(network)
     remember(session, 1)
     assert counted.sequences('video_velocity') == 50
     assert counted.sequences('action_velocity') == 50
@@ -204,7 +206,7 @@ def test_only_guided_loops_run_the_negative_half(
         network, video_guidance, action_guidance, forwards):
     session = make_session(
         network, Sampling(3, 5.0, video_guidance), Sampling(4, 1.0, action_guidance))
-    counted = session.network = Counted(network)
+    counted = session.denoiser.network = Counted(network)
     remember(session, 1)
     assert (counted.sequences('video_velocity'), counted.sequences('action_velocity'),
             counted.sequences('write_video', 'write_actions')) == forwards
@@ -212,7 +214,7 @@ def test_only_guided_loops_run_the_negative_half(
 
 def test_fewer_executed_video_steps_cost_fewer_forwards(network):
     session = make_session(network, Sampling(25, 5.0, 1.0, exec_steps=3))
-    counted = session.network = Counted(network)
+    counted = session.denoiser.network = Counted(network)
     predict(session)
     assert counted.sequences('video_velocity') == 3
     assert counted.sequences('write_video') == 0

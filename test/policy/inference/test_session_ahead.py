@@ -12,13 +12,10 @@ from lingbot_va_ros.model.checkpoint import load_transformer
 from lingbot_va_ros.model.flow_matching import timesteps
 from lingbot_va_ros.model.mixture_of_transformers import make_network
 from lingbot_va_ros.policy.errors import PredictionAborted
-from lingbot_va_ros.policy.inference.session import (
-    chunk_noise,
-    ChunkShape,
-    imagining_noise,
-    Session,
-    WrittenChunk,
-)
+from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
+from lingbot_va_ros.policy.inference.denoise import WrittenChunk
+from lingbot_va_ros.policy.inference.noise import chunk_noise, imagining_noise
+from lingbot_va_ros.policy.inference.session import Session
 from lingbot_va_ros.policy.interrupt import UNINTERRUPTED
 from lingbot_va_ros.specs.policy_file import Sampling
 
@@ -56,7 +53,7 @@ def random(seed, *shape):
 
 def make_session(network, video=VIDEO, action=ACTION, memory_chunks=8) -> Session:
     session = Session(network, SHAPE, video, action, USED, memory_chunks)
-    session.set_text(random(99, session.text_rows, 512, 32))
+    session.set_text(random(99, session.cfg_batch, 512, 32))
     return session
 
 
@@ -101,8 +98,8 @@ def remember(session, chunks):
 
 def remembered(session):
     """Return the confirmed keys, values and groups, oldest first."""
-    state = session.save().memory
-    return state.keys, state.values, state.groups
+    state = session.save().kv_cache
+    return state.keys, state.values, state.spans
 
 
 def assert_same_memory(one, other):
@@ -142,11 +139,11 @@ class Counted:
         if name not in ('video_velocity', 'action_velocity', 'write_video', 'write_actions'):
             return attribute
 
-        def counted(content, steps, rotary, text, place):
+        def counted(content, steps, rotary, text, slot):
             self.calls.append((name, content.shape[0]))
-            self.given.append((content[:1].clone(), list(steps), place.slots))
-            self.seen.append(place.slots.stop - place.first)
-            return attribute(content, steps, rotary, text, place)
+            self.given.append((content[:1].clone(), list(steps), slot.new))
+            self.seen.append(slot.new.stop - slot.oldest)
+            return attribute(content, steps, rotary, text, slot)
         return counted
 
     @property
@@ -223,14 +220,14 @@ def test_aborted_anywhere_nothing_has_changed(network, chunks, memory_chunks, fo
         with pytest.raises(PredictionAborted):
             ahead(session, 1, stand_in, interrupt=Abort(at))
         assert_same_memory(remembered(session), before)
-        assert session.memory.valid == before[0].shape[2] and not session.memory.provisional
+        assert session.kv_cache.valid == before[0].shape[2] and not session.kv_cache.provisional
     assert_same_prediction(ahead(session, 1, stand_in), expected)
 
 
 def test_the_interrupt_is_checked_before_every_forward(network):
     session, looks = make_session(network), []
     remember(session, 1)
-    counted = session.network = Counted(network)
+    counted = session.denoiser.network = Counted(network)
     ahead(session, interrupt=SimpleNamespace(check=lambda: looks.append(len(counted.calls))))
     assert looks == list(range(len(counted.calls)))
 
@@ -281,11 +278,11 @@ def test_what_is_imagined_follows_the_actions_and_begins_with_what_was_seen(netw
 def test_imagining_holds_what_was_seen_and_has_the_actions_before_the_video(network, seen):
     session = make_session(network)
     remember(session, 2)
-    frame, end = session.frame, session.memory.end
-    counted = session.network = Counted(network)
+    frame, end = session.frame, session.kv_cache.end
+    counted = session.denoiser.network = Counted(network)
     ahead(session, seen)
     (actions, steps, slots), *imagining = counted.given[:1 + IMAGINE_STEPS]
-    assert torch.equal(actions, real_actions(frame) * session.channel_mask)
+    assert torch.equal(actions, real_actions(frame) * session.denoiser.channel_mask)
     assert steps == [0.0, 0.0] and slots == slice(end, end + 8)
     for (latents, steps, slots), time in zip(imagining, timesteps(IMAGINE_STEPS, 5.0)):
         assert torch.equal(latents[:, :, :seen], real_latents(frame)[:, :, :seen])
@@ -305,7 +302,7 @@ def test_a_chunk_is_remembered_from_what_its_prediction_saw(network, predicted, 
     remember(session, 4)
     if predicted:
         predict(session)
-    counted = session.network = Counted(network)
+    counted = session.denoiser.network = Counted(network)
     commit(session, frames)
     # Two older chunks of 16 tokens, then 4 video and 4 action tokens for each frame.
     assert counted.seen == [32 + 4 * frames, 32 + 8 * frames]
@@ -358,11 +355,11 @@ def test_a_forecast_that_was_left_noisy_is_remembered_as_noisy(network):
     session = make_session(network, replace(VIDEO, exec_steps=2))
     remember(session, 1)
     forecast = predict(session)
-    assert 0 < forecast.left_at < 1000
-    clean = replace(forecast, left_at=0.0)
+    assert 0 < forecast.final_timestep < 1000
+    clean = replace(forecast, final_timestep=0.0)
     assert not torch.equal(
         ahead(session, 1, forecast).actions, ahead(session, 1, clean).actions)
-    assert predict(make_session(network)).left_at == 0
+    assert predict(make_session(network)).final_timestep == 0
 
 
 # The figures of 25 video and 50 action steps with guidance 5, the commit included.
@@ -373,7 +370,7 @@ def test_a_chunk_costs_the_forwards_that_its_schedule_needs(network, schedule, s
     remember(session, 1)
     forecast = predict(session)
     session.discard()
-    counted = session.network = Counted(network)
+    counted = session.denoiser.network = Counted(network)
     if schedule == 'sync':
         predict(session)
     else:
@@ -389,7 +386,7 @@ def test_only_halves_that_are_read_are_written(network, video_guidance, action_g
     session = make_session(
         network, Sampling(3, 5.0, video_guidance), Sampling(4, 1.0, action_guidance))
     remember(session, 1)
-    counted = session.network = Counted(network)
+    counted = session.denoiser.network = Counted(network)
     ahead(session)
     imagining, running = halves
     assert counted.calls[:5] == [
@@ -400,8 +397,8 @@ def test_only_halves_that_are_read_are_written(network, video_guidance, action_g
 def test_guidance_that_was_taken_away_costs_nothing_ahead(network):
     session = make_session(network)
     remember(session, 1)
-    session.video = PLAIN
-    counted = session.network = Counted(network)
+    session.denoiser.video = PLAIN
+    counted = session.denoiser.network = Counted(network)
     ahead(session)
     assert {count for _, count in counted.calls} == {1}
 
@@ -411,12 +408,12 @@ def test_the_buffer_is_moved_by_commits_alone(network, chunks):
     session = make_session(network, memory_chunks=2)
     for _ in range(chunks):
         remember(session, 1)
-        place = session.memory.start, session.memory.end
+        place = session.kv_cache.start, session.kv_cache.end
         forecast = predict(session)
         session.discard()
         ahead(session)
         ahead(session, 0, forecast)
-        assert (session.memory.start, session.memory.end) == place
+        assert (session.kv_cache.start, session.kv_cache.end) == place
 
 
 def test_after_an_open_loop_there_is_room_to_predict_ahead(network):
@@ -427,7 +424,7 @@ def test_after_an_open_loop_there_is_room_to_predict_ahead(network):
             session.predict(*noise(session.frame + 2 * frame))
         before = remembered(session)
         prediction = ahead(session)
-        lengths.append(session.memory.end)
+        lengths.append(session.kv_cache.end)
         assert prediction.latents.isfinite().all()
         assert_same_memory(remembered(session), before)
 
@@ -448,7 +445,7 @@ def test_keeping_the_last_chunk_leaves_no_trace_of_older_ones(network, chunks, m
     session, fresh = (make_session(network, memory_chunks=memory_chunks) for _ in range(2))
     remember(session, chunks)
     predict(session)
-    session.keep_last_chunk()
+    session.rebuild_from_last_chunk()
     fresh.frame = session.frame - 2
     commit(fresh)
     assert_same_memory(remembered(session), remembered(fresh))
@@ -461,7 +458,7 @@ def test_a_last_chunk_that_was_cut_off_is_kept_as_it_was(network):
     session, fresh = make_session(network), make_session(network)
     remember(session, 2)
     commit(session, 1)
-    session.keep_last_chunk()
+    session.rebuild_from_last_chunk()
     fresh.frame = session.frame - 1
     commit(fresh, 1)
     assert_same_memory(remembered(session), remembered(fresh))
@@ -469,8 +466,8 @@ def test_a_last_chunk_that_was_cut_off_is_kept_as_it_was(network):
 
 def test_keeping_the_last_chunk_of_nothing_keeps_nothing(network):
     session = make_session(network)
-    session.keep_last_chunk()
-    assert session.memory.valid == 0 and session.frame == 0
+    session.rebuild_from_last_chunk()
+    assert session.kv_cache.valid == 0 and session.frame == 0
 
 
 def test_what_the_caller_does_to_committed_latents_later_does_not_matter(network):
@@ -478,7 +475,7 @@ def test_what_the_caller_does_to_committed_latents_later_does_not_matter(network
     latents = real_latents(0)
     session.commit(latents, real_actions(0))
     latents += 1
-    session.keep_last_chunk()
+    session.rebuild_from_last_chunk()
     commit(fresh)
     assert_same_memory(remembered(session), remembered(fresh))
 
@@ -503,5 +500,5 @@ def test_predicting_ahead_runs_on_the_device_of_the_network(network):
     forecast = predict(session)
     for stand_in in (None, forecast):
         assert ahead(session, 1, stand_in).actions.device.type == 'meta'
-    session.keep_last_chunk()
+    session.rebuild_from_last_chunk()
     assert isinstance(session._last_chunk, WrittenChunk)

@@ -31,12 +31,13 @@ def pictures(policy, count, seed):
             for name in policy.cameras}
 
 
-def see_first(engine):
-    engine.see_first({name: images[0] for name, images in pictures(engine.policy, 1, 0).items()})
+def begin_episode(engine):
+    engine.begin_episode({
+        name: images[0] for name, images in pictures(engine.policy, 1, 0).items()})
 
 
 def see(engine, seed):
-    engine.see(pictures(engine.policy, 4, seed))
+    engine.observe(pictures(engine.policy, 4, seed))
 
 
 def executed(engine, frames):
@@ -50,7 +51,7 @@ def frames_of(engine):
 def live(engine, chunks, ahead=True):
     """Live through some chunks and predict the next."""
     if not engine.began:
-        see_first(engine)
+        begin_episode(engine)
         engine.predict()
     for _ in range(chunks):
         actions = executed(engine, frames_of(engine))
@@ -135,7 +136,7 @@ def test_a_snapshot_from_before_the_first_instruction_has_none(make_engine):
 
 
 def test_a_snapshot_after_the_first_image_keeps_that_image(engine):
-    see_first(engine)
+    begin_episode(engine)
     snapshot = engine.snapshot()
     expected = engine.predict()
     engine.reset()
@@ -161,7 +162,7 @@ def test_a_snapshot_lives_in_host_memory_of_its_own(engine):
     live(engine, 2)
     see(engine, 3)
     owned = {tensor.untyped_storage().data_ptr() for tensor in tensors(
-        [engine.session.memory.keys, engine.session.memory.values, engine._first, engine._last,
+        [engine.session.kv_cache.keys, engine.session.kv_cache.values, engine._first, engine._last,
          engine._seen, engine._forecasts, engine.stream.caches, engine.session.first_latent,
          engine.session._last_chunk, engine.session._embeddings])}
     for tensor in tensors(engine.snapshot()):
@@ -182,9 +183,9 @@ def test_a_snapshot_between_two_steps_knows_nothing_of_the_prediction(engine, ch
         chunk = predict(SimpleNamespace(check=lambda: taken.append(engine.snapshot())))
         assert len(taken) > begun + 4 and np.isfinite(chunk.actions).all()
     for snapshot in taken:
-        assert torch.equal(snapshot.session.memory.keys, reference.session.memory.keys)
-        assert torch.equal(snapshot.session.memory.values, reference.session.memory.values)
-        assert snapshot.session.memory.groups == reference.session.memory.groups
+        assert torch.equal(snapshot.session.kv_cache.keys, reference.session.kv_cache.keys)
+        assert torch.equal(snapshot.session.kv_cache.values, reference.session.kv_cache.values)
+        assert snapshot.session.kv_cache.spans == reference.session.kv_cache.spans
         assert snapshot.frames == reference.frames
     assert_same_future(future(engine), expected)  # it went on as if nothing had been taken
     for snapshot in (taken[3], taken[-2]):
@@ -211,11 +212,11 @@ def test_the_last_chunk_can_be_kept_after_a_restore(engine):
     engine.keeps_images = True
     live(engine, 3)
     snapshot = engine.snapshot()
-    engine.keep_last_chunk()
+    engine.rebuild_from_last_chunk()
     expected = engine.predict()
     live(engine, 1)
     engine.restore(snapshot)
-    engine.keep_last_chunk()
+    engine.rebuild_from_last_chunk()
     assert_same_future([engine.predict()], [expected])
 
 

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from support.scripted_robot import PlainActionMap, RecordedEvents, scripted_robot
 from support.waiting import wait_for
-import torch
 
 from lingbot_va_ros.motion.plan import MotionLimits
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.policy.errors import NotExecutable
-from lingbot_va_ros.policy.inference.engine import load_engine
+from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
 from lingbot_va_ros.policy.runtime import predictor as predictor_module
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer, CameraFault
 from lingbot_va_ros.policy.runtime.clock import SystemClock
@@ -100,8 +99,7 @@ def policy(untrained_checkpoint):
 def stage(policy, untrained_checkpoint):
     stage = Stage(policy)
     stage.thread.ask(lambda scheduler: scheduler.load(load_engine(
-        untrained_checkpoint, policy, policy.video, policy.action, policy.memory_chunks, 0,
-        torch.device('cpu'), torch.float32, lambda line: None), 0)).result(60)
+        EngineConfig.of_policy(untrained_checkpoint, policy)), 0)).result(60)
     yield stage
     stage.close()
 
@@ -207,7 +205,7 @@ def test_an_aborted_prediction_gives_the_same_chunk_again(stage):
 
     def both():
         engine.set_instruction('go')
-        engine.see_first(picture)
+        engine.begin_episode(picture)
         return engine.predict().actions
     first = stage.thread.ask(lambda scheduler: both()).result(DEADLINE)
     stage.taken_by = 'somebody else'  # predicted, and kept waiting
@@ -304,8 +302,7 @@ def test_an_end_effector_policy_moves_an_arm_and_remembers_its_own_actions(
     action_map = make_action_map(embodiment, policy)
     stage = Stage(policy)
     stage.thread.ask(lambda scheduler: scheduler.load(load_engine(
-        untrained_checkpoint, policy, policy.video, policy.action, policy.memory_chunks, 0,
-        torch.device('cpu'), torch.float32, lambda line: None), 0)).result(60)
+        EngineConfig.of_policy(untrained_checkpoint, policy)), 0)).result(60)
     engine = stage.scheduler.engine
     predicted, committed, commit, predict = [], [], engine.commit, engine.predict
 

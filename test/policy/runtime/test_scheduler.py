@@ -72,11 +72,11 @@ class ScriptedEngine:
     def set_instruction(self, instruction):
         self.instruction = instruction
 
-    def see_first(self, images):
+    def begin_episode(self, images):
         self.first_image, self.seen = images, []
 
-    def see(self, images):
-        self.called('see')
+    def observe(self, images):
+        self.called('observe')
         self.stage.pass_time(0.01)
         self.seen.append(images)
 
@@ -115,16 +115,16 @@ class ScriptedEngine:
         self.chunks += 1
         self.seen = []
 
-    def drop_seen(self):
-        self.called('drop_seen')
+    def drop_observed(self):
+        self.called('drop_observed')
         self.seen = []
 
     def reset(self):
         forgotten, self.chunks, self.seen = self.memory_frames, 0, []
         return forgotten
 
-    def keep_last_chunk(self):
-        self.called('keep_last_chunk')
+    def rebuild_from_last_chunk(self):
+        self.called('rebuild_from_last_chunk')
 
     def snapshot(self):
         return self.chunks, list(self.seen)
@@ -292,8 +292,8 @@ def test_what_is_remembered_is_whole_and_as_it_was_executed():
 def test_images_that_come_late_are_those_of_their_time():
     stage = Stage()
     stage.camera_delay = 0.06
-    seen, see = [], stage.engine.see
-    stage.engine.see = lambda images: (seen.append(images['head']), see(images))
+    seen, see = [], stage.engine.observe
+    stage.engine.observe = lambda images: (seen.append(images['head']), see(images))
     chunks = stage.play_chunks(4)
     times = [end_of(chunk) - ns(i * PERIOD)
              for chunk in chunks[:2] for i in reversed(range(len(chunk.positions)))]
@@ -443,7 +443,7 @@ def test_where_nothing_is_reported_executed_what_was_predicted_ahead_is_cut_off_
     stage = Stage()
     stage.play_chunks(3)
     stage.executed.add = lambda stamp, row: None
-    stage.play(lambda: stage.engine.calls[-1].name == 'drop_seen')
+    stage.play(lambda: stage.engine.calls[-1].name == 'drop_observed')
     plan, _ = stage.slot.current()
     assert not plan.velocities[-1].any() and plan.end_ns - stage.now < ns(0.2)
 
@@ -451,8 +451,8 @@ def test_where_nothing_is_reported_executed_what_was_predicted_ahead_is_cut_off_
 def test_the_ablation_keeps_the_last_chunk_after_every_commit():
     stage = Stage(last_chunk_only=True)
     stage.play_chunks(4)
-    names = [call.name for call in stage.engine.named('commit', 'keep_last_chunk')]
-    assert names[:4] == ['commit', 'keep_last_chunk'] * 2
+    names = [call.name for call in stage.engine.named('commit', 'rebuild_from_last_chunk')]
+    assert names[:4] == ['commit', 'rebuild_from_last_chunk'] * 2
 
 
 def test_in_the_schedule_sync_nothing_is_predicted_ahead():

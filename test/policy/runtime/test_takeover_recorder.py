@@ -73,11 +73,11 @@ class Stage:
     def _record(self, engine):
         """Keep what the engine is told, to be told to another one."""
         self.seen = []
-        see_first, see, commit = engine.see_first, engine.see, engine.commit
+        begin_episode, see, commit = engine.begin_episode, engine.observe, engine.commit
 
         def record_first(images):
             self.first_seen.append(images)
-            see_first(images)
+            begin_episode(images)
 
         def record_see(images):
             self.seen.append(images)
@@ -90,7 +90,8 @@ class Stage:
             self.told.append((self.seen, executed))
             self.seen = []
 
-        engine.see_first, engine.see, engine.commit = record_first, record_see, record_commit
+        engine.begin_episode, engine.observe = record_first, record_see
+        engine.commit = record_commit
 
     def picture(self, camera, stamp):
         seed = abs(stamp - START) // 1000 + len(camera)
@@ -168,7 +169,7 @@ def under_way(stage, chunks=2):
 
 
 def memory_of(engine):
-    return engine.session.save().memory
+    return engine.session.save().kv_cache
 
 
 def assert_same_memory(one, other):
@@ -189,10 +190,10 @@ def assert_same_memory(one, other):
 def replayed(stage, engine):
     """Tell another engine what this one was told."""
     engine.set_instruction('go')
-    engine.see_first(stage.first_seen[-1])
+    engine.begin_episode(stage.first_seen[-1])
     for seen, executed in stage.told:
         for images in seen:
-            engine.see(images)
+            engine.observe(images)
         engine.commit(executed)
     return engine
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lingbot_va_ros.model.video_vae import CodecStream, load_codec
-from lingbot_va_ros.policy.inference.engine import load_engine
+from lingbot_va_ros.model.video_vae import load_video_vae, VaeStream
+from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
 from lingbot_va_ros.specs.policy_file import load_policy_file
 from lingbot_va_ros.training.episode_files import load_recording
 from lingbot_va_ros.training.latents import encode_pairs, load_encoded, normalize_latents
@@ -74,10 +74,10 @@ def test_the_encoder_goes_on_as_if_it_had_not_been_stopped(recorded, make_run, t
 
 
 def test_latents_of_a_recording_are_those_of_a_stream(encoded, make_run):
-    codec = load_codec(encoded / 'codec' / 'vae', CPU, torch.float32)
+    codec = load_video_vae(encoded / 'codec' / 'vae', CPU, torch.float32)
     path = next((encoded / 'latents').rglob('*.npz'))
     recording = load_recording(encoded / 'data' / 'table' / path.name)
-    stream = CodecStream(codec, 'side_by_side', ('head', 'left_wrist'), 64, 64)
+    stream = VaeStream(codec, 'side_by_side', ('head', 'left_wrist'), 64, 64)
     ours = normalize_latents(load_encoded(path).latents, codec)
     frames = ours.shape[1]
     first = stream.encode({name: images[:1] for name, images in recording.images.items()})
@@ -88,7 +88,7 @@ def test_latents_of_a_recording_are_those_of_a_stream(encoded, make_run):
 
 
 def test_a_pair_of_chunks_has_no_trace_of_what_came_before(encoded):
-    codec = load_codec(encoded / 'codec' / 'vae', CPU, torch.float32)
+    codec = load_video_vae(encoded / 'codec' / 'vae', CPU, torch.float32)
     path = next((encoded / 'data' / 'table').glob('*.npz'))
     recording = load_recording(path)
     cameras = ('head', 'left_wrist')
@@ -140,15 +140,13 @@ def test_a_checkpoint_of_it_loads_and_acts(fresh, make_run):
     size = training.write_checkpoint(folder, trainer.ema_weights(), trainer.step, 'the command')
     assert size < 16 * 2 ** 20
     policy = load_policy_file(folder / 'policy.yaml')
-    engine = load_engine(
-        folder, policy, policy.video, policy.action, policy.memory_chunks, 0, CPU,
-        torch.float32, lambda line: None, warm_up=False)
+    engine = load_engine(EngineConfig.of_policy(folder, policy, warm_up=False))
     ours = dict(engine.session.network.named_parameters())
     for name, weight in trainer.ema_weights().items():
         assert torch.equal(ours[name], weight), name
     engine.set_instruction('do this')
     grey = np.full((64, 64, 3), 99, np.uint8)
-    engine.see_first(dict.fromkeys(policy.cameras, grey))
+    engine.begin_episode(dict.fromkeys(policy.cameras, grey))
     actions = engine.predict().actions
     assert actions.shape == (4, 7) and np.isfinite(actions).all()
     card = (folder / 'README.md').read_text()

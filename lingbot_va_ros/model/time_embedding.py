@@ -1,0 +1,94 @@
+"""Time steps of flow matching as the vectors that modulate a network's blocks."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+from torch.nn import functional
+
+from lingbot_va_ros.model.onednn import Linear
+from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
+
+LOG_LONGEST_PERIOD = math.log(10000.0)  # of the sinusoids
+# Cached time steps of whole chunks: those of 25 video and 50 action steps, of chunk 0, which is
+# partly clamped, and of imagining; some 60 MB at the public sizes.
+KEPT_STEPS = 256
+
+
+class TimeEmbedder(nn.Module):
+    """
+    Sinusoids of a time step through two layers, and the six vectors that modulate each block.
+
+    The public code's `time_embedder` (diffusers' TimestepEmbedding) and `time_proj`.
+    """
+
+    def __init__(self, config: TransformerConfig, dim: int):
+        super().__init__()
+        self.frequencies = config.time_frequencies
+        self.hidden = Linear(config.time_frequencies, dim)
+        self.out = Linear(dim, dim)
+        self.vectors = Linear(dim, 6 * dim)
+        # Results of `at` by time steps, newest last, and the weights they were computed with.
+        self._kept: OrderedDict[tuple[float, ...], tuple[Tensor, Tensor]] = OrderedDict()
+        self._kept_of: tuple = ()
+
+    def forward(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Embed time steps.
+
+        :param timesteps: [...], 0 … 1000.
+        :returns: embedding [..., dim] and block vectors [..., 6, dim], float32.
+        """
+        wave = sinusoids(timesteps, self.frequencies).to(self.hidden.weight.dtype)
+        embedding = self.out(functional.silu(self.hidden(wave)))
+        vectors = self.vectors(functional.silu(embedding)).unflatten(-1, (6, -1))
+        return embedding.float(), vectors.float()
+
+    def at(self, steps: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """
+        Return what `forward` does of steps [F] on the host.
+
+        In inference mode it is computed once for the same steps and weights, so that a denoising
+        loop waits for no copy from the host.
+        """
+        if not torch.is_inference_mode_enabled():
+            return self(self._on_device(steps))
+        weights = tuple(
+            (id(weight), None if weight.is_inference() else weight._version)
+            for weight in self.parameters())
+        if weights != self._kept_of:
+            self._kept.clear()
+            self._kept_of = weights
+        key = tuple(steps)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        else:
+            self._kept[key] = self(self._on_device(steps))
+            if len(self._kept) > KEPT_STEPS:
+                self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> 'TimeEmbedder':
+        self._kept.clear()  # moved or cast: the parameters stay the same objects
+        return super()._apply(*args, **kwargs)
+
+    def _on_device(self, steps: Sequence[float]) -> Tensor:
+        return torch.tensor(steps, dtype=torch.float32, device=self.hidden.weight.device)
+
+
+def sinusoids(timesteps: Tensor, features: int) -> Tensor:
+    """
+    Return cosines, then sines, of time steps [...], [..., features] float32.
+
+    The frequencies are those of diffusers' `Timesteps`, 10000 ** (-i / half). They are computed
+    in float64 and rounded once: float32 exponentials of two CPUs differ in the last place, which
+    at step 1000 is 3e-5 of an angle.
+    """
+    half = features // 2
+    exponent = torch.arange(half, dtype=torch.float64, device=timesteps.device) / half
+    frequency = torch.exp(exponent * -LOG_LONGEST_PERIOD).float()
+    angle = timesteps.float()[..., None] * frequency
+    return torch.cat((angle.cos(), angle.sin()), -1)
