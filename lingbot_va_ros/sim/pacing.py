@@ -19,7 +19,8 @@ class Pacing:
 
     def __init__(self, factor: float = 1.0):
         self.factor = factor
-        self._zero_ns = None
+        # Steady time of simulated time 0, or None until the next `wait_for`.
+        self._zero_ns: int | None = None
 
     def forget(self) -> None:
         """Restart the mapping at the next moment, because simulated time was set."""
@@ -32,23 +33,29 @@ class Pacing:
         :returns: the real time that was dropped, ns; 0 if the simulation keeps up.
         """
         now_ns = time.monotonic_ns()
-        if self._zero_ns is None:
-            self._zero_ns = now_ns - round(simulated_ns / self.factor)
+        zero_ns = self._zero_ns
+        if zero_ns is None:
+            zero_ns = self._zero_ns = now_ns - round(simulated_ns / self.factor)
         wait_ns = self.due(simulated_ns) - now_ns
         if wait_ns > 0:
             interrupted.wait(to_seconds(wait_ns))
         elif wait_ns < -MAX_BACKLOG_NS:
-            self._zero_ns -= wait_ns
+            self._zero_ns = zero_ns - wait_ns
             return -wait_ns
         return 0
 
     def due(self, simulated_ns: int) -> int:
         """Return the steady time of a simulated time. Call `wait_for` first."""
-        return self._zero_ns + round(simulated_ns / self.factor)
+        return self._zero() + round(simulated_ns / self.factor)
 
     def simulated(self, steady_ns: int) -> int:
         """Return the simulated time of a steady time. Call `wait_for` first."""
-        return round((steady_ns - self._zero_ns) * self.factor)
+        return round((steady_ns - self._zero()) * self.factor)
+
+    def _zero(self) -> int:
+        if self._zero_ns is None:
+            raise RuntimeError('simulated time has no steady time before wait_for')
+        return self._zero_ns
 
 
 class SteadyOffset:

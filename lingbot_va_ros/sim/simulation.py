@@ -15,7 +15,7 @@ import numpy as np
 from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
 from lingbot_va_ros.sim.cameras import Cameras, Lens, lens_of
 from lingbot_va_ros.sim.robot_model import robot_spec
-from lingbot_va_ros.sim.scenes import SCENES, TaskState
+from lingbot_va_ros.sim.scenes import Scene, SCENES, TaskState
 from lingbot_va_ros.sim.trajectory_controller import TrajectoryController
 from lingbot_va_ros.specs.embodiment import load_embodiment
 
@@ -53,7 +53,7 @@ class Simulation:
         self.joints = self.embodiment.joints
         self.controller = TrajectoryController(self.joints)
         self.time_ns = 0
-        self.scene = SCENES[task]()
+        self.scene: Scene = SCENES[task]()
         self._size = (camera_width, camera_height)
         self.model = self._compile()
         self.data = mujoco.MjData(self.model)
@@ -64,7 +64,8 @@ class Simulation:
         self._qpos = np.array([row.qposadr[0] for row in rows])
         self._qvel = np.array([row.dofadr[0] for row in rows])
         self._servos = np.array([self.model.actuator(name).id for name in self.joints])
-        self._drawing = self._overview = None
+        self._drawing: Cameras | None = None
+        self._overview: Cameras | None = None
         self.reset(seed)
 
     def _compile(self) -> mujoco.MjModel:
@@ -91,6 +92,7 @@ class Simulation:
         rng = np.random.default_rng(seed)
         mujoco.mj_resetData(self.model, self.data)
         for arm in self.embodiment.arms:
+            assert arm.gripper is not None  # every simulated arm has one
             follower = self.data.joint(f'{arm.side}_finger_2_joint')
             follower.qpos[0] = self.embodiment.home[self.joints.index(arm.gripper.joint)]
         self.data.qpos[self._qpos] = self.embodiment.home
@@ -159,8 +161,9 @@ class Simulation:
 
     def close(self) -> None:
         """Free the rendering contexts, in the thread that rendered."""
-        for drawing in filter(None, (self._drawing, self._overview)):
-            drawing.close()
+        for drawing in (self._drawing, self._overview):
+            if drawing is not None:
+                drawing.close()
         self._drawing = self._overview = None
 
 

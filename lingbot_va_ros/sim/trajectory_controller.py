@@ -33,10 +33,10 @@ class TrajectoryPoint:
     """
 
     time_from_start_ns: int
-    positions: Sequence[float]
-    velocities: Sequence[float] = ()
-    accelerations: Sequence[float] = ()
-    effort: Sequence[float] = ()
+    positions: Sequence[float] | np.ndarray
+    velocities: Sequence[float] | np.ndarray = ()
+    accelerations: Sequence[float] | np.ndarray = ()
+    effort: Sequence[float] | np.ndarray = ()
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class TrajectoryController:
         start_ns = trajectory.stamp_ns or now_ns
         knots = [
             _Knot(start_ns + point.time_from_start_ns,
-                  *(_ordered(values, order) for values in (
-                      point.positions, point.velocities, point.accelerations)))
+                  np.asarray(point.positions, float)[order],
+                  _ordered(point.velocities, order), _ordered(point.accelerations, order))
             for point in trajectory.points]
         if knots[0].time_ns > now_ns:
             # A spline needs its derivatives at both ends. The present desired state has them, so
@@ -169,7 +169,7 @@ class TrajectoryController:
 
     def _check_points(self, trajectory: Trajectory) -> None:
         count = len(self.joints)
-        previous_ns = None
+        previous_ns = 0
         for index, point in enumerate(trajectory.points):
             for field, needed in (('positions', True), ('velocities', False),
                                   ('accelerations', False)):
@@ -197,7 +197,7 @@ class TrajectoryController:
             previous_ns = point.time_from_start_ns
 
 
-def _ordered(values: Sequence[float], order: list[int]) -> np.ndarray | None:
+def _ordered(values: Sequence[float] | np.ndarray, order: list[int]) -> np.ndarray | None:
     return np.asarray(values, float)[order] if len(values) else None
 
 

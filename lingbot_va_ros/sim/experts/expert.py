@@ -1,6 +1,8 @@
 """An expert plays the path that the module of its task plans through the scene."""
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -8,6 +10,8 @@ from lingbot_va_ros.motion.time import to_nanoseconds
 from lingbot_va_ros.sim.experts.open_boxes import open_one_after_the_other
 from lingbot_va_ros.sim.experts.path import Reach, ToolPath
 from lingbot_va_ros.sim.experts.wipe_plate import wipe
+from lingbot_va_ros.sim.scenes.open_boxes import OpenBoxesScene
+from lingbot_va_ros.sim.scenes.wipe_plate import WipePlateScene
 from lingbot_va_ros.sim.simulation import Simulation
 from lingbot_va_ros.sim.trajectory_controller import Trajectory, TrajectoryPoint
 from lingbot_va_ros.specs.embodiment import Arm, load_embodiment
@@ -17,7 +21,8 @@ PERIOD = 0.1  # s from one command to the next
 # the square of it.
 _EFFORT = 0.95
 _SLOWER = 1.01  # samples at other moments may lie worse
-_WAYS = {'wipe_plate': wipe, 'open_boxes': open_one_after_the_other}
+_WAYS: dict[str, Callable[..., None]] = {
+    'wipe_plate': wipe, 'open_boxes': open_one_after_the_other}
 
 
 class Expert:
@@ -45,7 +50,7 @@ class Expert:
 
 
 def make_expert(simulation: Simulation, rng: np.random.Generator, perturb: bool = True,
-                **choices) -> Expert:
+                **choices: Any) -> Expert:
     """
     Return an expert for a simulation that has just been reset.
 
@@ -66,7 +71,7 @@ def make_expert(simulation: Simulation, rng: np.random.Generator, perturb: bool 
 def path_from_home(simulation: Simulation) -> ToolPath:
     """Return an empty path for the tool of the arm that the task is for."""
     arm, reach = _arm(simulation)
-    opening = simulation.embodiment.home[simulation.joints.index(arm.gripper.joint)]
+    opening = simulation.embodiment.home[_gripper_column(simulation, arm)]
     return ToolPath(np.append(reach.home, opening))
 
 
@@ -74,7 +79,7 @@ def path_from(simulation: Simulation, joints: np.ndarray) -> ToolPath:
     """Return an empty path for that tool from where it is at joint positions [J]."""
     arm, reach = _arm(simulation)
     place = reach.place(joints[[simulation.joints.index(joint) for joint in arm.joints]])
-    return ToolPath(np.append(place, joints[simulation.joints.index(arm.gripper.joint)]))
+    return ToolPath(np.append(place, joints[_gripper_column(simulation, arm)]))
 
 
 def commands_along(
@@ -109,7 +114,7 @@ def _commands(simulation: Simulation, path: ToolPath, slowness: float,
         off = start[columns] - reach.joints(path.start[None, :3])[0]
         share = np.arange(1, len(points) + 1)[:, None] / len(points)
         commands[:, columns] += (1 - share**3 * (10 - 15 * share + 6 * share**2)) * off
-    commands[:, simulation.joints.index(arm.gripper.joint)] = points[:, 3]
+    commands[:, _gripper_column(simulation, arm)] = points[:, 3]
     return commands
 
 
@@ -133,9 +138,18 @@ def drive(simulation: Simulation, command: np.ndarray) -> None:
 
 def _arm(simulation: Simulation) -> tuple[Arm, Reach]:
     """Return the arm that the scene is for, and where it reaches."""
-    arm = next(arm for arm in simulation.embodiment.arms if arm.side == simulation.scene.side)
+    scene = simulation.scene
+    if not isinstance(scene, (OpenBoxesScene, WipePlateScene)):
+        raise ValueError(f"task: '{simulation.task}' is for no arm of its own")
+    arm = next(arm for arm in simulation.embodiment.arms if arm.side == scene.side)
     base = tuple(simulation.model.body(arm.base_frame).pos)
     return arm, _reach(simulation.embodiment.name, arm.side, base)
+
+
+def _gripper_column(simulation: Simulation, arm: Arm) -> int:
+    """Return the column of the arm's gripper in the commands."""
+    assert arm.gripper is not None  # every simulated arm has one
+    return simulation.joints.index(arm.gripper.joint)
 
 
 @lru_cache

@@ -52,7 +52,7 @@ def _slide(scene: OpenBoxesScene, path: ToolPath, rng: np.random.Generator, pert
     path.to(0.42 * pace, y=y + outwards * end, z=above, overlap=0.04 * pace)
     up = path.time
     travel = pace * (0.56 + 1.3 * np.hypot(x - home[0], y + outwards * end - home[1]))
-    path.to(travel, *home, overlap=0.16 * pace)
+    path.to_start(travel, overlap=0.16 * pace)
     if not perturb:
         return
     for begun, ended in ((away, down), (up, path.time)):

@@ -1,5 +1,7 @@
 """Plans the path of a tool: minimum-jerk moves, then joint positions by inverse kinematics."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lingbot_va_ros.robot.kinematics import ArmKinematics
@@ -33,6 +35,11 @@ class ToolPath:
         self._goal = goal
         self.time = begin + seconds
 
+    def to_start(self, seconds: float, overlap: float = 0.0) -> None:
+        """Move back to the start; arguments as those of `to`."""
+        x, y, z, opening = self.start
+        self.to(seconds, x, y, z, opening, overlap)
+
     def wait(self, seconds: float) -> None:
         """Rest for a time, s."""
         self.time += seconds
@@ -61,7 +68,7 @@ class Reach:
     Points are in the world frame, from which the arm's base is not turned.
     """
 
-    def __init__(self, embodiment: Embodiment, arm: Arm, base: np.ndarray):
+    def __init__(self, embodiment: Embodiment, arm: Arm, base: Sequence[float]):
         self._kinematics = ArmKinematics(embodiment, arm)
         self._home = embodiment.home[[embodiment.joints.index(joint) for joint in arm.joints]]
         self._pose = self._kinematics.forward(self._home)

@@ -40,7 +40,7 @@ def wipe(scene: WipePlateScene, path: ToolPath, rng: np.random.Generator, pertur
         path.wait(rng.uniform(0.0, longest_pause))
         _press_and_wipe(path, pace, middle[1] - first, hover)
     ended = path.time
-    path.to(1.0 * tempo, *path.start, overlap=0.10 * tempo)
+    path.to_start(1.0 * tempo, overlap=0.10 * tempo)
     if perturb:
         _leave_the_way(path, rng, away, begun, ended)
 

@@ -54,9 +54,11 @@ class TableScene:
         return TaskState()
 
 
-def _apart(rng: np.random.Generator, count: int, lower: np.ndarray, upper: np.ndarray) -> list:
+def _apart(
+    rng: np.random.Generator, count: int, lower: np.ndarray, upper: np.ndarray,
+) -> list[np.ndarray]:
     """Draw `count` points [2] in the rectangle, no two nearer than the clearance."""
-    places = []
+    places: list[np.ndarray] = []
     while len(places) < count:
         place = rng.uniform(lower, upper)
         if all(np.linalg.norm(place - other) > _CLEARANCE for other in places):

@@ -46,6 +46,12 @@ class WipePlateScene:
     at. Nothing on the plate or the sponge shows how often it has been wiped.
     """
 
+    # The running stroke: where it began, its furthest point, and whether it has counted.
+    _begin: np.ndarray | None
+    _furthest: np.ndarray
+    _furthest_way: float
+    _counted: bool
+
     def add(self, spec: mujoco.MjSpec, sides: tuple[str, ...]) -> None:
         """Add plate and sponge for the left arm, or for the right arm if it is the only one."""
         self.side = 'left' if 'left' in sides else sides[0]
@@ -113,12 +119,12 @@ class WipePlateScene:
         if not above or gap > LIFT_OFF:
             self._begin = None
             return
-        way = np.linalg.norm(place - self._begin)
+        way = float(np.linalg.norm(place - self._begin))
         if way > self._furthest_way:
             self._furthest, self._furthest_way = place, way
         elif way < self._furthest_way - TURN_BACK:
             self._start(self._furthest)
-            self._furthest_way = np.linalg.norm(place - self._begin)
+            self._furthest_way = float(np.linalg.norm(place - self._furthest))
             self._furthest = place
             return
         if not self._counted and way > STROKE_LENGTH:
