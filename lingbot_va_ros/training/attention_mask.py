@@ -231,7 +231,9 @@ def block_attention(query: TokenAttributes, keys: Sequence[TokenAttributes]) -> 
     blocks = create_block_mask(
         mask, query.chunk.shape[0], None, query.chunk.shape[1], every.chunk.shape[1],
         device=query.chunk.device)
-    run = _compiled_flex() if query.chunk.device.type == 'cuda' else flex_attention
+    run: Callable = flex_attention
+    if query.chunk.device.type == 'cuda':
+        run = _compiled_flex()
 
     def attend(q: Tensor, k: Sequence[Tensor], v: Sequence[Tensor]) -> Tensor:
         key, value = torch.cat(list(k), 1), torch.cat(list(v), 1)

@@ -55,7 +55,8 @@ def save_recording(path: Path, recording: Recording) -> None:
              'success': recording.success}
     arrays['about'] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     with atomic_file(path) as unfinished, open(unfinished, 'wb') as file:
-        np.savez_compressed(file, **arrays)
+        # numpy declares its own keyword arguments beside those of the arrays.
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def load_recording(path: Path) -> Recording:

@@ -66,7 +66,7 @@ class Examples:
         """Return the number of bodies with known positions."""
         return self.episodes[0].places.shape[1]
 
-    def batch(self, indices: Sequence[int], rng: np.random.Generator) -> EpisodeBatch:
+    def batch(self, indices: Sequence[int] | np.ndarray, rng: np.random.Generator) -> EpisodeBatch:
         """Return some episodes, padded to the longest, each with one of its instructions."""
         chosen = [self.episodes[index] for index in indices]
         texts = [self.texts[rng.choice(each.instructions)] for each in chosen]

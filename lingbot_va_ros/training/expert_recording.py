@@ -22,7 +22,8 @@ TOOL = 'left_tool'
 class Actor(Protocol):
     """As `sim.experts.Expert`: `act()` gives the command [J] that is due 0.1 s later."""
 
-    finished: bool
+    @property
+    def finished(self) -> bool: ...
 
     def act(self) -> np.ndarray: ...
 

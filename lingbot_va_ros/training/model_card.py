@@ -58,7 +58,8 @@ def make_model_card(run: RunFolder, step: int, command: str | None) -> ModelCard
     settings, log = run.settings, read_log(run.log)
     newest = {line['stage']: line for line in read_log(run.folder / 'log.jsonl')}
     data = settings.data
-    examples = next((line for line in reversed(log) if line['stage'] == 'examples'), {})
+    examples: Mapping[str, Any] = next(
+        (line for line in reversed(log) if line['stage'] == 'examples'), {})
     trained = [line for line in log if line['stage'] == 'network']
     full = run.history == FULL
     pieces = ('episodes' if full

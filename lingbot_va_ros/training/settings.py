@@ -246,7 +246,7 @@ def _schema(kind: Any) -> dict:
 
 
 def _build(kind: Any, raw: Any) -> Any:
-    if is_dataclass(kind):
+    if is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
         return kind(**{name: _build(hints[name], value) for name, value in raw.items()})
     if typing.get_origin(kind) is tuple:

@@ -237,7 +237,8 @@ def train_decoder(
 
 def save_vae(vae: AutoencoderKLWan, folder: Path) -> None:
     """Write a video VAE in the public layout, its weights rounded to bfloat16."""
-    vae.to(torch.bfloat16).save_pretrained(str(folder))
+    # diffusers wraps `to` so that its type loses `self`.
+    vae.to(torch.bfloat16).save_pretrained(str(folder))  # type: ignore[arg-type]
 
 
 def _train(
