@@ -69,7 +69,7 @@ def test_an_earlier_run_is_compared(results, tmp_path, capsys):
     found = json.loads(new.read_text())
     for row, ratios in zip(found['engine'], found['compared']['engine']):
         assert ratios['chunk_ms'] == pytest.approx(1e6 / row['chunk_ms'])
-    assert 'times as fast as in the file' in capsys.readouterr().out
+    assert 'speed-up since the earlier file' in capsys.readouterr().out
 
 
 def test_other_steps_are_not_compared(results, tmp_path, capsys):
