@@ -28,7 +28,7 @@ from lingbot_va_ros.model.patches import join_patches
 from lingbot_va_ros.model.quantization import FULL, quantize_blocks
 from lingbot_va_ros.model.rope import action_positions, rotary_table, video_positions
 from lingbot_va_ros.model.text_encoder import load_text_encoder
-from lingbot_va_ros.model.transformer import Transformer
+from lingbot_va_ros.model.transformer import Network
 from lingbot_va_ros.model.video_vae import load_video_vae, VaeStream, VideoVae
 from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
 from lingbot_va_ros.policy.inference.normalization import denormalize, normalize
@@ -62,10 +62,10 @@ class GoldenFolder:
     def checkpoint(self, letter: str) -> Path:
         return self.folder / self.config(letter).get('checkpoint', f'ckpt_{letter}')
 
-    def network(self, letter: str) -> Transformer:
+    def network(self, letter: str) -> Network:
         return self._once(f'network {letter}', lambda: self._load_network(letter))
 
-    def _load_network(self, letter: str) -> Transformer:
+    def _load_network(self, letter: str) -> Network:
         network = load_transformer(
             self.checkpoint(letter) / 'transformer', CPU, self.dtype,
             choose_attention('auto', CPU, self.dtype, self.config(letter).get(
@@ -209,6 +209,8 @@ def replay_cache(golden: GoldenFolder, name: str) -> float:
                 network.config.heads, network.config.head_dim, CPU, torch.float32)
             text = network.text_kv(embeddings(golden, letter, rows))
             continue
+        if memory is None:
+            raise ValueError(f'{name}: {operation["op"]!r} comes before create')
         if operation['op'] == 'clear_pred':
             memory.drop_provisional()
             continue
@@ -243,7 +245,7 @@ def cuts_a_group(memory: SlidingKVCache, tokens: int) -> bool:
     return need < 0 < memory.valid + tokens - memory.capacity
 
 
-def positions_of(kind: str, content, first_frame: int, network: Transformer) -> torch.Tensor:
+def positions_of(kind: str, content, first_frame: int, network: Network) -> torch.Tensor:
     if kind == 'action':
         return action_positions(content.shape[2], content.shape[3], first_frame)
     patch = network.config.patch

@@ -14,11 +14,9 @@ from lingbot_va_ros.nodes.command_mux import parameters as command_mux
 from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, WrongParameter
 from lingbot_va_ros.nodes.policy import parameters as policy
 
-ROWS = [
-    pytest.param(row, id=f'{name}-{row.name}')
-    for name, table in (('policy', policy.PARAMETERS), ('command_mux', command_mux.PARAMETERS),
-                        ('sim_robot', sim_robot.PARAMETERS))
-    for row in table]
+TABLES = {'policy': policy.PARAMETERS, 'command_mux': command_mux.PARAMETERS,
+          'sim_robot': sim_robot.PARAMETERS}
+ROWS = {f'{name}-{row.name}': row for name, table in TABLES.items() for row in table}
 WRONG = {
     bool: [1, 0.5, 'yes', [True]],
     int: [True, 0.5, 'ten', [1, 2]],
@@ -46,7 +44,7 @@ def declared(ros, table, read_only=False, **overrides):
         node.destroy_node()
 
 
-@pytest.mark.parametrize('row', ROWS)
+@pytest.mark.parametrize('row', ROWS.values(), ids=ROWS)
 def test_a_wrongly_typed_override_is_named_with_its_value_and_what_was_expected(ros, row):
     kind = type(row.default)
     expected = {bool: 'true or false', int: 'an integer', float: 'a number', str: 'a string'}
@@ -61,7 +59,8 @@ def test_a_wrongly_typed_override_is_named_with_its_value_and_what_was_expected(
         assert value != value or f'; expected {expected[kind]}' in line, line
 
 
-@pytest.mark.parametrize('row', [entry for entry in ROWS if entry.values[0].least is not None])
+@pytest.mark.parametrize('row', [
+    pytest.param(row, id=name) for name, row in ROWS.items() if row.least is not None])
 def test_a_number_outside_its_range_is_refused_whatever_its_type(ros, row):
     kind = type(row.default)
     for value in (row.least - 1, row.greatest + 1):
@@ -71,7 +70,7 @@ def test_a_number_outside_its_range_is_refused_whatever_its_type(ros, row):
                 declared(ros, [row], **{row.name: each})
 
 
-@pytest.mark.parametrize('row', ROWS)
+@pytest.mark.parametrize('row', ROWS.values(), ids=ROWS)
 def test_a_default_is_accepted_and_described(ros, row):
     values, described = declared(ros, [row])
     assert values == {row.name: row.default} and type(values[row.name]) is type(row.default)

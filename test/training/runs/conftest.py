@@ -16,13 +16,11 @@ class Wobble:
     def __init__(self, simulation, rng):
         self.home = np.array(simulation.embodiment.home)
         self.count, self.swing, self.rate = 0, rng.uniform(-0.2, 0.2, 6), rng.uniform(0.5, 1.0)
-
-    @property
-    def finished(self):
-        return self.count >= 18
+        self.finished = False
 
     def act(self):
         self.count += 1
+        self.finished = self.count >= 18
         command = self.home.copy()
         command[:6] += self.swing * np.sin(self.rate * self.count)
         return command
