@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 from lingbot_va_ros.cli.common.engine_options import (
     add_engine_arguments,
@@ -71,7 +71,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
     thread = ThreadPoolExecutor(1, 'inference')
     loading = loop.run_in_executor(thread, _load, arguments)
     ending = loop.create_task(asked_to_end.wait())
-    await asyncio.wait({loading, ending}, return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future[Any]] = {loading, ending}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not loading.done():
         _leave('ended while loading')
     policy = loading.result()

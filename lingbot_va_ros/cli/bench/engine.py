@@ -143,7 +143,7 @@ def add_roofline(
         row['roofline_share_range'] = [min(shares), max(shares)]
 
 
-def _encode_ms(encode: Callable[[], None], device: torch.device, repeats: int) -> float:
+def _encode_ms(encode: Callable[[], None], device: torch.device, repeats: int) -> float | None:
     timer = Timer(device)
     encode()
     for _ in range(repeats):
@@ -181,8 +181,15 @@ class _Bench:
         return latents, actions
 
     def forward(self, kind: str) -> None:
-        """Run a denoising forward pass as a prediction does, and restore the KV cache."""
+        """
+        Run a denoising forward pass as a prediction does, and restore the KV cache.
+
+        :raises ValueError: the session has no instruction.
+        """
         session, rows = self._session, self._rows(kind)
+        text = session.text
+        if text is None:
+            raise ValueError('a forward pass needs an instruction')
         memory = session.kv_cache
         mark = memory.mark()
         tokens = session.denoiser.video_tokens if kind == 'video' else session.shape.action_tokens
@@ -192,8 +199,7 @@ class _Bench:
         steps = session.denoiser.steps
         velocity = steps.video_velocity if kind == 'video' else steps.action_velocity
         with torch.inference_mode():
-            velocity(content, session.shape.frames * [NOISY], self._rotary(kind), session.text,
-                     place)
+            velocity(content, session.shape.frames * [NOISY], self._rotary(kind), text, place)
         memory.rewind(mark)
 
     def row(

@@ -85,7 +85,7 @@ def load_server_module(folder: Path) -> tuple[Any, list[str]]:
     """
     try:
         with import_stubs() as missing, _own_modules(folder):
-            module = importlib.import_module(SERVER)
+            module: Any = importlib.import_module(SERVER)
             model = importlib.import_module('modules.model')
     except Exception as error:  # foreign code may raise any exception
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -104,7 +104,7 @@ class Peer:
         self._setting = setting
         self._module = server_module
         self._device, self._dtype = network.device, network.dtype
-        self._content = None  # replaces the output of its encoder
+        self._content: Tensor | None = None  # replaces the output of its encoder
         self.text = text
         self._folder = tempfile.TemporaryDirectory(prefix='lingbot_va_bench_')
         server = self.server = object.__new__(server_module.VA_Server)
@@ -231,7 +231,9 @@ class _NoCodec:
         """Do nothing."""
 
 
-def drawn_noise(setting: Setting, noise_seed: int, device: torch.device, dtype: torch.dtype):
+def drawn_noise(
+    setting: Setting, noise_seed: int, device: torch.device, dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
     """Return the noise of the public server after `torch.manual_seed`: video, actions."""
     policy, config = setting.policy, setting.network
     torch.manual_seed(noise_seed)

@@ -38,7 +38,7 @@ def network_numbers(setting: Setting) -> int:
 
 def check_memory(setting: Setting, device: torch.device, item_bytes: int, networks: int) -> None:
     """
-    GraphProbe whether a setting can run, before anything is made.
+    Check whether a setting can run, before anything is made.
 
     :param networks: 2 if a peer is measured too.
     :raises NotEnoughMemory: the setting does not fit.
@@ -123,12 +123,14 @@ def memory_contents(
     config, memory = session.network.config, session.kv_cache
     device, dtype = session.network.device, session.network.dtype
     generator = torch.Generator(device).manual_seed(seed + 2)
+
+    def draw(shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=generator, device=device).to(dtype)
+
     for _ in range(memory.capacity // session.chunk_tokens):
         for tokens in (session.denoiser.video_tokens, session.shape.action_tokens):
             shape = (memory.cfg_batch, tokens, config.heads, config.head_dim)
-            yield tokens, [
-                tuple(torch.randn(shape, generator=generator, device=device).to(dtype)
-                      for _ in range(2)) for _ in range(config.num_layers)]
+            yield tokens, [(draw(shape), draw(shape)) for _ in range(config.num_layers)]
 
 
 def fill_memory(session: Session, seed: int) -> None:

@@ -175,9 +175,13 @@ def _in_process(
     arguments: argparse.Namespace, checkpoint: Checkpoint, progress: ProgressDisplay,
 ) -> tuple[Callable, float]:
     from lingbot_va_ros.cli.eval import in_process  # torch: only where it is needed
+
+    def show(line: str) -> None:
+        progress.show(phase=line)
+        progress.refresh(now=True)
+
     engine = in_process.load(
-        checkpoint, arguments.device, arguments.noise_seed,
-        lambda line: (progress.show(phase=line), progress.refresh(now=True)), arguments.dtype,
+        checkpoint, arguments.device, arguments.noise_seed, show, arguments.dtype,
         arguments.weights)
 
     def run_row(condition: Condition, seeds: Sequence[int], each) -> None:

@@ -84,7 +84,8 @@ class EpisodeListener:
         for epoch in {chunk.epoch for chunk in self.chunks}:
             first, last = zip(*(_span(chunk) for chunk in self.chunks if chunk.epoch == epoch))
             worst = worst.worst(self._smoothness(seams_of(
-                np.array(first) / NANOSECONDS, np.array(last) / NANOSECONDS, self._period)))
+                (np.array(first) / NANOSECONDS).tolist(), (np.array(last) / NANOSECONDS).tolist(),
+                self._period)))
         return worst
 
     def motion(self) -> Smoothness:

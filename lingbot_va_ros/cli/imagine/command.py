@@ -6,6 +6,7 @@ needed. Writes video.mp4, actions.npz and actions.png to the output folder.
 """
 
 import argparse
+from collections.abc import Iterable
 import json
 from pathlib import Path
 import time
@@ -187,13 +188,14 @@ def _write_video(
 
     from lingbot_va_ros.cli.common.mp4 import write_mp4
 
+    shown: Iterable[np.ndarray] = pictures
     about = {'title': arguments.instruction, 'comment': f'imagined by {policy.name}, open loop'}
     if not policy.trained:
         about['comment'] += f'; {UNTRAINED}'
         banner = _banner(pictures.shape[2])
-        pictures = (np.concatenate((banner, picture)) for picture in pictures)
+        shown = (np.concatenate((banner, picture)) for picture in pictures)
     try:
-        write_mp4(path, pictures, fps, about)
+        write_mp4(path, shown, fps, about)
     except av.FFmpegError as error:
         if isinstance(error, OSError):
             raise

@@ -144,3 +144,21 @@ def test_a_stroke_begins_where_the_arm_is_however_the_hand_is_turned():
 def test_does_nothing_before_anything_is_known():
     person = ScriptedOperator(Simulation(task='wipe_plate'), 0)
     assert person.step(BEGIN_NS) == (None, None)
+
+
+def test_strokes_from_the_measured_position_if_the_mode_changes_before_its_first_plan():
+    simulation = Simulation(task='wipe_plate')
+    person = ScriptedOperator(simulation, 0)
+    person.measured(simulation.positions, np.zeros(len(simulation.joints)))
+    person.mode = MuxMode.POLICY
+    assert person.step(BEGIN_NS) == (None, None)
+    person.mode = MuxMode.TELEOP
+    assert person.step(BEGIN_NS + TICK_NS) == (None, None)
+    plan, wish = person.step(BEGIN_NS + 2 * TICK_NS)
+    assert plan is not None and wish is None
+    assert np.abs(plan.positions[0] - simulation.positions).max() < 0.05
+
+
+def test_a_task_without_a_plate_is_refused():
+    with pytest.raises(ValueError, match="task: 'table' has no plate"):
+        ScriptedOperator(Simulation(task='table'), 0)
