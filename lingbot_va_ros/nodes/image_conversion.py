@@ -88,5 +88,5 @@ def from_rgb(image: np.ndarray) -> Image:
     message.height, message.width = image.shape[:2]
     message.encoding, message.is_bigendian, message.step = 'rgb8', 0, image.shape[1] * 3
     # An array of the generated type: assigning bytes or an ndarray checks every element.
-    message.data.frombytes(memoryview(np.ascontiguousarray(image)).cast('B'))
+    message.data.frombytes(np.ascontiguousarray(image).data.cast('B'))
     return message

@@ -45,9 +45,10 @@ class NodeParameter:
                 # YAML reads no, on, 1.5 … as booleans and numbers.
                 line += f"""; quote it for YAML: -p '{self.name}:="..."'"""
             return line
-        if self.least is not None and not self.least <= value:
+        number: Any = value  # a table gives bounds to numbers alone
+        if self.least is not None and not self.least <= number:
             return f'parameter {self.name} is {_shown(value)}; expected {self._range()}'
-        if self.greatest is not None and not value <= self.greatest:
+        if self.greatest is not None and not number <= self.greatest:
             return f'parameter {self.name} is {_shown(value)}; expected {self._range()}'
         if self.choices and value not in self.choices:
             return (f'parameter {self.name} is {value!r}; expected one of '

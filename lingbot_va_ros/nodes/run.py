@@ -60,7 +60,9 @@ def run_node(
     signal.signal(signal.SIGINT, lambda number, _frame: signals.append(number))
     signal.signal(signal.SIGTERM, lambda number, _frame: signals.append(number))
     try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(
+            args=None if args is None else list(args),
+            signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # arguments that rcl cannot parse; its exceptions are not public
         print(f'cannot start: {_one_line(error)}', file=sys.stderr)
         return 1

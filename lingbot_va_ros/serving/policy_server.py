@@ -94,10 +94,10 @@ class PolicyServer:
             engine.stream.clear()
             first = engine.stream.encode(images)
         config = session.network.config
-        noise = self._noise(
+        video_noise, action_noise = self._noise(
             engine.seed, first_frame, engine.shape, config.latent_channels,
             config.action_channels)
-        prediction = session.predict(*noise, first, interrupt)
+        prediction = session.predict(video_noise, action_noise, first, interrupt)
         policy = engine.policy
         return {'action': denormalize(
             prediction.actions, policy.used_channels, policy.q01, policy.q99)}
