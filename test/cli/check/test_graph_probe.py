@@ -272,7 +272,7 @@ def test_faults_of_the_messages_are_all_named(graph, check):
     code, found = check(graph.start().namespace, seconds=2.5)
     assert code == 1
     by = f'from /{graph.namespace}/robot'
-    expect(found, 'error', 'camera/head/image_raw', "'16UC1' is not read", by)
+    expect(found, 'error', 'camera/head/image_raw', "'16UC1' is not supported", by)
     expect(found, 'error', 'camera/head/image_raw', 'stamps are zero', by)
     expect(found, 'error', 'camera/left_wrist/image_raw', '2.0 images per second', '5.0', by)
     expect(found, 'error', 'camera/left_wrist/image_raw', '3600', 'behind', by)

@@ -485,7 +485,9 @@ def test_the_noise_scale_multiplies_the_starting_noise(network, name):
     scaled, plain = make_session(network), make_session(network)
     for session in (scaled, plain):
         remember(session, 1)
-    setattr(scaled, name, replace(getattr(scaled, name), noise_scale=0.5))
+    sampling = {'video': scaled.video, 'action': scaled.action}
+    sampling[name] = replace(sampling[name], noise_scale=0.5)
+    scaled.set_sampling(**sampling)
     video, action = noise(2)
     half = (video / 2, action) if name == 'video' else (video, action / 2)
     assert_same_prediction(scaled.predict(video, action), plain.predict(*half))
