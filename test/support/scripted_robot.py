@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 from lingbot_va_ros.motion.time import NANOSECONDS
+from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.runtime.robot_interface import LiveSettings, RobotInterface
 
 
@@ -81,3 +82,21 @@ def scripted_robot(
         joints=SimpleNamespace(positions=measured),
         action_map=action_map or PlainActionMap(), limits=limits, control=stage.control,
         to_rgb=to_rgb, not_ready_reason=lambda: stage.not_ready, live=settings)
+
+
+def run_until(stage, condition, within_ns):
+    """
+    Let the scheduler of a stage work, as the inference thread does, until a condition holds.
+
+    :param stage: has `scheduler`, `requests` and `now` in nanoseconds.
+    :raises AssertionError: it does not hold within so much simulated time.
+    """
+    end = stage.now + within_ns
+    while not condition():
+        assert stage.now < end, f'not within {within_ns / NANOSECONDS} s'
+        if stage.requests.serve():
+            stage.scheduler.allow_retry()
+        try:
+            stage.scheduler.advance()
+        except PredictionAborted:
+            pass

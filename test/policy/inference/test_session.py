@@ -4,6 +4,16 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
+from support.sessions import (
+    Abort,
+    ACTION,
+    assert_same_prediction,
+    make_session,
+    random,
+    SHAPE,
+    USED,
+    VIDEO,
+)
 import torch
 
 from lingbot_va_ros.model.checkpoint import load_transformer, save_transformer
@@ -15,10 +25,6 @@ from lingbot_va_ros.policy.inference.session import Session
 from lingbot_va_ros.policy.interrupt import UNINTERRUPTED
 from lingbot_va_ros.specs.policy_file import Sampling
 
-SHAPE = ChunkShape(frames=2, actions=4, rows=4, columns=4)
-USED = (14, 15, 28)
-VIDEO, ACTION = Sampling(3, 5.0, 5.0), Sampling(4, 1.0, 1.0)
-
 
 @pytest.fixture(scope='module', params=['shared', 'mixture'])
 def network(request, untrained_checkpoint, tmp_path_factory):
@@ -28,16 +34,6 @@ def network(request, untrained_checkpoint, tmp_path_factory):
         save_transformer(
             folder, MIXTURE, random_weights(MIXTURE, torch.Generator().manual_seed(0)))
     return load_transformer(folder, torch.device('cpu'), torch.float32)
-
-
-def make_session(network, video=VIDEO, action=ACTION, memory_chunks=8) -> Session:
-    session = Session(network, SHAPE, video, action, USED, memory_chunks)
-    session.set_text(random(99, session.cfg_batch, 512, 32))
-    return session
-
-
-def random(seed, *shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def noise(session):
@@ -65,12 +61,6 @@ def remember(session, chunks):
         commit(session)
 
 
-def assert_same_prediction(one, other):
-    assert torch.equal(one.latents, other.latents)
-    assert torch.equal(one.actions, other.actions)
-    assert one.first_frame == other.first_frame
-
-
 def remembered(session):
     """Return what attention would see: copies of the valid keys and values."""
     memory = session.kv_cache
@@ -81,18 +71,6 @@ def remembered(session):
 def assert_same_memory(one, other):
     for left, right in zip(one, other):
         assert torch.equal(left, right)
-
-
-class Abort:
-    """Raises PredictionAborted at one of the checks between denoising steps."""
-
-    def __init__(self, at: int):
-        self.left = at
-
-    def check(self):
-        if self.left == 0:
-            raise PredictionAborted
-        self.left -= 1
 
 
 @dataclass

@@ -6,22 +6,26 @@ from types import SimpleNamespace
 from hypothesis import given, HealthCheck, settings
 from hypothesis import strategies as st
 import pytest
+from support.sessions import (
+    Abort,
+    ACTION,
+    assert_same_prediction,
+    make_session,
+    random,
+    SHAPE,
+    VIDEO,
+)
 import torch
 
 from lingbot_va_ros.model.checkpoint import load_transformer
 from lingbot_va_ros.model.flow_matching import timesteps
 from lingbot_va_ros.model.mixture_of_transformers import make_network
 from lingbot_va_ros.policy.errors import PredictionAborted
-from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
 from lingbot_va_ros.policy.inference.denoise import WrittenChunk
 from lingbot_va_ros.policy.inference.noise import chunk_noise, imagining_noise
-from lingbot_va_ros.policy.inference.session import Session
 from lingbot_va_ros.policy.interrupt import UNINTERRUPTED
 from lingbot_va_ros.specs.policy_file import Sampling
 
-SHAPE = ChunkShape(frames=2, actions=4, rows=4, columns=4)
-USED = (14, 15, 28)
-VIDEO, ACTION = Sampling(3, 5.0, 5.0), Sampling(4, 1.0, 1.0)
 PLAIN = replace(VIDEO, guidance=1.0)
 SAMPLINGS = {
     'guided video': (VIDEO, ACTION), 'no guidance': (PLAIN, ACTION),
@@ -45,16 +49,6 @@ def mixture(network):
         for weight in mixture.parameters():
             weight.normal_(0, weight.shape[-1] ** -0.5, generator=generator)
     return mixture
-
-
-def random(seed, *shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def make_session(network, video=VIDEO, action=ACTION, memory_chunks=8) -> Session:
-    session = Session(network, SHAPE, video, action, USED, memory_chunks)
-    session.set_text(random(99, session.cfg_batch, 512, 32))
-    return session
 
 
 def noise(first_frame):
@@ -105,24 +99,6 @@ def remembered(session):
 def assert_same_memory(one, other):
     assert one[2] == other[2]
     assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
-
-
-def assert_same_prediction(one, other):
-    assert torch.equal(one.latents, other.latents)
-    assert torch.equal(one.actions, other.actions)
-    assert one.first_frame == other.first_frame
-
-
-class Abort:
-    """Raises PredictionAborted at one of the checks between denoising steps."""
-
-    def __init__(self, at: int):
-        self.left = at
-
-    def check(self):
-        if self.left == 0:
-            raise PredictionAborted
-        self.left -= 1
 
 
 @dataclass

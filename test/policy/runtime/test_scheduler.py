@@ -4,12 +4,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.scripted_robot import PlainActionMap, PlayedClock, RecordedEvents, scripted_robot
+from support.scripted_robot import (
+    PlainActionMap,
+    PlayedClock,
+    RecordedEvents,
+    run_until,
+    scripted_robot,
+)
 
 from lingbot_va_ros.motion.plan import MotionLimits
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
-from lingbot_va_ros.policy.errors import NotExecutable, PredictionAborted
+from lingbot_va_ros.policy.errors import NotExecutable
 from lingbot_va_ros.policy.runtime import latency as latency_module
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
@@ -194,16 +200,8 @@ class Stage:
         self.at[moment + -moment % TICK] = what
 
     def play(self, until, seconds=60.0):
-        """Let the schedule work until a condition holds."""
-        end = self.now + ns(seconds)
-        while not until():
-            assert self.now < end, f'not within {seconds} s'
-            if self.requests.serve():
-                self.scheduler.allow_retry()
-            try:
-                self.scheduler.advance()
-            except PredictionAborted:
-                pass
+        """Let the scheduler work until a condition holds."""
+        run_until(self, until, ns(seconds))
 
     def play_chunks(self, count):
         self.play(lambda: len(self.chunks) >= count)

@@ -6,13 +6,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.scripted_robot import PlainActionMap, PlayedClock, RecordedEvents, scripted_robot
+from support.scripted_robot import (
+    PlainActionMap,
+    PlayedClock,
+    RecordedEvents,
+    run_until,
+    scripted_robot,
+)
 import torch
 
 from lingbot_va_ros.motion.plan import MotionLimits
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
-from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer
 from lingbot_va_ros.policy.runtime.control_owner import Control, ControlOwner
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
@@ -117,15 +122,8 @@ class Stage:
         self.control.update(Control[mode], self.now if since_ns is None else since_ns)
 
     def play(self, until, seconds=120.0):
-        end = self.now + ns(seconds)
-        while not until():
-            assert self.now < end, f'not within {seconds} s'
-            if self.requests.serve():
-                self.scheduler.allow_retry()
-            try:
-                self.scheduler.advance()
-            except PredictionAborted:
-                pass
+        """Let the scheduler work until a condition holds."""
+        run_until(self, until, ns(seconds))
 
     def play_for(self, seconds):
         end = self.now + ns(seconds)
