@@ -62,7 +62,9 @@ PHASES = {
 @pytest.fixture
 def words_of(untrained_checkpoint, tmp_path, monkeypatch):
     """Return the words of a short run of each command; it may write below tmp_path / 'new'."""
-    from lingbot_va_ros.cli.bench import engine, roofline, ros_path, table
+    # All imports come before the first replacement: a module that is imported later would keep
+    # what it imports by name replaced for the tests that follow.
+    from lingbot_va_ros.cli.bench import command as bench, engine, roofline, ros_path
     from lingbot_va_ros.cli.demo import command, report, video
     from lingbot_va_ros.cli.eval import in_process
     from lingbot_va_ros.training import pipeline
@@ -79,7 +81,7 @@ def words_of(untrained_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, 'measure_setting', lambda *_: [])
     monkeypatch.setattr(roofline, 'measure_rates', lambda *_: roofline.MachineRates(1.0, 1.0))
     monkeypatch.setattr(ros_path, 'measure_ros', lambda *_: {})
-    monkeypatch.setattr(table, 'show', lambda *_: None)
+    monkeypatch.setattr(bench, 'show', lambda *_: None)
     for stage in ('data', 'encoder'):
         monkeypatch.setattr(pipeline.TrainingRun, stage, lambda *_: True)
     checkpoint = ['--checkpoint', str(untrained_checkpoint)]

@@ -1,6 +1,8 @@
 """lingbot_va bench: rows and names that scripts rely on, ratios, a peer's lookalike, mistakes."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -29,9 +31,10 @@ QUICK = ['bench', '--setting', 'tiny', '--device', 'cpu', '--no-ros', '--repeats
 
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
-    """The file that a quick run has written."""
+    """The file that a quick run has written; its process has no memory of other tests to reuse."""
     path = tmp_path_factory.mktemp('bench') / 'new' / 'results.json'
-    assert main([*QUICK, '--json', str(path)]) == 0
+    program = 'import sys; from lingbot_va_ros.cli.main import main; sys.exit(main())'
+    subprocess.run([sys.executable, '-c', program, *QUICK, '--json', str(path)], check=True)
     return path
 
 
