@@ -10,19 +10,17 @@ import jsonschema
 import numpy as np
 
 from lingbot_va_ros.resources import share_folder, shared_file
-from lingbot_va_ros.specs.robot_description import (
-    DescriptionError,
-    find_description,
-    read_urdf,
-    UrdfJoint,
+from lingbot_va_ros.specs.joint_limits import (
+    COMMANDABLE,
+    JointBounds,
+    LEAST_WIDTH,
+    read_limits,
+    unused_names,
+    Urdf,
 )
-from lingbot_va_ros.specs.yaml_lines import dotted, KeyPath, read_yaml
-
-# Where a mistake is, and the mistake in one line.
-Mistake = tuple[KeyPath, str]
-
-_NO_LIMITS = "joint '{}' has no acceleration and jerk limits"
-_COMMANDABLE = ('revolute', 'prismatic', 'continuous')
+from lingbot_va_ros.specs.robot_description import DescriptionError, find_description, read_urdf
+from lingbot_va_ros.specs.strict_schema import described
+from lingbot_va_ros.specs.yaml_lines import dotted, KeyPath, Mistake, read_yaml
 
 
 class EmbodimentError(ValueError):
@@ -142,14 +140,15 @@ def load_embodiment(name_or_path: str) -> Embodiment:
     except ValueError as error:
         raise EmbodimentError(str(error)) from None
     schema = json.loads(shared_file('config', 'schemas', 'embodiment.json').read_text())
-    mistakes: list[Mistake] = [
-        (tuple(error.absolute_path), error.message)
-        for error in jsonschema.Draft202012Validator(schema).iter_errors(data)]
-    if not mistakes:
-        mistakes = _not_finite(data)
+    mistakes = _not_finite(data)
+    not_finite = {place for place, _ in mistakes}
+    mistakes += [
+        (tuple(error.absolute_path), described(error))
+        for error in jsonschema.Draft202012Validator(schema).iter_errors(data)
+        if tuple(error.absolute_path) not in not_finite]
     embodiment = None
     if not mistakes:
-        embodiment = _build(data, path, mistakes)
+        embodiment = _build(data, schema, path, mistakes)
     if embodiment is None or mistakes:
         mistakes.sort(key=lambda mistake: lines.line_of(mistake[0]))
         raise EmbodimentError('\n'.join(
@@ -188,40 +187,15 @@ def _not_finite(data: Any, place: KeyPath = ()) -> list[Mistake]:
 # Readers, one for each section of a file that keeps to the schema. Each returns what it has read
 # and appends the mistakes that a schema cannot find.
 
-@dataclass(frozen=True)
-class _Urdf:
-    """A robot description that could be read."""
-
-    path: Path
-    joints: dict[str, UrdfJoint]
-    links: set[str]
-
-
-@dataclass(frozen=True)
-class _Bounds:
-    """Limits of one joint: position, speed, acceleration and jerk in rad or m, and seconds."""
-
-    lower: float
-    upper: float
-    velocity: float
-    acceleration: float
-    jerk: float
-
-    def mistakes_of(self, place: KeyPath, position: float) -> list[Mistake]:
-        """Return the mistake of a position outside the limits."""
-        if self.lower <= position <= self.upper:
-            return []
-        return [(
-            place, f'{position:g} is outside the limits {self.lower:g} … {self.upper:g}')]
-
-
-def _build(data: dict[str, Any], path: Path, mistakes: list[Mistake]) -> Embodiment | None:
+def _build(
+    data: dict[str, Any], schema: dict[str, Any], path: Path, mistakes: list[Mistake],
+) -> Embodiment | None:
     """Return the embodiment, or None with the mistakes appended."""
     urdf = _read_description(data['urdf'], path, mistakes)
     arms = tuple(_read_arm(entry) for entry in data['arms'])
     places = _places_of_joints(arms, mistakes)
     _check_links(data, urdf, mistakes)
-    bounds = _read_limits(data['limits'], places, urdf, mistakes)
+    bounds = read_limits(data['limits'], schema, places, urdf, mistakes)
     home = _read_home(data['home'], places, bounds, mistakes)
     _check_grippers(data['arms'], arms, urdf, bounds, mistakes)
     controllers = _read_controllers(data['controllers'], places, mistakes)
@@ -248,10 +222,10 @@ def _frozen(values: list[float]) -> np.ndarray:
     return array
 
 
-def _read_description(entry: Any, path: Path, mistakes: list[Mistake]) -> _Urdf | None:
+def _read_description(entry: Any, path: Path, mistakes: list[Mistake]) -> Urdf | None:
     try:
         urdf = find_description(entry, path)
-        return _Urdf(urdf, *read_urdf(urdf))
+        return Urdf(urdf, *read_urdf(urdf))
     except DescriptionError as error:
         # The rest of the file is checked all the same: the vendor's package may be missing here.
         mistakes.append((('urdf',), str(error)))
@@ -288,7 +262,7 @@ def _places_of_joints(arms: tuple[Arm, ...], mistakes: list[Mistake]) -> dict[st
     return places
 
 
-def _check_links(data: dict[str, Any], urdf: _Urdf | None, mistakes: list[Mistake]) -> None:
+def _check_links(data: dict[str, Any], urdf: Urdf | None, mistakes: list[Mistake]) -> None:
     """Check that the frames are links of the URDF."""
     if urdf is None:
         return
@@ -301,77 +275,11 @@ def _check_links(data: dict[str, Any], urdf: _Urdf | None, mistakes: list[Mistak
         mistakes.append((('base_frame',), f"the URDF has no link '{data['base_frame']}'"))
 
 
-def _read_limits(
-    section: dict[str, Any], places: dict[str, KeyPath], urdf: _Urdf | None,
-    mistakes: list[Mistake],
-) -> dict[str, _Bounds]:
-    """Return the limits of each joint whose limits are known and without a mistake."""
-    bounds = {}
-    for name, place in places.items():
-        joint = None
-        if urdf is not None:
-            joint = urdf.joints.get(name)
-            wrong = _why_not_commandable(name, joint, urdf)
-            if wrong:
-                mistakes.append((place, wrong))
-                continue
-        if name not in section:
-            mistakes.append((('limits',), _NO_LIMITS.format(name)))
-        elif joint is not None:
-            merged, wrong_keys = _merge_limits(joint, section[name])
-            mistakes += [(('limits', name, *key), message) for key, message in wrong_keys]
-            if not wrong_keys:
-                bounds[name] = merged
-    mistakes += _unused(section, 'limits', places)
-    return bounds
-
-
-def _why_not_commandable(name: str, joint: UrdfJoint | None, urdf: _Urdf) -> str:
-    """Return in one line why a joint of the URDF takes no commands, or ''."""
-    if joint is None:
-        return f"the URDF {urdf.path.name} has no joint '{name}'"
-    if joint.kind not in _COMMANDABLE:
-        return f"joint '{name}' is {joint.kind} and cannot be commanded"
-    if joint.mimics:
-        return f"joint '{name}' mimics '{joint.mimics}'; command that one"
-    return ''
-
-
-def _merge_limits(in_urdf: UrdfJoint, given: dict[str, Any]) -> tuple[_Bounds, list[Mistake]]:
-    """
-    Tighten the URDF's limits of one joint by those of the embodiment file.
-
-    :param given: looser limits than the URDF's are mistakes, unless it has `looser_than_urdf`.
-    :returns: the limits, and the mistakes by key within `given`.
-    """
-    mistakes: list[Mistake] = []
-    endless = in_urdf.kind == 'continuous'
-    if endless and not ('lower' in given and 'upper' in given):
-        mistakes.append(((), 'a continuous joint needs lower and upper here'))
-    if in_urdf.velocity <= 0 and 'velocity' not in given:
-        mistakes.append(((), 'the URDF has no velocity limit; give velocity here'))
-    lower = given.get('lower', in_urdf.lower)
-    upper = given.get('upper', in_urdf.upper)
-    velocity = given.get('velocity', in_urdf.velocity)
-    if not lower < upper and not mistakes:
-        mistakes.append(((), f'lower {lower:g} is not below upper {upper:g}'))
-    if not given.get('looser_than_urdf', False):
-        mistakes += [
-            ((key,), f"{value:g} is looser than the URDF's {limit:g}; set looser_than_urdf: true "
-             'if that is meant')
-            for key, value, limit, looser in (
-                ('lower', lower, in_urdf.lower, not endless and lower < in_urdf.lower),
-                ('upper', upper, in_urdf.upper, not endless and upper > in_urdf.upper),
-                ('velocity', velocity, in_urdf.velocity, 0 < in_urdf.velocity < velocity))
-            if looser]
-    return _Bounds(lower, upper, velocity, given['acceleration'], given['jerk']), mistakes
-
-
 def _read_home(
-    section: dict[str, float], places: dict[str, KeyPath], bounds: dict[str, _Bounds],
+    section: dict[str, float], places: dict[str, KeyPath], bounds: dict[str, JointBounds],
     mistakes: list[Mistake],
 ) -> dict[str, float]:
-    mistakes += _unused(section, 'home', places)
+    mistakes += unused_names(section, 'home', places)
     for name in places:
         if name not in section:
             mistakes.append((('home',), f"joint '{name}' has no home position"))
@@ -380,17 +288,9 @@ def _read_home(
     return section
 
 
-def _unused(
-    section: dict[str, Any], key: str, places: dict[str, KeyPath],
-) -> list[Mistake]:
-    """Return the mistakes of names in a section that are no joint of an arm or gripper."""
-    return [((key, name), 'is no joint of an arm or gripper')
-            for name in section if name not in places]
-
-
 def _check_grippers(
-    entries: list[dict[str, Any]], arms: tuple[Arm, ...], urdf: _Urdf | None,
-    bounds: dict[str, _Bounds], mistakes: list[Mistake],
+    entries: list[dict[str, Any]], arms: tuple[Arm, ...], urdf: Urdf | None,
+    bounds: dict[str, JointBounds], mistakes: list[Mistake],
 ) -> None:
     """Check that open and closed differ, lie inside the limits and are in the joint's unit."""
     for index, arm in enumerate(arms):
@@ -398,13 +298,13 @@ def _check_grippers(
         if gripper is None:
             continue
         joint = None if urdf is None else urdf.joints.get(gripper.joint)
-        if joint is not None and joint.kind in _COMMANDABLE:
+        if joint is not None and joint.kind in COMMANDABLE:
             unit = 'm' if joint.kind == 'prismatic' else 'rad'
             if entries[index]['gripper'].get('unit', unit) != unit:
                 mistakes.append((
                     (*place, 'unit'),
                     f"joint '{gripper.joint}' is {joint.kind}: its positions are in {unit}"))
-        if gripper.open == gripper.closed:
+        if abs(gripper.open - gripper.closed) < LEAST_WIDTH:
             mistakes.append((place, 'open and closed are the same position'))
         if gripper.joint in bounds:
             for key, position in (('open', gripper.open), ('closed', gripper.closed)):
@@ -446,7 +346,8 @@ def _read_workspace(
     section = data.get('workspace')
     if section is None:
         return None
-    if not all(low < high for low, high in zip(section['lower'], section['upper'])):
+    if not all(low + LEAST_WIDTH <= high
+               for low, high in zip(section['lower'], section['upper'])):
         mistakes.append((('workspace',), 'every lower bound must be below its upper bound'))
     if 'base_frame' not in data or not all(arm.tool_frame for arm in arms):
         mistakes.append((('workspace',), 'needs base_frame and the tool_frame of every arm'))

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open, SafetensorError
-import yaml
 
+from lingbot_va_ros.specs import ranges
 from lingbot_va_ros.specs.channels import CHANNELS, GRIPPER_CHANNELS, JOINT_CHANNELS, POSE_CHANNELS
 from lingbot_va_ros.specs.checkpoint_config import read_json_object
 from lingbot_va_ros.specs.errors import CheckpointError
@@ -30,7 +30,8 @@ from lingbot_va_ros.specs.lerobot_folder import (
     PREPROCESSOR,
     TRAIN_CONFIG,
 )
-from lingbot_va_ros.specs.strict_schema import StrictValidator
+from lingbot_va_ros.specs.strict_schema import described, StrictValidator
+from lingbot_va_ros.specs.yaml_lines import read_yaml
 
 OVERRIDES = 'policy.yaml'
 LAYOUTS = {'width_concat': 'side_by_side', 'robotwin_tshape': 'tshape'}
@@ -51,34 +52,29 @@ _STATISTICS = {
 _HARMLESS_STEPS = ('device_processor', 'to_batch_processor', 'identity_processor')
 
 
-def _whole(minimum: int) -> dict[str, Any]:
-    return {'type': 'integer', 'minimum': minimum}
-
-
-_ABOVE_0 = {'type': 'number', 'exclusiveMinimum': 0}
-_AT_LEAST_0 = {'type': 'number', 'minimum': 0}
 _REQUIRED = {
-    **{size: _whole(1) for size in (
+    **{size: ranges.whole(1, 1_000_000) for size in (
         'num_layers', 'num_attention_heads', 'attention_head_dim', 'ffn_dim', 'in_channels',
         'text_dim', 'freq_dim')},
     'action_dim': {'const': CHANNELS},
     'obs_cam_keys': {'type': 'array', 'items': {'type': 'string', 'minLength': 1}, 'minItems': 1,
-                     'uniqueItems': True},
+                     'maxItems': ranges.CAMERAS, 'uniqueItems': True},
     'camera_layout': {'enum': list(LAYOUTS)},
-    'height': _whole(16), 'width': _whole(16),
-    'frame_chunk_size': _whole(2),
-    'action_per_frame': {**_whole(4), 'multipleOf': 4},
-    'attn_window': _whole(2),
-    'num_inference_steps': _whole(1), 'action_num_inference_steps': _whole(1),
-    'guidance_scale': _AT_LEAST_0, 'action_guidance_scale': _AT_LEAST_0,
-    'snr_shift': _ABOVE_0, 'action_snr_shift': _ABOVE_0,
+    'height': ranges.IMAGE_SIDE, 'width': ranges.IMAGE_SIDE,
+    'frame_chunk_size': ranges.FRAMES_PER_CHUNK,
+    'action_per_frame': ranges.ACTIONS_PER_FRAME,
+    # LeRobot counts video and actions of a chunk apart.
+    'attn_window': ranges.whole(2, 2 * ranges.MOST_MEMORY_CHUNKS),
+    'num_inference_steps': ranges.STEPS, 'action_num_inference_steps': ranges.STEPS,
+    'guidance_scale': ranges.GUIDANCE, 'action_guidance_scale': ranges.GUIDANCE,
+    'snr_shift': ranges.SHIFT, 'action_snr_shift': ranges.SHIFT,
     'used_action_channel_ids': {
         'type': 'array', 'minItems': 1, 'uniqueItems': True,
-        'items': {'type': 'integer', 'minimum': 0, 'maximum': CHANNELS - 1}}}
+        'items': ranges.whole(0, CHANNELS - 1)}}
 SCHEMA = {
     'type': 'object', 'required': list(_REQUIRED), 'properties': {
         **_REQUIRED,
-        'video_exec_step': {'type': 'integer', 'minimum': -1},
+        'video_exec_step': ranges.EXEC_STEPS,
         'image_hflip': {'type': 'boolean'},
         'max_sequence_length': {'const': TEXT_TOKENS}}}
 # Which field of the policy file a wrong field of config.json would have given.
@@ -134,7 +130,7 @@ def derive_policy(folder: Path) -> LeRobotPolicy:
     wrong = set()
     for error in StrictValidator(SCHEMA).iter_errors(config):
         if error.absolute_path:
-            name, message = str(error.absolute_path[0]), error.message
+            name, message = str(error.absolute_path[0]), described(error)
         else:  # one error for each name that is missing
             name = next(name for name in _REQUIRED
                         if name not in config and f"'{name}'" in error.message)
@@ -165,7 +161,6 @@ def derive_policy(folder: Path) -> LeRobotPolicy:
             'steps': config.get('action_num_inference_steps'),
             'shift': config.get('action_snr_shift'),
             'guidance': config.get('action_guidance_scale')},
-        # LeRobot counts video and actions of a chunk apart.
         'memory_chunks': config.get('attn_window', 0) // 2,
         'mirror_images': config.get('image_hflip', False),
         'forward_dynamics': False, 'trained': True}
@@ -228,9 +223,10 @@ def _overrides(found: LeRobotPolicy) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        raw = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        found.wrong(OVERRIDES, f'cannot be read: {" ".join(str(error).split())}')
+        raw, _ = read_yaml(path)
+    except ValueError as error:
+        for line in str(error).splitlines():
+            found.wrong(OVERRIDES, line.removeprefix(str(path)).lstrip(': '))
         return {}
     if raw is not None and not isinstance(raw, dict):
         found.wrong(OVERRIDES, 'top level: expected fields of a policy file')

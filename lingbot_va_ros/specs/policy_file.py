@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from lingbot_va_ros.resources import shared_file
+from lingbot_va_ros.specs import ranges
 from lingbot_va_ros.specs.channels import CHANNELS
 from lingbot_va_ros.specs.errors import CheckpointError
 from lingbot_va_ros.specs.lerobot_folder import CONFIG as LEROBOT_CONFIG
 from lingbot_va_ros.specs.lerobot_folder import find_lerobot_folder
 from lingbot_va_ros.specs.lerobot_policy import derive_policy
-from lingbot_va_ros.specs.strict_schema import StrictValidator
+from lingbot_va_ros.specs.strict_schema import described, StrictValidator
+from lingbot_va_ros.specs.yaml_lines import read_yaml
 
-Schema = dict[str, Any]
 ACTION_FRAMES = ('joints', 'eef_relative', 'eef_absolute', 'eef_delta')
 LAYOUTS = ('side_by_side', 'tshape')
 # Parts of the names of public checkpoint folders; each has a shipped file of that name.
@@ -97,52 +97,42 @@ class PolicyFile:
         return self.actions_per_frame // 4
 
 
-def _numbers(**limits: Any) -> Schema:
-    return {'type': 'number', **limits}
-
-
-def _whole(minimum: int) -> Schema:
-    return {'type': 'integer', 'minimum': minimum}
-
-
-def _fields(required: Mapping[str, Schema], optional: Mapping[str, Schema] = {}) -> Schema:
+def _fields(
+    required: Mapping[str, ranges.Schema], optional: Mapping[str, ranges.Schema] = {},
+) -> ranges.Schema:
     return {
         'type': 'object', 'additionalProperties': False, 'required': list(required),
         'properties': {**required, **optional}}
 
 
-_SAMPLING = {
-    'steps': _whole(1), 'shift': _numbers(exclusiveMinimum=0), 'guidance': _numbers(minimum=0)}
-_OPTIONAL_SAMPLING = {'noise_scale': _numbers(minimum=0)}
-_QUANTILES = {'type': 'array', 'items': _numbers()}
+_SAMPLING = {'steps': ranges.STEPS, 'shift': ranges.SHIFT, 'guidance': ranges.GUIDANCE}
+_OPTIONAL_SAMPLING = {'noise_scale': ranges.NOISE_SCALE}
+_QUANTILES = {'type': 'array', 'items': ranges.QUANTILE, 'maxItems': CHANNELS}
 SCHEMA = _fields(
     {
         'name': {'type': 'string', 'minLength': 1},
         'cameras': {'type': 'array', 'items': {'type': 'string', 'pattern': '^[a-z][a-z0-9_]*$'},
-                    'minItems': 1, 'uniqueItems': True},
+                    'minItems': 1, 'maxItems': ranges.CAMERAS, 'uniqueItems': True},
         'layout': {'enum': list(LAYOUTS)},
-        'image': _fields({'height': _whole(16), 'width': _whole(16)}),
-        'frames_per_chunk': _whole(2),
-        'actions_per_frame': {**_whole(4), 'multipleOf': 4},
-        'action_rate': _numbers(exclusiveMinimum=0),
+        'image': _fields({'height': ranges.IMAGE_SIDE, 'width': ranges.IMAGE_SIDE}),
+        'frames_per_chunk': ranges.FRAMES_PER_CHUNK,
+        'actions_per_frame': ranges.ACTIONS_PER_FRAME,
+        'action_rate': ranges.ACTION_RATE,
         'action_frame': {'enum': list(ACTION_FRAMES)},
         'used_channels': {
             'type': 'array', 'minItems': 1, 'uniqueItems': True,
-            'items': {'type': 'integer', 'minimum': 0, 'maximum': CHANNELS - 1}},
+            'items': ranges.whole(0, CHANNELS - 1)},
         'quantiles': _fields({'q01': _QUANTILES, 'q99': _QUANTILES}),
-        'video': _fields(
-            _SAMPLING, {'exec_steps': {'type': 'integer', 'minimum': -1}, **_OPTIONAL_SAMPLING}),
+        'video': _fields(_SAMPLING, {'exec_steps': ranges.EXEC_STEPS, **_OPTIONAL_SAMPLING}),
         'action': _fields(_SAMPLING, _OPTIONAL_SAMPLING),
-        'memory_chunks': _whole(1),
+        'memory_chunks': ranges.MEMORY_CHUNKS,
     },
     {
         'forward_dynamics': {'type': 'boolean'}, 'trained': {'type': 'boolean'},
         'observation_keys': {
             'type': 'object', 'additionalProperties': {'type': 'string', 'minLength': 1}},
         'mirror_images': {'type': 'boolean'},
-        'delta_scale': _fields({
-            'translation': _numbers(exclusiveMinimum=0),
-            'rotation': _numbers(exclusiveMinimum=0)}),
+        'delta_scale': _fields({'translation': ranges.DELTA, 'rotation': ranges.DELTA}),
     })
 
 
@@ -220,9 +210,9 @@ def load_policy_file(
     if path.name == LEROBOT_CONFIG:
         return _from_lerobot(path, warn)
     try:
-        raw = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PolicyFileError(f'{path} cannot be read: {error}') from None
+        raw, _ = read_yaml(path)
+    except ValueError as error:
+        raise PolicyFileError(str(error)) from None
     return _from_fields(raw, path)
 
 
@@ -245,7 +235,7 @@ def _from_lerobot(path: Path, warn: Callable[[str], None]) -> PolicyFile:
 def _from_fields(raw: Any, path: Path) -> PolicyFile:
     mistakes = [
         f'{path}: {".".join(str(part) for part in error.absolute_path) or "top level"}: '
-        f'{error.message}'
+        f'{described(error)}'
         for error in StrictValidator(SCHEMA).iter_errors(raw)]
     if not mistakes:
         mistakes = [f'{path}: {mistake}' for mistake in _inconsistencies(raw)]

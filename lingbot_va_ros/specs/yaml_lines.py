@@ -5,8 +5,15 @@ from typing import Any
 
 import yaml
 
+# No file of this package comes near these; a YAML file of a few lines whose aliases refer to each
+# other may stand for more values than a machine has memory.
+MOST_BYTES = 1_000_000
+MOST_VALUES = 20_000
+MOST_LEVELS = 50
 # Keys and indices from the top of a document to one of its values.
 KeyPath = tuple[str | int, ...]
+# Where a mistake is, and the mistake in one line.
+Mistake = tuple[KeyPath, str]
 
 
 class LineMap:
@@ -39,42 +46,63 @@ def read_yaml(path: Path) -> tuple[Any, LineMap]:
     Read a YAML file.
 
     :returns: the data, and the lines of its keys.
-    :raises ValueError: the file is unreadable or no YAML, or a key appears twice in one mapping;
-        one line for each mistake.
+    :raises ValueError: the file is unreadable or no YAML, is larger than any file that a person
+        writes, or a key appears twice in one mapping; one line for each mistake.
     """
     try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise ValueError(f'{size} bytes; expected at most {MOST_BYTES}')
         text = path.read_text()
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        places = _Places()
+        if root is not None:
+            places.collect(root, ())
         data = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except RecursionError:
+        raise ValueError(
+            f'{path}: cannot be read as YAML: nested deeper than {MOST_LEVELS} levels') from None
+    # Besides YAMLError, PyYAML raises ValueError for numbers and dates that do not exist.
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = ' '.join(str(error).split())
         raise ValueError(f'{path}: cannot be read as YAML: {reason}') from None
-    lines: dict[KeyPath, int] = {}
-    repeated: list[tuple[int, KeyPath]] = []
-    if root is not None:
-        _collect_lines(root, (), lines, repeated)
-    if repeated:
+    if places.repeated:
         raise ValueError('\n'.join(
-            f'{path}:{line}: {dotted(key_path)}appears twice' for line, key_path in repeated))
-    return data, LineMap(lines)
+            f'{path}:{line}: {dotted(key_path)}appears twice'
+            for line, key_path in places.repeated))
+    return data, LineMap(places.lines)
 
 
-def _collect_lines(
-    node: yaml.Node, key_path: KeyPath, lines: dict[KeyPath, int],
-    repeated: list[tuple[int, KeyPath]],
-) -> None:
-    """Enter the lines of a node and of all below it; list the keys that appear twice."""
-    lines.setdefault(key_path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            inside = (*key_path, key.value)
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                repeated.append((line, inside))
-            seen.add(key.value)
-            lines[inside] = line
-            _collect_lines(value, inside, lines, repeated)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _collect_lines(value, (*key_path, index), lines, repeated)
+class _Places:
+    """The line of each value of a document, and the keys that appear twice in one mapping."""
+
+    def __init__(self) -> None:
+        self.lines: dict[KeyPath, int] = {}
+        self.repeated: list[tuple[int, KeyPath]] = []
+
+    def collect(self, node: yaml.Node, key_path: KeyPath) -> None:
+        """
+        Enter the lines of a node and of all below it.
+
+        :raises ValueError: there are too many of them, too deep, or a key is no plain word.
+        """
+        if len(self.lines) > MOST_VALUES:
+            raise ValueError(f'more than {MOST_VALUES} values, aliases followed')
+        if len(key_path) > MOST_LEVELS:
+            raise ValueError(f'nested deeper than {MOST_LEVELS} levels')
+        self.lines.setdefault(key_path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                line = key.start_mark.line + 1
+                if not isinstance(key, yaml.ScalarNode):
+                    raise ValueError(f'line {line}: a key is a list or a mapping')
+                inside = (*key_path, key.value)
+                if key.value in seen:
+                    self.repeated.append((line, inside))
+                seen.add(key.value)
+                self.lines[inside] = line
+                self.collect(value, inside)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                self.collect(value, (*key_path, index))

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from lingbot_va_ros.resources import shared_file
-from lingbot_va_ros.specs.strict_schema import StrictValidator
+from lingbot_va_ros.specs.strict_schema import described, StrictValidator
+from lingbot_va_ros.specs.yaml_lines import read_yaml
 from lingbot_va_ros.training.batch_sampling import BatchSamplingSettings
 
 
@@ -158,10 +159,9 @@ def load_settings(name: str) -> TrainingSettings:
                 f'settings {name!r}: expected a path or one of the shipped '
                 f'{", ".join(shipped_settings())}') from None
     try:
-        raw = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(
-            f'{path} cannot be read: {" ".join(str(error).split())}') from None
+        raw, _ = read_yaml(path)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     return settings_from(raw, str(path))
 
 
@@ -173,7 +173,7 @@ def settings_from(raw: Any, where: str) -> TrainingSettings:
     :raises SettingsError: fields are wrong or missing; the message names all of them.
     """
     mistakes = [
-        f'{where}: {".".join(map(str, error.absolute_path)) or "top level"}: {error.message}'
+        f'{where}: {".".join(map(str, error.absolute_path)) or "top level"}: {described(error)}'
         for error in StrictValidator(_schema(TrainingSettings)).iter_errors(raw)]
     if mistakes:
         raise SettingsError('\n'.join(mistakes))

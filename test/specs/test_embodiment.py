@@ -118,6 +118,66 @@ def test_one_mistake_gives_one_line(tmp_path, change, expected):
     assert expected in lines[0]
 
 
+@pytest.mark.parametrize('place, value, words', [
+    (place, value, words) for place in (
+        ('limits', 'j1', 'lower'), ('limits', 'j1', 'upper'), ('limits', 'j1', 'velocity'),
+        ('limits', 'j1', 'acceleration'), ('limits', 'grip', 'jerk'), ('home', 'j1'))
+    for value, words in (
+        (float('nan'), 'nan is not a finite number'), (float('inf'), 'inf is not a finite number'),
+        (1e308, 'greater than the maximum of'), (-1e308, 'less than the minimum of'))])
+def test_a_number_that_no_robot_has_is_named(tmp_path, place, value, words):
+    def change(data):
+        section = data
+        for key in place[:-1]:
+            section = section[key]
+        section[place[-1]] = value
+    line, = mistakes_of(tmp_path, change)
+    assert f'{".".join(place)}: ' in line and words in line
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda d: d['limits']['j1'].update(acceleration=1e300), 'maximum of 1000'),
+    (lambda d: d['limits']['j1'].update(acceleration=1e-320), 'minimum of 0.01'),
+    (lambda d: d['limits']['j1'].update(velocity=1e-320), 'minimum of 0.001'),
+    (lambda d: d['limits']['j1'].update(velocity=150), 'maximum of 100'),
+    (lambda d: d['limits']['j1'].update(jerk=1e6), 'maximum of 100000'),
+    (lambda d: d['limits']['j1'].update(lower=0.999999999), 'is not below upper'),
+    (lambda d: d['arms'][0]['gripper'].update(closed=0.04 - 1e-9), 'the same position'),
+    (lambda d: d['controllers'][1].update(kind='gripper_action', max_effort=1e300),
+     'maximum of 10000'),
+    (lambda d: d['cameras']['head'].update(crop=[0, 0, 2 ** 31, 2]), 'maximum of 65535'),
+    (lambda d: d.update(urdf=[{'file': 'arm.urdf', 'xyz': [0, 1e300, 0]}]), 'maximum of 100')])
+def test_a_number_outside_its_range_gives_one_line(tmp_path, change, words):
+    line, = mistakes_of(tmp_path, change)
+    assert words in line
+
+
+@pytest.mark.parametrize('key, value', [
+    (key, value) for key in ('lower', 'upper', 'velocity')
+    for value in ('nan', 'inf', '-inf', '1e308', '-1e308')] + [('velocity', '1e-320')])
+def test_a_number_of_the_urdf_that_no_robot_has_is_named(tmp_path, key, value):
+    path = write_robot(tmp_path, lambda data: data['limits']['j1'].pop('upper'))
+    urdf = tmp_path / 'arm.urdf'
+    good = {'lower': 'lower="-2"', 'upper': 'upper="2"', 'velocity': 'velocity="3"'}[key]
+    urdf.write_text(urdf.read_text().replace(good, f'{key}="{value}"', 1))
+    with pytest.raises(EmbodimentError) as caught:
+        load_embodiment(str(path))
+    line, = str(caught.value).splitlines()
+    assert f"limits.j1: the URDF's {key} is {float(value):g}; expected " in line
+
+
+@pytest.mark.parametrize('value, accepted', [('1e308', True), ('nan', False), ('inf', False)])
+def test_the_file_may_replace_a_number_of_the_urdf_that_is_finite(tmp_path, value, accepted):
+    path = write_robot(tmp_path, lambda data: data['limits']['j1'].update(velocity=1.0))
+    urdf = tmp_path / 'arm.urdf'
+    urdf.write_text(urdf.read_text().replace('velocity="3"', f'velocity="{value}"', 1))
+    if accepted:
+        assert load_embodiment(str(path)).limits.velocity[0] == 1.0
+        return
+    with pytest.raises(EmbodimentError, match="the URDF's velocity is"):
+        load_embodiment(str(path))
+
+
 def test_a_mimic_joint_cannot_be_commanded(tmp_path):
     lines = mistakes_of(tmp_path, lambda d: d['arms'][0]['joints'].append('grip_2'))
     assert "arms[0].joints[2]: joint 'grip_2' mimics 'grip'; command that one" in lines[0]

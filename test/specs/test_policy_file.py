@@ -117,10 +117,10 @@ def test_a_missing_field_is_named(write, field):
     ({'delta_scale': {'translation': 0.05, 'rotation': 0.5}},
      'delta_scale: the action_frame is joints, not eef_delta'),
     ({'action_frame': 'eef_delta', 'delta_scale': {'translation': 0, 'rotation': 0.5}},
-     'delta_scale.translation: 0 is less than or equal to'),
+     'delta_scale.translation: 0 is less than'),
     ({'frames_per_chunk': 1}, 'frames_per_chunk: 1 is less than'),
     ({'frames_per_chunk': True}, "frames_per_chunk: True is not of type 'integer'"),
-    ({'action_rate': 0}, 'action_rate: 0 is less than or equal to'),
+    ({'action_rate': 0}, 'action_rate: 0 is less than the minimum of 0.1'),
     ({'memory_chunks': 0}, 'memory_chunks: 0 is less than'),
     ({'observation_keys': {'head': 'a'}}, 'observation_keys: '),
     ({'observation_keys': {'head': 'a', 'left_wrist': 'a'}}, 'observation_keys: ')])
@@ -134,6 +134,49 @@ def test_a_value_that_cannot_be_is_named_with_its_place(write, changes, part):
 def test_a_number_that_is_not_finite_is_named(write, place, value):
     line, = mistakes(write({place: value}))
     assert f'{place}: ' in line
+
+
+@pytest.mark.parametrize('place, value', [
+    ('image.height', 2 ** 31), ('image.width', 8192), ('frames_per_chunk', 10 ** 9),
+    ('actions_per_frame', 4 * 10 ** 9), ('action_rate', 1e300), ('action_rate', 1e-320),
+    ('memory_chunks', 10 ** 15), ('memory_chunks', 10 ** 400), ('video.steps', 10 ** 9),
+    ('action.steps', 1001), ('video.exec_steps', 10 ** 9), ('video.shift', 1e-320),
+    ('action.shift', 1e308), ('video.guidance', 1e308), ('video.guidance', -1),
+    ('action.noise_scale', 1e308)])
+def test_a_number_that_no_checkpoint_has_is_named(write, place, value):
+    lines = mistakes(write({place: value}))
+    assert any(f'{place}: ' in line and 'imum of' in line for line in lines)
+    assert all(len(line) < 600 for line in lines)
+
+
+def test_a_quantile_that_no_robot_has_is_named(write):
+    line, = mistakes(write({'quantiles.q99': [0.1, 0.1, 1e308, 0.1, 1.5, 0.1, 0.9]}))
+    assert 'quantiles.q99.2: 1e+308 is greater than the maximum of 10000' in line
+
+
+@pytest.mark.parametrize('line, place', [
+    ('memory_chunks: 3', 'memory_chunks'), ('image: {height: 64, width: 64}', 'image'),
+    ('video: {steps: 4, steps: 5, shift: 3.0, guidance: 1.0}', 'video.steps')])
+def test_a_key_that_appears_twice_is_named_with_its_line(tmp_path, line, place):
+    path = tmp_path / 'policy.yaml'
+    path.write_text(GOOD.read_text() + f'{line}\n')
+    last = len(path.read_text().splitlines())
+    assert f'{path}:{last}: {place}: appears twice' in mistakes(path)
+
+
+@pytest.mark.parametrize('text, words', [
+    ('[' * 100_000, 'nested deeper than 50 levels'),
+    ('a: &a [*a]', 'nested deeper than 50 levels'),
+    ('a: &a [x, x, x, x, x, x, x, x, x]\n' + ''.join(
+        f'{b}: &{b} [{", ".join(["*" + a] * 9)}]\n' for a, b in zip('abcdefgh', 'bcdefghi')),
+     'more than 20000 values'),
+    ('name: ' + 'x' * 2_000_000, 'expected at most 1000000'),
+    ('name: ' + '9' * 5000, 'cannot be read as YAML'), ('? [a]\n: b', 'a key is a list')])
+def test_a_file_made_to_exhaust_the_reader_gives_one_line(tmp_path, text, words):
+    path = tmp_path / 'policy.yaml'
+    path.write_text(text)
+    line, = mistakes(path)
+    assert words in line and len(line) < 600
 
 
 def test_a_quantile_that_is_not_finite_is_named(write):
@@ -159,7 +202,7 @@ def test_a_file_that_holds_no_fields_is_refused(tmp_path, text):
 def test_a_file_that_is_no_yaml_is_named(tmp_path, content):
     path = tmp_path / 'policy.yaml'
     path.write_bytes(content)
-    with pytest.raises(PolicyFileError, match='policy.yaml cannot be read'):
+    with pytest.raises(PolicyFileError, match='policy.yaml: cannot be read as YAML'):
         load_policy_file(path)
 
 

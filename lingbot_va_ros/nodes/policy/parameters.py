@@ -9,6 +9,7 @@ from rclpy.parameter import Parameter
 from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, WrongParameter
 from lingbot_va_ros.policy.runtime.schedules import SCHEDULES
 from lingbot_va_ros.specs.policy_file import PolicyFile, Sampling
+from lingbot_va_ros.specs.ranges import MOST_MEMORY_CHUNKS
 
 DEVICES = ('auto', 'cuda', 'cpu')
 DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
@@ -181,7 +182,7 @@ def memory_chunks(policy: PolicyFile, memory_frames: int) -> int:
     """
     Return how many chunks the memory holds.
 
-    :raises ValueError: the frames do not make whole chunks.
+    :raises ValueError: the frames do not make whole chunks, or more than a memory may hold.
     """
     if not memory_frames:
         return policy.memory_chunks
@@ -189,4 +190,9 @@ def memory_chunks(policy: PolicyFile, memory_frames: int) -> int:
         raise ValueError(
             f"memory_frames is {memory_frames}, no multiple of the policy's "
             f'{policy.frames_per_chunk} frames per chunk')
-    return memory_frames // policy.frames_per_chunk
+    chunks = memory_frames // policy.frames_per_chunk
+    if chunks > MOST_MEMORY_CHUNKS:
+        raise ValueError(
+            f'memory_frames is {memory_frames}, {chunks} chunks; expected at most '
+            f'{MOST_MEMORY_CHUNKS} chunks')
+    return chunks
