@@ -1,4 +1,4 @@
-"""Where the files that are installed beside the Python code (config, urdf, models) lie."""
+"""Finds the files that are installed beside the Python code (config, urdf, models)."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ PACKAGE = 'lingbot_va_ros'
 
 def share_folder() -> Path:
     """
-    Return the package's share folder, or the checkout when run from one.
+    Return the package's share folder, or the root of the checkout when run from one.
 
-    Found by walking up from this file, so that it works in an ament prefix, a colcon overlay and
-    a checkout without any environment variable.
+    The folders above this file are searched, so that an ament prefix, a colcon overlay and a
+    checkout work without environment variables.
 
     :raises FileNotFoundError: neither is above this file.
     """
@@ -20,7 +20,7 @@ def share_folder() -> Path:
             return folder / 'share' / PACKAGE
         if (folder / 'package.xml').is_file() and (folder / 'config').is_dir():
             return folder
-    raise FileNotFoundError(f'no share/{PACKAGE} above {here}; is the package installed whole?')
+    raise FileNotFoundError(f'no share/{PACKAGE} above {here}; is the package fully installed?')
 
 
 def shared_file(*parts: str) -> Path:

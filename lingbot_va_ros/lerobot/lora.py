@@ -1,9 +1,10 @@
 """
-Low-rank adapters in peft's format, merged into the weights that they were trained on.
+Reads LoRA adapters in peft's format and merges them into the weights of their base checkpoint.
 
-`adapter_config.json` and `adapter_model.safetensors` beside it; see peft's LoraConfig and
-save_and_load. A merged weight is W + scale * B A, with the scale alpha / r, or alpha / sqrt(r)
-where `use_rslora` is true (rank-stabilised, arXiv 2312.03732).
+An adapter is a folder with `adapter_config.json` and `adapter_model.safetensors`; peft's
+LoraConfig and save_and_load define both. A merged weight is W + scale * B A (LoRA, arXiv
+2106.09685). The scale is alpha / r, or alpha / sqrt(r) where `use_rslora` is true
+(rank-stabilized LoRA, arXiv 2312.03732).
 """
 
 from collections.abc import Mapping
@@ -24,8 +25,8 @@ CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
 PEFT_PREFIX = 'base_model.model.'
 
-# Fields that make an adapter more than W + scale * B A, and what they are called.
-_REFUSED = {
+# Fields of variants that W + scale * B A does not describe, with their names in messages.
+_UNSUPPORTED = {
     'use_dora': 'DoRA (use_dora)',
     'use_qalora': 'QALoRA (use_qalora)',
     'use_bdlora': 'block-diagonal LoRA (use_bdlora)',
@@ -39,16 +40,22 @@ _REFUSED = {
     'trainable_token_indices': 'trained tokens (trainable_token_indices)',
     'fan_in_fan_out': 'transposed weights (fan_in_fan_out)',
 }
-# Beginnings that leave the base weights as they are; the others (pissa, olora, corda, loftq, …)
-# take something out of them, so that the adapter does not fit what is on disk.
-_BEGINNINGS = (None, True, False, 'gaussian', 'eva', 'orthogonal')
+# Initializations (`init_lora_weights`) that leave the base weights unchanged. The others (pissa,
+# olora, corda, loftq, …) subtract from them, so that the adapter does not fit the base on disk.
+_INITIALIZATIONS = (None, True, False, 'gaussian', 'eva', 'orthogonal')
 _LOW_RANK = re.compile(r'(?P<module>.+)\.lora_(?P<part>A|B)(\.default)?\.(?P<kind>weight|bias)')
 _WRAPPERS = re.compile(r'\.(base_layer|modules_to_save(\.default)?)(?=\.)')
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """Factors of a change of a weight [out, in]: `a` [r, in], `b` [out, r], any float dtype."""
+    """
+    The low-rank update of one weight [out, in].
+
+    :param a: factor A [r, in], any float dtype.
+    :param b: factor B [out, r], any float dtype.
+    :param scale: factor of the product B A.
+    """
 
     a: Tensor
     b: Tensor
@@ -63,10 +70,11 @@ class LowRank:
 @dataclass(frozen=True)
 class Adapter:
     """
-    What an adapter makes of the base's tensors, by their names in public checkpoints.
+    The changes of an adapter to the base's tensors, by their names in public checkpoints.
 
-    `replaced` are whole tensors (modules_to_save, trained biases), `added` vectors that come on
-    top of a bias (`lora_bias`).
+    :param products: low-rank updates that are added to weights.
+    :param replaced: tensors that replace those of the base (modules_to_save, trained biases).
+    :param added: vectors that are added to biases (`lora_bias`).
     """
 
     products: Mapping[str, LowRank]
@@ -74,7 +82,13 @@ class Adapter:
     added: Mapping[str, Tensor]
 
     def merge(self, name: str, tensor: Tensor) -> Tensor:
-        """Return the tensor to load in place of the base's; float32 where something changed."""
+        """
+        Return the merged tensor.
+
+        :param name: the tensor's name in public checkpoints.
+        :param tensor: the base's tensor.
+        :returns: the base's shape, on its device; float32 where the adapter changes the tensor.
+        """
         merged = tensor
         if name in self.replaced:
             merged = self.replaced[name].to(tensor.device, torch.float32)
@@ -89,14 +103,13 @@ def read_adapter(
     folder: Path, shapes: Mapping[str, tuple[int, ...]], prefix: str = '',
 ) -> Adapter:
     """
-    Read an adapter and check it against the tensors that it is to change.
+    Read an adapter and check it against the tensors of its base.
 
     :param folder: holds adapter_config.json and adapter_model.safetensors.
-    :param shapes: of every tensor of the base, by name.
-    :param prefix: what stands before these names in the model that was trained, as a rule (an
-        adapter of the bare network, without it, is taken too).
-    :raises CheckpointError: another kind of adapter, named; or keys that fit no tensor, halves
-        that lack the other, wrong shapes and ranks, all of them named.
+    :param shapes: the shape of every tensor of the base, by name.
+    :param prefix: prefix of these names in the adapter's keys; keys without it are accepted too.
+    :raises CheckpointError: the adapter is of an unsupported kind, or keys fit no tensor, a factor
+        A or B is missing, or shapes or ranks are wrong. The message lists every fault.
     """
     folder = Path(folder)
     config = _read_config(folder / CONFIG)
@@ -157,10 +170,10 @@ def _read_config(path: Path) -> dict[str, Any]:
     kind = config.get('peft_type')
     if kind != 'LORA':
         raise CheckpointError(f'{path}: an adapter of the type {kind} (peft_type); {_EXPECTED}')
-    refused = [name for field, name in _REFUSED.items() if config.get(field)]
-    beginning = config.get('init_lora_weights')
-    if beginning not in _BEGINNINGS:
-        refused.append(f'init_lora_weights {beginning!r}, which changes the base weights')
+    refused = [name for field, name in _UNSUPPORTED.items() if config.get(field)]
+    initialization = config.get('init_lora_weights')
+    if initialization not in _INITIALIZATIONS:
+        refused.append(f'init_lora_weights {initialization!r}, which changes the base weights')
     if refused:
         raise CheckpointError(f'{path}: {", ".join(refused)}; {_EXPECTED}')
     faults = [
@@ -200,7 +213,7 @@ def _compiles(pattern: str) -> bool:
 
 
 def _rank_and_alpha(module: str, config: Mapping[str, Any]) -> tuple[int, float]:
-    """Return what the config gives a module; a pattern is a regular expression of its end."""
+    """Return rank and alpha of a module; patterns are regular expressions of its name's end."""
     return tuple(
         next((value for pattern, value in (config.get(f'{kind}_pattern') or {}).items()
               if re.match(rf'(.*\.)?({pattern})$', module)), config[default])
@@ -211,7 +224,7 @@ def _misfit(
     module: str, target: str, parts: Mapping[str, Tensor],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> str | None:
-    """Return what is wrong with a module's factors."""
+    """Return the first fault of a module's factors, or None."""
     shape = shapes.get(f'{target}.weight')
     if shape is None or len(shape) != 2:
         return f'{module}.lora_A and .lora_B fit no weight of the checkpoint'

@@ -1,4 +1,4 @@
-"""LeRobot's checkpoint folders: load the network, adapters merged; find the frozen parts."""
+"""Finds the parts of a checkpoint in LeRobot's or the public layout, and loads the network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,12 @@ FROZEN = ('vae', 'text_encoder', 'tokenizer')
 
 @dataclass(frozen=True)
 class Weights:
-    """Files with a network's tensors: `prefix` stands before every public name in them."""
+    """
+    The files that hold a network's tensors.
+
+    :param prefix: precedes every public name of a tensor in the files.
+    :param where: the file or folder that errors name.
+    """
 
     config: TransformerConfig
     files: list[Path]
@@ -38,7 +43,7 @@ class Weights:
     where: Path
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes that the config asks for, by public name."""
+        """Return the shapes that the config requires, by public name."""
         table = {name: place.shape for name, place in destinations(self.config).items()}
         return {**table, **unread_shapes(self.config)}
 
@@ -59,9 +64,10 @@ class Weights:
 @dataclass(frozen=True)
 class CheckpointParts:
     """
-    Where the parts of a checkpoint are, in whichever layout.
+    The parts of a checkpoint, found in the public layout or in LeRobot's.
 
-    `frozen` holds vae/, text_encoder/ and tokenizer/; `adapter` is merged into `weights`.
+    :param adapter: is merged into the weights when they are loaded; None without an adapter.
+    :param frozen: folder with vae/, text_encoder/ and tokenizer/.
     """
 
     weights: Weights
@@ -72,9 +78,9 @@ class CheckpointParts:
         self, device: torch.device, dtype: torch.dtype, attention: Attention = sdpa,
     ) -> Network:
         """
-        Load the network; an adapter is merged in float32 on the device, then cast.
+        Load the network. An adapter is merged in float32 on the device, then cast to `dtype`.
 
-        :raises CheckpointError: names the file, key or shape at fault.
+        :raises CheckpointError: a tensor is missing, extra, misshapen or unreadable.
         """
         return build_transformer(
             self.weights.config, self.weights.files, self.weights.where, device, dtype, attention,
@@ -88,9 +94,9 @@ def find_parts(
     Find the parts of a checkpoint folder, in the public layout or in LeRobot's.
 
     :param wan_pretrained_path: folder with vae/, text_encoder/ and tokenizer/; empty takes the
-        checkpoint's own folder, or what LeRobot's config.json says.
-    :param adapter_base: checkpoint that a LoRA adapter was trained on; empty takes what
-        adapter_config.json says.
+        checkpoint's own folder, or the one that LeRobot's config.json names.
+    :param adapter_base: checkpoint that a LoRA adapter was trained on; empty takes the one that
+        adapter_config.json names.
     :raises CheckpointError: a part is missing or not on this machine (nothing is downloaded), or
         an adapter does not fit its base.
     """
@@ -107,8 +113,9 @@ def find_parts(
 
 def lerobot_weights(folder: Path, adapter_base: str = '') -> tuple[Weights, Adapter | None]:
     """
-    Return the weights of a LeRobot folder and the adapter that is to be merged into them.
+    Return the weights of a LeRobot folder and the adapter to merge into them.
 
+    :param adapter_base: see `find_parts`.
     :raises CheckpointError: weights or adapter are missing, contradict each other, or do not fit.
     """
     folder = Path(folder)
@@ -149,12 +156,12 @@ def frozen_folder(folder: Path, wan_pretrained_path: str = '') -> Path:
     """
     Return the folder with the VAE, text encoder and tokenizer of a LeRobot folder.
 
-    :param wan_pretrained_path: comes before what config.json says.
-    :raises CheckpointError: it is not on this machine.
+    :param wan_pretrained_path: overrides the value in config.json; empty takes that.
+    :raises CheckpointError: the folder is not on this machine, or config.json names none.
     """
     if wan_pretrained_path:
         return local_folder(wan_pretrained_path, folder, 'wan_pretrained_path')
-    # Parts that lie beside config.json came with it, whatever path they were saved under.
+    # Parts beside config.json belong to it: its path is that of the machine that saved them.
     if all((folder / part).is_dir() for part in FROZEN):
         return folder
     path = folder / lerobot_folder.CONFIG
@@ -170,14 +177,15 @@ def local_folder(
     name: str, beside: Path, where: str, parameter: str = '', revision: str | None = None,
 ) -> Path:
     """
-    Return the folder on this machine that a path or a name on the hub means.
+    Resolve a path, or the name of a repository on the Hugging Face hub, to a local folder.
 
-    A relative path counts from the working directory, then from `beside`. A name on the hub is
-    looked up in the hub's local cache only.
+    A relative path is resolved from the working directory, then from `beside`. A repository is
+    looked up in the hub's local cache only; nothing is downloaded.
 
-    :param where: what says the name, for the error.
-    :param parameter: what the user can set instead; empty where `where` is that parameter.
-    :raises CheckpointError: there is no such folder. Nothing is downloaded.
+    :param where: the file and key, or the parameter, that holds the name, for the error.
+    :param parameter: the parameter that overrides it; empty where `where` is that parameter.
+    :param revision: commit, branch or tag of a repository on the hub.
+    :raises CheckpointError: no such folder is on this machine.
     """
     path = Path(name).expanduser()
     for folder in (path, beside / path):
@@ -185,7 +193,7 @@ def local_folder(
             return folder
     try:
         return Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except (ValueError, OSError):  # no name of the hub, or not in the cache
+    except (ValueError, OSError):  # not a repository's name, or not in the cache
         hint = f'set the parameter {parameter} to a local copy' if parameter else (
             'give a local folder')
         raise CheckpointError(

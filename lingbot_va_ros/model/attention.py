@@ -1,4 +1,4 @@
-"""Attention without a mask, by PyTorch, flash-attn or oneDNN: which one, and why."""
+"""Attention without a mask by PyTorch, flash-attn or oneDNN, and the choice between them."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,25 +12,25 @@ from torch.nn.attention import sdpa_kernel, SDPBackend
 from lingbot_va_ros.model.onednn import has_onednn, product
 
 CHOICES = ('auto', 'flash', 'sdpa')
-# [B, Lq, H, D] over keys and values [B, Lk, H, D] gives [B, Lq, H * D].
+# Queries [B, Lq, H, D], keys and values [B, Lk, H, D] give [B, Lq, H * D], of their dtype.
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-# Of PyTorch, best first; the flash kernel takes half precision only.
+# PyTorch's kernels, fastest first; the flash kernel takes half precision only.
 CUDA_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 FLASH_DTYPES = (torch.float16, torch.bfloat16)
-FLASH_CAPABILITY = (8, 0)  # Ampere; flash-attn 2 runs on nothing older
+FLASH_CAPABILITY = (8, 0)  # Ampere, the oldest that flash-attn 2 supports
 FLASH_HEAD_DIM = 256
 
-LEAST_WORK = 2 ** 20  # multiply-adds of a head, below which PyTorch's kernel is faster
-SCORES = 2 ** 20  # numbers for a thread at a time: 4 MiB, which a cache holds
+MIN_MULTIPLY_ADDS = 2 ** 20  # of a head; PyTorch's kernel is faster below
+SCORES_PER_THREAD = 2 ** 20  # scores in flight, float32: 4 MiB, which fit into the cache
 
 
 def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
-    Attend by PyTorch's scaled_dot_product_attention, which picks a kernel by itself.
+    Attend by PyTorch's scaled_dot_product_attention, which selects a kernel.
 
-    On CUDA its flash kernel comes first: like flash-attn's own it splits the keys among
-    multiprocessors that few queries would leave idle, which cuDNN's is not known to do.
+    On CUDA its flash kernel has priority: like flash-attn's own, it splits the keys among
+    multiprocessors that would be idle with few queries. cuDNN's is not known to do so.
     """
     with sdpa_kernel(CUDA_KERNELS, set_priority=True) if query.is_cuda else nullcontext():
         out = functional.scaled_dot_product_attention(
@@ -45,19 +45,19 @@ def _by_cudnn(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return out.transpose(1, 2).flatten(2)
 
 
-def by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def onednn_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
-    Attend on a CPU in float32 by two products of oneDNN for each head, the softmax between them.
+    Attend on a CPU in float32 by two oneDNN matrix products for each head.
 
-    Whole rows of scores at a time: PyTorch's kernel rescales by blocks and multiplies with MKL.
-    That one still takes what is small, and what wants a gradient.
+    The softmax is taken of whole rows of scores; PyTorch's kernel rescales block by block and
+    multiplies by MKL. Small inputs, and inputs that require a gradient, take PyTorch's kernel.
     """
     (batch, queries, heads, size), keys = query.shape, key.shape[1]
-    if queries * keys * size < LEAST_WORK or (
+    if queries * keys * size < MIN_MULTIPLY_ADDS or (
             torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)):
         return sdpa(query, key, value)
-    most = max(16, SCORES * torch.get_num_threads() // keys)
-    rows = -(-queries // -(-queries // most))  # as even as can be
+    most = max(16, SCORES_PER_THREAD * torch.get_num_threads() // keys)
+    rows = -(-queries // -(-queries // most))  # parts of nearly equal size
     query = query.transpose(1, 2) * size ** -0.5  # [B, H, Lq, D]
     out = query.new_empty((batch, queries, heads, size))
     for row in range(batch):
@@ -74,13 +74,14 @@ def by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def candidates(
     device: torch.device, dtype: torch.dtype, head_dim: int,
 ) -> dict[str, Attention]:
-    """Return every attention that may run on a device, by name, to be measured."""
+    """Return every attention function that can run on the device, by name, for benchmarks."""
+    # The names are keys of the JSON that bench writes.
     found: dict[str, Attention] = {'sdpa': sdpa}
     if device.type == 'cuda':
         found['sdpa cudnn'] = _by_cudnn
     if device.type == 'cpu' and dtype == torch.float32 and has_onednn():
-        found['products'] = by_products
-    if not flash_obstacle(device, dtype, head_dim):
+        found['products'] = onednn_attention
+    if not why_no_flash(device, dtype, head_dim):
         found['flash-attn'] = _flash()
     return found
 
@@ -89,29 +90,28 @@ def choose_attention(
     name: str, device: torch.device, dtype: torch.dtype, head_dim: int,
 ) -> tuple[Attention, str]:
     """
-    Return the attention function of a name, and a line that says which it is and why.
+    Return the attention function for a name, and a log line with the choice and its reason.
 
-    :param name: `auto` takes flash-attn where it is installed and can run, oneDNN's products for
+    :param name: one of `CHOICES`. `auto` takes flash-attn where it can run, else oneDNN for
         float32 on a CPU, else PyTorch's kernel.
-    :raises ValueError: an unknown name, or flash was asked for and cannot run: never a silent
-        other one.
+    :raises ValueError: the name is unknown, or it is `flash` and flash-attn cannot run.
     """
     if name not in CHOICES:
         raise ValueError(f'attention is {name!r}; expected one of {", ".join(CHOICES)}')
     if name == 'sdpa':
         return sdpa, 'attention: sdpa, as asked for'
-    obstacle = flash_obstacle(device, dtype, head_dim)
-    if obstacle and name == 'flash':
-        raise ValueError(f'attention is flash, but {obstacle}; expected auto or sdpa')
-    if obstacle and device.type == 'cpu' and dtype == torch.float32 and has_onednn():
-        return by_products, f'attention: products of oneDNN ({obstacle})'
-    if obstacle:
-        return sdpa, f'attention: sdpa ({obstacle})'
+    reason = why_no_flash(device, dtype, head_dim)
+    if reason and name == 'flash':
+        raise ValueError(f'attention is flash, but {reason}; expected auto or sdpa')
+    if reason and device.type == 'cpu' and dtype == torch.float32 and has_onednn():
+        return onednn_attention, f'attention: oneDNN ({reason})'
+    if reason:
+        return sdpa, f'attention: sdpa ({reason})'
     return _flash(), 'attention: flash-attn'
 
 
-def flash_obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    """Return why flash-attn cannot run here; empty where it can."""
+def why_no_flash(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """Return the reason why flash-attn cannot run on the device; empty where it can."""
     if device.type != 'cuda':
         return f'flash-attn needs a CUDA device, not {device.type}'
     if dtype not in FLASH_DTYPES:

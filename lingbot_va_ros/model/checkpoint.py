@@ -1,4 +1,4 @@
-"""Read checkpoint folders in the public layout: transformer/, vae/, text_encoder/, tokenizer/."""
+"""Reads the weights of checkpoint folders in the public layout, and writes a transformer's."""
 
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,28 +22,33 @@ from lingbot_va_ros.specs.checkpoint_config import (
 from lingbot_va_ros.specs.errors import CheckpointError
 
 INDEX_ENDING = '.safetensors.index.json'
-# How safetensors calls what weights are made of; other kinds mean a quantized checkpoint.
+# The dtypes of weights, in safetensors' names; any other means a quantized checkpoint.
 FLOATS = ('F16', 'BF16', 'F32', 'F64')
 Change = Callable[[str, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a tensor of the file goes: a parameter of ours, and which rows of it."""
+    """
+    The rows of a parameter that a tensor of the file is copied to.
+
+    :param parameter: name of the parameter in `Network`.
+    :param shape: the tensor's shape in the file.
+    """
 
     parameter: str
     rows: slice
-    shape: tuple[int, ...]  # as the file has it
+    shape: tuple[int, ...]
 
 
 def destinations(config: TransformerConfig) -> dict[str, Destination]:
     """
-    Map every tensor name of a checkpoint to our parameters.
+    Map every tensor name of a checkpoint to the parameters of `Network`.
 
-    Queries, keys and values of the self-attention are one matrix here. In a mixture of
-    transformers the video stream has the public names, and the action stream's blocks are called
-    `action_blocks`, with the same names inside and `attn1.to_joint` for the projection of
-    queries, keys and values to the joint width.
+    The query, key and value projections of the self-attention are one matrix in `Network`. In a
+    mixture of transformers the video stream has the public names. The action stream's blocks are
+    called `action_blocks`, with the same names inside; `attn1.to_joint` projects its queries,
+    keys and values to the joint width.
     """
     dim, action_dim = config.dim, config.action_hidden_dim
     table = {
@@ -84,7 +89,7 @@ def _ends(
     embedder: str, output: str, conditions: str, ours: str, features: int, dim: int,
     config: TransformerConfig,
 ) -> dict[str, Destination]:
-    """Map what a modality has for itself whatever the network: input, output, time embedder."""
+    """Map the layers of one modality outside the blocks: input, output and time embedder."""
     time = f'{conditions}.time_embedder'
     return {
         **_linear(embedder, f'{ours}.embed', dim, features),
@@ -106,7 +111,7 @@ def _text_embedder(
 def _block(
     block: str, dim: int, ffn_dim: int, config: TransformerConfig,
 ) -> dict[str, Destination]:
-    """Map self-attention and feed-forward part of a block whose tokens are `dim` wide."""
+    """Map the self-attention and feed-forward layers of a block of width `dim`."""
     attention, table = f'{block}.attn1', {}
     for place, name in enumerate('qkv'):
         table.update(_linear(f'{attention}.to_{name}', f'{block}.qkv', dim, dim, place * dim))
@@ -137,7 +142,7 @@ def _text_attention(block: str, config: TransformerConfig) -> dict[str, Destinat
 
 
 def unread_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
-    """Return the tensors that public files carry and no forward reads, with their shapes."""
+    """Return the shapes of the tensors that public files hold and no forward pass reads."""
     if config.action_hidden_dim is not None:
         return {}
     return {
@@ -147,9 +152,10 @@ def unread_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
 
 def weight_files(folder: Path) -> list[Path]:
     """
-    Return the safetensors files of a folder: those of its index, else the only one.
+    Return the safetensors files of a folder: those in its index, else the only one.
 
-    :raises CheckpointError: there is none, several without an index, or a shard is missing.
+    :raises CheckpointError: there is no such file, there are several without an index, or a shard
+        is missing.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -160,7 +166,7 @@ def weight_files(folder: Path) -> list[Path]:
         if not isinstance(places, dict) or not places or not all(
                 isinstance(name, str) for name in places.values()):
             raise CheckpointError(
-                f'{indices[0]} is no safetensors index: expected file names under weight_map')
+                f'{indices[0]} is not a safetensors index: expected file names under weight_map')
         files = [folder / name for name in sorted(set(places.values()))]
         missing = [str(path) for path in files if not path.is_file()]
         if missing:
@@ -178,19 +184,19 @@ def read_tensors(
     files: list[Path], device: torch.device, wanted: Container[str] | None = None,
 ) -> Iterator[tuple[str, Tensor, Path]]:
     """
-    Yield name, tensor and file, one tensor at a time, straight on the device.
+    Yield name, tensor and file, one tensor at a time, read directly to the device.
 
-    The files are mapped, one after the other: no more of the host's memory is taken than one file
-    has bytes, and what is taken the system can take back. On the CPU a tensor is a view of the
-    mapping: copy it, for it changes with the file.
+    Files are memory-mapped one at a time: at most the size of one file is resident on the host,
+    in pages that the system can reclaim. On the CPU a tensor is a view of the mapping and changes
+    with the file; copy it.
 
     :param wanted: names to read; None reads all.
-    :raises CheckpointError: a file is truncated or no safetensors file; it is named.
+    :raises CheckpointError: a file is truncated or not a safetensors file; the message names it.
     """
     for path in files:
         try:
             mapped = safe_open(str(path), framework='pt', device=str(device))
-        except (SafetensorError, OSError, RuntimeError) as error:  # the last is a failed mapping
+        except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: mmap failed
             raise CheckpointError(f'{path} cannot be read: {error}') from None
         with mapped as file:
             for name in file.keys():
@@ -200,22 +206,22 @@ def read_tensors(
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says of a tensor."""
+    """Shape and dtype of a tensor in a safetensors file; the dtype in its names (F32, BF16, …)."""
 
     shape: tuple[int, ...]
-    dtype: str  # in the words of safetensors: F32, BF16, …
+    dtype: str
 
 
 def read_headers(path: Path) -> dict[str, Header]:
     """
     Return the header of every tensor of a file; the weights are not read.
 
-    :raises CheckpointError: the file is truncated or no safetensors file.
+    :raises CheckpointError: the file is truncated or not a safetensors file.
     """
     headers = {}
     try:
-        # For torch, safetensors maps the whole file as memory that could be written to, which a
-        # machine with less memory than the file has bytes may refuse.
+        # With framework='pt', safetensors maps the whole file writable, which fails on a machine
+        # with less memory than the file's size.
         with safe_open(str(path), framework='np') as file:
             for name in file.keys():
                 tensor = file.get_slice(name)
@@ -229,7 +235,7 @@ def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
     """
     Return the shape of every tensor, read from the headers alone.
 
-    :raises CheckpointError: a file cannot be read, or holds numbers that are no floats.
+    :raises CheckpointError: a file cannot be read, or a dtype is not in `FLOATS`.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for path in files:
@@ -242,7 +248,7 @@ def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def dtype_faults(headers: Mapping[str, Header]) -> list[str]:
-    """Return a line for each kind of number that is not supported (quantized weights)."""
+    """Return a line for each unsupported dtype (quantized weights)."""
     found: dict[str, list[str]] = {}
     for name, header in headers.items():
         if header.dtype not in FLOATS:
@@ -257,10 +263,12 @@ def fill_module(
     change: Change | None = None,
 ) -> None:
     """
-    Copy tensors from files into those of a module, one at a time.
+    Copy tensors from files into a module, one at a time, and freeze it for inference.
 
-    :param targets: per name in the files the tensor to fill, on the device; others are not read.
-    :param change: called with a name and the tensor of the file; returns what is copied.
+    :param targets: the tensor to fill for each name in the files, on the device; other names are
+        not read.
+    :param change: called with a name and the file's tensor; returns the tensor to copy.
+    :raises CheckpointError: see `read_tensors`.
     """
     with torch.no_grad():
         for name, tensor, _path in read_tensors(files, device, targets):
@@ -290,8 +298,9 @@ def compare_shapes(
     optional: dict[str, tuple[int, ...]], where: Path,
 ) -> None:
     """
-    Check names and shapes before anything is allocated.
+    Check names and shapes before weights are allocated.
 
+    :param where: the file or folder that the error names.
     :raises CheckpointError: lists every missing, extra and misshapen tensor.
     """
     faults = shape_faults(found, expected, optional)
@@ -303,11 +312,11 @@ def load_transformer(
     folder: Path, device: torch.device, dtype: torch.dtype, attention: Attention = sdpa,
 ) -> Network:
     """
-    Load `<folder>/config.json` and the weights beside it.
+    Load the network from a checkpoint's transformer/ folder.
 
-    :param folder: the checkpoint's transformer/ folder.
-    :param attention: see `attention`.
-    :raises CheckpointError: anything is missing, extra, misshapen or unreadable.
+    :param folder: holds config.json and the weights.
+    :param attention: see `choose_attention`.
+    :raises CheckpointError: a tensor is missing, extra, misshapen or unreadable.
     """
     folder = Path(folder)
     config = read_transformer_config(folder / 'config.json')
@@ -320,13 +329,13 @@ def build_transformer(
     change: Change | None = None,
 ) -> Network:
     """
-    Make the network and fill it from files with the public names.
+    Build the network and fill it from files with the public names.
 
     :param where: the file or folder that errors name.
-    :param prefix: what stands before every public name in the files.
-    :param change: called with each public name and the tensor as the file has it, on the device;
-        returns what is loaded in its place, of the same shape.
-    :raises CheckpointError: anything is missing, extra, misshapen or unreadable.
+    :param prefix: precedes every public name in the files.
+    :param change: called with each public name and the file's tensor, on the device; returns the
+        tensor to load, of the same shape.
+    :raises CheckpointError: a tensor is missing, extra, misshapen or unreadable.
     """
     table = destinations(config)
     compare_shapes(
@@ -345,7 +354,7 @@ def build_transformer(
 
 
 def transformer_tensors(network: Network) -> dict[str, Tensor]:
-    """Return the network's weights under the names that a checkpoint has them under."""
+    """Return the network's weights by their names in a checkpoint, as views."""
     parameters = dict(network.named_parameters())
     return {
         name: parameters[place.parameter].detach()[place.rows].view(place.shape)
@@ -358,7 +367,7 @@ def save_transformer(
     """
     Write a checkpoint's transformer/ folder, in one file.
 
-    :param folder: is made; files in it are overwritten.
+    :param folder: created if missing; files in it are overwritten.
     :param weights: by their names in a checkpoint (`transformer_tensors`).
     """
     folder = Path(folder)

@@ -16,7 +16,7 @@ from lingbot_va_ros.model.transformer import Network
 
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 MULTIPLE = 16  # of both sizes of a weight, which 8-bit products want
-LEAST_ROWS = 32  # PyTorch's int8 product on CUDA takes more than 16
+MIN_ROWS = 32  # PyTorch's int8 product on CUDA takes more than 16
 
 FULL = 'full'
 KINDS = {
@@ -67,8 +67,8 @@ class QuantizedLinear(nn.Module):
 
     def _by_int8(self, rows: Tensor) -> Tensor:
         count = len(rows)
-        if count < LEAST_ROWS:
-            rows = functional.pad(rows, (0, 0, 0, LEAST_ROWS - count))
+        if count < MIN_ROWS:
+            rows = functional.pad(rows, (0, 0, 0, MIN_ROWS - count))
         tokens, scale = quantize(rows, torch.int8)
         out = torch._int_mm(tokens, self.weight.T)[:count]
         return out.float() * scale[:count] * self.scale

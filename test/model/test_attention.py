@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lingbot_va_ros.model import attention
-from lingbot_va_ros.model.attention import by_products, choose_attention, sdpa
+from lingbot_va_ros.model.attention import choose_attention, onednn_attention, sdpa
 from lingbot_va_ros.model.onednn import has_onednn
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
@@ -71,27 +71,27 @@ def test_where_flash_cannot_run_auto_says_why_and_flash_is_refused(
     assert why in str(refused.value)
 
 
-products = pytest.mark.skipif(not has_onednn(), reason='other products run here')
+needs_onednn = pytest.mark.skipif(not has_onednn(), reason='needs oneDNN')
 
 
-@products
+@needs_onednn
 @pytest.mark.parametrize('queries, keys', [(240, 700), (33, 1000), (3, 4)])
-def test_products_on_a_cpu_attend_as_pytorch_does(queries, keys):
+def test_onednn_attention_agrees_with_pytorch(queries, keys):
     query, key = heads(2, queries, 3, 64), heads(2, 3, keys, 64).transpose(1, 2)
     for values in (key.flip(1), key.flip(1).contiguous()):  # by head, and by token
         torch.testing.assert_close(
-            by_products(query, key, values), sdpa(query, key, values), rtol=0, atol=1e-5)
+            onednn_attention(query, key, values), sdpa(query, key, values), rtol=0, atol=1e-5)
 
 
-def test_products_leave_what_wants_a_gradient_to_pytorch():
+def test_onednn_attention_leaves_gradients_to_pytorch():
     query, key = heads(1, 240, 1, 64).requires_grad_(), heads(1, 700, 1, 64)
-    by_products(query, key, key).sum().backward()
+    onednn_attention(query, key, key).sum().backward()
     assert query.grad.abs().max() > 0
 
 
-@products
-def test_products_are_taken_for_float32_on_a_cpu_alone():
-    assert choose_attention('auto', CPU, torch.float32, 128)[0] is by_products
+@needs_onednn
+def test_auto_takes_onednn_for_float32_on_a_cpu_only():
+    assert choose_attention('auto', CPU, torch.float32, 128)[0] is onednn_attention
     assert choose_attention('sdpa', CPU, torch.float32, 128)[0] is sdpa
     assert choose_attention('auto', CPU, torch.bfloat16, 128)[0] is sdpa
 

@@ -11,8 +11,7 @@ import sys
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lingbot_va_ros.model import attention
-from lingbot_va_ros.model import onednn as products
+from lingbot_va_ros.model import attention, onednn
 
 TEST = Path(__file__).resolve().parents[1]
 GOLDEN = TEST / 'golden'
@@ -57,23 +56,23 @@ def test_the_engine_agrees_with_the_public_implementation(golden, name):
         1e-5 if name.startswith(CLOSE) else 2e-5 if name.startswith(CLOSE_LATENTS) else 1e-4)
 
 
-@pytest.mark.skipif(not products.has_onednn(), reason='other products run here')
+@pytest.mark.skipif(not onednn.has_onednn(), reason='needs oneDNN')
 @pytest.mark.parametrize('name', [
     'transformer_cache_a.safetensors', 'rollout_b_g5_full_evict.safetensors'])
-def test_the_products_for_large_sizes_agree_as_well(golden, monkeypatch, name):
+def test_onednn_agrees_too_where_small_sizes_take_it(golden, monkeypatch, name):
     called = []
 
     def counted(*arguments):
         called.append(arguments)
         return product(*arguments)
 
-    product = products.product
-    for module in (attention, products):
+    product = onednn.product
+    for module in (attention, onednn):
         monkeypatch.setattr(module, 'product', counted)
     for module, limit in (
-            (attention, 'LEAST_WORK'), (products, 'LEAST_ROWS'), (products, 'LEAST_WEIGHTS')):
+            (attention, 'MIN_MULTIPLY_ADDS'), (onednn, 'MIN_ROWS'), (onednn, 'MIN_WEIGHTS')):
         monkeypatch.setattr(module, limit, 0)
-    monkeypatch.setattr(attention, 'SCORES', 64)  # more than one part of the queries
+    monkeypatch.setattr(attention, 'SCORES_PER_THREAD', 64)  # more than one part of the queries
     worst = next(function for pattern, function in replay.REPLAYS.items()
                  if re.fullmatch(pattern, name))(golden, name)
     assert called and worst <= 1e-4

@@ -1,20 +1,20 @@
-"""Linear layers by oneDNN: nn.Linear's numbers, and its gradients where they are wanted."""
+"""Linear layers by oneDNN: results and gradients agree with nn.Linear."""
 
 import pytest
 import torch
 from torch.nn import functional
 
-from lingbot_va_ros.model import onednn as products
+from lingbot_va_ros.model import onednn
 from lingbot_va_ros.model.onednn import Linear
 
 
-@pytest.mark.skipif(not products.has_onednn(), reason='other products run here')
+@pytest.mark.skipif(not onednn.has_onednn(), reason='needs oneDNN')
 def test_a_large_layer_is_multiplied_by_onednn_and_agrees(monkeypatch):
     layer, features = Linear(512, 768), torch.randn(2, 3, 40, 512)
     called = []
-    product = products.product
+    product = onednn.product
     monkeypatch.setattr(
-        products, 'product', lambda *arguments: called.append(1) or product(*arguments))
+        onednn, 'product', lambda *arguments: called.append(1) or product(*arguments))
     with torch.inference_mode():
         out = layer(features)
     assert called == [1]
@@ -28,8 +28,8 @@ def test_a_layer_that_learns_has_gradients():
     assert layer.weight.grad.abs().max() > 0
 
 
-def test_what_is_small_or_of_another_dtype_goes_the_usual_way(monkeypatch):
-    monkeypatch.setattr(products, 'product', None)
+def test_small_inputs_and_other_dtypes_take_the_default_path(monkeypatch):
+    monkeypatch.setattr(onednn, 'product', None)
     with torch.inference_mode():
         assert Linear(512, 768)(torch.randn(2, 512)).shape == (2, 768)
         assert Linear(32, 64)(torch.randn(40, 32)).shape == (40, 64)
@@ -38,10 +38,10 @@ def test_what_is_small_or_of_another_dtype_goes_the_usual_way(monkeypatch):
 
 
 def test_a_pytorch_without_the_operator_is_no_reason_to_fail(monkeypatch):
-    monkeypatch.setattr(products, 'product', lambda *_arguments: 1 / torch.ops.mkldnn.missing)
-    products.has_onednn.cache_clear()
+    monkeypatch.setattr(onednn, 'product', lambda *_arguments: 1 / torch.ops.mkldnn.missing)
+    onednn.has_onednn.cache_clear()
     try:
         with torch.inference_mode():
             assert Linear(512, 768)(torch.randn(40, 512)).shape == (40, 768)
     finally:
-        products.has_onednn.cache_clear()
+        onednn.has_onednn.cache_clear()

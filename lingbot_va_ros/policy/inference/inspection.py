@@ -1,4 +1,4 @@
-"""Find every fault of a checkpoint folder from its headers, without loading weights."""
+"""Finds every fault of a checkpoint folder from its headers, without loading weights."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Fault:
-    """Something wrong in a file or folder, in one line."""
+    """A fault of a file or folder, in one line."""
 
     where: str
     message: str
@@ -41,10 +41,11 @@ class Fault:
 @dataclass
 class Inspection:
     """
-    What a checkpoint folder holds.
+    The result of an inspection.
 
-    :param numbers: of weights by part (transformer, vae_encoder, vae_decoder, text_encoder), as
-        they are loaded; parts that cannot be read are left out.
+    :param config: the transformer's; None where it cannot be read.
+    :param numbers: number of weights of each part (transformer, vae_encoder, vae_decoder,
+        text_encoder); parts that cannot be read are absent.
     """
 
     faults: list[Fault] = field(default_factory=list)
@@ -52,13 +53,13 @@ class Inspection:
     numbers: dict[str, int] = field(default_factory=dict)
 
     def add(self, where: Path, *messages: object) -> None:
-        """Add a fault for each message, or error, without the path that errors begin with."""
+        """Add a fault for each message or error, without the path at its start."""
         for message in messages:
             text = str(message).removeprefix(str(where)).removeprefix(':').strip()
             self.faults.append(Fault(str(where), text))
 
     def count(self, part: str, names: Iterable[str], headers: Mapping[str, Header]) -> None:
-        """Count the weights of a part, if all of its tensors are there."""
+        """Count the weights of a part, if all of its tensors are present."""
         names = list(names)
         if all(name in headers for name in names):
             self.numbers[part] = sum(math.prod(headers[name].shape) for name in names)
@@ -68,9 +69,10 @@ def inspect_checkpoint(
     checkpoint: Path, wan_pretrained_path: str = '', adapter_base: str = '',
 ) -> Inspection:
     """
-    Inspect a folder in the public layout, or in LeRobot's.
+    Inspect a checkpoint folder in the public layout, or in LeRobot's.
 
-    :param wan_pretrained_path: see `find_parts`, as `adapter_base`.
+    :param wan_pretrained_path: see `find_parts`.
+    :param adapter_base: see `find_parts`.
     """
     found, checkpoint = Inspection(), Path(checkpoint)
 
@@ -170,9 +172,11 @@ def _inspect_weights(
     folder: Path, expected: Shapes | None, optional: Shapes, found: Inspection,
 ) -> dict[str, Header]:
     """
-    Compare a folder's weights with what its config asks for; return the headers that can be read.
+    Compare a folder's weights with its config.
 
-    :param expected: None where the config cannot be read: the files alone are looked at then.
+    :param expected: shapes by name; None where the config cannot be read, and only the files are
+        inspected.
+    :returns: the headers that can be read, by name.
     """
     places = _index(folder)
     missing = sorted(
@@ -186,29 +190,29 @@ def _inspect_weights(
         except CheckpointError as error:
             found.add(folder, error)
     headers: dict[str, Header] = {}
-    # Tensors that have been spoken of with their file are not missing once more.
-    spoken_of = {name for name, file in places.items() if file in missing}
+    # Tensors of a file that has a fault already are not reported as missing too.
+    reported = {name for name, file in places.items() if file in missing}
     for path in files:
-        promised = {name for name, file in places.items() if file == path.name}
+        indexed = {name for name, file in places.items() if file == path.name}
         try:
             inside = read_headers(path)
         except CheckpointError as error:
             found.add(path, error)
-            spoken_of |= promised
+            reported |= indexed
             continue
-        absent = sorted(promised - set(inside))
+        absent = sorted(indexed - set(inside))
         found.add(path, *dtype_faults(inside), *(
-            f'lacks {name}, which the index says is in it' for name in absent))
-        spoken_of.update(absent)
+            f'lacks {name}, which the index lists in it' for name in absent))
+        reported.update(absent)
         headers.update(inside)
     if expected is not None and headers:
-        wanted = {name: shape for name, shape in expected.items() if name not in spoken_of}
+        wanted = {name: shape for name, shape in expected.items() if name not in reported}
         found.add(folder, *shape_faults(_shapes(headers), wanted, {**expected, **optional}))
     return headers
 
 
 def _index(folder: Path) -> dict[str, str]:
-    """Return the file of every tensor where there is an index that can be read, else nothing."""
+    """Return the file of every tensor, by name, from a readable index; else an empty mapping."""
     try:
         index = sorted(folder.glob(f'*{INDEX_ENDING}'))[0]
         places = read_json_object(index).get('weight_map')

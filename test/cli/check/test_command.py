@@ -118,10 +118,10 @@ DAMAGES = {
         missing_shard, 'transformer/part-1.safetensors',
         'does not exist, but the index names it'),
     'shard without a key of the index': (
-        shard_without_a_key, '', 'lacks proj_out.weight, which the index says is in it'),
+        shard_without_a_key, '', 'lacks proj_out.weight, which the index lists in it'),
     'index that is none': (
         lambda root: (root / 'transformer' / f'{DIFFUSION}.index.json').write_text('{}'),
-        'transformer', 'is no safetensors index'),
+        'transformer', 'is not a safetensors index'),
     'misshapen key': (
         lambda root: change_weights(root / 'transformer', lambda tensors: tensors.update(
             {'action_embedder.weight': torch.zeros(7, 30)})),
