@@ -64,7 +64,8 @@ def words_of(untrained_checkpoint, tmp_path, monkeypatch):
     """Return the words of a short run of each command; it may write below tmp_path / 'new'."""
     # All imports come before the first replacement: a module that is imported later would keep
     # what it imports by name replaced for the tests that follow.
-    from lingbot_va_ros.cli.bench import command as bench, engine, roofline, ros_path
+    from lingbot_va_ros.cli.bench import command as bench
+    from lingbot_va_ros.cli.bench import engine, roofline, ros_path
     from lingbot_va_ros.cli.demo import command, report, video
     from lingbot_va_ros.cli.eval import in_process
     from lingbot_va_ros.training import pipeline
