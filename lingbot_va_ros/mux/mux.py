@@ -16,7 +16,6 @@ from lingbot_va_ros.mux.command_stream import CommandStream
 from lingbot_va_ros.mux.dead_man_switch import DeadManSwitch
 from lingbot_va_ros.mux.following_error import following_error
 from lingbot_va_ros.mux.home_motion import HomeMotion
-from lingbot_va_ros.mux.joint_state_filter import JointStateFilter
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import ModeStateMachine, MuxMode
 from lingbot_va_ros.mux.plan_source import PlanSource
@@ -24,6 +23,7 @@ from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.start_state import GRIPPER_REST_SECONDS, StartState
 from lingbot_va_ros.mux.validation import Rejected
 from lingbot_va_ros.mux.workspace import Breach, PLAN_NOISE, WorkspaceWatch
+from lingbot_va_ros.robot.joint_state_filter import JointStateFilter, JointStateReport
 from lingbot_va_ros.specs.embodiment import Embodiment
 
 # A loss is seen so many ticks before its timeout, so that the stop is out within the timeout.
@@ -62,7 +62,7 @@ class Report:
     teleop_last_rejection: str
     source_age: float
     teleop_age: float
-    joint_state_age: float
+    joint_states: JointStateReport
     skipped_ticks: int
     blocked: Breach | None
     blocked_ticks: int
@@ -124,11 +124,11 @@ class Mux:
 
     def take_joint_state(
         self, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float],
-        stamp_ns: int, now_s: float,
+        stamp_ns: int, now_ns: int, now_s: float,
     ) -> None:
         """Take measured joints, any subset of the robot's, in any order."""
         with self._lock:
-            self.joints.update(names, positions, velocities, stamp_ns, now_s)
+            self.joints.update(names, positions, velocities, stamp_ns, now_ns, now_s)
 
     def take_policy_plan(
         self, message: TrajectoryMessage, now_ns: int, now_s: float) -> str | None:
@@ -376,7 +376,7 @@ class Mux:
             self.settings.max_following_error, self.embodiment.joints)
         if error is None:
             return ''
-        self._retreat = error.can_retreat
+        self._retreat = error.can_retreat and not self.joints.is_disputed(now_s)
         return error.reason
 
     def _take_over(self, tick_ns: int, now_s: float) -> None:
@@ -463,7 +463,7 @@ class Mux:
                                        or sources.teleop.counts.last_rejection),
                 source_age=sources.policy.age(now_s),
                 teleop_age=min(sources.teleop.age(now_s), sources.leader.age(now_s)),
-                joint_state_age=self.joints.age(now_s),
+                joint_states=self.joints.report(now_s),
                 skipped_ticks=self.skipped_ticks, blocked=self._stream.blocked,
                 blocked_ticks=self.blocked_ticks)
 

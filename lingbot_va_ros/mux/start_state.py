@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lingbot_va_ros.mux.joint_state_filter import JointStateFilter
+from lingbot_va_ros.robot.joint_state_filter import JointStateFilter
 from lingbot_va_ros.specs.embodiment import JointLimits
 
 # A joint slower than this share of its velocity limit counts as standing.

@@ -77,7 +77,7 @@ class Bench:
         for _ in range(ticks):
             if self.joints_alive:
                 self.mux.take_joint_state(
-                    self.robot.joints, self.measured, self.speed, self.now, self.now_s)
+                    self.robot.joints, self.measured, self.speed, self.now, self.now, self.now_s)
             if self.policy_alive and (self.now // PERIOD) % 2 == 0:
                 self.send_plan()
             every_tick()
@@ -177,7 +177,9 @@ def test_a_joint_that_is_too_old_is_named():
     bench.run(5)
     bench.joints_alive = False
     bench.run(30)
-    bench.mux.take_joint_state(JOINTS[:2], START[:2], (), bench.now, bench.now_s)
+    for _ in range(3):
+        bench.mux.take_joint_state(JOINTS[:2], START[:2], (), bench.now, bench.now, bench.now_s)
+        bench.now += PERIOD
     success, message = bench.choose(MuxMode.POLICY)
     assert not success and 'fresh joint_states of grip (' in message
 
@@ -514,7 +516,7 @@ def test_a_jump_of_the_running_plan_is_rejected_with_joint_and_figures():
 def test_a_start_measured_just_outside_a_limit_is_commanded_at_the_limit():
     bench = Bench()
     bench.measured = np.array([2.01, -0.2, -0.0005])
-    bench.run(2)
+    bench.run(3)
     bench.choose(MuxMode.HOLD)
     bench.run(5)
     np.testing.assert_array_equal(bench.commands[0][1].positions[-1], [2.0, -0.2, 0.0])
@@ -523,7 +525,7 @@ def test_a_start_measured_just_outside_a_limit_is_commanded_at_the_limit():
 def test_an_arm_that_others_move_is_stopped_from_its_measured_motion():
     bench = Bench()
     bench.speed = np.array([1.0, 0.0, 0.0])
-    bench.run(2, bench.moved_by_others)
+    bench.run(3, bench.moved_by_others)
     bench.choose(MuxMode.HOLD)
     bench.follows = False
     begin = bench.measured.copy()
@@ -549,7 +551,7 @@ def test_a_velocity_that_the_positions_do_not_show_moves_nothing(speed):
 
 def test_a_second_hold_after_a_rest_is_one_more_command_of_now():
     bench = Bench()
-    bench.run(2)
+    bench.run(3)
     bench.choose(MuxMode.HOLD)
     bench.run(50)
     now = bench.now
@@ -566,7 +568,7 @@ def test_a_second_hold_stops_an_arm_that_others_set_in_motion():
     bench.run(20)
     bench.follows = False
     bench.speed = np.array([0.5, 0.0, 0.0])
-    bench.run(2, bench.moved_by_others)
+    bench.run(3, bench.moved_by_others)
     bench.choose(MuxMode.HOLD)
     bench.run(30)
     assert bench.commands[-1][1].velocities[0][0] == pytest.approx(0.5)

@@ -74,7 +74,7 @@ class Stage:
             number = self.now // PERIOD
             self.mux.take_joint_state(
                 JOINTS, self.measured if self.lie is None else [self.lie] * 3, self.speed,
-                self.now, self.now_s)
+                self.now, self.now, self.now_s)
             if self.policy and number % 2 == 0:
                 self.mux.take_policy_plan(self.plan(self.policy, 10), self.now, self.now_s)
             if self.leader and number % self.leader_every == 0:

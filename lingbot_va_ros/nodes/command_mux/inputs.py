@@ -55,7 +55,7 @@ class Inputs:
     def _on_joint_state(self, message: JointState) -> None:
         self._mux.take_joint_state(
             message.name, message.position, message.velocity,
-            nanoseconds_of(message.header.stamp), self._clocks.now_s())
+            nanoseconds_of(message.header.stamp), self._clocks.now_ns(), self._clocks.now_s())
 
     def _on_policy(self, message: JointTrajectory) -> None:
         self._log_rejection('policy/joint_trajectory', self._mux.take_policy_plan(

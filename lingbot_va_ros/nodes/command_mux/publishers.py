@@ -174,7 +174,11 @@ def _values(report: Report) -> dict[str, object]:
         'reason': report.reason,
         'source_age_s': f'{report.source_age:.3f}',
         'teleop_age_s': f'{report.teleop_age:.3f}',
-        'joint_state_age_s': f'{report.joint_state_age:.3f}',
+        'joint_state_age_s': f'{report.joint_states.age:.3f}',
+        **{f'joint_state_refused_{kind}': count
+           for kind, count in report.joint_states.refused.items()},
+        'joint_state_last_refusal': report.joint_states.last_refusal,
+        'joint_state_contradictions': '; '.join(report.joint_states.contradictions),
         'accepted': report.accepted,
         **{f'rejected_{kind}': report.rejected.get(kind, 0) for kind in REJECTION_KINDS},
         'rejected_in_row': report.rejected_in_row,

@@ -45,7 +45,8 @@ class Workbench:
         now_ns = simulation.time_ns
         now_s = now_ns * 1e-9
         mux.take_joint_state(
-            simulation.joints, simulation.positions, simulation.velocities, now_ns, now_s)
+            simulation.joints, simulation.positions, simulation.velocities, now_ns, now_ns,
+            now_s)
         mode = mux.report(now_s).mode
         if mode != self.modes[-1]:
             self.modes.append(mode)

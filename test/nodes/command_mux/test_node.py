@@ -325,6 +325,42 @@ def test_lost_joint_states_mean_hold(world):
     assert 'joint_states of' in message.reason
 
 
+def false_joint_state(world, offset, ahead_ns):
+    """Publish one joint state whose first joint is off, stamped ahead of the clock."""
+    message = JointState(name=list(ROBOT.joints))
+    now = world.clock()
+    stamp_of(now + ahead_ns, message.header.stamp)
+    message.position = list(world.arm.sample(now)[0] + np.eye(len(START))[0] * offset)
+    world.joint_states.publish(message)
+
+
+@pytest.mark.parametrize('ahead_ns', [NS, 0])
+def test_go_home_after_one_false_joint_state_begins_where_the_arm_is(world, ahead_ns):
+    world.joints_alive = True
+    wait_for(lambda: world.set_mode(ControlMode.HOLD).success, 'HOLD')
+    wait_for(lambda: world.executed, 'the stop')
+    false_joint_state(world, -1.5, ahead_ns)
+    assert world.trigger('go_home').success
+    wait_for(lambda: len(world.executed) > 60, 'the way home')
+    assert_inside_limits(executed_points(world), START)
+
+
+@pytest.mark.parametrize('ahead_ns', [NS, 0])
+def test_one_false_joint_state_in_policy_drives_the_arm_nowhere(world, ahead_ns):
+    world.policy_mode()
+    world.sweep()
+    wait_for(lambda: world.speed() > 0.3, 'motion')
+    for offset in (0.45, -0.45, 0.14):
+        count = len(world.executed)
+        false_joint_state(world, offset, ahead_ns)
+        wait_for(lambda: len(world.executed) > count + 20 or world.mode() != ControlMode.POLICY,
+                 'commands')
+    assert world.mode() == ControlMode.POLICY, world.modes[-1][1].reason
+    assert_inside_limits(executed_points(world), START)
+    values = {v.key: v.value for v in world.diagnostics[-1].status[0].values}
+    assert 'joint_state_refused_outlier' in values
+
+
 def test_the_emergency_stop_brakes_and_latches(world):
     world.policy_mode()
     world.sweep()
