@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lingbot_va_ros.specs.embodiment import Embodiment
+
 # An arm that cannot follow is led back to where it is measured, unless it is more than so many
 # times the greatest following error away: an arm that was held up is about that far behind, and a
 # measurement from further off is not trusted.
@@ -24,23 +26,36 @@ class FollowingError:
     can_retreat: bool
 
 
+def following_error_limits(embodiment: Embodiment, default: float) -> np.ndarray:
+    """
+    Return the greatest following error of each joint, [J], rad or m; inf: it need not follow.
+
+    A gripper that holds an object cannot reach its command: that is no fault, and so a gripper is
+    watched only where the embodiment file gives it a limit.
+
+    :param default: of the arms' joints for which the file gives none.
+    """
+    grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
+    limits = np.where(np.isin(embodiment.joints, grippers), np.inf, default)
+    given = embodiment.limits.following_error
+    return limits if given is None else np.where(np.isnan(given), limits, given)
+
+
 def following_error(
-    measured: np.ndarray, commanded: np.ndarray, may_lag: np.ndarray, limit: float,
-    joints: Sequence[str],
+    measured: np.ndarray, commanded: np.ndarray, limits: np.ndarray, joints: Sequence[str],
 ) -> FollowingError | None:
     """
-    Return the largest following error where it is beyond the limit, else None.
+    Return the following error that is furthest beyond its limit, or None: all are inside.
 
     :param measured, commanded: positions [J], rad or m.
-    :param may_lag: [J] bool: joints that need not follow. A gripper that holds an object cannot
-        reach its command: that is no fault.
-    :param limit: rad or m.
+    :param limits: [J], rad or m; see `following_error_limits`.
     :param joints: names, for the reason.
     """
-    error = np.where(may_lag, 0.0, np.abs(measured - commanded))
-    worst = int(np.argmax(error))
-    if not error[worst] > limit:
+    error = np.abs(measured - commanded)
+    share = error / limits
+    worst = int(np.argmax(share))
+    if not share[worst] > 1.0:
         return None
     return FollowingError(
-        f"following error of '{joints[worst]}' is {error[worst]:.3f}, more than {limit:g}",
-        bool(error[worst] < RETREAT_FACTOR * limit))
+        f"following error of '{joints[worst]}' is {error[worst]:.3f}, more than "
+        f'{limits[worst]:g}', bool(share[worst] < RETREAT_FACTOR))

@@ -14,7 +14,7 @@ from lingbot_va_ros.mux.command_source import CommandSource
 from lingbot_va_ros.mux.command_sources import CommandSources
 from lingbot_va_ros.mux.command_stream import CommandStream
 from lingbot_va_ros.mux.dead_man_switch import DeadManSwitch
-from lingbot_va_ros.mux.following_error import following_error
+from lingbot_va_ros.mux.following_error import following_error, following_error_limits
 from lingbot_va_ros.mux.home_motion import HomeMotion
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import ModeStateMachine, MuxMode
@@ -98,6 +98,8 @@ class Mux:
         self.blocked_ticks = 0
         self._lock = threading.Lock()
         self._is_gripper = is_gripper
+        self._following_error_limits = following_error_limits(
+            embodiment, settings.max_following_error)
         self._dead_man = DeadManSwitch(settings.deadman_button, settings.source_timeout)
         has_workspace = embodiment.workspace is not None
         # One for plans, one for commands: pinocchio computes in place, in two threads.
@@ -372,8 +374,8 @@ class Mux:
         if lost or self._begin_anew:
             return lost
         error = following_error(
-            self.joints.positions, self._stream.state(tick_ns)[0], self._is_gripper,
-            self.settings.max_following_error, self.embodiment.joints)
+            self.joints.positions, self._stream.state(tick_ns)[0],
+            self._following_error_limits, self.embodiment.joints)
         if error is None:
             return ''
         self._retreat = error.can_retreat and not self.joints.is_disputed(now_s)

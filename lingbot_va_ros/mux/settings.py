@@ -11,7 +11,8 @@ class MuxSettings:
     :param source_timeout: silence of a source, or age of its stamps, after which it is lost.
     :param joint_state_timeout: age of a joint's measurement after which it is lost.
     :param start_tolerance: a motion starts at the last command where the arm is this near to it.
-    :param max_following_error: distance of an arm joint from its command that means HOLD.
+    :param max_following_error: distance of an arm joint from its command that means HOLD; for
+        joints for which the embodiment file gives none.
     :param max_rejections: rejected messages of a source in a row that mean HOLD.
     :param max_jump: a plan may begin as far away as a joint goes in this time at its velocity
         limit.

@@ -33,6 +33,9 @@ class JointLimits:
     Limits per joint in the embodiment's joint order, arrays [J] of float64.
 
     Revolute joints in rad, rad/s, rad/s², rad/s³; prismatic joints in m, m/s, m/s², m/s³.
+
+    :param following_error: distance of a joint from its command that means HOLD; NaN where the
+        file gives none. None: it gives none at all.
     """
 
     lower: np.ndarray
@@ -40,6 +43,7 @@ class JointLimits:
     velocity: np.ndarray
     acceleration: np.ndarray
     jerk: np.ndarray
+    following_error: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,8 @@ def _build(
             upper=_frozen([row.upper for row in rows]),
             velocity=_frozen([row.velocity for row in rows]),
             acceleration=_frozen([row.acceleration for row in rows]),
-            jerk=_frozen([row.jerk for row in rows])),
+            jerk=_frozen([row.jerk for row in rows]),
+            following_error=_frozen([row.following_error for row in rows])),
         home=_frozen([home[name] for name in places]), arms=arms, controllers=controllers,
         cameras=cameras, urdf=urdf.path, base_frame=data.get('base_frame'), workspace=workspace)
 

@@ -24,13 +24,18 @@ class Urdf:
 
 @dataclass(frozen=True)
 class JointBounds:
-    """Limits of one joint: position, speed, acceleration and jerk in rad or m, and seconds."""
+    """
+    Limits of one joint: position, speed, acceleration and jerk in rad or m, and seconds.
+
+    `following_error`, rad or m; NaN: the file gives none.
+    """
 
     lower: float
     upper: float
     velocity: float
     acceleration: float
     jerk: float
+    following_error: float = math.nan
 
     def mistakes_of(self, place: KeyPath, position: float) -> list[Mistake]:
         """Return the mistake of a position outside the limits."""
@@ -136,7 +141,9 @@ def _merge_limits(in_urdf: UrdfJoint, given: dict[str, Any]) -> tuple[JointBound
                 ('upper', upper, in_urdf.upper, not endless and upper > in_urdf.upper),
                 ('velocity', velocity, in_urdf.velocity, 0 < in_urdf.velocity < velocity))
             if looser]
-    return JointBounds(lower, upper, velocity, given['acceleration'], given['jerk']), mistakes
+    return JointBounds(
+        lower, upper, velocity, given['acceleration'], given['jerk'],
+        given.get('following_error', math.nan)), mistakes
 
 
 def unused_names(

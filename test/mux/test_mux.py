@@ -244,6 +244,16 @@ def test_a_following_error_means_hold_and_names_the_joint():
     assert "following error of 'j1'" in bench.mux.machine.reason
 
 
+def test_a_joint_may_have_a_following_error_of_its_own():
+    limits = replace(LIMITS, following_error=np.array([np.nan, 0.05, np.nan]))
+    bench = moving_bench(robot=replace(ROBOT, limits=limits), max_following_error=9.0)
+    bench.follows = False
+    bench.run(60)
+    assert bench.mode == MuxMode.HOLD
+    assert "following error of 'j2'" in bench.mux.machine.reason
+    assert 'more than 0.05' in bench.mux.machine.reason
+
+
 def test_an_arm_that_cannot_follow_is_no_longer_pressed_and_its_command_does_not_jump():
     bench = moving_bench(max_following_error=0.2)
     bench.follows = False

@@ -59,6 +59,12 @@ def test_limits_come_from_the_urdf_tightened_by_the_file(tmp_path):
     np.testing.assert_array_equal(embodiment.home, [0.5, 0, 0.04])
 
 
+def test_a_following_error_is_read_for_the_joints_that_have_one(tmp_path):
+    path = write_robot(tmp_path, lambda data: data['limits']['j2'].update(following_error=0.1))
+    np.testing.assert_array_equal(
+        load_embodiment(str(path)).limits.following_error, [np.nan, 0.1, np.nan])
+
+
 def test_grippers_come_after_the_joints_of_all_arms():
     embodiment = load_embodiment('sim_dual')
     assert embodiment.joints[-2:] == ('left_gripper_joint', 'right_gripper_joint')
@@ -141,6 +147,8 @@ def test_a_number_that_no_robot_has_is_named(tmp_path, place, value, words):
     (lambda d: d['limits']['j1'].update(velocity=1e-320), 'minimum of 0.001'),
     (lambda d: d['limits']['j1'].update(velocity=150), 'maximum of 100'),
     (lambda d: d['limits']['j1'].update(jerk=1e6), 'maximum of 100000'),
+    (lambda d: d['limits']['j1'].update(following_error=0.0), 'minimum of 0.0001'),
+    (lambda d: d['limits']['j1'].update(following_error=11), 'maximum of 10'),
     (lambda d: d['limits']['j1'].update(lower=0.999999999), 'is not below upper'),
     (lambda d: d['arms'][0]['gripper'].update(closed=0.04 - 1e-9), 'the same position'),
     (lambda d: d['controllers'][1].update(kind='gripper_action', max_effort=1e300),

@@ -29,8 +29,8 @@ PARAMETERS = (
         'else as measured, rad or m.', 0.0, 1.0),
     NodeParameter(
         'max_following_error', _DEFAULT.max_following_error,
-        'Distance of a measured arm joint from its command that means HOLD, rad or m.',
-        0.001, 10.0),
+        'Distance of a measured arm joint from its command that means HOLD, rad or m; of joints '
+        'for which the embodiment file gives none.', 0.001, 10.0),
     NodeParameter(
         'max_rejections', _DEFAULT.max_rejections,
         'Rejected messages of the source in a row that mean HOLD.', 1, 100000),
