@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lingbot_va_ros.mux.command_history import CommandHistory
+from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.specs.embodiment import Embodiment
 
 # An arm that cannot follow is led back to where it is measured, unless it is more than so many
@@ -59,3 +61,34 @@ def following_error(
     return FollowingError(
         f"following error of '{joints[worst]}' is {error[worst]:.3f}, more than "
         f'{limits[worst]:g}', bool(share[worst] < RETREAT_FACTOR))
+
+
+class FollowingErrorWatch:
+    """
+    Compares each measurement with the command of its own time, since joint states come late.
+
+    :param period_ns: of the ticks.
+    """
+
+    def __init__(self, embodiment: Embodiment, settings: MuxSettings, period_ns: int) -> None:
+        self._joints = embodiment.joints
+        self._limits = following_error_limits(embodiment, settings.max_following_error)
+        self._history = CommandHistory(
+            len(embodiment.joints), period_ns, settings.joint_state_timeout)
+
+    def restart(self, time_ns: int, commanded: np.ndarray) -> None:
+        """Begin anew where the commands do: at rest at these positions [J] before `time_ns`."""
+        self._history.restart(time_ns, commanded)
+
+    def add(self, time_ns: int, commanded: np.ndarray) -> None:
+        """Add the commanded positions [J] of a tick."""
+        self._history.add(time_ns, commanded)
+
+    def error(self, measured: np.ndarray, times_ns: np.ndarray) -> FollowingError | None:
+        """
+        Return the following error that is furthest beyond its limit, or None: all are inside.
+
+        :param measured: positions [J].
+        :param times_ns: [J] int64, ROS time at which each was measured.
+        """
+        return following_error(measured, self._history.at(times_ns), self._limits, self._joints)

@@ -14,7 +14,7 @@ from lingbot_va_ros.mux.command_source import CommandSource
 from lingbot_va_ros.mux.command_sources import CommandSources
 from lingbot_va_ros.mux.command_stream import CommandStream
 from lingbot_va_ros.mux.dead_man_switch import DeadManSwitch
-from lingbot_va_ros.mux.following_error import following_error, following_error_limits
+from lingbot_va_ros.mux.following_error import FollowingErrorWatch
 from lingbot_va_ros.mux.home_motion import HomeMotion
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import ModeStateMachine, MuxMode
@@ -98,14 +98,13 @@ class Mux:
         self.blocked_ticks = 0
         self._lock = threading.Lock()
         self._is_gripper = is_gripper
-        self._following_error_limits = following_error_limits(
-            embodiment, settings.max_following_error)
         self._dead_man = DeadManSwitch(settings.deadman_button, settings.source_timeout)
         has_workspace = embodiment.workspace is not None
         # One for plans, one for commands: pinocchio computes in place, in two threads.
         self._plan_watch = WorkspaceWatch(embodiment) if has_workspace else None
         self._stream = CommandStream(
             limits, period_ns, WorkspaceWatch(embodiment) if has_workspace else None)
+        self._following = FollowingErrorWatch(embodiment, settings, period_ns)
         self._start = StartState(
             self.joints, limits, is_gripper, settings.start_tolerance, period)
         self._approach = Approach(limits, period)
@@ -314,7 +313,9 @@ class Mux:
                     0, round((tick_ns - self._last_tick_ns) / self.period_ns) - 1)
             self._last_tick_ns = tick_ns
             self.machine.watch(now_s)
-            self._watch(tick_ns, now_s)
+            if self._stream.started:
+                self._following.add(tick_ns, self._stream.state(tick_ns)[0])
+            self._watch(now_s)
             self._take_over(tick_ns, now_s)
             command = self._command(tick_ns, now_s)
             if command is not None:
@@ -346,6 +347,7 @@ class Mux:
             # What the controller was to reach by now, on the old clock.
             state = self._stream.state((self._last_tick_ns or 0) + self.period_ns)
             self._stream.begin(tick_ns, *state)
+            self._following.restart(tick_ns - self.period_ns, state[0])
         self.sources.forget()
         self._dead_man.forget()
         self.joints.forget()
@@ -354,14 +356,14 @@ class Mux:
             self.machine.abort_motion(how)
         self._going_home = False
 
-    def _watch(self, tick_ns: int, now_s: float) -> None:
+    def _watch(self, now_s: float) -> None:
         """Fall to HOLD when a controller, the source, a joint state or the arm itself is lost."""
         if self._active() is not None or self._going_home:
-            reason = self._fault(tick_ns, now_s)
+            reason = self._fault(now_s)
             if reason and not self.machine.fall_to_hold(reason):
                 self.machine.abort_motion(f'go_home broken off: {reason}')
 
-    def _fault(self, tick_ns: int, now_s: float) -> str:
+    def _fault(self, now_s: float) -> str:
         """Return why the arm must not move on, or an empty text."""
         margin = WATCH_TICKS_AHEAD * self.period_ns / NANOSECONDS
         if self._controller_faults:
@@ -373,9 +375,7 @@ class Mux:
         lost = lost or self.joints.lost(now_s, margin)
         if lost or self._begin_anew:
             return lost
-        error = following_error(
-            self.joints.positions, self._stream.state(tick_ns)[0],
-            self._following_error_limits, self.embodiment.joints)
+        error = self._following.error(self.joints.positions, self.joints.times_ns)
         if error is None:
             return ''
         self._retreat = error.can_retreat and not self.joints.is_disputed(now_s)
@@ -439,6 +439,7 @@ class Mux:
         start = self._start.choose(self._stream.last_position(), now_s)
         if start is not None:
             self._stream.begin(tick_ns, *start)
+            self._following.restart(tick_ns, start[0])
 
     def _step_home(self, tick_ns: int) -> Plan:
         command = self._home.step(tick_ns)

@@ -52,6 +52,8 @@ class JointStateFilter:
         self.timeout = timeout
         self.positions = np.zeros(len(self.joints))  # rad, m
         self.velocities = np.zeros(len(self.joints))  # rad/s, m/s
+        # ROS time at which each position was measured, ns: its stamp, or else its arrival.
+        self.times_ns = np.zeros(len(self.joints), dtype=np.int64)
         margin = IMPLAUSIBLE_SHARE * (limits.upper - limits.lower)
         self._limits = limits
         self._columns = {name: column for column, name in enumerate(self.joints)}
@@ -92,6 +94,7 @@ class JointStateFilter:
                 self._implausible.discard(column)
                 self.positions[column] = track.position
                 self.velocities[column] = track.velocity
+                self.times_ns[column] = track.position_ns
 
     def forget(self) -> None:
         """Count every joint as never received, after a clock jump."""

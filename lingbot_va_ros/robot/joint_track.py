@@ -43,6 +43,7 @@ class JointTrack:
     ) -> None:
         self.position = 0.0
         self.velocity = 0.0
+        self.position_ns = 0  # ROS time of the measurement of `position`: its stamp, or arrival
         # When the newest accepted message was measured, on the watchdogs' clock in s: the earlier
         # of its arrival and its stamp.
         self.measured_s = -math.inf
@@ -63,8 +64,9 @@ class JointTrack:
 
     def forget(self) -> None:
         """Count the joint as never received."""
-        self._recent: deque[tuple[float, float]] = deque(maxlen=AGREEING_MESSAGES)
-        self._candidates: deque[tuple[float, float]] = deque(maxlen=AGREEING_MESSAGES)
+        # Position, velocity, and ROS time of the measurement.
+        self._recent: deque[tuple[float, float, int]] = deque(maxlen=AGREEING_MESSAGES)
+        self._candidates: deque[tuple[float, float, int]] = deque(maxlen=AGREEING_MESSAGES)
         self._candidate_arrived_s = -math.inf
         self._arrived_s = self.measured_s = -math.inf
         self._stamp_ns = 0  # of the newest accepted message that has one
@@ -92,10 +94,11 @@ class JointTrack:
             return kind
         if now_s - self._arrived_s > self._timeout:
             self._recent.clear()
-        if not self._is_believed(position, velocity, stamp_ns, now_s):
+        if not self._is_believed(position, velocity, stamp_ns, now_ns, now_s):
             return 'outlier'
         self.refusal = ''
-        self._recent.append((position, self._plausible_velocity(position, velocity, now_s)))
+        self._recent.append((
+            position, self._plausible_velocity(position, velocity, now_s), stamp_ns or now_ns))
         self._candidates.clear()
         self._stamps_back = 0
         self._arrived_s = now_s
@@ -140,7 +143,8 @@ class JointTrack:
         return 'stamp_back'
 
     def _is_believed(
-        self, position: float, velocity: float, stamp_ns: int, now_s: float) -> bool:
+        self, position: float, velocity: float, stamp_ns: int, now_ns: int, now_s: float,
+    ) -> bool:
         """
         Tell whether a position is no outlier, as far as this message and the last ones show.
 
@@ -159,7 +163,7 @@ class JointTrack:
         if self._candidates and abs(position - self._candidates[-1][0]) > self._reach(
                 now_s - self._candidate_arrived_s):
             self._candidates.clear()
-        self._candidates.append((position, velocity))
+        self._candidates.append((position, velocity, stamp_ns or now_ns))
         self._candidate_arrived_s = now_s
         if len(self._candidates) < AGREEING_MESSAGES:
             self.refusal = f'is at {position:.4g} after {last:.4g}, further than it can go'
@@ -197,9 +201,11 @@ class JointTrack:
         The median of three lies between two good ones whatever the third is. In an even motion,
         where the median would be one message late, the newest position is taken.
         """
-        positions = [position for position, _ in self._recent]
+        positions = [position for position, _, _ in self._recent]
         first, second = positions[1] - positions[0], positions[2] - positions[1]
         is_even = first * second > 0 and (
             abs(first) <= ALIKE_STEPS * abs(second) and abs(second) <= ALIKE_STEPS * abs(first))
         self.position = positions[2] if is_even else median(positions)
-        self.velocity = median(velocity for _, velocity in self._recent)
+        self.velocity = median(velocity for _, velocity, _ in self._recent)
+        self.position_ns = max(
+            time_ns for position, _, time_ns in self._recent if position == self.position)

@@ -254,6 +254,26 @@ def test_a_joint_may_have_a_following_error_of_its_own():
     assert 'more than 0.05' in bench.mux.machine.reason
 
 
+@pytest.mark.parametrize('age', [0, 5, 14])
+def test_a_following_error_is_judged_by_the_time_of_the_measurement(age):
+    bench = Bench(max_following_error=0.02)
+    past = []
+
+    def measure_late(names, positions, velocities, stamp_ns, *now):
+        past.append((positions, velocities, stamp_ns))
+        Mux.take_joint_state(bench.mux, names, *past[max(0, len(past) - 1 - age)], *now)
+    bench.mux.take_joint_state = measure_late
+    bench.run(20)
+    bench.goal = sweep(bench.now)
+    assert bench.choose(MuxMode.POLICY)[0]
+    bench.run(60)
+    assert bench.mode == MuxMode.POLICY, bench.mux.machine.reason
+    assert np.abs(bench.executed[-1][2]).max() > 0.5
+    bench.follows = False
+    bench.run(age + 30)
+    assert bench.mode == MuxMode.HOLD and 'following error' in bench.mux.machine.reason
+
+
 def test_an_arm_that_cannot_follow_is_no_longer_pressed_and_its_command_does_not_jump():
     bench = moving_bench(max_following_error=0.2)
     bench.follows = False

@@ -41,6 +41,15 @@ def test_an_even_motion_is_followed_without_delay():
     assert fed(0.1, 0.11, 0.14)[0].position == 0.11
 
 
+@pytest.mark.parametrize('positions, measured', [
+    ([0.1, 0.11, 0.12], 2), ([0.1, 0.11, 0.14], 1), ([0.1, 0.1, 0.1], 2), ([0.14, 0.1, 0.13], 2)])
+def test_the_time_of_the_position_is_that_of_its_measurement(positions, measured):
+    for stamped in (True, False):
+        track, _ = fed(*positions, stamped=stamped)
+        assert track.position == positions[measured]
+        assert track.position_ns == NOW + measured * 10 * MS
+
+
 def test_one_false_velocity_changes_nothing():
     track, now = fed(0.1, 0.1, 0.1)
     track.update(0.1, 500.0, now, now, now * 1e-9)
