@@ -12,8 +12,8 @@ from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.command_stream import CommandStream
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
 from lingbot_va_ros.robot.joint_state_buffer import JointStateBuffer
+from lingbot_va_ros.sim.controllers.messages import Trajectory, TrajectoryPoint
 from lingbot_va_ros.sim.simulation import Simulation
-from lingbot_va_ros.sim.trajectory_controller import Trajectory, TrajectoryPoint
 
 KEEP_SECONDS = 60.0  # of executed commands; longer than any chunk
 TICK_NS = round(CONTROL_PERIOD * NANOSECONDS)
@@ -47,7 +47,7 @@ class SimulatedArm:
         self._cameras = cameras
         self._on_tick = on_tick
         self._stream = CommandStream(simulation.embodiment.limits, TICK_NS)
-        desired = simulation.controller.desired.positions
+        desired = simulation.control.command
         self._stream.begin(simulation.time_ns, desired, np.zeros_like(desired))
         self._keep(simulation.time_ns, desired)
         self._measure()
@@ -69,12 +69,10 @@ class SimulatedArm:
     def _command(self, plan: Plan, begin_ns: int) -> None:
         q, v = plan.sample(begin_ns + TICK_NS)
         command = self._stream.follow(begin_ns, q, v)
-        self.simulation.controller.accept(
-            Trajectory(begin_ns, self.simulation.joints, tuple(
-                TrajectoryPoint(int(time) - begin_ns, positions, velocities)
-                for time, positions, velocities in zip(
-                    command.times_ns[1:], command.positions[1:], command.velocities[1:]))),
-            begin_ns)
+        self.simulation.send(Trajectory(begin_ns, self.simulation.joints, tuple(
+            TrajectoryPoint(int(time) - begin_ns, positions, velocities)
+            for time, positions, velocities in zip(
+                command.times_ns[1:], command.positions[1:], command.velocities[1:]))))
         self._keep(begin_ns + TICK_NS, command.positions[1])
 
     def _keep(self, due_ns: int, positions: np.ndarray) -> None:

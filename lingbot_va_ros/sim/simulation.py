@@ -2,7 +2,7 @@
 The simulated robot and its scene, without ROS.
 
     simulation = Simulation(task='table', arms='left', seed=3)
-    simulation.controller.accept(trajectory, simulation.time_ns)
+    simulation.send(trajectory)
     simulation.step(0.1)
     image = simulation.render('head')
 """
@@ -14,9 +14,13 @@ import numpy as np
 
 from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
 from lingbot_va_ros.sim.cameras import Cameras, Lens, lens_of
+from lingbot_va_ros.sim.controllers.control_loop import ControlLoop
+from lingbot_va_ros.sim.controllers.delivery import Delivery
+from lingbot_va_ros.sim.controllers.messages import Trajectory
+from lingbot_va_ros.sim.controllers.settings import controller_settings, ControllerSettings
+from lingbot_va_ros.sim.controllers.trajectory_controller import TrajectoryController
 from lingbot_va_ros.sim.robot_model import robot_spec
 from lingbot_va_ros.sim.scenes import Scene, SCENES, TaskState
-from lingbot_va_ros.sim.trajectory_controller import TrajectoryController
 from lingbot_va_ros.specs.embodiment import load_embodiment
 
 EMBODIMENTS = {'left': 'sim_left', 'right': 'sim_right', 'both': 'sim_dual'}
@@ -35,14 +39,19 @@ class Simulation:
     One robot, one scene, one clock.
 
     `joints` is the order of every joint array: all arms, then their grippers (rad; metres for
-    grippers). `time_ns` is the simulated time, `scene` the objects on the table. All methods are
-    called from one thread; `render` makes the rendering context in the thread of its first call.
+    grippers). `time_ns` is the simulated time, `scene` the objects on the table, `controller` what
+    follows trajectories and `control` the loop that updates it, between two steps of the physics.
+    All methods are called from one thread; `render` makes the rendering context in the thread of
+    its first call.
 
+    :param controller: settings of the controller; None: Jazzy's at 500 Hz.
+    :param delay: seconds that messages to the controller take.
     :raises ValueError: the task or the arms are unknown, or the seed is negative.
     """
 
     def __init__(self, task: str = 'table', arms: str = 'left', seed: int = 0,
-                 camera_width: int = 128, camera_height: int = 128):
+                 camera_width: int = 128, camera_height: int = 128,
+                 controller: ControllerSettings | None = None, delay: float = 0.0):
         if task not in SCENES:
             raise ValueError(f"task: '{task}' is unknown; expected one of {', '.join(SCENES)}")
         if arms not in EMBODIMENTS:
@@ -51,7 +60,9 @@ class Simulation:
         self.task = task
         self.embodiment = load_embodiment(EMBODIMENTS[arms])
         self.joints = self.embodiment.joints
-        self.controller = TrajectoryController(self.joints)
+        self.controller = TrajectoryController(
+            self.joints, controller or controller_settings('jazzy'))
+        self.control = ControlLoop(self.controller, Delivery(delay))
         self.time_ns = 0
         self.scene: Scene = SCENES[task]()
         self._size = (camera_width, camera_height)
@@ -100,20 +111,42 @@ class Simulation:
         _vary_light(self.model, rng)
         self.scene.reset(self.model, self.data, rng)
         mujoco.mj_forward(self.model, self.data)
-        self.controller.hold(self.embodiment.home)
+        self.control.begin(self.time_ns, self.embodiment.home)
+
+    def continue_from(self, before: 'Simulation') -> None:
+        """Take over the time and the counts of messages of another simulation, at rest at home."""
+        self.time_ns = before.time_ns
+        self.controller.accepted = before.controller.accepted
+        self.controller.rejected = before.controller.rejected
+        self.control.begin(self.time_ns, self.embodiment.home)
 
     def rewind(self) -> None:
-        """Set the clock to zero and hold the present desired positions."""
-        self.controller.hold(self.controller.desired.positions)
+        """Set the clock to zero and hold the present command."""
         self.time_ns = 0
+        self.control.begin(0, self.control.command)
+
+    def send(self, trajectory: Trajectory) -> None:
+        """Send the controller a trajectory."""
+        self.control.send(trajectory, self.time_ns)
+
+    def protective_stop(self) -> None:
+        """Deactivate the controller and hold the arms where they are."""
+        self.control.stop(self.positions)
+
+    def resume(self) -> None:
+        """Activate the controller where the arms are."""
+        self.control.begin(self.time_ns, self.positions, self.velocities)
 
     def step(self, seconds: float) -> None:
         """Advance by a whole number of physics steps (0.002 s), at least one."""
         for _ in range(max(1, round(seconds * NANOSECONDS / self._step_ns))):
-            self.time_ns += self._step_ns
-            self.data.ctrl[self._servos] = self.controller.sample(self.time_ns).positions
+            self.data.ctrl[self._servos] = self.control.advance(self.time_ns, self._measure)
             mujoco.mj_step(self.model, self.data)
+            self.time_ns += self._step_ns
             self.scene.after_step(self.model, self.data)
+
+    def _measure(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.positions, self.velocities
 
     @property
     def positions(self) -> np.ndarray:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lingbot_va_ros.nodes import sim_robot
 from lingbot_va_ros.nodes.command_mux import parameters as command_mux
 from lingbot_va_ros.nodes.policy import parameters as policy_parameters
+from lingbot_va_ros.nodes.sim_robot import parameters as sim_robot
 
 EXAMPLE = Path(__file__).resolve().parents[2] / 'config' / 'params' / 'policy.yaml'
 

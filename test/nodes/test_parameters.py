@@ -9,10 +9,10 @@ import rclpy
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from lingbot_va_ros.nodes import sim_robot
 from lingbot_va_ros.nodes.command_mux import parameters as command_mux
 from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, WrongParameter
 from lingbot_va_ros.nodes.policy import parameters as policy
+from lingbot_va_ros.nodes.sim_robot import parameters as sim_robot
 
 TABLES = {'policy': policy.PARAMETERS, 'command_mux': command_mux.PARAMETERS,
           'sim_robot': sim_robot.PARAMETERS}
@@ -115,9 +115,9 @@ def test_a_whole_table_can_be_read_only(ros):
      """string; quote it for YAML: -p 'instruction:="..."'"""),
     ('policy.node', 'schedule:=sometimes', "parameter schedule is 'sometimes'; expected one of s"),
     ('command_mux.node', 'embodiment:=7', 'embodiment is 7 (an integer); expected a string'),
-    ('sim_robot', 'task:=off', 'parameter task is false (a boolean); expected a string'),
+    ('sim_robot.node', 'task:=off', 'parameter task is false (a boolean); expected a string'),
     *((module, 'use_sim_time:=5', "'use_sim_time' to '5' of type 'INTEGER', expecting type 'BOOL'")
-      for module in ('policy.node', 'command_mux.node', 'sim_robot')),
+      for module in ('policy.node', 'command_mux.node', 'sim_robot.node')),
     ('policy.node', 'seed:=[1, a]', "Couldn't parse parameter override rule: '-p seed:=[1, a]'"),
 ])
 def test_a_process_prints_one_line_and_ends_with_1(module, parameter, expected):

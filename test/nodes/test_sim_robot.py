@@ -100,7 +100,7 @@ def start(parameters, output, namespace='refused'):
     arguments = [part for name, value in parameters.items()
                  for part in ('-p', f'{name}:={json.dumps(value)}')]
     return subprocess.Popen(
-        [sys.executable, '-m', 'lingbot_va_ros.nodes.sim_robot', '--ros-args',
+        [sys.executable, '-m', 'lingbot_va_ros.nodes.sim_robot.node', '--ros-args',
          '-r', f'__ns:=/{namespace}', *arguments],
         stdout=output, stderr=subprocess.STDOUT, env={**os.environ, 'PYTHONUNBUFFERED': '1'})
 
@@ -284,6 +284,32 @@ def test_reset_brings_the_arm_home_and_the_seed_lays_out_the_scene(robot):
     assert np.abs(first - again).max() <= 2
 
 
+def test_a_protective_stop_holds_the_arm_until_it_is_resumed(robot):
+    stop, resume = (robot.node.create_client(Trigger, f'sim_robot/{name}')
+                    for name in ('protective_stop', 'resume'))
+    robot.reset()
+    assert stop.wait_for_service(10.0) and resume.wait_for_service(10.0)
+    home = np.array([0, 0, 1.8, 0, 1.34, 0, 0.04])
+    goal = home + [0.8, 0, 0, 0, 0, 0, 0]
+    robot.commands.publish(command(robot, goal, 2.0))
+    robot.spin_until(lambda: distance(robot, home) > 0.1)
+    answer = robot.call(stop.call_async(Trigger.Request()))
+    assert answer.success and '~/resume' in answer.message
+    robot.spin_for(0.3)
+    held = np.array(robot.next('joint_states').position)
+    accepted = robot.counted()['accepted_trajectories']
+    robot.commands.publish(command(robot, home))
+    robot.spin_for(1.0)
+    assert distance(robot, held) < 0.005 and distance(robot, goal) > 0.1
+    assert robot.counted()['accepted_trajectories'] == accepted
+    assert robot.call(resume.call_async(Trigger.Request())).success
+    robot.spin_for(0.3)
+    assert distance(robot, held) < 0.005
+    assert 'already' in robot.call(resume.call_async(Trigger.Request())).message
+    robot.commands.publish(command(robot, home))
+    robot.spin_until(lambda: distance(robot, home) < 0.005)
+
+
 def test_task_state(robot):
     state = robot.counted()
     assert state['task'] == 'table'
@@ -334,6 +360,8 @@ def test_refuses_a_bad_parameter_with_a_reason(robot, name, value, reason):
     ({'arms': 'three'}, "parameter arms is 'three'; expected one of left, right, both"),
     ({'task': 'juggle'}, "parameter task is 'juggle'; expected one of table"),
     ({'seed': 'abc'}, "parameter seed is 'abc' (a string); expected an integer"),
+    ({'controller': 'foxy'}, "parameter controller is 'foxy'; expected one of humble, jazzy"),
+    ({'controller_rate': 0.0}, 'parameter controller_rate is 0; expected 10 … 1000'),
     ({'camera_width': 4}, 'parameter camera_width is 4; expected 16 … 1920')])
 def test_does_not_start_with_a_bad_parameter(ros, tmp_path, parameters, reason):
     with open(tmp_path / 'log', 'w') as output:
@@ -383,6 +411,26 @@ def test_clock_both_arms_and_faster_than_real_time(ros, tmp_path):
         assert robot.set(reset_clock=True)[0].successful
         assert robot.reset().success
         robot.spin_until(lambda: seconds(robot.next('/clock').clock) < before)
+    finally:
+        robot.close()
+
+
+def test_another_controller_and_late_messages(ros, tmp_path):
+    robot = Robot(tmp_path / 'log', 'scaled', controller='ur_scaled', controller_rate=250.0,
+                  controller_delay=0.3)
+    try:
+        robot.listen(JointState, 'joint_states')
+        robot.listen(String, 'sim_robot/task_state', LATCHED)
+        robot.spin_until(lambda: all(robot.heard.values()))
+        robot.spin_until(lambda: robot.commands.get_subscription_count() == 1)
+        now = robot.node.get_clock().now().to_msg()
+        goal = np.array(robot.next('joint_states').position) + 0.1
+        robot.commands.publish(command(robot, goal, 0.2, stamp=now))  # its end is past
+        robot.spin_until(lambda: robot.counted()['rejected_trajectories'] == 1)
+        # A step beyond the tolerance of Universal Robots' driver is not taken.
+        robot.commands.publish(command(robot, goal + 0.3, 0.0))
+        robot.spin_until(lambda: 'trajectory tolerance of joint' in robot.logged())
+        assert distance(robot, goal - 0.1) < 0.01
     finally:
         robot.close()
 

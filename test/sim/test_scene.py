@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lingbot_va_ros.resources import shared_file
+from lingbot_va_ros.sim.controllers.messages import Trajectory, TrajectoryPoint
 from lingbot_va_ros.sim.scenes import SCENES
 from lingbot_va_ros.sim.simulation import EMBODIMENTS, Simulation
-from lingbot_va_ros.sim.trajectory_controller import Trajectory, TrajectoryPoint
 
 SECOND = 1_000_000_000
 
@@ -32,9 +32,8 @@ def left():
 def go_to(simulation, positions, seconds):
     """Command one point with a stop, and run until it is due."""
     still = np.zeros(len(simulation.joints))
-    simulation.controller.accept(Trajectory(
-        0, simulation.joints, (TrajectoryPoint(round(seconds * SECOND), positions, still),)),
-        simulation.time_ns)
+    simulation.send(Trajectory(
+        0, simulation.joints, (TrajectoryPoint(round(seconds * SECOND), positions, still),)))
     simulation.step(seconds)
 
 
@@ -77,13 +76,13 @@ def test_tracks_commands_with_little_lag_and_no_steady_error(simulation):
         goal = near_home(simulation, seed)
         start = simulation.positions
         still = np.zeros(len(simulation.joints))
-        simulation.controller.accept(Trajectory(
-            0, simulation.joints, (TrajectoryPoint(SECOND, goal, still),)), simulation.time_ns)
+        simulation.send(Trajectory(
+            0, simulation.joints, (TrajectoryPoint(SECOND, goal, still),)))
         past = [start]
         worst = 0.0
         for _ in range(500):
             simulation.step(0.002)
-            past.append(simulation.controller.desired.positions)
+            past.append(simulation.control.command)
             then = past[max(0, len(past) - 1 - 25)]
             # Somewhere between what was desired 50 ms ago and what is now, give or take 2 mrad.
             lowest = np.minimum(then, past[-1]) - 0.002

@@ -32,7 +32,7 @@ class NodeProcess:
 
 # Modules of the nodes, as in CMakeLists.txt.
 NODE_MODULES = {
-    'policy_node': 'policy.node', 'command_mux': 'command_mux.node', 'sim_robot': 'sim_robot'}
+    'policy_node': 'policy.node', 'command_mux': 'command_mux.node', 'sim_robot': 'sim_robot.node'}
 
 
 def node_command(name: str) -> list[str]:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from lingbot_va_ros.motion.time import to_nanoseconds
+from lingbot_va_ros.sim.controllers.messages import Trajectory, TrajectoryPoint
 from lingbot_va_ros.sim.experts.open_boxes import open_one_after_the_other
 from lingbot_va_ros.sim.experts.path import Reach, ToolPath
 from lingbot_va_ros.sim.experts.wipe_plate import wipe
 from lingbot_va_ros.sim.scenes.open_boxes import OpenBoxesScene
 from lingbot_va_ros.sim.scenes.wipe_plate import WipePlateScene
 from lingbot_va_ros.sim.simulation import Simulation
-from lingbot_va_ros.sim.trajectory_controller import Trajectory, TrajectoryPoint
 from lingbot_va_ros.specs.embodiment import Arm, load_embodiment
 
 PERIOD = 0.1  # s from one command to the next
@@ -130,9 +130,8 @@ def _effort(simulation: Simulation, commands: np.ndarray, start: np.ndarray) -> 
 
 def drive(simulation: Simulation, command: np.ndarray) -> None:
     """Lead all joints to a command [J] and advance the simulation until it is due, 0.1 s later."""
-    simulation.controller.accept(
-        Trajectory(0, simulation.joints, (
-            TrajectoryPoint(to_nanoseconds(PERIOD), command),)), simulation.time_ns)
+    simulation.send(Trajectory(
+        0, simulation.joints, (TrajectoryPoint(to_nanoseconds(PERIOD), command),)))
     simulation.step(PERIOD)
 
 

@@ -10,7 +10,7 @@ from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.settings import MuxSettings
-from lingbot_va_ros.sim import trajectory_controller as controller
+from lingbot_va_ros.sim.controllers import messages
 from lingbot_va_ros.sim.experts import commands_along, make_expert, path_from, PERIOD
 from lingbot_va_ros.sim.experts.wipe_plate import wipe_once
 from lingbot_va_ros.sim.simulation import Simulation
@@ -63,11 +63,11 @@ class Workbench:
                 mux.set_mode(wish, now_ns, now_s)
         command = mux.tick(now_ns, now_s).command
         if command is not None:
-            simulation.controller.accept(controller.Trajectory(now_ns, simulation.joints, tuple(
-                controller.TrajectoryPoint(int(time_ns) - now_ns, q, v)
+            simulation.send(messages.Trajectory(now_ns, simulation.joints, tuple(
+                messages.TrajectoryPoint(int(time_ns) - now_ns, q, v)
                 for time_ns, q, v in zip(
                     command.times_ns, command.positions, command.velocities)
-                if time_ns > now_ns)), now_ns)
+                if time_ns > now_ns)))
 
     def message(self, plan: Plan):
         now_ns = self.simulation.time_ns

@@ -422,7 +422,7 @@ def test_a_killed_mux_leaves_a_controller_that_stops_by_itself(world):
 def test_a_killed_mux_leaves_the_simulated_robot_at_rest():
     """The braking tail, on a controller that behaves as joint_trajectory_controller."""
     robot = subprocess.Popen(
-        [sys.executable, '-m', 'lingbot_va_ros.nodes.sim_robot', '--ros-args', '-r',
+        [sys.executable, '-m', 'lingbot_va_ros.nodes.sim_robot.node', '--ros-args', '-r',
          '__ns:=/braking', '-p', 'camera_rate:=2.0', '-p', 'publish_clock:=false'],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
