@@ -10,7 +10,7 @@ from support.controllers import Rig
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from lingbot_va_ros.nodes.parameters import declare_parameters
-from lingbot_va_ros.nodes.sim_robot.controller import state_message, state_type, trajectory_of
+from lingbot_va_ros.nodes.sim_robot.messages import state_message, state_type, trajectory_of
 from lingbot_va_ros.nodes.sim_robot.parameters import PARAMETERS, read_controller_settings
 from lingbot_va_ros.sim.controllers.settings import controller_settings, Replacement
 

@@ -1,10 +1,13 @@
 """
-Measure the engine, a peer beside it, and the ROS path, on this machine.
+Measure the engine, a peer beside it, the ROS path, or controllers, on this machine.
 
 The engine runs networks with random weights, created in memory; no checkpoint is needed. Times are
 medians. With --peer, a checkout of the public implementation is measured alternately with the
 engine, with the same sizes, weights, noise and KV cache. A ratio is given only if the results of
 both agree.
+
+With --controllers, only what simulated joint_trajectory_controllers make of the mux's commands is
+measured, in virtual time.
 """
 
 import argparse
@@ -17,10 +20,11 @@ import sys
 
 from lingbot_va_ros.atomic_files import atomic_files
 from lingbot_va_ros.cli.bench.settings import DESCRIPTIONS, load_setting, NAMES, Setting
-from lingbot_va_ros.cli.bench.table import compare, read_results, show
+from lingbot_va_ros.cli.bench.table import compare, read_results, show, show_controllers
 from lingbot_va_ros.cli.common import interrupts
 from lingbot_va_ros.cli.common.engine_options import add_device_arguments
 from lingbot_va_ros.cli.common.sampling_options import number
+from lingbot_va_ros.sim.controllers.settings import CONTROLLERS
 
 FULL = 'full'  # --weights: not quantized
 
@@ -60,6 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--images', action='store_true',
         help='also measure the CPU cost of images by transport, executor and Fast DDS profile')
     parser.add_argument('--no-ros', action='store_true', help='skip the ROS path')
+    parser.add_argument(
+        '--controllers', nargs='*', choices=CONTROLLERS, metavar='NAME',
+        help='measure only what these controllers make of a plan of 0.5 rad/s, in virtual time: '
+             f'{", ".join(CONTROLLERS)} (default: all)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the results to this file')
     parser.add_argument(
         '--compare', type=Path, metavar='FILE',
@@ -73,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     :raises ValueError: options contradict each other, or a file cannot be used.
     :raises CommandFailed: a process of the ROS path fails.
     """
+    if arguments.controllers is not None:
+        return _run_controllers(arguments)
     if arguments.no_engine and arguments.no_ros and not arguments.images:
         raise ValueError('--no-engine and --no-ros leave nothing to measure')
     if arguments.no_engine and arguments.peer is not None:
@@ -90,6 +100,19 @@ def run(arguments: argparse.Namespace) -> int:
     show(results, ratios)
     if ratios == []:
         print(f'{arguments.compare} has no row with the same setting, device, dtype and steps')
+    return 0
+
+
+def _run_controllers(arguments: argparse.Namespace) -> int:
+    if arguments.compare is not None:
+        raise ValueError('--compare is for the engine; remove --controllers')
+    from lingbot_va_ros.cli.bench.controllers import all_conditions, measure_controllers
+
+    with atomic_files([] if arguments.json is None else [arguments.json]) as files:
+        rows = measure_controllers(all_conditions(arguments.controllers or CONTROLLERS), _say)
+        for file in files:
+            file.write_text(json.dumps({'controllers': rows}, indent=2) + '\n')
+    show_controllers(rows)
     return 0
 
 

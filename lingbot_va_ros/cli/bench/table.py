@@ -54,9 +54,7 @@ def compare(results: dict, earlier: dict) -> list[dict]:
 
 def show(results: dict, compared: list[dict] | None = None) -> None:
     """Print everything as tables."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    console = _console()
     machine = results['machine']
     console.print(
         f'{machine["processor"]}, {machine["threads"]} of {machine["cores"]} threads, load '
@@ -73,6 +71,27 @@ def show(results: dict, compared: list[dict] | None = None) -> None:
         console.print(_images(results['images']))
     if compared is not None:
         console.print(_ratios(compared))
+
+
+def show_controllers(rows: list[dict]) -> None:
+    """Print what controllers make of the mux's commands."""
+    table = Table(title='commands of controllers for a plan of 0.5 rad/s (virtual time)')
+    for name in ('controller', 'Hz', 'mux, Hz', 'delay, ms', 'speed, rad/s',
+                 'acceleration, rad/s²', 'rejected', 'mode'):
+        table.add_column(name, justify='left' if name in ('controller', 'mode') else 'right')
+    for row in rows:
+        delay, jitter = (1000 * row[name] for name in ('delay', 'jitter'))
+        table.add_row(
+            row['controller'], str(row['rate']), str(row['mux_rate']),
+            f'{delay:g} … {delay + jitter:g}',
+            f'{row["speed_min"]:.3f} … {row["speed_max"]:.3f}', f'{row["acceleration_max"]:.1f}',
+            str(row['rejected']), row['mode'])
+    _console().print(table)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
 def _engine(rows: list[dict]) -> Table:

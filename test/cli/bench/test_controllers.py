@@ -1,0 +1,56 @@
+"""lingbot_va bench --controllers: rows, names that scripts rely on, and the real mux behind it."""
+
+import json
+
+import pytest
+
+from lingbot_va_ros.cli.bench.controllers import (
+    all_conditions,
+    Condition,
+    DELAYS,
+    measure_controllers,
+    MUX_RATES,
+    RATES,
+)
+from lingbot_va_ros.cli.main import main
+from lingbot_va_ros.sim.controllers.settings import CONTROLLERS
+
+NAMES_OF_A_ROW = {'controller', 'rate', 'delay', 'speed_min', 'speed_max', 'acceleration_max'}
+
+
+def test_every_combination_is_a_condition_once():
+    conditions = all_conditions()
+    assert len(set(conditions)) == len(conditions) == (
+        len(CONTROLLERS) * len(RATES) * len(DELAYS) * len(MUX_RATES))
+    assert {condition.controller for condition in conditions} == set(CONTROLLERS)
+
+
+def test_the_mux_moves_the_arm_through_a_controller():
+    row, = measure_controllers([Condition('jazzy', 500, 0.0, 0.0008, 100)])
+    assert NAMES_OF_A_ROW <= row.keys()
+    assert (row['controller'], row['rate'], row['delay']) == ('jazzy', 500, 0.0)
+    assert row['mode'] == 'POLICY' and row['rejected'] == 0
+    assert 0.2 < row['speed_min'] <= row['speed_max'] < 1.0
+    assert (row['speed_min'] + row['speed_max']) / 2 == pytest.approx(0.5, abs=0.2)
+    assert row['acceleration_max'] >= 0.0
+
+
+def test_the_file_has_the_names_and_the_table_the_rows(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(
+        all_conditions, '__defaults__', (CONTROLLERS, (250,), ((0.005, 0.0),), (50, 100)))
+    path = tmp_path / 'controllers.json'
+    assert main(['bench', '--controllers', 'kilted', 'ur_scaled', '--json', str(path)]) == 0
+    rows = json.loads(path.read_text())['controllers']
+    assert [(row['controller'], row['mux_rate']) for row in rows] == [
+        ('kilted', 50), ('kilted', 100), ('ur_scaled', 50), ('ur_scaled', 100)]
+    assert all(NAMES_OF_A_ROW <= row.keys() for row in rows)
+    shown = capsys.readouterr().out
+    assert 'plan of 0.5 rad/s' in shown and shown.count('ur_scaled') == 2
+
+
+def test_unknown_controllers_and_a_comparison_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(['bench', '--controllers', 'foxy'])
+    assert 'foxy' in capsys.readouterr().err
+    assert main(['bench', '--controllers', '--compare', str(tmp_path / 'old.json')]) == 1
+    assert '--compare is for the engine' in capsys.readouterr().err
