@@ -1,6 +1,7 @@
 """Read parameters of nodes in the graph, and check the controllers' configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rcl_interfaces.msg import ParameterType
@@ -13,11 +14,26 @@ from lingbot_va_ros.specs.embodiment import Controller
 # joint_trajectory_controller's, by their names in Jazzy and before.
 WANTED = (
     'joints', 'interpolate_from_desired_state', 'open_loop_control', 'command_interfaces',
-    'state_interfaces', 'allow_nonzero_velocity_at_trajectory_end', 'allow_partial_joints_goal')
+    'state_interfaces', 'allow_nonzero_velocity_at_trajectory_end', 'allow_partial_joints_goal',
+    'update_rate')
+TOLERANCES = ('trajectory', 'goal')
 _FIELDS = {
     ParameterType.PARAMETER_BOOL: 'bool_value', ParameterType.PARAMETER_INTEGER: 'integer_value',
     ParameterType.PARAMETER_DOUBLE: 'double_value', ParameterType.PARAMETER_STRING: 'string_value',
     ParameterType.PARAMETER_STRING_ARRAY: 'string_array_value'}
+
+
+@dataclass(frozen=True)
+class MuxFigures:
+    """
+    What the controllers have to agree with.
+
+    :param following_errors: by joint, rad or m, beyond which command_mux holds; inf: never.
+    :param command_rate: commands of command_mux a second.
+    """
+
+    following_errors: Mapping[str, float]
+    command_rate: float
 
 
 def read_parameters(probe, node: str, names: Sequence[str]) -> dict[str, Any] | None:
@@ -42,20 +58,37 @@ def read_parameters(probe, node: str, names: Sequence[str]) -> dict[str, Any] | 
             for name, value in zip(present, reply.values) if value.type in _FIELDS}
 
 
-def controller_findings(probe, controller: Controller, nodes: Sequence[str]) -> list[Finding]:
-    """Return the findings about the controller of a topic; `nodes` subscribe to it."""
+def controller_findings(
+    probe, controller: Controller, nodes: Sequence[str], mux: MuxFigures,
+) -> list[Finding]:
+    """
+    Return the findings about the controller of a topic.
+
+    :param nodes: those that subscribe to the topic. ros2_control's has the controller's name, which
+        the topic begins with.
+    """
     where = probe.resolve(controller.topic)
-    for node in nodes:
-        values = read_parameters(probe, node, WANTED)
+    named = where.rsplit('/', 1)[0]
+    names = [*WANTED, *(
+        f'constraints.{joint}.{kind}' for joint in controller.joints for kind in TOLERANCES)]
+    # A name that only the topic gives counts where such a node runs.
+    candidates = [name for name in (named, *nodes) if name != named or name in probe.nodes()]
+    for node in dict.fromkeys(candidates):
+        values = read_parameters(probe, node, names)
+        if values is None and node == named:
+            return [error(node, 'does not answer for its parameters in time: whether its '
+                                'tolerances and rules fit is not known')]
         if values and 'joints' in values:
-            return judge_parameters(node, values, controller)
+            if not values.get('update_rate'):  # 0: that of its controller_manager
+                values['update_rate'] = _manager_rate(probe, node)
+            return judge_parameters(node, values, controller, mux)
     return [warning(
         where, f'no parameters of a joint_trajectory_controller can be read from '
         f'{join_names(nodes)}: not ros2_control; whether it keeps to the rules is not known')]
 
 
 def judge_parameters(
-    node: str, values: dict[str, Any], controller: Controller,
+    node: str, values: dict[str, Any], controller: Controller, mux: MuxFigures,
 ) -> list[Finding]:
     """Return the findings about the parameters of a controller."""
     found = []
@@ -71,11 +104,11 @@ def judge_parameters(
             'controller, which rejects commands for only some of its joints'))
     if 'interpolate_from_desired_state' in values:
         if not values['interpolate_from_desired_state']:
-            found.append(error(
-                node, 'interpolate_from_desired_state is false: every command would begin anew at '
-                'the measured state and the arm lag behind; expected true'))
+            found.append(warning(
+                node, 'interpolate_from_desired_state is false: after a command that came too '
+                'late the arm goes on from where it is measured, with a jerk; expected true'))
     elif not values.get('open_loop_control', False):
-        found.append(error(
+        found.append(warning(
             node, 'open_loop_control is not true, and there is no interpolate_from_desired_state '
             '(before 4.22); expected one of them'))
     if values.get('open_loop_control') and 'interpolate_from_desired_state' in values:
@@ -95,7 +128,53 @@ def judge_parameters(
         found.append(warning(
             node, 'allow_nonzero_velocity_at_trajectory_end is true: a command of somebody else '
             'that does not end in a stop would be taken; expected false'))
+    rate = values.get('update_rate')
+    if rate and rate < mux.command_rate:
+        found.append(warning(
+            node, f'its update_rate is {rate:g} Hz: it passes over some of the '
+            f'{mux.command_rate:g} commands a second of command_mux; expected no less'))
+    own = {name: mux.following_errors[name] for name in controller.joints
+           if name in mux.following_errors}
+    return found + tolerance_findings(node, values, own)
+
+
+def tolerance_findings(
+    node: str, values: Mapping[str, Any], following_errors: Mapping[str, float],
+) -> list[Finding]:
+    """
+    Return the findings about a controller's tolerances, `constraints.<joint>.*`; 0 means none.
+
+    A controller that aborts before command_mux holds is commanded to go on, and aborts again.
+
+    :param following_errors: by joint; see MuxFigures.
+    """
+    found = []
+    too_large: dict[tuple[float, str, float], list[str]] = {}
+    for joint, ours in following_errors.items():
+        given = {kind: value for kind in TOLERANCES
+                 if _is_positive(value := values.get(f'constraints.{joint}.{kind}'))}
+        if not given:
+            continue
+        kind = min(given, key=given.__getitem__)
+        if ours != float('inf') and ours >= given[kind]:
+            too_large.setdefault((ours, kind, given[kind]), []).append(joint)
+        elif ours == float('inf') and 'trajectory' in given:
+            found.append(warning(
+                node, f'constraints.{joint}.trajectory is {given["trajectory"]:g}: a gripper that '
+                'holds an object does not reach its command, and the controller aborts; '
+                'expected 0'))
+    for (ours, kind, tolerance), joints in too_large.items():
+        names = ', '.join(joints)
+        key = f'constraints.{names if len(joints) == 1 else "<joint>"}.{kind}'
+        found.append(error(
+            node, f'{key} is {tolerance:g}, but command_mux holds from a following error of '
+            f'{ours:g} on ({names}): the controller aborts first, and again at every command; '
+            f'expected following_error or max_following_error below {tolerance:g}'))
     return found
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value > 0
 
 
 def manager_findings(probe, controllers: Sequence[str]) -> list[Finding]:
@@ -104,9 +183,7 @@ def manager_findings(probe, controllers: Sequence[str]) -> list[Finding]:
 
     :param controllers: full names of the nodes that receive the commands.
     """
-    # Managers in other namespaces belong to other robots.
-    spaces = {probe.resolve(''), *(name.rsplit('/', 1)[0] + '/' for name in controllers)}
-    managers = sorted({f'{space}controller_manager' for space in spaces} & set(probe.nodes()))
+    managers = _managers(probe, controllers)
     if not managers:
         return []
     try:
@@ -126,3 +203,18 @@ def manager_findings(probe, controllers: Sequence[str]) -> list[Finding]:
             error(manager, f'controller {entry.name} is {entry.state}; expected active')
             for entry in reply.controller if entry.name in own and entry.state != 'active']
     return found
+
+
+def _managers(probe, controllers: Sequence[str]) -> list[str]:
+    """Return the controller_managers that run; those in other namespaces are of other robots."""
+    spaces = {probe.resolve(''), *(name.rsplit('/', 1)[0] + '/' for name in controllers)}
+    return sorted({f'{space}controller_manager' for space in spaces} & set(probe.nodes()))
+
+
+def _manager_rate(probe, controller: str) -> int | None:
+    """Return the update_rate of a controller's manager, Hz; None: it is not known."""
+    for manager in _managers(probe, [controller]):
+        values = read_parameters(probe, manager, ['update_rate'])
+        if values:
+            return int(values['update_rate'])
+    return None

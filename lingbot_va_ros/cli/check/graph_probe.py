@@ -22,6 +22,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from lingbot_va_ros.cli.check.controllers import (
     controller_findings,
     manager_findings,
+    MuxFigures,
     read_parameters,
 )
 from lingbot_va_ros.cli.check.finding import error, Finding, warning
@@ -37,6 +38,7 @@ from lingbot_va_ros.cli.check.graph import (
 )
 from lingbot_va_ros.cli.check.streams import CameraStream, JointStateStream
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
+from lingbot_va_ros.mux.following_error import following_error_limits
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.resources import shared_file
@@ -48,6 +50,7 @@ MAX_AGE = 0.5  # s, the policy's own default for cameras and joints
 # Discovery is complete after LEAST_DISCOVERY s if nothing new came for QUIET s. DDS discovers a
 # process at once or, if its announcement is lost, by the next: Fast DDS sends one every 3 s.
 LEAST_DISCOVERY, QUIET, LONGEST_DISCOVERY = 4.5, 1.0, 10.0
+COMMAND_RATE = 100.0  # Hz, the default of command_mux
 FIRST_MESSAGE = 2.0  # s, for new subscriptions to be matched
 ANSWER_SECONDS = 3.0
 MEASURING_DEPTH = 20  # no message of a burst may be lost
@@ -108,7 +111,8 @@ class GraphProbe:
         begin = since = time.monotonic()
         before = known()
         while (now := time.monotonic()) - begin < LONGEST_DISCOVERY:
-            if now - begin >= LEAST_DISCOVERY and now - since >= QUIET:
+            # A busy machine may see nothing at all for a while.
+            if before[0] and now - begin >= LEAST_DISCOVERY and now - since >= QUIET:
                 return
             self.spin(0.1)
             if known() != before:
@@ -184,14 +188,15 @@ def _probe_graph(
         found += wiring_findings(probe.node, policy_name, mux_name)
     for topic in ('executed', f'{MUX}/mode', f'{POLICY}/status', 'policy/joint_trajectory'):
         found += sole_publisher_findings(probe.node, probe.resolve(topic))
-    found += _all_controllers(probe, embodiment, mux_name)
+    found += _all_controllers(probe, embodiment, mux_name, settings[mux_name])
     found += _listen(
         probe, policy, embodiment, cameras, settings[mux_name], simulated, seconds)
     return found
 
 
 def _settings_of(probe: GraphProbe, node: str, roles, found: list[Finding]) -> dict[str, object]:
-    names = ['use_sim_time', 'embodiment', 'executed_source', 'joint_state_timeout']
+    names = ['use_sim_time', 'embodiment', 'executed_source', 'joint_state_timeout',
+             'max_following_error', 'command_rate']
     names += [f'cameras.{role}.{key}' for role in roles for key in ('topic', 'transport')]
     values = read_parameters(probe, node, names)
     if values is None:
@@ -281,8 +286,15 @@ def _lifecycle_findings(probe: GraphProbe, policy_name: str) -> list[Finding]:
                                  'only while active')]
 
 
-def _all_controllers(probe: GraphProbe, embodiment: Embodiment, mux_name: str) -> list[Finding]:
+def _all_controllers(
+    probe: GraphProbe, embodiment: Embodiment, mux_name: str, mux_settings: dict,
+) -> list[Finding]:
     found, listening = [], []
+    limits = following_error_limits(embodiment, float(mux_settings.get(
+        'max_following_error', MuxSettings().max_following_error)))
+    figures = MuxFigures(
+        dict(zip(embodiment.joints, limits.tolist(), strict=True)),
+        float(mux_settings.get('command_rate', COMMAND_RATE)))
     for controller in embodiment.controllers:
         if controller.kind == 'gripper_action':
             found += gripper_findings(probe.node, probe.resolve(controller.topic))
@@ -291,7 +303,7 @@ def _all_controllers(probe: GraphProbe, embodiment: Embodiment, mux_name: str) -
             probe.node, probe.resolve(controller.topic), qos.COMMAND, mux_name)
         found += wrong
         if listeners:
-            found += controller_findings(probe, controller, listeners)
+            found += controller_findings(probe, controller, listeners, figures)
         listening += listeners
     return found + manager_findings(probe, listening)
 
