@@ -67,13 +67,12 @@ class SimulatedArm:
         self._measure()
 
     def _command(self, plan: Plan, begin_ns: int) -> None:
-        q, v = plan.sample(begin_ns + TICK_NS)
-        command = self._stream.follow(begin_ns, q, v)
+        command = self._stream.follow(begin_ns, lambda step_ns: plan.sample(step_ns + TICK_NS))
         self.simulation.send(Trajectory(begin_ns, self.simulation.joints, tuple(
             TrajectoryPoint(int(time) - begin_ns, positions, velocities)
             for time, positions, velocities in zip(
-                command.times_ns[1:], command.positions[1:], command.velocities[1:]))))
-        self._keep(begin_ns + TICK_NS, command.positions[1])
+                command.times_ns, command.positions, command.velocities))))
+        self._keep(begin_ns + TICK_NS, command.sample(begin_ns + TICK_NS)[0])
 
     def _keep(self, due_ns: int, positions: np.ndarray) -> None:
         self.executed.add(due_ns, positions)

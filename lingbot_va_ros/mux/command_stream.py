@@ -1,5 +1,14 @@
-"""The command stream: each command is a limited point and a braking tail from there to rest."""
+"""
+The command stream: each command is the state now, some limited periods, and a braking tail.
 
+A joint trajectory controller replaces its trajectory with every message, at a moment of its own
+update cycle, and after the time that the message took. It changes nothing for the controller when
+that is, as long as the new message agrees with the one before it at that moment. So a message
+begins with the state at its stamp, the periods that the messages before it announced stay as they
+were announced, and one more limited period and the braking tail follow.
+"""
+
+from collections.abc import Callable
 import math
 
 import numpy as np
@@ -14,6 +23,9 @@ from lingbot_va_ros.specs.embodiment import JointLimits
 # An arm that could not follow is led back to where it is in a motion of at most this time, s.
 LONGEST_RETREAT = 3.0
 REST_TOLERANCE = 1e-7  # rad, m; per s
+# Periods that a following command announces beyond those that never change again: a message that
+# comes late still finds the controller on a motion that the next one continues.
+ANNOUNCED_PERIODS = 2
 # At the workspace's wall the command between braking and the desired one is found by so many
 # halvings.
 HALVINGS = 6
@@ -32,10 +44,13 @@ class CommandStream:
 
     :param period_ns: from tick to tick.
     :param watch: the workspace that no command may leave; None: there is none.
+    :param delay: the longest time from a command's stamp until its controller has it, s. A stop
+        begins so much later, in whole periods and at least one.
     """
 
     def __init__(
         self, limits: JointLimits, period_ns: int, watch: WorkspaceWatch | None = None,
+        delay: float = 0.0,
     ) -> None:
         self.period_ns = period_ns
         # How the desired motion of the last command would have left the workspace, or None.
@@ -47,6 +62,11 @@ class CommandStream:
         self._ramp = Ramp(limits, self._period)  # for gentle stops
         self._sent: Plan | None = None
         self._reported_ns = 0
+        # What a command says about this time after its stamp, no later command changes.
+        self._fixed_ns = max(1, math.ceil(delay / self._period - 1e-9)) * period_ns
+        self._limited_ns = 0  # up to here the last command was limited; its tail follows
+        # Where the stream began in motion, before any command: there is nothing to keep.
+        self._begins_moving = False
 
     @property
     def started(self) -> bool:
@@ -84,41 +104,60 @@ class CommandStream:
     def begin(self, time_ns: int, q: np.ndarray, v: np.ndarray) -> None:
         """Begin anew from a state [J]; earlier commands count no longer."""
         self._sent = resting_at(time_ns, q, v)
-        self._reported_ns = time_ns
+        self._reported_ns = self._limited_ns = time_ns
+        self._begins_moving = bool(np.any(v))
 
-    def follow(self, time_ns: int, q_desired: np.ndarray, v_desired: np.ndarray) -> Plan:
-        """
-        Return the command of this tick towards the desired state [J] of the next tick.
+    def next_step(self, tick_ns: int) -> int:
+        """Return the time of the state from which `follow` goes on, at a tick."""
+        return max(self._limited_ns, self._first_change(tick_ns))
 
-        The plan's first knot is the state now (not to be sent), the second is due one period
-        later, the rest is the braking tail. Where point or tail would leave the workspace, the
-        point lies between the desired one and braking, as near to the desired one as stays
-        inside.
+    def _first_change(self, tick_ns: int) -> int:
+        """Return the time up to which a command of this tick repeats the last one."""
+        return tick_ns if self._begins_moving else tick_ns + self._fixed_ns
+
+    def follow(
+        self, tick_ns: int, desired: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    ) -> Plan:
         """
-        q, v = self.state(time_ns)
-        desired = self._filter.step(q, v, q_desired, v_desired)
+        Return the command of this tick towards desired states.
+
+        The plan's first knot is the state now. What the last command announced for the next
+        periods follows, then what is limited now, up to ANNOUNCED_PERIODS beyond what no later
+        command changes, then the braking tail. Where a limited period or its tail would leave the
+        workspace, the period ends between the desired state and braking, as near to the desired
+        one as stays inside.
+
+        :param desired: gives for the time of a state the desired positions and velocities [J] one
+            period later. It is called once for each period that is limited now, in their order.
+        """
         self.blocked = None
-        command = self._command(time_ns, q, v, *desired)
-        if self._watch is not None:
-            command = self._kept_inside(self._watch, command, desired)
-        self._sent = command
+        until_ns = tick_ns + self._fixed_ns + ANNOUNCED_PERIODS * self.period_ns
+        command = self._last_command()
+        for step_ns in range(self.next_step(tick_ns), until_ns, self.period_ns):
+            q, v = self.state(step_ns)
+            limited = self._filter.step(q, v, *desired(step_ns))
+            step = self._command(step_ns, q, v, *limited)
+            if self._watch is not None:
+                step = self._kept_inside(self._watch, step, limited)
+            command = self._send(tick_ns, step)
+            self._limited_ns = step_ns + self.period_ns
         return command
 
-    def stop(self, time_ns: int, gentle: bool = False) -> Plan:
+    def stop(self, tick_ns: int, gentle: bool = False) -> Plan:
         """
-        Return the command that stops from the state now.
+        Return the command that stops as soon as a command can change the motion.
 
         :param gentle: inside the jerk limits, where that leads neither out of the position limits
             nor out of the workspace; else as hard as the acceleration limits allow.
         """
         self.blocked = None
-        q, v = self.state(time_ns)
-        hard = self._command(time_ns, q, v)
-        command = (self._gentle_stop(time_ns, q, v, hard) if gentle else None) or hard
-        self._sent = command
-        return command
+        begin_ns = self._first_change(tick_ns)
+        q, v = self.state(begin_ns)
+        hard = self._command(begin_ns, q, v)
+        command = (self._gentle_stop(begin_ns, q, v, hard) if gentle else None) or hard
+        return self._send(tick_ns, command)
 
-    def retreat(self, time_ns: int, q_goal: np.ndarray) -> Plan:
+    def retreat(self, tick_ns: int, q_goal: np.ndarray) -> Plan:
         """
         Return the command that stops and goes to rest at q_goal [J], inside the limits.
 
@@ -126,8 +165,9 @@ class CommandStream:
         obstacle, and does not jump to where it is. Where that way leaves the workspace it is a
         stop.
         """
-        q, v = self.state(time_ns)
-        hard = self.stop(time_ns)
+        begin_ns = self._first_change(tick_ns)
+        q, v = self.state(begin_ns)
+        hard = self._command(begin_ns, q, v)
         rest = np.zeros_like(q)
         rows, speeds = [q], [v]
         while len(rows) <= LONGEST_RETREAT / self._period:
@@ -141,12 +181,12 @@ class CommandStream:
         ticks, tail, tail_speeds = self._filter.braking_tail(rows[-1], speeds[-1])
         times = np.concatenate((np.arange(len(rows)), len(rows) - 1 + ticks)) * self.period_ns
         plan = Plan(
-            time_ns + times, np.concatenate((rows, tail)), np.concatenate((speeds, tail_speeds)))
+            begin_ns + times, np.concatenate((rows, tail)), np.concatenate((speeds, tail_speeds)))
+        self.blocked = None
         if self._watch is not None and self._watch.leaves(
                 plan.positions, self._watch.worst(_dense(hard))):
-            return hard
-        self._sent = plan
-        return plan
+            return self._send(tick_ns, hard)
+        return self._send(tick_ns, plan)
 
     def executed(self, until_ns: int) -> list[ExecutedPoint]:
         """
@@ -162,6 +202,19 @@ class CommandStream:
             self._reported_ns += self.period_ns
             points.append((self._reported_ns, *self._sent.sample(self._reported_ns)))
         return points
+
+    def _send(self, tick_ns: int, rest: Plan) -> Plan:
+        """Return the command of a tick: the last one until `rest` begins, and then `rest`."""
+        sent, begin_ns = self._last_command(), int(rest.times_ns[0])
+        if begin_ns > tick_ns:
+            kept = (sent.times_ns > tick_ns) & (sent.times_ns < begin_ns)
+            q, v = sent.sample(tick_ns)
+            rest = Plan(
+                np.concatenate(([tick_ns], sent.times_ns[kept], rest.times_ns)),
+                np.concatenate((q[None], sent.positions[kept], rest.positions)),
+                np.concatenate((v[None], sent.velocities[kept], rest.velocities)))
+        self._sent, self._begins_moving, self._limited_ns = rest, False, begin_ns
+        return rest
 
     def _last_command(self) -> Plan:
         if self._sent is None:
@@ -230,10 +283,6 @@ class CommandStream:
         times += [times[-1] + int(tick) * self.period_ns for tick in ticks]
         positions += list(tail)
         velocities += list(tail_velocities)
-        if len(times) == 1:
-            times.append(time_ns + self.period_ns)
-            positions.append(q)
-            velocities.append(v)
         return Plan(
             np.array(times, dtype=np.int64), np.array(positions), np.array(velocities))
 

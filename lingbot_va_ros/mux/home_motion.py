@@ -40,10 +40,13 @@ class HomeMotion:
 
     def step(self, tick_ns: int) -> Plan:
         """Return the command of a tick."""
+        return self._stream.follow(tick_ns, self._desired)
+
+    def _desired(self, step_ns: int) -> tuple[np.ndarray, np.ndarray]:
         goal = (self._home, np.zeros_like(self._home))
-        if not self._ramp.caught:
-            goal = self._ramp.step(*self._stream.state(tick_ns), *goal)
-        return self._stream.follow(tick_ns, *goal)
+        if self._ramp.caught:
+            return goal
+        return self._ramp.step(*self._stream.state(step_ns), *goal)
 
     def is_at_home(self, time_ns: int) -> bool:
         """Return whether the command rests at home at a time."""

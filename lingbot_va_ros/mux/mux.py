@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+import functools
 import threading
 
 import numpy as np
@@ -103,7 +104,8 @@ class Mux:
         # One for plans, one for commands: pinocchio computes in place, in two threads.
         self._plan_watch = WorkspaceWatch(embodiment) if has_workspace else None
         self._stream = CommandStream(
-            limits, period_ns, WorkspaceWatch(embodiment) if has_workspace else None)
+            limits, period_ns, WorkspaceWatch(embodiment) if has_workspace else None,
+            settings.controller_delay)
         self._following = FollowingErrorWatch(embodiment, settings, period_ns)
         self._start = StartState(
             self.joints, limits, is_gripper, settings.start_tolerance, period)
@@ -398,9 +400,14 @@ class Mux:
             self._begin_motion(tick_ns, now_s)
         if source is None:
             return self._step_home(tick_ns)
-        goal = source.goal(tick_ns, tick_ns + self.period_ns)
-        return self._stream.follow(tick_ns, *self._approach.step(
-            *self._stream.state(tick_ns), goal, source.is_followed_exactly))
+        return self._stream.follow(tick_ns, functools.partial(self._desired, source))
+
+    def _desired(
+        self, source: CommandSource, step_ns: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions and velocities [J] to have one period after a step's begin."""
+        goal = source.goal(step_ns, step_ns + self.period_ns)
+        return self._approach.step(
+            *self._stream.state(step_ns), goal, source.is_followed_exactly)
 
     def _stop(self, tick_ns: int, now_s: float) -> Plan | None:
         self._stops_sent = self.machine.stop_requests
@@ -423,7 +430,8 @@ class Mux:
     def _begin_motion(self, tick_ns: int, now_s: float) -> None:
         self._begin_anew = False
         self._begin_stream(tick_ns, now_s)
-        acceleration, source = self._stream.acceleration(tick_ns), self._active()
+        acceleration = self._stream.acceleration(self._stream.next_step(tick_ns))
+        source = self._active()
         start = self._stream.last_position()
         if source is None or start is None:
             self._home.begin(acceleration)

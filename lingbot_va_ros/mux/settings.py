@@ -24,6 +24,9 @@ class MuxSettings:
     :param takeover_motion: motion of the teleoperation source that takes the arm from POLICY; 0:
         no motion does.
     :param takeover_rest: how long the source must have rested before.
+    :param controller_delay: the longest time from a command's stamp until its controller has it.
+        A stop begins so much later (in whole ticks, at least one), so that it joins the motion
+        that the controller is on.
     :param deadman_button: index of the button that TELEOP needs pressed; -1: none.
     """
 
@@ -38,4 +41,5 @@ class MuxSettings:
     teleop_approach_speed: float = 0.25
     takeover_motion: float = 0.0
     takeover_rest: float = 0.5
+    controller_delay: float = 0.01
     deadman_button: int = -1

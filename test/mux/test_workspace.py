@@ -72,8 +72,8 @@ def drive(stream, goals, start):
     for goal, count in goals:
         for _ in range(count):
             q, v = stream.state(now)
-            command = stream.follow(now, goal, np.zeros(7))
-            gain = np.abs(command.velocities[1] - v)
+            command = stream.follow(now, lambda _: (goal, np.zeros(7)))
+            gain = np.abs(command.sample(now + PERIOD)[1] - v)
             assert np.all(gain <= SIM.limits.acceleration * 0.01 + 1e-9)
             seen += [command.sample(now + part * PERIOD // 4)[0] for part in range(1, 5)]
             now += PERIOD
@@ -98,8 +98,8 @@ def test_at_the_wall_the_arm_rests_without_chatter_and_comes_back():
     now, speeds = 10 ** 12, []
     stream.begin(now, SIM.home, np.zeros(7))
     for _ in range(300):
-        command = stream.follow(now, goal, np.zeros(7))
-        speeds.append(command.velocities[1][1])
+        command = stream.follow(now, lambda _: (goal, np.zeros(7)))
+        speeds.append(command.sample(now + PERIOD)[1][1])
         now += PERIOD
     rest = stream.state(now)[0]
     assert stream.blocked is not None
@@ -108,7 +108,7 @@ def test_at_the_wall_the_arm_rests_without_chatter_and_comes_back():
     place = np.max(np.abs(tool(rest) - HOME))
     assert 0.095 < place <= 0.1 + 1e-6
     for _ in range(300):
-        stream.follow(now, SIM.home, np.zeros(7))
+        stream.follow(now, lambda _: (SIM.home, np.zeros(7)))
         now += PERIOD
     np.testing.assert_allclose(stream.state(now)[0], SIM.home, atol=1e-6)
 
@@ -140,7 +140,7 @@ def test_two_arms_and_a_tick_are_watched_in_a_fraction_of_it():
         for tick in range(200):
             goal = dual.home + 0.3 * np.sin(tick * 0.02)
             begin = time.perf_counter()
-            stream.follow(now, goal, np.zeros(14))
+            stream.follow(now, lambda _: (goal, np.zeros(14)))
             spent.append(time.perf_counter() - begin)
             now += PERIOD
         times[name] = np.median(spent)

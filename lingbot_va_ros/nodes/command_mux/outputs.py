@@ -12,6 +12,10 @@ from lingbot_va_ros.nodes.qos import COMMAND, EXECUTED
 from lingbot_va_ros.nodes.stamps import duration_of, stamp_of
 from lingbot_va_ros.specs.embodiment import Embodiment
 
+# A command may come to its controller so late after its end, ns; one whose last point is past is
+# rejected.
+LATEST_NS = 500_000_000
+
 
 class Outputs:
     """
@@ -34,8 +38,9 @@ class Outputs:
         """Send a command in parts to its controllers, and one message for each executed point."""
         self._grippers.command(tick)
         if tick.command is not None:
-            # The first knot is the present state, which is not sent.
             plan, start_ns = tick.command, int(tick.command.times_ns[0])
+            # The arm rests on at the end, so that a controller takes a late message too.
+            rest_ns = plan.end_ns + LATEST_NS - start_ns
             for publisher, joints, columns in self._controllers:
                 message = JointTrajectory()
                 message.header.stamp = stamp_of(start_ns)
@@ -43,7 +48,9 @@ class Outputs:
                 message.points = [
                     _point(int(due_ns) - start_ns, q[columns], v[columns])
                     for due_ns, q, v in zip(
-                        plan.times_ns[1:], plan.positions[1:], plan.velocities[1:], strict=True)]
+                        plan.times_ns, plan.positions, plan.velocities, strict=True)]
+                end = plan.positions[-1][columns]
+                message.points.append(_point(rest_ns, end, np.zeros_like(end)))
                 publisher.publish(message)
         for due_ns, q, v in tick.executed:
             message = JointTrajectory()

@@ -39,6 +39,10 @@ PARAMETERS = (
         'A plan may begin as far from the present command as a joint goes in this time at '
         'its velocity limit, s.', 0.0, 5.0),
     NodeParameter(
+        'controller_delay', _DEFAULT.controller_delay,
+        "The longest time from a command's stamp until its controller has it, s. A stop begins "
+        'so much later, in whole periods and at least one.', 0.0, 0.2),
+    NodeParameter(
         'emergency_stop_timeout', _DEFAULT.emergency_stop_timeout,
         'Silence of emergency_stop that latches STOPPED, s; 0: the input is not '
         'supervised.', 0.0, 60.0),

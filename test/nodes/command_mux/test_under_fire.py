@@ -121,13 +121,13 @@ class Monitor:
         limits, begin = ROBOT.limits, nanoseconds(message.header.stamp)
         if list(message.joint_names) != NAMES or not message.points:
             return 'joints'
-        times = [begin, *(begin + nanoseconds(p.time_from_start) for p in message.points)]
-        q0, v0 = self.arm.sample(begin)
-        rested = begin >= self.arm.end_ns
-        rows = np.array([q0, *(p.positions for p in message.points)])
-        speeds = np.array([v0, *(p.velocities for p in message.points)])
-        self.arm = Plan(np.array(times), rows, speeds)
+        times = [begin + nanoseconds(p.time_from_start) for p in message.points]
+        rows = np.array([p.positions for p in message.points])
+        speeds = np.array([p.velocities for p in message.points])
+        last, self.arm = self.arm, Plan(np.array(times), rows, speeds)
         anew, self.anew = self.anew, False
+        if times[0] != begin:
+            return f'begins {times[0] - begin} ns after its stamp'
         if not (np.isfinite(rows).all() and np.isfinite(speeds).all()):
             return 'not finite'
         if not np.all(np.diff(times) > 0):
@@ -138,17 +138,22 @@ class Monitor:
             return f'position limits: {rows}'
         if (np.abs(speeds) > limits.velocity + 1e-9).any():
             return f'velocity limits: {speeds}'
-        first = int(anew or rested)  # at rest a motion may begin as measured
-        seconds = np.diff(times)[first:, None] * 1e-9
-        if (np.abs(np.diff(speeds[first:], axis=0)) > limits.acceleration * seconds + 1e-7).any():
+        seconds = np.diff(times)[:, None] * 1e-9
+        if (np.abs(np.diff(speeds, axis=0)) > limits.acceleration * seconds + 1e-7).any():
             return f'acceleration limits: {speeds}, {times}'
-        mean = (speeds[first:-1] + speeds[first + 1:]) / 2
-        if not np.allclose(np.diff(rows[first:], axis=0), mean * seconds, atol=1e-7):
+        mean = (speeds[:-1] + speeds[1:]) / 2
+        if not np.allclose(np.diff(rows, axis=0), mean * seconds, atol=1e-7):
             return f'no motion leads along {rows} with {speeds}'
-        if first and not all(
-                self._begins(name, *row) for name, *row in zip(NAMES, q0, rows[1], limits.velocity)
-        ):
-            return f'a jump from {q0} to {rows[1]}'
+        if not anew and begin < last.end_ns:  # in motion: on the way of the command before it
+            for time_ns in (begin, begin + PERIOD):
+                if not np.allclose(self.arm.sample(time_ns), last.sample(time_ns), atol=1e-7):
+                    return (f'leaves the last command by {time_ns - begin} ns after its stamp: from '
+                            f'{last.times_ns - begin}, {last.positions}, {last.velocities} to '
+                            f'{self.arm.times_ns - begin}, {rows}, {speeds}')
+        elif not all(  # at rest a motion may begin as measured
+                self._begins(name, *row) for name, *row in zip(
+                    NAMES, last.positions[-1], rows[0], limits.velocity)):
+            return f'a jump from {last.positions[-1]} to {rows[0]}'
         return ''
 
     def _begins(self, name, last, position, velocity):
