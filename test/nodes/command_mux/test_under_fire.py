@@ -147,8 +147,9 @@ class Monitor:
         if not anew and begin < last.end_ns:  # in motion: on the way of the command before it
             for time_ns in (begin, begin + PERIOD):
                 if not np.allclose(self.arm.sample(time_ns), last.sample(time_ns), atol=1e-7):
-                    return (f'leaves the last command by {time_ns - begin} ns after its stamp: from '
-                            f'{last.times_ns - begin}, {last.positions}, {last.velocities} to '
+                    return (f'leaves the last command by {time_ns - begin} ns after its stamp: '
+                            f'from {last.times_ns - begin}, {last.positions}, '
+                            f'{last.velocities} to '
                             f'{self.arm.times_ns - begin}, {rows}, {speeds}')
         elif not all(  # at rest a motion may begin as measured
                 self._begins(name, *row) for name, *row in zip(
