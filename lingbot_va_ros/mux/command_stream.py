@@ -34,6 +34,10 @@ HALVINGS = 6
 ExecutedPoint = tuple[int, np.ndarray, np.ndarray]
 
 
+class NotFinite(ArithmeticError):
+    """A command would hold a number that is not finite; it was not sent."""
+
+
 class CommandStream:
     """
     Commands on a grid of ticks, each of which continues the motion of the one before it.
@@ -204,7 +208,11 @@ class CommandStream:
         return points
 
     def _send(self, tick_ns: int, rest: Plan) -> Plan:
-        """Return the command of a tick: the last one until `rest` begins, and then `rest`."""
+        """
+        Return the command of a tick: the last one until `rest` begins, and then `rest`.
+
+        :raises NotFinite: the last command stays.
+        """
         sent, begin_ns = self._last_command(), int(rest.times_ns[0])
         if begin_ns > tick_ns:
             kept = (sent.times_ns > tick_ns) & (sent.times_ns < begin_ns)
@@ -213,6 +221,8 @@ class CommandStream:
                 np.concatenate(([tick_ns], sent.times_ns[kept], rest.times_ns)),
                 np.concatenate((q[None], sent.positions[kept], rest.positions)),
                 np.concatenate((v[None], sent.velocities[kept], rest.velocities)))
+        if not (np.isfinite(rest.positions).all() and np.isfinite(rest.velocities).all()):
+            raise NotFinite('the command is no finite number')
         self._sent, self._begins_moving, self._limited_ns = rest, False, begin_ns
         return rest
 

@@ -1,7 +1,6 @@
 """The command mux without ROS: one limited command a tick from the selected source, or HOLD."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 import functools
 import threading
 
@@ -11,62 +10,27 @@ from lingbot_va_ros.motion.plan import Plan
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage
 from lingbot_va_ros.mux.approach import Approach
+from lingbot_va_ros.mux.arm_watch import ArmFault, ArmWatch
 from lingbot_va_ros.mux.command_source import CommandSource
 from lingbot_va_ros.mux.command_sources import CommandSources
-from lingbot_va_ros.mux.command_stream import CommandStream
+from lingbot_va_ros.mux.command_stream import CommandStream, NotFinite
 from lingbot_va_ros.mux.dead_man_switch import DeadManSwitch
-from lingbot_va_ros.mux.following_error import FollowingErrorWatch
 from lingbot_va_ros.mux.home_motion import HomeMotion
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import ModeStateMachine, MuxMode
 from lingbot_va_ros.mux.plan_source import PlanSource
+from lingbot_va_ros.mux.report import Report, Tick
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.start_state import GRIPPER_REST_SECONDS, StartState
 from lingbot_va_ros.mux.validation import Rejected
-from lingbot_va_ros.mux.workspace import Breach, PLAN_NOISE, WorkspaceWatch
-from lingbot_va_ros.robot.joint_state_filter import JointStateFilter, JointStateReport
+from lingbot_va_ros.mux.workspace import PLAN_NOISE, WorkspaceWatch
+from lingbot_va_ros.robot.joint_state_filter import JointStateFilter
 from lingbot_va_ros.specs.embodiment import Embodiment
 
 # A loss is seen so many ticks before its timeout, so that the stop is out within the timeout.
 WATCH_TICKS_AHEAD = 2
-
-
-@dataclass(frozen=True)
-class Tick:
-    """
-    The messages to send at one tick.
-
-    :param command: the command, or None.
-    :param executed: points that the arm executes by the end of this tick: due time in ns of ROS
-        time, positions [J], velocities [J].
-    :param moves: whether the command belongs to a motion; false for a stop.
-    """
-
-    command: Plan | None = None
-    executed: list[tuple[int, np.ndarray, np.ndarray]] = field(default_factory=list)
-    moves: bool = False
-
-
-@dataclass(frozen=True)
-class Report:
-    """Figures of a mux for diagnostics; ages in seconds, inf where nothing ever came."""
-
-    mode: MuxMode
-    reason: str
-    is_fault: bool
-    accepted: int
-    rejected: dict[str, int]
-    rejected_in_row: int
-    last_rejection: str
-    teleop_accepted: int
-    teleop_rejected: dict[str, int]
-    teleop_last_rejection: str
-    source_age: float
-    teleop_age: float
-    joint_states: JointStateReport
-    skipped_ticks: int
-    blocked: Breach | None
-    blocked_ticks: int
+# A mux that stood still for longer than this (s) while it moved the arm goes on by set_mode only.
+LONGEST_PAUSE = 0.5
 
 
 class Mux:
@@ -106,19 +70,19 @@ class Mux:
         self._stream = CommandStream(
             limits, period_ns, WorkspaceWatch(embodiment) if has_workspace else None,
             settings.controller_delay)
-        self._following = FollowingErrorWatch(embodiment, settings, period_ns)
         self._start = StartState(
             self.joints, limits, is_gripper, settings.start_tolerance, period)
         self._approach = Approach(limits, period)
         self._home = HomeMotion(
             embodiment.home, self._stream, limits, settings.home_speed, period)
-        self._controller_faults: tuple[str, ...] = ()
+        self._arm = ArmWatch(self.joints, embodiment, settings, is_gripper, period_ns)
         self._going_home = False
         self._begin_anew = False  # a motion was requested that the next tick begins
         # `machine.stop_requests` when that motion was requested, and when the last stop was sent.
         self._stops_before_motion = 0
         self._stops_sent = 0
         self._retreat = False  # whether the next stop leads back to where the arm is
+        self._is_away = False  # whether the next motion begins where the arm is measured
         self._was_stop = False  # whether the last tick's command was a stop
         self._was_motion = False  # whether it was a motion's
         self._last_tick_ns: int | None = None
@@ -173,16 +137,19 @@ class Mux:
             if self.settings.emergency_stop_timeout > 0:
                 self.machine.stop(reason)
 
-    def take_controller_faults(self, faults: tuple[str, ...]) -> None:
-        """Take the faults of the controllers, a line each; nothing moves while there is one."""
+    def take_controller_faults(self, origin: str, faults: tuple[str, ...]) -> None:
+        """Take the faults that a watch of controllers sees; nothing moves while there is one."""
         with self._lock:
-            self._controller_faults = faults
+            self._arm.take_faults(origin, faults)
 
     def take_fault(self, reason: str) -> None:
         """Hold, because a part of the mux itself failed."""
         with self._lock:
-            if not self.machine.fall_to_hold(reason) and self._going_home:
-                self.machine.abort_motion(reason)
+            self._hold_for(reason)
+
+    def _hold_for(self, reason: str) -> None:
+        if not self.machine.fall_to_hold(reason) and self._going_home:
+            self.machine.abort_motion(reason)
 
     def _take_plan(
         self, source: PlanSource, message: TrajectoryMessage, now_ns: int, now_s: float,
@@ -237,7 +204,7 @@ class Mux:
                 return False, f'go_home needs HOLD, not {self.machine.mode.name}'
             if not self.machine.chosen:
                 return False, 'nothing moves before the first set_mode; choose HOLD first'
-            missing = [*self.joints.missing(now_s), *self._controller_faults]
+            missing = self._arm.missing(now_s, is_commanded=False)
             if missing:
                 return False, 'go_home needs ' + '; '.join(missing)
             outside = self._plan_watch and self._plan_watch.outside(self.embodiment.home)
@@ -276,7 +243,8 @@ class Mux:
         else:
             source = self.sources.policy
             missing = source.missing(now_ns, now_s, arm)
-        return source, [*self.joints.missing(now_s), *missing, *self._controller_faults]
+        is_commanded = self._active() is not None or self._stream.moving(now_ns)
+        return source, [*self._arm.missing(now_s, is_commanded), *missing]
 
     def _request_motion(self) -> None:
         self._begin_anew = True
@@ -294,7 +262,7 @@ class Mux:
             self._active() is not None and self._stream.started and not self._begin_anew)
         if is_following or self._stream.moving(now_ns):
             return self._stream.state(now_ns)[0]
-        start = self._start.choose(self._stream.last_position(), now_s)
+        start = self._start.choose(self._stream.last_position(), now_s, self._is_away)
         return None if start is None else start[0]
 
     # ---- the tick
@@ -311,15 +279,19 @@ class Mux:
                 self._clock_jumped(tick_ns, now_s, jumped)
             executed = self._stream.executed(tick_ns)
             if self._last_tick_ns is not None and not jumped:
-                self.skipped_ticks += max(
-                    0, round((tick_ns - self._last_tick_ns) / self.period_ns) - 1)
+                self._count_skipped(tick_ns, self._last_tick_ns)
             self._last_tick_ns = tick_ns
             self.machine.watch(now_s)
             if self._stream.started:
-                self._following.add(tick_ns, self._stream.state(tick_ns)[0])
-            self._watch(now_s)
+                self._arm.add_command(tick_ns, self._stream.state(tick_ns)[0])
+            self._watch(tick_ns, now_s)
             self._take_over(tick_ns, now_s)
-            command = self._command(tick_ns, now_s)
+            try:
+                command = self._command(tick_ns, now_s)
+            except NotFinite as error:
+                # The controller goes on along the last command, which ends in a stop.
+                self._hold_for(str(error))
+                command = None
             if command is not None:
                 self.blocked_ticks += self._stream.blocked is not None
                 self._start.command_sent()
@@ -349,7 +321,7 @@ class Mux:
             # What the controller was to reach by now, on the old clock.
             state = self._stream.state((self._last_tick_ns or 0) + self.period_ns)
             self._stream.begin(tick_ns, *state)
-            self._following.restart(tick_ns - self.period_ns, state[0])
+            self._arm.begin(tick_ns - self.period_ns, state[0])
         self.sources.forget()
         self._dead_man.forget()
         self.joints.forget()
@@ -358,30 +330,41 @@ class Mux:
             self.machine.abort_motion(how)
         self._going_home = False
 
-    def _watch(self, now_s: float) -> None:
-        """Fall to HOLD when a controller, the source, a joint state or the arm itself is lost."""
-        if self._active() is not None or self._going_home:
-            reason = self._fault(now_s)
-            if reason and not self.machine.fall_to_hold(reason):
-                self.machine.abort_motion(f'go_home broken off: {reason}')
+    def _count_skipped(self, tick_ns: int, last_ns: int) -> None:
+        """Count missed ticks; where the arm has come to rest meanwhile, begin again gently."""
+        skipped = max(0, round((tick_ns - last_ns) / self.period_ns) - 1)
+        self.skipped_ticks += skipped
+        if not skipped or not self._was_motion or self._stream.moving(tick_ns):
+            return
+        seconds = (tick_ns - last_ns) / NANOSECONDS
+        if seconds > LONGEST_PAUSE:
+            reason = f'the mux itself stood still for {seconds:.2f} s'
+            self._hold_for(reason)
+        else:
+            self._begin_anew = True
 
-    def _fault(self, now_s: float) -> str:
-        """Return why the arm must not move on, or an empty text."""
+    def _watch(self, tick_ns: int, now_s: float) -> None:
+        """Fall to HOLD when a controller, the source, a joint state or the arm itself is lost."""
+        if self._active() is None and not self._going_home:
+            return
+        fault = self._fault(tick_ns, now_s)
+        if fault is None:
+            return
+        self._retreat, self._is_away = fault.can_retreat, fault.is_away
+        prefix = 'go_home broken off: ' if self._going_home else ''
+        self._hold_for(prefix + fault.reason)
+
+    def _fault(self, tick_ns: int, now_s: float) -> ArmFault | None:
+        """Return why the arm must not move on, or None."""
         margin = WATCH_TICKS_AHEAD * self.period_ns / NANOSECONDS
-        if self._controller_faults:
-            return f'lost {"; ".join(self._controller_faults)}'
         source = self._active()
         lost = '' if source is None else source.lost(now_s, margin)
         if not lost and self.machine.mode == MuxMode.TELEOP:
             lost = self._dead_man.lost(now_s, margin)
-        lost = lost or self.joints.lost(now_s, margin)
-        if lost or self._begin_anew:
-            return lost
-        error = self._following.error(self.joints.positions, self.joints.times_ns)
-        if error is None:
-            return ''
-        self._retreat = error.can_retreat and not self.joints.is_disputed(now_s)
-        return error.reason
+        fault = ArmFault(lost) if lost else self._arm.lost(now_s, margin)
+        if fault is not None or self._begin_anew:
+            return fault
+        return self._arm.disobedience(self._stream.state(tick_ns)[0], now_s)
 
     def _take_over(self, tick_ns: int, now_s: float) -> None:
         """Give the arm to the teleoperation where its source begins to move."""
@@ -444,10 +427,11 @@ class Mux:
         """Let the stream begin at the start state, where no command moves the arm."""
         if self._stream.moving(tick_ns):
             return
-        start = self._start.choose(self._stream.last_position(), now_s)
+        start = self._start.choose(self._stream.last_position(), now_s, self._is_away)
         if start is not None:
             self._stream.begin(tick_ns, *start)
-            self._following.restart(tick_ns, start[0])
+            self._is_away = False
+            self._arm.begin(tick_ns, start[0])
 
     def _step_home(self, tick_ns: int) -> Plan:
         command = self._home.step(tick_ns)

@@ -49,7 +49,7 @@ class StartState:
         self._rest = np.where(np.isnan(self._rest), self._joints.positions, self._rest)
 
     def choose(
-        self, last: np.ndarray | None, now_s: float,
+        self, last: np.ndarray | None, now_s: float, is_away: bool = False,
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """
         Return positions and velocities [J] to start from, or None while they are unknown.
@@ -59,6 +59,8 @@ class StartState:
         its last command while it is where that command left it: it may hold an object.
 
         :param last: positions [J] at which the last command ends; None: there was none.
+        :param is_away: the controller may have left that command: every arm joint starts as it is
+            measured.
         """
         if not self._joints.is_fresh(now_s):
             return None if last is None else (last, np.zeros_like(last))
@@ -70,6 +72,8 @@ class StartState:
         is_near = np.abs(measured - last) <= np.where(
             self._is_gripper, self._gripper_tolerance, self._tolerance)
         was_moved = np.abs(measured - self._rest) > self._gripper_tolerance  # nan: False
+        if is_away:
+            is_near = is_near & self._is_gripper
         keeps = is_standing & (is_near | self._is_gripper & ~was_moved)
         return np.where(keeps, last, q), np.where(keeps, 0.0, v)
 

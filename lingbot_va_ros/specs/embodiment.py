@@ -109,6 +109,28 @@ class Workspace:
 
 
 @dataclass(frozen=True)
+class StatusInput:
+    """
+    A topic on which the robot's driver says whether the arm may move.
+
+    :param topic: absolute or relative.
+    :param message_type: such as std_msgs/msg/Bool.
+    :param field: of the message; a dot leads into a nested message.
+    :param good: values of the field with which the arm may move.
+    :param timeout: seconds of silence after which the value counts as unknown; 0: none (the
+        driver publishes changes only).
+    :param latched: the publisher is transient local, and its last message counts at start.
+    """
+
+    topic: str
+    message_type: str
+    field: str
+    good: tuple[bool | int | float | str, ...]
+    timeout: float = 0.0
+    latched: bool = False
+
+
+@dataclass(frozen=True)
 class Embodiment:
     """
     A robot as its embodiment file describes it.
@@ -128,6 +150,7 @@ class Embodiment:
     urdf: Path
     base_frame: str | None = None
     workspace: Workspace | None = None
+    status_inputs: tuple[StatusInput, ...] = ()
 
 
 def load_embodiment(name_or_path: str) -> Embodiment:
@@ -218,7 +241,8 @@ def _build(
             jerk=_frozen([row.jerk for row in rows]),
             following_error=_frozen([row.following_error for row in rows])),
         home=_frozen([home[name] for name in places]), arms=arms, controllers=controllers,
-        cameras=cameras, urdf=urdf.path, base_frame=data.get('base_frame'), workspace=workspace)
+        cameras=cameras, urdf=urdf.path, base_frame=data.get('base_frame'), workspace=workspace,
+        status_inputs=tuple(_read_status_input(entry) for entry in data.get('status_inputs', ())))
 
 
 def _frozen(values: list[float]) -> np.ndarray:
@@ -357,6 +381,13 @@ def _read_workspace(
     if 'base_frame' not in data or not all(arm.tool_frame for arm in arms):
         mistakes.append((('workspace',), 'needs base_frame and the tool_frame of every arm'))
     return Workspace(_frozen(section['lower']), _frozen(section['upper']))
+
+
+def _read_status_input(entry: dict[str, Any]) -> StatusInput:
+    return StatusInput(
+        topic=entry['topic'], message_type=entry['type'], field=entry['field'],
+        good=tuple(entry['good']), timeout=float(entry.get('timeout', 0.0)),
+        latched=entry.get('latched', False))
 
 
 def _read_cameras(

@@ -799,7 +799,7 @@ def test_a_gripper_that_was_moved_meanwhile_begins_where_it_is():
 
 def test_a_controller_that_does_not_answer_is_named_and_its_loss_means_hold():
     bench = moving_bench()
-    bench.mux.take_controller_faults(('action server /grip (none is there)',))
+    bench.mux.take_controller_faults('grippers', ('action server /grip (none is there)',))
     bench.run(1)
     assert bench.mode == MuxMode.HOLD
     assert bench.mux.machine.reason == 'lost action server /grip (none is there)'
@@ -808,7 +808,7 @@ def test_a_controller_that_does_not_answer_is_named_and_its_loss_means_hold():
     bench.run(5)
     success, message = bench.choose(MuxMode.POLICY)
     assert not success and 'POLICY needs action server /grip' in message
-    bench.mux.take_controller_faults(())
+    bench.mux.take_controller_faults('grippers', ())
     assert bench.choose(MuxMode.POLICY)[0]
 
 
@@ -838,3 +838,76 @@ def test_positions_that_make_no_sense_are_no_measurement(value):
     bench.run(40)
     assert bench.choose(MuxMode.POLICY)[0]
     assert_executed_inside_limits(bench.executed, START)
+
+
+def test_an_arm_that_stands_means_hold_and_the_next_motion_begins_where_it_is():
+    bench = Bench()
+    bench.run(5)
+    bench.goal = sweep(bench.now + 10 * PERIOD)
+    assert bench.choose(MuxMode.POLICY)[0]
+    bench.run(40)
+    bench.follows, bench.speed = False, np.zeros(3)
+    stood, since = bench.measured.copy(), bench.now
+    while bench.mode == MuxMode.POLICY:
+        bench.run(1)
+        assert bench.now - since < 500_000_000
+    assert 'stands still' in bench.mux.machine.reason
+    bench.run(60)
+    bench.measured = stood + [0.02, 0.0, 0.0]  # nearer than start_tolerance to its last command
+    bench.run(5)
+    bench.goal = lambda _: bench.measured
+    bench.run(5)
+    assert bench.choose(MuxMode.POLICY)[0], bench.mux.machine.reason
+    bench.run(1)
+    np.testing.assert_allclose(
+        bench.commands[-1][1].positions[0][:2], bench.measured[:2], atol=1e-9)
+
+
+def test_the_policy_is_refused_while_something_else_moves_the_arm():
+    bench = Bench()
+    bench.run(5)
+    bench.speed = np.array([0.3, 0.0, 0.0])
+    bench.goal = lambda _: bench.measured
+    bench.run(20, bench.moved_by_others)
+    success, message = bench.choose(MuxMode.POLICY)
+    assert not success and "an arm at rest ('j1' moves at 0.3" in message
+    bench.speed = np.zeros(3)
+    bench.run(5)
+    assert bench.choose(MuxMode.POLICY)[0]
+
+
+@pytest.mark.parametrize('seconds, mode', [(0.3, MuxMode.POLICY), (0.7, MuxMode.HOLD)])
+def test_a_mux_that_stood_still_begins_again_gently_or_holds(seconds, mode):
+    bench = Bench(source_timeout=2.0, joint_state_timeout=2.0)
+    bench.run(5)
+    bench.goal = sweep(bench.now)
+    assert bench.choose(MuxMode.POLICY)[0]
+    bench.run(30)
+    before = bench.commands[-1][1]
+    bench.measured, bench.speed = before.positions[-1], np.zeros(3)
+    bench.now += round(seconds * 1e9) // PERIOD * PERIOD
+    count = len(bench.executed)
+    bench.run(60)
+    assert bench.mode == mode
+    if mode == MuxMode.HOLD:
+        assert 'the mux itself stood still for 0.7' in bench.mux.machine.reason
+    last = bench.executed[count]
+    for now in bench.executed[count + 1:]:
+        if now[0] == last[0] + PERIOD:
+            assert np.all(np.abs(now[2] - last[2]) <= LIMITS.acceleration * 0.01 + 1e-7)
+            assert np.all(np.abs(now[1] - last[1]) <= LIMITS.velocity * 0.01 + 1e-9)
+        last = now
+
+
+@pytest.mark.parametrize('column', range(3))
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_no_number_that_is_not_finite_leaves_the_mux_whatever_its_files_say(column, value):
+    velocity = LIMITS.velocity.copy()
+    velocity[column] = value
+    bench = Bench(replace(ROBOT, limits=replace(LIMITS, velocity=velocity)))
+    bench.run(5)
+    bench.goal = sweep(bench.now)
+    bench.choose(MuxMode.POLICY)
+    bench.run(50)
+    for _, command in bench.commands:
+        assert np.isfinite(command.positions).all() and np.isfinite(command.velocities).all()

@@ -8,7 +8,8 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 from lingbot_va_ros.mux.gripper_goals import GripperGoals
-from lingbot_va_ros.mux.mux import Mux, Tick
+from lingbot_va_ros.mux.mux import Mux
+from lingbot_va_ros.mux.report import Tick
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
 from lingbot_va_ros.nodes.run import CannotStart
 from lingbot_va_ros.specs.embodiment import Controller, Embodiment
@@ -54,8 +55,8 @@ class GripperActions:
     def watch(self, node: Node, mux: Mux, clocks: Clocks) -> None:
         """Tell the mux at once and from now on which servers are missing, and send due goals."""
         def update() -> None:
-            mux.take_controller_faults(
-                tuple(filter(None, (gripper.fault() for _, gripper in self._grippers))))
+            faults = (gripper.fault() for _, gripper in self._grippers)
+            mux.take_controller_faults('grippers', tuple(filter(None, faults)))
             for _, gripper in self._grippers:
                 gripper.send_due_goal(clocks.now_s())
 

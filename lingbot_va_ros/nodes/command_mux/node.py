@@ -16,6 +16,7 @@ from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
+from lingbot_va_ros.nodes.command_mux.controller_watch import ControllerWatch
 from lingbot_va_ros.nodes.command_mux.gripper_action import GripperActions
 from lingbot_va_ros.nodes.command_mux.inputs import Inputs
 from lingbot_va_ros.nodes.command_mux.outputs import Outputs
@@ -79,6 +80,7 @@ class CommandMux(Node):
         self._outputs = Outputs(self, embodiment, grippers)
         self._inputs = Inputs(self, self._mux, self._clocks, self._modes.publish)
         grippers.watch(self, self._mux, self._clocks)
+        ControllerWatch(self, embodiment, self._outputs.publishers, self._mux)
         self._modes.publish()
         self._ending = threading.Event()
         self._last_tick_ns = self._clocks.now_ns()

@@ -6,7 +6,7 @@ import numpy as np
 from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from lingbot_va_ros.mux.mux import Tick
+from lingbot_va_ros.mux.report import Tick
 from lingbot_va_ros.nodes.command_mux.gripper_action import GripperActions
 from lingbot_va_ros.nodes.qos import COMMAND, EXECUTED
 from lingbot_va_ros.nodes.stamps import duration_of, stamp_of
@@ -32,6 +32,8 @@ class Outputs:
             (node.create_publisher(JointTrajectory, controller.topic, COMMAND),
              list(controller.joints), [column_of[name] for name in controller.joints])
             for controller in embodiment.controllers if controller.kind == 'trajectory']
+        self.publishers = {
+            publisher.topic_name: publisher for publisher, _, _ in self._controllers}
         self._executed = node.create_publisher(JointTrajectory, 'executed', EXECUTED)
 
     def send(self, tick: Tick) -> None:

@@ -16,7 +16,8 @@ from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.mux.latched_stop_file import LatchedStopFile
 from lingbot_va_ros.mux.modes import MuxMode
-from lingbot_va_ros.mux.mux import Mux, Report
+from lingbot_va_ros.mux.mux import Mux
+from lingbot_va_ros.mux.report import Report
 from lingbot_va_ros.mux.validation import REJECTION_KINDS
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
 from lingbot_va_ros.nodes.qos import EVENTS, LATCHED

@@ -144,7 +144,8 @@ class Monitor:
         mean = (speeds[:-1] + speeds[1:]) / 2
         if not np.allclose(np.diff(rows, axis=0), mean * seconds, atol=1e-7):
             return f'no motion leads along {rows} with {speeds}'
-        if not anew and begin < last.end_ns:  # in motion: on the way of the command before it
+        # In motion (the last point repeats the rest) on the way of the command before it.
+        if not anew and len(last.times_ns) > 1 and begin < last.times_ns[-2]:
             for time_ns in (begin, begin + PERIOD):
                 if not np.allclose(self.arm.sample(time_ns), last.sample(time_ns), atol=1e-7):
                     return (f'leaves the last command by {time_ns - begin} ns after its stamp: '

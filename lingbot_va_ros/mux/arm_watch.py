@@ -1,0 +1,113 @@
+"""The watch of the arm: its controllers, its joint states, and whether it does as commanded."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lingbot_va_ros.mux.following_error import FollowingErrorWatch
+from lingbot_va_ros.mux.settings import MuxSettings
+from lingbot_va_ros.mux.standstill import LONGEST, StandstillWatch
+from lingbot_va_ros.mux.start_state import STANDING_SPEED
+from lingbot_va_ros.robot.joint_state_filter import JointStateFilter
+from lingbot_va_ros.specs.embodiment import Embodiment
+
+
+@dataclass(frozen=True)
+class ArmFault:
+    """
+    Why the arm must not move on.
+
+    :param reason: one line for people.
+    :param can_retreat: whether the command is to be led back to where the arm is measured.
+    :param is_away: whether the controller may have left the command: the next motion begins where
+        the arm is measured.
+    """
+
+    reason: str
+    can_retreat: bool = False
+    is_away: bool = False
+
+
+class ArmWatch:
+    """
+    Tells what the arm lacks before it may move, and why it must not move on.
+
+    :param joints: the measured state.
+    :param is_gripper: [J] bool.
+    :param period_ns: of the ticks.
+    """
+
+    def __init__(
+        self, joints: JointStateFilter, embodiment: Embodiment, settings: MuxSettings,
+        is_gripper: np.ndarray, period_ns: int,
+    ) -> None:
+        self._joints = joints
+        self._embodiment = embodiment
+        self._is_gripper = is_gripper
+        self._following = FollowingErrorWatch(embodiment, settings, period_ns)
+        self._standstill = StandstillWatch(~is_gripper)
+        self._faults: dict[str, tuple[str, ...]] = {}
+
+    def take_faults(self, origin: str, faults: tuple[str, ...]) -> None:
+        """Take the present faults of controllers and driver that one watch sees, a line each."""
+        self._faults[origin] = faults
+
+    def missing(self, now_s: float, is_commanded: bool) -> list[str]:
+        """
+        Return what the arm lacks before it may move, a line each.
+
+        :param is_commanded: whether a command of the mux still moves it.
+        """
+        missing = [*self._joints.missing(now_s), *self._controller_faults()]
+        if not missing and not is_commanded:
+            missing += self._moved_by_others()
+        return missing
+
+    def begin(self, time_ns: int, commanded: np.ndarray) -> None:
+        """Take note that commands begin anew, at rest at these positions [J] before `time_ns`."""
+        self._standstill.reset()
+        self._following.restart(time_ns, commanded)
+
+    def add_command(self, time_ns: int, commanded: np.ndarray) -> None:
+        """Take the commanded positions [J] of a tick."""
+        self._following.add(time_ns, commanded)
+
+    def lost(self, now_s: float, margin: float) -> ArmFault | None:
+        """
+        Return which controller or joint state was lost, or None.
+
+        :param margin: seconds before the timeout at which a joint counts as lost already.
+        """
+        faults = self._controller_faults()
+        if faults:
+            return ArmFault(f'lost {"; ".join(faults)}', is_away=True)
+        lost = self._joints.lost(now_s, margin)
+        return ArmFault(lost) if lost else None
+
+    def disobedience(self, commanded: np.ndarray, now_s: float) -> ArmFault | None:
+        """
+        Return how the arm does not do as commanded, or None.
+
+        :param commanded: positions [J] of now.
+        """
+        error = self._following.error(self._joints.positions, self._joints.times_ns)
+        if error is not None:
+            return ArmFault(
+                error.reason, error.can_retreat and not self._joints.is_disputed(now_s))
+        if self._standstill.stands(self._joints.positions, commanded, now_s):
+            return ArmFault(
+                f'the arm stands still: no joint has moved for {LONGEST:g} s while its command '
+                'did', can_retreat=not self._joints.is_disputed(now_s), is_away=True)
+        return None
+
+    def _controller_faults(self) -> list[str]:
+        return [fault for faults in self._faults.values() for fault in faults]
+
+    def _moved_by_others(self) -> list[str]:
+        speed = np.where(self._is_gripper, 0.0, np.abs(self._joints.velocities))
+        share = speed / self._embodiment.limits.velocity
+        worst = int(np.argmax(share))
+        if share[worst] <= STANDING_SPEED:
+            return []
+        return [f"an arm at rest ('{self._embodiment.joints[worst]}' moves at {speed[worst]:.3f}, "
+                'and no command of the mux moves it)']

@@ -1,0 +1,48 @@
+"""What a mux gives: the messages of a tick, and its figures for diagnostics."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lingbot_va_ros.motion.plan import Plan
+from lingbot_va_ros.mux.modes import MuxMode
+from lingbot_va_ros.mux.workspace import Breach
+from lingbot_va_ros.robot.joint_state_filter import JointStateReport
+
+
+@dataclass(frozen=True)
+class Tick:
+    """
+    The messages to send at one tick.
+
+    :param command: the command, or None.
+    :param executed: points that the arm executes by the end of this tick: due time in ns of ROS
+        time, positions [J], velocities [J].
+    :param moves: whether the command belongs to a motion; false for a stop.
+    """
+
+    command: Plan | None = None
+    executed: list[tuple[int, np.ndarray, np.ndarray]] = field(default_factory=list)
+    moves: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of a mux for diagnostics; ages in seconds, inf where nothing ever came."""
+
+    mode: MuxMode
+    reason: str
+    is_fault: bool
+    accepted: int
+    rejected: dict[str, int]
+    rejected_in_row: int
+    last_rejection: str
+    teleop_accepted: int
+    teleop_rejected: dict[str, int]
+    teleop_last_rejection: str
+    source_age: float
+    teleop_age: float
+    joint_states: JointStateReport
+    skipped_ticks: int
+    blocked: Breach | None
+    blocked_ticks: int

@@ -1,0 +1,154 @@
+"""The watch of trajectory controllers and of the driver's status: who listens, and may it move."""
+
+import functools
+import importlib
+import operator
+import time
+from typing import Any
+
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+
+from lingbot_va_ros.mux.mux import Mux
+from lingbot_va_ros.nodes.qos import LATCHED, SENSOR
+from lingbot_va_ros.nodes.run import CannotStart
+from lingbot_va_ros.specs.embodiment import Embodiment, StatusInput
+
+WATCH_SECONDS = 0.05
+# A controller that published its state and is silent for longer than this is not active, s.
+STATE_SECONDS = 0.3
+
+
+class ControllerWatch:
+    """
+    Tells the mux which controllers do not listen, and which status of the driver is not good.
+
+    :param publishers: the commands' publishers, by topic.
+    :raises CannotStart: a status input's message type or field does not exist.
+    """
+
+    def __init__(
+        self, node: Node, embodiment: Embodiment, publishers: dict[str, Publisher], mux: Mux,
+    ) -> None:
+        self._mux = mux
+        self._publishers = publishers
+        state_type = _controller_state_type()
+        self._states = [] if state_type is None else [
+            ControllerState(node, topic, state_type) for topic in publishers]
+        self._status = [StatusWatch(node, given) for given in embodiment.status_inputs]
+        self._update()
+        node.create_timer(
+            WATCH_SECONDS, self._update, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _update(self) -> None:
+        faults = [
+            f'a controller on {publisher.topic_name} (none listens)'
+            for publisher in self._publishers.values() if not publisher.get_subscription_count()]
+        faults += [state.fault() for state in self._states]
+        faults += [status.fault() for status in self._status]
+        self._mux.take_controller_faults('controllers', tuple(filter(None, faults)))
+
+
+def _controller_state_type() -> Any:
+    """Return the message type of a trajectory controller's state; None: it is not installed."""
+    try:
+        from control_msgs.msg import JointTrajectoryControllerState
+    except ImportError:
+        return None
+    return JointTrajectoryControllerState
+
+
+class ControllerState:
+    """
+    The state that an active joint_trajectory_controller publishes beside its command topic.
+
+    A controller that never published any is not judged: it may be a program of another kind.
+    """
+
+    def __init__(self, node: Node, command_topic: str, message_type: Any) -> None:
+        folder, _, _ = command_topic.rpartition('/')
+        self._topic = f'{folder}/controller_state' if folder else 'controller_state'
+        self._heard: float | None = None
+        node.create_subscription(message_type, self._topic, self._on_state, SENSOR)
+
+    def _on_state(self, _message: Any) -> None:
+        self._heard = time.monotonic()
+
+    def fault(self) -> str:
+        """Return in one line that the controller is no longer active, or an empty text."""
+        if self._heard is None or time.monotonic() - self._heard <= STATE_SECONDS:
+            return ''
+        return f'an active controller ({self._topic} is silent for {STATE_SECONDS:g} s)'
+
+
+class StatusWatch:
+    """
+    One status input of the driver.
+
+    :raises CannotStart: its message type is not installed, or has no such field.
+    """
+
+    def __init__(self, node: Node, given: StatusInput) -> None:
+        self._node = node
+        self._given = given
+        self._value: Any = None
+        self._heard: float | None = None
+        message_type = _message_type(given)
+        self._read = functools.partial(_field, names=given.field.split('.'))
+        try:
+            self._read(message_type())
+        except AttributeError:
+            raise CannotStart(
+                f"status input {given.topic}: {given.message_type} has no field '{given.field}'"
+            ) from None
+        node.create_subscription(
+            message_type, given.topic, self._on_message, LATCHED if given.latched else SENSOR)
+
+    def _on_message(self, message: Any) -> None:
+        self._value, self._heard = self._read(message), time.monotonic()
+
+    def fault(self) -> str:
+        """Return in one line why the arm may not move, or an empty text."""
+        given = self._given
+        if self._heard is None:
+            return f'{given.topic} ({self._why_unheard()})'
+        if given.timeout and time.monotonic() - self._heard > given.timeout:
+            return f'{given.topic} (silent for more than {given.timeout:g} s)'
+        if not any(_is_same(self._value, good) for good in given.good):
+            expected = ' or '.join(map(str, given.good))
+            return f'{given.topic} ({given.field} is {self._value}, expected {expected})'
+        return ''
+
+    def _why_unheard(self) -> str:
+        given = self._given
+        offered = {end.topic_type for end in self._node.get_publishers_info_by_topic(
+            self._node.resolve_topic_name(given.topic))}
+        if offered and given.message_type not in offered:
+            return f'is {", ".join(sorted(offered))}, expected {given.message_type}'
+        return 'never heard'
+
+
+def _is_same(value: Any, good: bool | float | str) -> bool:
+    """Return whether a field has a good value; True is not 1 here."""
+    if isinstance(value, bytes) and len(value) == 1:  # a field of the type byte
+        value = value[0]
+    return isinstance(value, bool) == isinstance(good, bool) and bool(value == good)
+
+
+def _field(message: Any, names: list[str]) -> Any:
+    return functools.reduce(lambda part, name: operator.attrgetter(name)(part), names, message)
+
+
+def _message_type(given: StatusInput) -> Any:
+    package, _, name = given.message_type.partition('/msg/')
+    try:
+        return getattr(importlib.import_module(f'{package}.msg'), name)
+    except ImportError as error:
+        raise CannotStart(
+            f'status input {given.topic} needs the package {package} ({error}): '
+            f'apt install ros-$ROS_DISTRO-{package.replace("_", "-")}') from None
+    except AttributeError:
+        raise CannotStart(
+            f"status input {given.topic}: the package {package} has no message '{name}'"
+        ) from None
