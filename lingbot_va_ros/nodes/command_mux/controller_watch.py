@@ -1,5 +1,6 @@
 """The watch of trajectory controllers and of the driver's status: who listens, and may it move."""
 
+from collections.abc import Sequence
 import functools
 import importlib
 import operator
@@ -24,18 +25,18 @@ class ControllerWatch:
     """
     Tells the mux which controllers do not listen, and which status of the driver is not good.
 
-    :param publishers: the commands' publishers, by topic.
+    :param publishers: the commands' publishers.
     :raises CannotStart: a status input's message type or field does not exist.
     """
 
     def __init__(
-        self, node: Node, embodiment: Embodiment, publishers: dict[str, Publisher], mux: Mux,
+        self, node: Node, embodiment: Embodiment, publishers: Sequence[Publisher], mux: Mux,
     ) -> None:
         self._mux = mux
         self._publishers = publishers
         state_type = _controller_state_type()
         self._states = [] if state_type is None else [
-            ControllerState(node, topic, state_type) for topic in publishers]
+            ControllerState(node, publisher.topic_name, state_type) for publisher in publishers]
         self._status = [StatusWatch(node, given) for given in embodiment.status_inputs]
         self._update()
         node.create_timer(
@@ -44,7 +45,7 @@ class ControllerWatch:
     def _update(self) -> None:
         faults = [
             f'a controller on {publisher.topic_name} (none listens)'
-            for publisher in self._publishers.values() if not publisher.get_subscription_count()]
+            for publisher in self._publishers if not publisher.get_subscription_count()]
         faults += [state.fault() for state in self._states]
         faults += [status.fault() for status in self._status]
         self._mux.take_controller_faults('controllers', tuple(filter(None, faults)))

@@ -32,8 +32,7 @@ class Outputs:
             (node.create_publisher(JointTrajectory, controller.topic, COMMAND),
              list(controller.joints), [column_of[name] for name in controller.joints])
             for controller in embodiment.controllers if controller.kind == 'trajectory']
-        self.publishers = {
-            publisher.topic_name: publisher for publisher, _, _ in self._controllers}
+        self.publishers = tuple(publisher for publisher, _, _ in self._controllers)
         self._executed = node.create_publisher(JointTrajectory, 'executed', EXECUTED)
 
     def send(self, tick: Tick) -> None:

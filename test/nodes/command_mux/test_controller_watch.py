@@ -48,7 +48,7 @@ def watch(node, *status):
     mux = FaultsOnly()
     publisher = node.create_publisher(JointTrajectory, TOPIC, COMMAND)
     ControllerWatch(
-        node, replace(ROBOT, status_inputs=status), {publisher.topic_name: publisher}, mux)
+        node, replace(ROBOT, status_inputs=status), [publisher], mux)
     return mux
 
 
