@@ -64,8 +64,8 @@ def controller_findings(
     """
     Return the findings about the controller of a topic.
 
-    :param nodes: those that subscribe to the topic. ros2_control's has the controller's name, which
-        the topic begins with.
+    :param nodes: those that subscribe to the topic. ros2_control's has the name with which the
+        topic begins.
     """
     where = probe.resolve(controller.topic)
     named = where.rsplit('/', 1)[0]
@@ -151,8 +151,7 @@ def tolerance_findings(
     found = []
     too_large: dict[tuple[float, str, float], list[str]] = {}
     for joint, ours in following_errors.items():
-        given = {kind: value for kind in TOLERANCES
-                 if _is_positive(value := values.get(f'constraints.{joint}.{kind}'))}
+        given = _tolerances(values, joint)
         if not given:
             continue
         kind = min(given, key=given.__getitem__)
@@ -173,8 +172,11 @@ def tolerance_findings(
     return found
 
 
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and value > 0
+def _tolerances(values: Mapping[str, Any], joint: str) -> dict[str, float]:
+    """Return the tolerances of a joint by kind, without those that are 0."""
+    found = {kind: values.get(f'constraints.{joint}.{kind}') for kind in TOLERANCES}
+    return {kind: float(value) for kind, value in found.items()
+            if isinstance(value, (int, float)) and value > 0}
 
 
 def manager_findings(probe, controllers: Sequence[str]) -> list[Finding]:

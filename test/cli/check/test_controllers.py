@@ -2,11 +2,7 @@
 
 import pytest
 
-from lingbot_va_ros.cli.check.controllers import (
-    judge_parameters,
-    MuxFigures,
-    tolerance_findings,
-)
+from lingbot_va_ros.cli.check.controllers import judge_parameters, MuxFigures, tolerance_findings
 from lingbot_va_ros.specs.embodiment import Controller
 
 JOINTS = ('rail', 'elbow', 'grip')

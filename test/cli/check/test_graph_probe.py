@@ -10,12 +10,12 @@ import time
 import cv2
 import numpy as np
 import pytest
+from rcl_interfaces.srv import ListParameters
 import rclpy
 from rclpy.action import ActionServer
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rcl_interfaces.srv import ListParameters
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from support.ros_domain import claim_domain
@@ -270,7 +270,8 @@ def test_a_tolerance_that_the_mux_does_not_keep_is_named(graph, check):
     graph.controller(**{
         'constraints.left_joint_1.trajectory': 0.2, 'constraints.left_joint_1.goal': 0.1,
         'constraints.left_joint_2.trajectory': 0.2, 'constraints.left_joint_2.goal': 0.0,
-        'constraints.left_joint_3.trajectory': 0.15, 'constraints.stopped_velocity_tolerance': 0.01,
+        'constraints.left_joint_3.trajectory': 0.15,
+        'constraints.stopped_velocity_tolerance': 0.01,
         'constraints.left_gripper_joint.trajectory': 0.02})
     graph.node('controller_manager', update_rate=50)
     code, found = check(graph.start().namespace)
