@@ -18,7 +18,7 @@ COMMANDS = {
     'eval': 'measure success rate, episode time and smoothness on the simulated tasks',
     'imagine': 'predict a video and actions from still images, open loop',
     'serve': 'serve a checkpoint to the public websocket clients',
-    'train': 'train a small checkpoint from scratch: data, video codec, transformer',
+    'train': 'train a small checkpoint from scratch: data, video VAE, transformer',
     'check': 'check checkpoint, policy file, embodiment and the running ROS graph',
     'bench': 'measure the engine, the public implementation beside it, and the ROS path',
 }
@@ -71,7 +71,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, words: Sequence[str]) -> int:
-    """Run a command; return its exit code, whatever ends it."""
+    """Run a command and return its exit code, also after an exception or a signal."""
     try:
         command = importlib.import_module(_module_of(name))
         parser = _Parser(
@@ -97,7 +97,7 @@ def _run(name: str, words: Sequence[str]) -> int:
 
 
 def _report(name: str, error: Exception) -> int:
-    """Print why a command has failed, with the end of its log, and return the exit code."""
+    """Print the reason of a failure and the end of its log; return the exit code."""
     print(f'lingbot_va {name}: {one_line(error)}', file=sys.stderr)
     if not isinstance(error, CommandFailed):
         return 1

@@ -1,10 +1,10 @@
 """
-Train a small LingBot-VA from scratch: data, video codec, transformer, and a checkpoint folder.
+Train a small LingBot-VA from scratch: data, video VAE, transformer, and a checkpoint folder.
 
 A run keeps all its files in one folder. Ctrl-C, SIGTERM and --minutes save and end the run, and
 the same command resumes it. Stages, in order: data (record the scripted experts), encoder (train
-the encoder of the video codec), latents (encode the recordings once), network (train the
-transformer), decoder (train the decoder of the codec, for predicted video).
+the encoder of the video VAE), latents (encode the recordings once), network (train the
+transformer), decoder (train the decoder of the VAE, for predicted video).
 
   lingbot_va train --out training_data/tiny --minutes 10
   torchrun --nproc-per-node 4 -m lingbot_va_ros.cli.main train --out … --device cuda --half
@@ -45,11 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='training steps of the transformer, instead of those of the settings')
     parser.add_argument(
         '--initial', type=Path, metavar='CHECKPOINT',
-        help='start from the codec, text encoder and weights of this checkpoint, which must '
+        help='start from the video VAE, text encoder and weights of this checkpoint, which must '
              'have the sizes of the settings')
     parser.add_argument(
         '--history', choices=HISTORIES, default='full',
-        help='history that a chunk is predicted from; last_chunk trains the baseline without '
+        help='history from which a chunk is predicted; last_chunk trains the baseline without '
              'memory (default: %(default)s)')
     parser.add_argument(
         '--device', default='cpu', help='cpu, cuda or cuda:<number> (default: %(default)s)')

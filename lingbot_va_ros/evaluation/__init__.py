@@ -1,1 +1,1 @@
-"""Closed-loop episodes in simulation, in virtual time, and the figures read from them. No ROS."""
+"""Closed-loop episodes in simulation, in virtual time, and their statistics. No ROS."""

@@ -12,8 +12,8 @@ def exact_interval(
     """
     Return the interval of Clopper and Pearson (Biometrika 26, 1934) for a share of successes.
 
-    At its lower end, `successes` or more have the probability (1 - confidence) / 2; at its upper
-    end, `successes` or fewer have. Without episodes it is 0 to 1.
+    At the lower bound, the probability of at least `successes` is (1 - confidence) / 2; at the
+    upper bound, that of at most `successes`. Without episodes the interval is 0 to 1.
 
     :raises ValueError: not 0 <= successes <= episodes.
     """
@@ -29,16 +29,16 @@ def exact_interval(
 
 
 def at_most(successes: int, episodes: int, share: float) -> float:
-    """Return the probability of at most so many successes; each has the probability `share`."""
+    """Return the binomial probability of at most `successes`, each of probability `share`."""
     return math.fsum(
         math.comb(episodes, count) * share ** count * (1 - share) ** (episodes - count)
         for count in range(successes + 1))
 
 
 def _root(rising: Callable[[float], float]) -> float:
-    """Return the root of a function that rises over 0 to 1, by bisection."""
+    """Return the root of an increasing function on [0, 1], by bisection."""
     below, above = 0.0, 1.0
-    for _ in range(60):  # to the last digit of a float
+    for _ in range(60):  # to float64 precision
         middle = (below + above) / 2
         below, above = (middle, above) if rising(middle) < 0 else (below, middle)
     return (below + above) / 2

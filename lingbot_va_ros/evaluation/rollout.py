@@ -4,10 +4,10 @@ Run one closed-loop episode in process, in virtual time: no ROS, no threads, no 
     result = run_episode(engine, 'wipe_plate', seed=3)
     print(result.success, result.counts)
 
-The scheduler is the one that runs on the robot. Its clock is virtual: simulated time stands still
-while the network computes and passes while the scheduler waits, so that a result depends on the
-checkpoint and the seed, not on the machine. A prediction takes the latency that the caller names.
-The arm follows its plan through the command stream of the mux and the simulated controller.
+The scheduler is the one that runs on the robot. Its clock is virtual: simulated time stops while
+the network computes and advances while the scheduler waits, so that a result depends on the
+checkpoint and the seed, not on the machine. Every prediction takes the latency that the caller
+gives. The plan reaches the arm through the mux's command stream and the simulated controller.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from lingbot_va_ros.policy.inference.engine import Engine
 
 ENDED_BY = {Outcome.TIMEOUT: 'time limit', Outcome.CHUNK_LIMIT: 'chunk limit'}
-# Less than a physics step: keeps rounding from adding a tick to a latency of whole ticks.
+# Less than a physics step, so that rounding adds no tick to a latency of whole ticks.
 _ROUNDING = 1e-4
 
 
@@ -56,13 +56,13 @@ class EpisodeResult:
     """
     Figures of one episode.
 
-    :param success: the simulator's judgement, as `done` and `counts`.
-    :param ended_by: 'done', 'time limit', 'chunk limit', or why the arm could not take a chunk.
-    :param chunks: those whose motion was begun.
+    :param success: reported by the simulator, as `done` and `counts`.
+    :param ended_by: 'done', 'time limit', 'chunk limit', or why a chunk could not be executed.
+    :param chunks: number of chunks whose execution began.
     :param seconds: simulated, from the first image on; `wall_seconds` by the steady clock.
     :param seams: the largest step (rad) and acceleration (rad/s²) where chunks meet; `motion`
         those of the whole episode.
-    :param starved_ticks: control ticks in an asynchronous schedule for which the plan had ended.
+    :param starved_ticks: control ticks of an asynchronous schedule after the end of the plan.
     :param inference_seconds: wall-clock time of each prediction; from rest with encoding the last
         images and writing the chunk, which come right before it.
     """
@@ -86,7 +86,7 @@ class EpisodeResult:
 
     @property
     def detail(self) -> str:
-        """The counts in words, and how the episode ended where it was not done."""
+        """The counts in words, and the reason of the end if the task was not done."""
         counts = ', '.join(f'{name}: {count}' for name, count in self.counts.items())
         return counts if self.done else f'{counts or "nothing counted"}; ended by {self.ended_by}'
 
@@ -98,21 +98,21 @@ def run_episode(
     simulation: Simulation | None = None,
 ) -> EpisodeResult:
     """
-    Run one episode until the task is done, enough chunks were executed or the time is over.
+    Run one episode until the task is done or a limit of chunks or time is reached.
 
-    The engine is reset before and left as the episode left it; its instruction changes.
+    The engine is reset first and keeps the state and the instruction of the episode.
 
-    :param seed: of the scene; the starting noise is the engine's own.
+    :param seed: random seed of the scene; the initial noise is the engine's own.
     :param schedule: `sync`, `async` or `async_ungrounded`, as the parameter of policy_node.
     :param memory: `full`; `last_chunk`: after every chunk only that chunk is kept; `reset_midway`:
-        everything is forgotten once, after the chunk during which the episode came midway (see
+        the memory is reset once, after the chunk during which the episode reached its middle (see
         `tasks.midway_of`).
-    :param latency_chunks: from the newest image to the chunk, in chunk lengths.
+    :param latency_chunks: delay from the newest image to the chunk, in chunk lengths.
     :param instruction: empty or None takes the task's own.
     :param time_limit: simulated seconds, waiting for predictions included; None for no limit.
-    :param max_chunks: the episode ends when so many are executed; None takes the task's own limit.
-    :param simulation: reused and reset to the seed, so that it need not be built anew: the
-        caller closes it. None builds one whose cameras have the policy's picture size.
+    :param max_chunks: executed chunks after which the episode ends; None: the task's own limit.
+    :param simulation: reused and reset to the seed; the caller closes it. None creates one whose
+        cameras have the policy's image size.
     :raises ValueError: an unknown task, schedule or memory, a negative number, a simulation of
         another task, or an action that is not finite.
     """
@@ -126,7 +126,7 @@ def run_episode(
         finally:
             own.close()
     if simulation.task != task:
-        raise ValueError(f"simulation: it is of the task '{simulation.task}', not '{task}'")
+        raise ValueError(f"simulation: its task is '{simulation.task}', not '{task}'")
     simulation.reset(seed)
     policy = engine.policy
     chunk_seconds = policy.frames_per_chunk * policy.actions_per_frame * policy.action_period
@@ -160,22 +160,22 @@ def _check(schedule: str, memory: str, latency_chunks: float) -> None:
 
 class _Record:
     """
-    The events of an episode that its figures are read from; a `PolicyEvents`.
+    Records the events from which the figures of an episode are computed; a `PolicyEvents`.
 
     :param origin_ns: simulated time at which the episode began.
     """
 
     def __init__(self, origin_ns: int):
         self._origin_ns = origin_ns
-        # When the first and the last action of each chunk that began is due, seconds from the
-        # begin of the episode; one list for each epoch.
+        # Due times of the first and last action of each chunk that began, seconds since the start
+        # of the episode; one list for each epoch.
         self._spans: list[list[tuple[float, float]]] = [[]]
 
     def status_changed(self, status: RuntimeStatus) -> None:
         """Nothing is recorded."""
 
     def chunk_begun(self, chunk: PublishedChunk) -> None:
-        """Record when the actions of the chunk are due."""
+        """Record the due times of the chunk's actions."""
         first = (chunk.first_due_ns - self._origin_ns) / NANOSECONDS
         self._spans[-1].append((first, first + (len(chunk.positions) - 1) * chunk.period))
 
@@ -183,10 +183,10 @@ class _Record:
         """Nothing is recorded."""
 
     def fault(self, trace: str) -> None:
-        """Nothing is recorded: without a thread, exceptions reach the caller."""
+        """Nothing is recorded: in one thread, exceptions reach the caller."""
 
     def begin_epoch(self, now: float) -> None:
-        """Begin an epoch at a time in seconds; it drops a chunk without an action by then."""
+        """Begin an epoch at a time (s); drop a chunk whose first action is due later."""
         self._spans[-1] = [span for span in self._spans[-1] if span[0] <= now]
         self._spans.append([])
 
@@ -203,9 +203,9 @@ class _Record:
 
 class _Episode:
     """
-    The scheduler at work on a simulated robot.
+    Runs the scheduler on a simulated robot.
 
-    :param latency: seconds that every prediction takes.
+    :param latency: duration of every prediction, s.
     :param task: instruction and limits.
     """
 
@@ -243,7 +243,7 @@ class _Episode:
     def run(self) -> str:
         """Run the episode to its end and return how it ended."""
         scheduler, task = self._scheduler, self._task
-        # The proxy has all that the scheduler uses of an engine.
+        # TimedEngine has the methods of an engine that the scheduler calls.
         scheduler.load(cast('Engine', self.engine), max_snapshots=0)
         scheduler.start(self._robot, self._settings, '')
         self._slot.stop(new_epoch=True)
@@ -256,7 +256,7 @@ class _Episode:
                 continue
             except EpisodeOver:
                 return 'done'
-            # Cameras and joints are always there: the arm is held for a rejected chunk alone.
+            # Cameras and joint states never fail here, so only a rejected chunk holds the arm.
             if scheduler.status.mode == PolicyMode.HOLDING:
                 return f'not executable: {scheduler.status.reason}'
             if task.chunks > executed:
@@ -266,7 +266,7 @@ class _Episode:
         return ENDED_BY[outcome]
 
     def _reset_midway(self, executed: int) -> None:
-        """Forget everything once, as by the service reset_memory, where the task is midway."""
+        """Reset the memory once, as the service reset_memory does, in the middle of the task."""
         if self._midway is None or not self._midway(
                 self._simulation.task_state.counts, executed):
             return
@@ -279,7 +279,7 @@ class _Episode:
         self.starved_ticks += self._scheduler.continuous and now_ns > plan.end_ns
 
     def smoothness(self, spans: Sequence[tuple[float, float]]) -> Smoothness:
-        """Return the worst during spans, seconds; grippers have no radians and are left out."""
+        """Return the largest values during time spans (s); grippers, not in rad, are left out."""
         grippers = {arm.gripper.joint for arm in self._simulation.embodiment.arms if arm.gripper}
         columns = [
             index for index, joint in enumerate(self._simulation.joints) if joint not in grippers]

@@ -1,22 +1,22 @@
-"""Cameras of the simulation that render an image only where the scheduler waits for one."""
+"""Cameras of the simulation, which render only the images that the scheduler waits for."""
 
 from collections.abc import Sequence
 
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer, StampedImage
 from lingbot_va_ros.sim.simulation import Simulation
 
-KEEP_SECONDS = 5.0  # the scheduler picks an image right after it was taken
+KEEP_SECONDS = 5.0  # the scheduler uses an image right after it was rendered
 
 
 class SimulatedCameras(CameraBuffer):
     """
-    The camera buffer of a simulation, which fills it with the images that are asked for.
+    A camera buffer that holds the requested images of a simulation only.
 
-    Rendering takes longer than physics, so there is no camera rate: `reached` notes the time that
-    it was asked for, and the simulated arm calls `take` when simulated time gets there.
+    Rendering takes longer than physics, so there is no camera rate. `reached` records the
+    requested time, and the simulated arm calls `take` when simulated time reaches it.
 
     :param simulation: renders the images, RGB uint8 [H, W, 3].
-    :param names: of the cameras, in the order of the checkpoint.
+    :param names: names of the cameras, in the order of the checkpoint.
     """
 
     def __init__(self, simulation: Simulation, names: Sequence[str]):
@@ -25,16 +25,16 @@ class SimulatedCameras(CameraBuffer):
         self._simulation = simulation
 
     def take(self, stamp_ns: int) -> None:
-        """Render what every camera sees now; keep it as the image of `stamp_ns`."""
+        """Render every camera now and store the images with the stamp `stamp_ns`."""
         for name in self.cameras:
             self.add(name, stamp_ns, self._simulation.render(name))
         self.awaited_ns = None
 
     def reached(self, time_ns: int) -> bool:
         """
-        Return whether there are images from `time_ns` or later; else await that time.
+        Return whether there are images from `time_ns` or later; else request them.
 
-        A time that is past, and for which no image was awaited, gets one of now.
+        If the time has passed and no image was requested for it, images are rendered now.
         """
         if super().reached(time_ns):
             return True
@@ -46,7 +46,7 @@ class SimulatedCameras(CameraBuffer):
         return True
 
     def newest(self, max_skew: float) -> dict[str, StampedImage]:
-        """Return each camera's image of now."""
+        """Return the current image of each camera."""
         now_ns = self._simulation.time_ns
         if not super().reached(now_ns):
             self.take(now_ns)

@@ -1,17 +1,17 @@
-"""Smoothness of the joins of chunks: the largest step and acceleration of the commands."""
+"""Smoothness at the seams between chunks: the largest step and acceleration of the commands."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-CONTROL_PERIOD = 0.02  # seconds; a step is the difference of two commands so far apart
+CONTROL_PERIOD = 0.02  # seconds; a step is the difference of two commands with this distance
 
 
 @dataclass(frozen=True)
 class Smoothness:
     """
-    The largest values of some seams, over all joints.
+    The largest values at some seams, over all joints.
 
     :param step: rad, the largest commanded motion of a joint within a control period.
     :param acceleration: rad/s², from the second difference of three commands, a period apart.
@@ -21,7 +21,7 @@ class Smoothness:
     acceleration: float = 0.0
 
     def worst(self, other: 'Smoothness') -> 'Smoothness':
-        """Return the larger of each figure."""
+        """Return the larger value of each field."""
         return Smoothness(
             max(self.step, other.step), max(self.acceleration, other.acceleration))
 
@@ -30,13 +30,13 @@ def seams_of(
     first_due: Sequence[float], last_due: Sequence[float], margin: float,
 ) -> tuple[tuple[float, float], ...]:
     """
-    Return the span of time of each seam, the join of two chunks, in seconds.
+    Return the time span (s) of each seam between two chunks.
 
-    It goes from `margin` before the last action of a chunk to `margin` after the first action of
-    the next one.
+    It begins `margin` before the last action of a chunk and ends `margin` after the first action
+    of the next one.
 
-    :param first_due: time in seconds at which each chunk's first action is due.
-    :param last_due: the same of its last action.
+    :param first_due: due time of each chunk's first action, s.
+    :param last_due: due time of its last action, s.
     """
     return tuple((end - margin, begin + margin) for end, begin in zip(last_due, first_due[1:]))
 
@@ -48,12 +48,12 @@ def measure_smoothness(
     """
     Return the largest step and acceleration of commands during some spans of time.
 
-    Commands are read every `period`, linearly between two of them, so that streams of different
-    rates compare. The parts of a span outside the commands' times are left out.
+    Commands are interpolated linearly at every `period`, so that streams of different rates can be
+    compared. Parts of a span outside the times of the commands are ignored.
 
     :param times: [n] seconds, increasing.
-    :param positions: [n, J] rad, of the joints that count.
-    :param seams: begin and end of each span, seconds.
+    :param positions: [n, J] rad, of the joints to measure.
+    :param seams: start and end of each span, seconds.
     """
     worst = Smoothness()
     if len(times) < 2 or not positions.shape[1]:

@@ -1,22 +1,22 @@
-"""Instructions, limits and midway points of the tasks, and the memories that are compared."""
+"""Instructions, limits and midpoints of the tasks, and the memory modes that are compared."""
 
 from collections.abc import Callable, Mapping
 import math
 from typing import Any
 
-# The whole memory, and its two ablations; see `rollout.run_episode`.
+# The full memory and its two ablations; see `rollout.run_episode`.
 MEMORIES = ('full', 'last_chunk', 'reset_midway')
 INSTRUCTIONS: dict[str, str] = {
     'table': 'put the cube on the brick',
     'wipe_plate': 'wipe the plate six times',
     'open_boxes': 'open the boxes one after another',
 }
-# s of motion, at least twice what an expert takes; waiting for predictions does not count.
+# s of motion, at least twice the expert's time; waiting for predictions does not count.
 MOTION_LIMITS: dict[str, float] = {'table': 40.0, 'wipe_plate': 36.0, 'open_boxes': 36.0}
-MOTION_LIMIT = 36.0  # of a task that is not listed
-MIDWAY_CHUNK = 5  # of a task whose counts do not tell
+MOTION_LIMIT = 36.0  # s, of any other task
+MIDWAY_CHUNK = 5  # the midpoint of any other task, in executed chunks
 
-# The count that shows that half of an episode is done, and its value there.
+# The count that marks the midpoint of an episode, and its value there.
 _MIDWAY: dict[str, tuple[str, int]] = {
     'wipe_plate': ('strokes', 3),
     'open_boxes': ('closed_a', 1),
@@ -35,10 +35,10 @@ def chunk_limit_of(task: str, chunk_seconds: float) -> int:
 
 def midway_of(task: str) -> Callable[[Mapping[str, Any], int], bool]:
     """
-    Return a function that tells whether an episode is midway.
+    Return a function (counts, executed chunks) -> whether the midpoint of a task is reached.
 
-    It takes the task's counts and the number of executed chunks. Of a task whose counts tell, half
-    of the task must be counted; of any other, `MIDWAY_CHUNK` chunks must be executed.
+    The midpoint is a value of one of the task's counts, or `MIDWAY_CHUNK` executed chunks for a
+    task without such a count.
     """
     if task in _MIDWAY:
         name, half = _MIDWAY[task]

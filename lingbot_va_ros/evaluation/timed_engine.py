@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 class TimedEngine:
     """
-    Stands before an engine: calls go through to it, and predictions are timed.
+    A proxy of an engine that forwards calls and measures the wall-clock time of predictions.
 
-    Needed where the scheduler's clock is a simulated one, which stands still meanwhile.
+    The scheduler cannot measure it by its virtual clock, which stops during a prediction.
 
-    :param engine: does the work.
+    :param engine: receives the calls.
     """
 
     def __init__(self, engine: 'Engine'):
         self.engine = engine
-        # Seconds of each prediction. A prediction from rest includes encoding the last images and
+        # Wall-clock seconds of each prediction. From rest it includes encoding the last images and
         # writing the chunk before it, which the arm waits for as well.
         self.inference_seconds: list[float] = []
         self._preparing = 0.0
 
     def __getattr__(self, name: str) -> Any:
-        """Return what is not timed from the engine itself."""
+        """Return an attribute of the engine that is not timed."""
         return getattr(self.engine, name)
 
     @property
@@ -70,7 +70,7 @@ class TimedEngine:
         self, executing: np.ndarray, grounded: bool, interrupt: Interrupt,
     ) -> 'Chunk':
         """See `Engine.predict_ahead`."""
-        self._preparing = 0.0  # the arm moves meanwhile
+        self._preparing = 0.0  # the arm moves during that time
         return self._timed(lambda: self.engine.predict_ahead(executing, grounded, interrupt))
 
     def _timed(self, predict: Callable[[], 'Chunk']) -> 'Chunk':

@@ -1,4 +1,4 @@
-"""The clock of a simulation: simulated time passes only while the scheduler waits."""
+"""The clock of a simulation: simulated time advances only while the scheduler waits."""
 
 from collections.abc import Callable
 import math
@@ -8,18 +8,18 @@ from lingbot_va_ros.motion.time import NANOSECONDS
 
 
 class EpisodeOver(Exception):
-    """The episode is over: simulated time does not go on."""
+    """The episode is over; simulated time does not advance."""
 
 
 class VirtualClock:
     """
     Simulated time as the `Clock` of a scheduler that runs in the thread of the simulation.
 
-    It stands still while the network computes, so that no result depends on the machine. A wait
+    It stops while the network computes, so that results do not depend on the machine. A wait
     advances the arm by whole control ticks, at least one.
 
-    :param arm: what a wait advances.
-    :param over: asked after every tick; once it returns True, waiting raises EpisodeOver.
+    :param arm: is advanced by a wait.
+    :param over: called after every tick; once it returns True, waiting raises EpisodeOver.
     """
 
     def __init__(self, arm: SimulatedArm, over: Callable[[], bool] = lambda: False):
@@ -32,7 +32,7 @@ class VirtualClock:
         return self._arm.simulation.time_ns
 
     def steady(self) -> float:
-        """Return the simulated seconds since the clock was made."""
+        """Return the simulated seconds since the construction of the clock."""
         return (self.now_ns() - self._origin_ns) / NANOSECONDS
 
     def wait(self, seconds: float) -> None:
@@ -47,4 +47,4 @@ class VirtualClock:
                 raise EpisodeOver
 
     def wake(self) -> None:
-        """Nothing waits in another thread."""
+        """Do nothing: no other thread waits."""

@@ -1,1 +1,1 @@
-"""What the launch files share: their arguments, and the nodes that they start."""
+"""Shared by the launch files: their arguments, and the actions that start nodes."""

@@ -27,10 +27,10 @@ _COMMON = {
     'use_sim_time': ('false', 'Whether the nodes follow /clock (true or false).'),
     'params_file': (
         '', 'ROS parameter file for the nodes, keyed /**/lingbot_va_policy, /**/command_mux …; '
-        'config/params/policy.yaml is an example. The arguments here win over it.'),
+        'config/params/policy.yaml is an example. Arguments here override it.'),
     'autostart': (
-        'true', 'Whether the policy is configured and activated at start (true or false). Nothing '
-        'moves before the mux is set to POLICY.'),
+        'true', 'Whether the policy is configured and activated at start (true or false). The arm '
+        'does not move before the mux is set to POLICY.'),
     'log_level': ('info', f'Lowest severity that the nodes log: {", ".join(_LOG_LEVELS)}.'),
     'use_respawn': (
         'false', 'Whether a node that exits by itself is restarted (true or false).'),
@@ -58,7 +58,7 @@ _SIM = {
     **_ARMS,
     'use_sim_time': (
         'false', 'Whether sim_robot publishes its time on /clock and the nodes follow it (true or '
-        "false). False: the simulation runs in step with the computer's clock."),
+        "false). False: the simulation follows the computer's clock."),
     'task': ('', "Scene on the table. Empty: as in params_file, else sim_robot's default."),
     'seed': (
         '', 'Random seed of the scene (not of the policy). Empty: as in params_file, else the '
@@ -86,12 +86,12 @@ _ISAAC = {
 
 
 class ArgumentError(RuntimeError):
-    """Arguments of a launch file are wrong; the message names each with its value."""
+    """Arguments of a launch file are invalid; the message names each with its value."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of all launch files, checked. An empty string: not given."""
+    """The checked arguments of all launch files. An empty string: not given."""
 
     namespace: str
     use_sim_time: bool
@@ -107,7 +107,7 @@ class Arguments:
 
 @dataclass(frozen=True)
 class SimArguments(Arguments):
-    """The arguments of sim.launch.py; `seed` is None where none was given."""
+    """The arguments of sim.launch.py; `seed` is None if it was not given."""
 
     arms: str
     task: str
@@ -116,7 +116,7 @@ class SimArguments(Arguments):
 
 @dataclass(frozen=True)
 class GazeboArguments(Arguments):
-    """The arguments of gazebo.launch.py; the paths are complete."""
+    """The arguments of gazebo.launch.py; paths are expanded."""
 
     arms: str
     world: str
@@ -126,7 +126,7 @@ class GazeboArguments(Arguments):
 
 @dataclass(frozen=True)
 class IsaacArguments(Arguments):
-    """The arguments of isaac.launch.py; the path is complete."""
+    """The arguments of isaac.launch.py; the path is expanded."""
 
     arms: str
     bridge_config: str
@@ -151,7 +151,7 @@ def read(context: LaunchContext, kind: type[ArgumentsType]) -> ArgumentsType:
     """
     Return the checked arguments of a launch file, as `kind`.
 
-    :raises ArgumentError: names every wrong argument.
+    :raises ArgumentError: an argument is invalid; the message names all such arguments.
     """
     given = {field.name: context.launch_configurations[field.name] for field in fields(kind)}
     faults: list[str] = []
@@ -202,7 +202,7 @@ def _check_with(check: Callable[[str], Any], path: str, faults: list[str]) -> No
 
 
 def _read_arms(values: dict[str, Any], faults: list[str]) -> None:
-    """Fill in the embodiment of the arms where none is given."""
+    """Set the embodiment of the arms if none is given."""
     if values['arms'] not in SIM_EMBODIMENTS:
         faults.append(
             f'arms is {values["arms"]!r}; expected one of {", ".join(SIM_EMBODIMENTS)}')

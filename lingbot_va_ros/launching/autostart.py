@@ -43,9 +43,9 @@ class Autostart:
         """
         Ask the node to configure, as soon as it answers.
 
-        A request to a node that is not up yet is lost, and after a crash DDS still lists the
-        services of the dead process for a while. So an available service proves nothing; the
-        node is asked for its state until it answers.
+        A request to a node that does not run yet is lost, and DDS lists the services of a crashed
+        process for some seconds. An available service is therefore no proof; the state of the
+        node is requested until it answers.
         """
         self._configuring = False
         ros_node = get_ros_node(context)

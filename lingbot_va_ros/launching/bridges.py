@@ -25,7 +25,7 @@ class IsaacTopics:
 
 def read_isaac_topics(path: str) -> IsaacTopics:
     """
-    Read a file like config/bridges/isaac.yaml.
+    Read a file in the format of config/bridges/isaac.yaml.
 
     :raises ValueError: names the file and every wrong entry.
     """
@@ -48,7 +48,7 @@ def read_isaac_topics(path: str) -> IsaacTopics:
 
 def check_gazebo_bridge(path: str) -> None:
     """
-    Check a file like config/bridges/gazebo.yaml, because ros_gz_bridge skips wrong entries.
+    Check a file in the format of config/bridges/gazebo.yaml; ros_gz_bridge skips wrong entries.
 
     :raises ValueError: names the file and every wrong entry.
     """

@@ -57,12 +57,12 @@ def command_mux(arguments: Arguments) -> list[Action]:
 
 
 def sim_robot(arguments: SimArguments) -> list[Action]:
-    """Return the simulated robot; its failure ends the launch, unless it is respawned."""
+    """Return the simulated robot; its exit ends the launch, unless it is respawned."""
     parameters = {
         'arms': arguments.arms, 'publish_clock': arguments.use_sim_time,
         **_given(arguments, 'task', 'seed')}
     node = Node(executable='sim_robot', name='sim_robot', **_settings(arguments, parameters))
-    return [_report_failure(node, arguments, 'the simulated robot is gone', end_launch=True), node]
+    return [_report_failure(node, arguments, 'the simulated robot stopped', end_launch=True), node]
 
 
 def image_profile() -> dict[str, str]:
@@ -98,7 +98,7 @@ def _settings(arguments: Arguments, parameters: dict[str, Any]) -> dict[str, Any
 
 def _file_without(params_file: str, names: set[str]) -> str:
     """
-    Return a parameter file that sets none of `names`: a copy, where the file does set one.
+    Return a parameter file that sets none of `names`: the file itself, or a copy without them.
 
     In rcl the last key in the file wins, not the last one given: `/**` below a key with the
     node's full name would override a parameter from the command line.
@@ -118,7 +118,7 @@ def _file_without(params_file: str, names: set[str]) -> str:
     with tempfile.NamedTemporaryFile(
             'w', prefix='lingbot_va_params_', suffix='.yaml', delete=False) as file:
         yaml.safe_dump(data, file, sort_keys=False, allow_unicode=True)
-    # Not sooner: a restarted node reads it again.
+    # Deleted at shutdown only: a respawned node reads it again.
     atexit.register(Path(file.name).unlink, missing_ok=True)
     return file.name
 

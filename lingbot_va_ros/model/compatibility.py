@@ -57,5 +57,5 @@ def policy_mismatches(policy: PolicyFile, config: TransformerConfig) -> list[str
         if latents % patch:
             found.append(
                 f'image.{side} {getattr(policy, side)} in layout {policy.layout} makes {latents} '
-                f"latents, no multiple of the network's patch of {patch}")
+                f"latents, not a multiple of the network's patch of {patch}")
     return found

@@ -70,7 +70,7 @@ def empty_text_encoder(folder: Path) -> UMT5EncoderModel:
         with torch.device('meta'):
             return UMT5EncoderModel(UMT5Config.from_dict(config))
     except (ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError) as error:
-        raise CheckpointError(f'{path} is no config of UMT5EncoderModel: {error}') from None
+        raise CheckpointError(f'{path} is not a config of UMT5EncoderModel: {error}') from None
 
 
 def encoder_shapes(model: UMT5EncoderModel) -> tuple[dict[str, tuple], dict[str, tuple]]:

@@ -217,7 +217,7 @@ def empty_vae(folder: Path) -> AutoencoderKLWan:
         with torch.device('meta'):
             vae = AutoencoderKLWan.from_config(config)
     except (ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        raise CheckpointError(f'{path} is no config of AutoencoderKLWan: {error}') from None
+        raise CheckpointError(f'{path} is not a config of AutoencoderKLWan: {error}') from None
     for name in ('latents_mean', 'latents_std'):
         numbers = vae.config[name]
         found = len(numbers) if isinstance(numbers, (list, tuple)) else 'no list of'

@@ -1,1 +1,1 @@
-"""The robot's side of an action: action maps, kinematics, joint states. No ROS, no torch."""
+"""Maps actions to joints and back: action maps, kinematics, joint states. No ROS, no torch."""

@@ -46,18 +46,18 @@ class ActionMap(Protocol):
         """Return the state of the episode, for `restore`."""
 
     def restore(self, state: Any) -> None:
-        """Return to a state that `state()` gave."""
+        """Restore a state that `state()` returned."""
 
 
 def make_action_map(embodiment: Embodiment, policy: PolicyFile) -> ActionMap:
     """
     Return the map for the policy's `action_frame`.
 
-    :raises ValueError: the policy's channels and the embodiment do not go together.
+    :raises ValueError: the policy's channels do not fit the embodiment.
     """
     if policy.action_frame == 'joints':
         return JointActionMap(embodiment, policy.used_channels)
-    # pinocchio takes a third of a second to import, and joints need none of it.
+    # The import of pinocchio takes 0.3 s, and joint actions do not need it.
     from lingbot_va_ros.robot.end_effector_map import EndEffectorMap
     return EndEffectorMap(embodiment, policy)
 
@@ -70,7 +70,7 @@ class JointActionMap:
     left and right gripper (0 closed … 1 open).
 
     :param used_channels: the channel that each column of an action holds, in column order.
-    :raises ValueError: names every channel without a joint and every joint without a channel.
+    :raises ValueError: a channel has no joint or a joint no channel; the message names all.
     """
 
     def __init__(self, embodiment: Embodiment, used_channels: Sequence[int]):

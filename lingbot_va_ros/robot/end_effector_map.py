@@ -1,4 +1,4 @@
-"""Maps end-effector actions to joints and back: absolute and relative poses, and deltas."""
+"""Maps end-effector actions (absolute poses, relative poses, deltas) to joints and back."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ FIRST_POSE_CHANNEL = {'left': 0, 'right': 7}
 POSE_NAMES = ('x', 'y', 'z', 'quaternion x', 'quaternion y', 'quaternion z', 'quaternion w')
 DELTA_NAMES = ('x', 'y', 'z', 'rotation x', 'rotation y', 'rotation z')
 IDENTITY = np.array([0.0, 0.0, 0.0, 1.0])
-# Of an episode: first pose [4, 4] of each arm, None before `begin`; newest quaternion [4] of each.
+# First pose [4, 4] of each arm (None before `begin`), and newest quaternion [4] of each arm.
 EpisodeState = tuple[list[np.ndarray] | None, tuple[np.ndarray, ...]]
 
 
@@ -41,8 +41,8 @@ class EndEffectorMap:
     docs/reference/action_frames.md defines the frames. One map serves one episode at a time and
     is used by one thread.
 
-    :raises ValueError: names every channel that is missing or has no use, or what the embodiment
-        lacks.
+    :raises ValueError: channels are missing or unused, or the embodiment lacks a frame; the
+        message names all of them.
     """
 
     def __init__(self, embodiment: Embodiment, policy: PolicyFile):
@@ -89,7 +89,7 @@ class EndEffectorMap:
         self._newest = [arm.reference for arm in self._arms]
 
     def begin(self, joints: np.ndarray) -> None:
-        """Begin an episode with the arms at `joints` [J]: relative poses start from there."""
+        """Begin an episode with the arms at `joints` [J], the reference of relative poses."""
         joints = np.asarray(joints, dtype=np.float64)
         self._initial = [arm.kinematics.forward(joints[arm.joints]) for arm in self._arms]
         self._newest = [arm.reference for arm in self._arms]
@@ -99,7 +99,7 @@ class EndEffectorMap:
         return self._initial, tuple(self._newest)
 
     def restore(self, state: EpisodeState) -> None:
-        """Return to a state that `state()` gave."""
+        """Restore a state that `state()` returned."""
         self._initial, newest = state
         self._newest = list(newest)
 
@@ -107,9 +107,9 @@ class EndEffectorMap:
         """
         Return joint positions [n, J] (rad, m) of a chunk of actions [n, C_used].
 
-        :param start: joint positions [J] from which the chunk begins: inverse kinematics is seeded
-            with them, and deltas are added to their pose.
-        :raises PoseError: an arm cannot take a pose; arm, action and pose are named.
+        :param start: joint positions [J] before the chunk: the seed of the inverse kinematics, and
+            the pose to which the first delta is added.
+        :raises PoseError: an arm cannot take a pose; the message names arm, action and pose.
         """
         actions = np.asarray(actions, dtype=np.float64)
         start = np.asarray(start, dtype=np.float64)
@@ -135,7 +135,7 @@ class EndEffectorMap:
             poses = [arm.kinematics.forward(row) for row in joints[:, arm.joints]]
             if self._frame == 'eef_delta':
                 if before is None:
-                    raise ValueError('deltas need the joints before the first action')
+                    raise ValueError('deltas need the joint positions before the first action')
                 first = arm.kinematics.forward(np.asarray(before, np.float64)[arm.joints])
                 rows = self._deltas([first, *poses])
             else:
@@ -146,7 +146,7 @@ class EndEffectorMap:
                 actions[:, arm.gripper] = self._gripper_action(opening)
         return actions
 
-    # Between poses [4, 4] of one arm and rows of its channels
+    # Conversions between poses [4, 4] of one arm and rows of its channels
 
     def _poses(self, index: int, rows: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
         kinematics = self._arms[index].kinematics
@@ -177,7 +177,7 @@ class EndEffectorMap:
 
     def _first_pose(self, index: int) -> np.ndarray:
         if self._initial is None:
-            raise RuntimeError('relative poses before an episode has begun')
+            raise RuntimeError('relative poses need begin() first')
         return self._initial[index]
 
     def _after_deltas(self, rows: np.ndarray, pose: np.ndarray) -> list[np.ndarray]:
@@ -196,7 +196,7 @@ class EndEffectorMap:
         scaled: np.ndarray = steps / self._scale
         return scaled
 
-    # Grippers: from 0 closed to 1 open; robosuite's from -1 open to 1 closed
+    # Grippers: 0 closed … 1 open; in robosuite -1 open … 1 closed
 
     def _opening(self, action: np.ndarray) -> np.ndarray:
         return (1.0 - action) / 2.0 if self._frame == 'eef_delta' else action
@@ -206,7 +206,7 @@ class EndEffectorMap:
 
 
 def _from_initial(initial: np.ndarray, relative: np.ndarray) -> np.ndarray:
-    """Return the pose of one relative to the initial pose, as RoboTwin's client composes them."""
+    """Return the pose for a pose relative to the initial one, as RoboTwin's client computes it."""
     return pose_of(
         initial[:3, 3] + relative[:3, 3], initial[:3, :3] @ relative[:3, :3])
 
@@ -216,6 +216,6 @@ def _to_initial(initial: np.ndarray, pose: np.ndarray) -> np.ndarray:
 
 
 def _mean_quaternion(q01: np.ndarray, q99: np.ndarray) -> np.ndarray:
-    """Return the middle [4] of the training quaternions, or the identity if it is near 0."""
+    """Return the mean [4] of the quantiles of the training quaternions, or identity if near 0."""
     middle = (np.asarray(q01, np.float64) + np.asarray(q99, np.float64)) / 2
     return middle if np.linalg.norm(middle) > 0.3 else IDENTITY

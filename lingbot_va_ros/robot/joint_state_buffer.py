@@ -1,4 +1,4 @@
-"""Merges joint states, which may come in parts, into the newest position of every joint."""
+"""Merges partial joint states into the newest position of every joint."""
 
 from collections.abc import Sequence
 import threading
@@ -12,10 +12,10 @@ class JointStateBuffer:
     """
     The newest measured position of each joint, with its own time stamp.
 
-    Arm and gripper may have different publishers. Joints of other names are ignored. The methods
-    may be called from any thread.
+    Arm and gripper may have different publishers. Unknown joints are ignored. The methods are
+    thread-safe.
 
-    :param joints: names, in the order of positions.
+    :param joints: names, in the order of `positions`.
     """
 
     def __init__(self, joints: Sequence[str]):
@@ -45,23 +45,24 @@ class JointStateBuffer:
                 self._foreign = ', '.join(names[:4])
 
     def clear(self) -> None:
-        """Discard all positions, as after a jump of the clock."""
+        """Discard all positions, for instance after a jump of the clock."""
         with self._lock:
             self._positions[:] = np.nan
 
     def positions(self) -> np.ndarray | None:
-        """Return positions [J] in rad or m, or None while one is unknown."""
+        """Return the positions [J] in rad or m, or None until all are known."""
         with self._lock:
             return None if np.isnan(self._positions).any() else self._positions.copy()
 
     def fault(self, now_ns: int, max_age: float) -> str | None:
         """
-        Name the joints whose positions are unknown or older than `max_age` seconds, in one line.
+        Return a line that names the joints with unknown or old positions, or None.
 
-        A stamp more than `max_age` ahead is a fault too: it would look fresh for that long, even
-        if its publisher fell silent.
+        A stamp more than `max_age` in the future is a fault too: the position would count as
+        recent for that long, even if its publisher stopped.
 
-        :returns: None where there is no fault.
+        :param now_ns: ROS time.
+        :param max_age: seconds.
         """
         with self._lock:
             unknown = np.isnan(self._positions)
@@ -70,7 +71,7 @@ class JointStateBuffer:
             foreign = self._foreign
         if unknown.any():
             line = f'joint_states: no position of {self._names(unknown)}'
-            return line + (f' (seen were: {foreign})' if unknown.all() and foreign else '')
+            return line + (f' (received: {foreign})' if unknown.all() and foreign else '')
         if old.any():
             return f'joint_states: older than {max_age:.2f} s: {self._names(old)}'
         if ahead.any():

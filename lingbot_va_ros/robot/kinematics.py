@@ -11,22 +11,22 @@ import pinocchio as pin
 from lingbot_va_ros.robot.poses import described, PoseError
 from lingbot_va_ros.specs.embodiment import Arm, Embodiment
 
-# The iteration ends below this error, m and rad together; an arm is far less precise.
+# The iteration ends below this norm of the error in m and rad, far below the precision of an arm.
 TOLERANCE = 1e-8
 # A pose with an error up to this counts as reached: at the edge of the workspace and at
-# singularities the last digits cost many iterations, and a network's poses have more noise.
+# singularities convergence is slow, and a network's poses are noisier.
 REACHED_TRANSLATION = 1e-3  # m
 REACHED_ROTATION = 1e-2  # rad
-# No joint moves further than this from one action to the next (rad; m for prismatic joints):
-# a pose that needs more lies on another branch, or beyond a singularity.
+# The largest step of a joint between two actions (rad; m for prismatic joints). A pose that needs
+# more is on another branch of the inverse kinematics, or beyond a singularity.
 LARGEST_STEP = 0.6
-STEP_OF_ITERATION = 0.3  # rad or m; the linearization is useless further away
+STEP_OF_ITERATION = 0.3  # rad or m; the linearization is inaccurate beyond
 ITERATIONS = 60
-WAYPOINTS = 24  # on the line to the first pose of a chunk where it is far
+WAYPOINTS = 24  # on the line to the first pose of a chunk, if that is far
 # Damping (Levenberg-Marquardt) in units of the squared error, and bounds of its factor.
 FIRST_DAMPING = 1e-2
 LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e6
-FLOOR = 1e-12  # keeps a singular system solvable
+FLOOR = 1e-12  # damping that keeps a singular system solvable
 
 
 class OutOfReach(PoseError):
@@ -35,7 +35,7 @@ class OutOfReach(PoseError):
 
 @dataclass(frozen=True)
 class Solution:
-    """A solution: joint positions [n], and the distance left to the pose in m and rad."""
+    """A solution: joint positions [n], and the remaining error of the pose in m and rad."""
 
     joints: np.ndarray
     translation_left: float
@@ -54,9 +54,9 @@ class ArmKinematics:
 
     Joints are in the arm's own order, [n] in rad (m for prismatic joints); poses are homogeneous
     matrices [4, 4] of the tool frame in the base frame, in m. All other joints of the URDF are
-    held at 0, which must not matter.
+    held at 0; the chain from base to tool does not contain them.
 
-    :raises ValueError: frames are missing, or the chain between them is not made of the arm's
+    :raises ValueError: frames are missing, or the chain between them does not consist of the arm's
         joints.
     """
 
@@ -76,7 +76,7 @@ class ArmKinematics:
         self._model = _reduced_model(embodiment.urdf, arm, base, tool)
         self._data = self._model.createData()
         self._tool = _link(self._model, tool)
-        # pinocchio orders joints by the tree, the embodiment as it likes.
+        # The order of joints in pinocchio is that of the tree, not that of the embodiment.
         self._place = np.array([
             self._model.joints[self._model.getJointId(joint)].idx_q for joint in arm.joints])
         pin.framesForwardKinematics(self._model, self._data, pin.neutral(self._model))
@@ -96,22 +96,23 @@ class ArmKinematics:
 
     def follow(self, poses: Sequence[np.ndarray] | np.ndarray, start: np.ndarray) -> np.ndarray:
         """
-        Return joint positions [m, n] that take a chunk's poses [m, 4, 4] one after the other.
+        Return joint positions [m, n] for the consecutive poses [m, 4, 4] of a chunk.
 
-        The search for the first pose begins at `start` [n] and follows a straight line of poses
-        where the pose is far; the search for each other pose begins at the solution before it, so
-        that the arm stays on its branch. All rows lie inside the limits; a joint that reaches its
-        limit stays there while the others move on.
+        The iteration for the first pose is seeded with `start`, along a straight line of poses if
+        the pose is far. The iteration for each other pose is seeded with the solution before it,
+        so that the arm stays on its branch. All rows are inside the limits; a joint that reaches
+        its limit stays there while the others move on.
 
         :param start: joint positions [n] before the chunk.
-        :raises OutOfReach: a pose cannot be taken, or only with a jump; the first such is named.
+        :raises OutOfReach: a pose cannot be reached, or only with a jump; the message names the
+            first such pose.
         """
         rows = np.empty((len(poses), len(self.lower)))
         at = np.clip(np.asarray(start, dtype=np.float64), self.lower, self.upper)
         step = np.zeros_like(at)
         for number, pose in enumerate(poses):
             target = self._to_base * pin.SE3(pose)
-            # The last step is a good guess of the next, and saves an iteration.
+            # The last step predicts the next one, which saves an iteration.
             found = self._seek(target, np.clip(at + step, self.lower, self.upper))
             far = False
             if number == 0 and self._jumps(found, at):
@@ -151,7 +152,7 @@ class ArmKinematics:
         Levenberg-Marquardt with damping in proportion to the squared error (Sugihara 2011,
         "Solvability-unconcerned inverse kinematics by the Levenberg-Marquardt method"), which is
         robust at singularities and still converges quadratically. A joint whose step would leave
-        its limits is set to the limit, and the others are solved for again.
+        its limits is fixed at the limit, and the step of the others is computed again.
         """
         joints, factor = start, FIRST_DAMPING
         error, jacobian = self._error_and_jacobian(joints, target)
@@ -202,7 +203,7 @@ class ArmKinematics:
         return step * min(1.0, STEP_OF_ITERATION / max(largest, 1e-12))
 
     def _approach(self, target: pin.SE3, start: np.ndarray) -> Solution:
-        """Solve for a far pose along a straight line of poses, to stay on the present branch."""
+        """Solve for a far pose along a straight line of poses, to stay on the current branch."""
         origin = self._tool_at(start).copy()
         joints = start
         for part in np.linspace(0.0, 1.0, WAYPOINTS + 1)[1:]:
@@ -248,7 +249,7 @@ def _reduced_model(urdf: Path, arm: Arm, base: str, tool: str) -> pin.Model:
         outside = ', '.join(sorted(set(arm.joints) - chain)) or 'none'
         raise ValueError(
             f'{urdf.name}: between {base} and {tool} there must be exactly the joints '
-            f'of the {arm.side} arm; others there: {beside}; not there: {outside}')
+            f'of the {arm.side} arm; other joints in between: {beside}; missing: {outside}')
     held = [joint for joint in range(1, model.njoints) if model.names[joint] not in arm.joints]
     return pin.buildReducedModel(model, held, pin.neutral(model))
 
@@ -262,7 +263,7 @@ def _without_endless_joints(urdf: Path) -> str:
     """
     Return the URDF with continuous joints as revolute ones.
 
-    pinocchio keeps an endless joint as a cosine and a sine; the embodiment gives it limits.
+    pinocchio represents a continuous joint by cosine and sine; the embodiment gives it limits.
     """
     robot = ElementTree.parse(urdf).getroot()
     for joint in robot.findall('joint'):

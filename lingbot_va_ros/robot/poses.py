@@ -5,19 +5,19 @@ from collections.abc import Iterable
 import numpy as np
 from transforms3d import quaternions
 
-# A network is trained on unit quaternions; the direction of one shorter than this is noise.
+# Networks are trained on unit quaternions; a shorter one than this has no reliable direction.
 SHORTEST_QUATERNION = 0.1
 
 
 class PoseError(ValueError):
-    """No arm, or not this one, can take a pose; the message names the pose and the reason."""
+    """A pose is invalid or cannot be reached; the message names the pose and the reason."""
 
 
 def rotation_of(quaternion: np.ndarray) -> np.ndarray:
     """
     Return the rotation matrix [3, 3] of a quaternion [4] (x, y, z, w) of any length.
 
-    :raises PoseError: it is not finite, or too short to have a direction.
+    :raises PoseError: the quaternion is not finite, or shorter than `SHORTEST_QUATERNION`.
     """
     x, y, z, w = np.asarray(quaternion, dtype=np.float64)
     length = np.sqrt(x * x + y * y + z * z + w * w)
@@ -34,8 +34,8 @@ def quaternion_of(rotation: np.ndarray, near: np.ndarray) -> np.ndarray:
     """
     Return the unit quaternion [4] (x, y, z, w) of a rotation matrix [3, 3].
 
-    :param near: [4]; q and -q are the same rotation, and the one with a non-negative dot product
-        with this quaternion is returned.
+    :param near: quaternion [4] that selects between q and -q, which are the same rotation: the
+        result has a non-negative dot product with it.
     """
     w, x, y, z = quaternions.mat2quat(rotation)
     quaternion = np.array([x, y, z, w])

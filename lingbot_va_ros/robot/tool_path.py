@@ -13,7 +13,7 @@ class ToolPath:
     """
     The tool path of one arm.
 
-    :param frame: the base frame, in which the points are.
+    :param frame: the base frame, in which the points are expressed.
     :param columns: of the arm's joints in a row of the embodiment's joints.
     """
 

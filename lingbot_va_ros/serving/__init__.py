@@ -1,1 +1,1 @@
-"""The public websocket protocol on an engine: requests, messages, connections."""
+"""Serves an engine over the public websocket protocol: requests, messages, connections."""

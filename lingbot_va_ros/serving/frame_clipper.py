@@ -1,29 +1,29 @@
-"""Shortens websocket frames that are too long while they arrive; the connection stays open."""
+"""Truncates websocket frames that are too long on arrival; the connection stays open."""
 
 
 class FrameClipper:
     """
-    Shortens every frame of a client's byte stream to `limit` + 1 bytes of payload.
+    Truncates every frame of a client's byte stream to `limit` + 1 bytes of payload.
 
-    The library websockets closes a connection as soon as a header announces too much. This class
-    drops the rest of such a frame as it arrives. The shortened frame is still longer than the
-    limit, so that the server recognizes a message that was too long, answers, and takes the next
-    one (framing: RFC 6455, section 5.2).
+    The library websockets closes a connection if a header announces too long a frame. This class
+    drops the rest of such a frame on arrival. The truncated frame is still longer than the limit,
+    so that the server detects the error, answers, and reads the next message (framing: RFC 6455,
+    section 5.2).
     """
 
     def __init__(self, limit: int):
         self._longest = limit + 1
         self._header = bytearray()
-        self._keep = 0  # bytes of the present frame still to pass on
-        self._drop = 0  # bytes behind them to drop
+        self._keep = 0  # remaining bytes of the current frame to pass on
+        self._drop = 0  # bytes after them to drop
 
     @property
     def inside(self) -> bool:
-        """Whether a frame has begun and not ended."""
+        """Whether a frame is incomplete."""
         return bool(self._header or self._keep or self._drop)
 
     def clip(self, data: bytes) -> bytes:
-        """Return the next bytes of the stream without those that are dropped."""
+        """Return the next bytes of the stream without the dropped ones."""
         if len(data) <= self._keep:
             self._keep -= len(data)
             return data

@@ -1,10 +1,10 @@
 """
-Messages of the public websocket protocol: msgpack with numpy arrays in it, never pickle.
+Messages of the public websocket protocol: msgpack with numpy arrays, without pickle.
 
 An array is the map {__ndarray__: true, data, dtype, shape}, a numpy scalar {__npgeneric__: true,
 data, dtype}, with byte strings as keys (robbyant/lingbot-va, msgpack_numpy.py). Messages
-from the network are read with bounds: only the numeric dtypes listed here, only as much data as
-the shape needs, and no more objects than a request can have.
+from the network are checked: only the dtypes in this module, as much data as the shape needs, and
+a limited number of objects are accepted.
 """
 
 from math import prod
@@ -15,7 +15,7 @@ import numpy as np
 
 NUMERIC = ('bool', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64',
            'float16', 'float32', 'float64')
-# By the name on the wire (`<f4`), so that no foreign text ever reaches np.dtype().
+# By the name in messages (`<f4`), so that np.dtype() never parses text of a client.
 DTYPES: dict[str, np.dtype] = {
     ordered.str: ordered for dtype in map(np.dtype, NUMERIC)
     for ordered in (dtype.newbyteorder('<'), dtype.newbyteorder('>'))}
@@ -29,7 +29,7 @@ _DATA, _DTYPE, _SHAPE = b'data', b'dtype', b'shape'
 
 
 class WireError(ValueError):
-    """A message cannot be read; the text names the fault in one line."""
+    """A message is invalid; the text names the fault in one line."""
 
 
 def pack(content: Any) -> bytes:
@@ -37,7 +37,7 @@ def pack(content: Any) -> bytes:
     Return a message as bytes.
 
     :param content: types of msgpack, and numpy arrays and scalars of the numeric dtypes.
-    :raises TypeError: anything else.
+    :raises TypeError: the content has another type.
     """
     return msgpack.packb(content, default=_packed)
 
@@ -74,7 +74,7 @@ def unpack(message: bytes) -> Any:
     except (msgpack.UnpackException, OverflowError, RecursionError, TypeError,
             ValueError) as error:
         reason = ' '.join(str(error).split()) or type(error).__name__
-        raise WireError(f'not a whole msgpack message: {reason}') from None
+        raise WireError(f'not a complete msgpack message: {reason}') from None
 
 
 def _packed(content: Any) -> Any:
@@ -119,7 +119,7 @@ def _scalar(entries: dict[Any, Any]) -> np.generic:
         with np.errstate(over='ignore'):  # too large for a float: infinite
             return dtype.type(value)
     except (OverflowError, ValueError):
-        raise WireError(f'scalar {_short(value)} is no {dtype.name}') from None
+        raise WireError(f'scalar {_short(value)} is not {dtype.name}') from None
 
 
 def _dtype(entries: dict[Any, Any]) -> np.dtype:

@@ -1,4 +1,4 @@
-"""One model behind the public protocol: the public server's three requests on an Engine."""
+"""Answers the three requests of the public protocol with an Engine."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,17 +19,16 @@ class PolicyServer:
     """
     Answers requests in the order in which they come; one episode at a time.
 
-    Everything about a request is checked before the model or its memory is touched. Not
-    thread-safe: one thread calls it.
+    A request is checked completely before the model or its memory changes. Not thread-safe.
 
-    :param noise: starting noise by (seed, first frame, chunk shape, latent channels, action
+    :param noise: initial noise by (seed, first frame, chunk shape, latent channels, action
         channels), as `chunk_noise`.
     """
 
     def __init__(self, engine: Engine, noise: ChunkNoise = chunk_noise):
         self.engine = engine
         self._noise = noise
-        self._begun = False  # since a reset, and nothing has failed
+        self._begun = False  # an episode has begun, and no request has failed since
         self._prompt: str | None = None
         policy = engine.policy
         self._keys = {
@@ -39,11 +38,11 @@ class PolicyServer:
         self, request: Request, interrupt: Interrupt = UNINTERRUPTED,
     ) -> dict[str, Any]:
         """
-        Carry out a request and return the reply: {action: [used, F, N] float32} or {}.
+        Execute a request and return the reply: {action: [used, F, N] float32} or {}.
 
-        :param interrupt: checked before every forward of a prediction.
-        :raises RequestError: the request is refused and nothing has changed.
-        :raises PredictionAborted: the interrupt asked for it; the memory is as it was.
+        :param interrupt: checked before every forward pass of a prediction.
+        :raises RequestError: the request is rejected; the state is unchanged.
+        :raises PredictionAborted: the interrupt requested it; the memory is unchanged.
         """
         if not self._begun and request.kind != RESET:
             raise RequestError(f'{request.kind} without an episode: send reset first')
@@ -56,11 +55,11 @@ class PolicyServer:
         except (RequestError, PredictionAborted):
             raise
         except Exception:
-            self._begun = False  # the VAE or the memory may have seen half of it
+            self._begun = False  # the VAE or the memory may have processed a part of it
             raise
 
     def metadata(self) -> dict[str, Any]:
-        """Return the first message to every client that connects."""
+        """Return the first message to every client."""
         policy = self.engine.policy
         return {
             'policy': policy.name, 'trained': policy.trained, 'cameras': dict(self._keys),
@@ -112,7 +111,7 @@ class PolicyServer:
             raise RequestError(
                 f'compute_kv_cache: {len(observations)} observations; expected a multiple of '
                 f'{IMAGES_PER_FRAME} (one after every {policy.images_every} actions)')
-        # The first latent frame of an episode is the first observation alone.
+        # The first latent frame of an episode encodes the first observation only.
         frames = len(observations) // IMAGES_PER_FRAME + (session.frame == 0)
         most = min(2 * policy.frames_per_chunk, engine.memory_capacity)
         if not 0 < frames <= most:
@@ -136,7 +135,7 @@ class PolicyServer:
         if state.shape != expected or state.dtype.kind not in 'fiu':
             raise RequestError(
                 f'state is {state.dtype.name} {list(state.shape)}; expected numbers '
-                f'{list(expected)} (used channels, frames, actions a frame) for {observations} '
+                f'{list(expected)} (used channels, frames, actions per frame) for {observations} '
                 'observations')
         with np.errstate(over='ignore'):
             state = state.astype(np.float32)

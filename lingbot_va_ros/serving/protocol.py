@@ -1,8 +1,8 @@
 """
 Requests of the public websocket protocol as a dataclass.
 
-The public server (robbyant/lingbot-va, wan_va_server.py) tells three requests apart by the keys of
-a map: `reset` true, `compute_kv_cache` true, else a prediction.
+The public server (robbyant/lingbot-va, wan_va_server.py) distinguishes three requests by the keys
+of a map: `reset` true, `compute_kv_cache` true, else a prediction.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 RESET, INFER, COMMIT = 'reset', 'infer', 'compute_kv_cache'
-# The last four come from the public clients and change nothing, as in the public server.
+# The public clients send the last four, which are ignored, as in the public server.
 KEYS = ('reset', 'compute_kv_cache', 'prompt', 'obs', 'state', 'imagine', 'save_visualization',
         'video_guidance_scale', 'action_guidance_scale')
 
 
 class RequestError(ValueError):
-    """A request is refused and nothing has changed; the text gives the reason in one line."""
+    """A request is rejected without a change of state; the text is the reason in one line."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Request:
     One request.
 
     :param kind: RESET, INFER or COMMIT.
-    :param prompt: the instruction, where one came along.
+    :param prompt: the instruction, if the request has one.
     :param observations: unchecked values by the client's keys.
     :param state: executed actions [used, F, N] in robot units, unchecked; COMMIT only.
     """
@@ -40,10 +40,10 @@ class Request:
 
 def read_request(content: Any) -> Request:
     """
-    Return the request that a message holds.
+    Parse a request.
 
     :param content: the unpacked message.
-    :raises RequestError: no map, unknown or missing keys, values of a wrong kind.
+    :raises RequestError: not a map, unknown or missing keys, or values of a wrong type.
     """
     if not isinstance(content, dict):
         raise RequestError(f'a request is a map, got {_kind_of(content)}')
@@ -72,7 +72,7 @@ def read_request(content: Any) -> Request:
 
 
 def listed(names: Any) -> str:
-    """Return foreign names for a message of one line: at most ten, none of them long."""
+    """Return names from a client for a message of one line: at most ten, shortened."""
     shown = [repr(name) if len(repr(name)) <= 60 else f'{repr(name)[:57]}…'
              for name in list(names)[:10]]
     return ', '.join(shown) + (', …' if len(names) > 10 else '')

@@ -1,10 +1,10 @@
 """
-The websocket side of `lingbot_va serve`: connections, turns and limits, no network.
+The websocket server of `lingbot_va serve`: connections, ownership of the episode, limits.
 
-One thread computes; the event loop serves the connections. An episode belongs to the connection
-that began it. The server refuses the requests of other connections until that one has closed or
-has been silent for some time. It answers an invalid request by a text frame, which the public
-clients raise as an error, and keeps the connection.
+One thread runs the model; the event loop serves the connections. An episode belongs to the
+connection that began it. Requests of other connections are rejected until that one closes or is
+idle for some time. The answer to an invalid request is a text frame, which the public clients
+raise as an error; the connection stays open.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ from lingbot_va_ros.serving.protocol import read_request, Request, RequestError,
 
 HEALTH_PATH = '/healthz'
 MAX_CONNECTIONS = 8
-STALL_SECONDS = 30.0  # that a message may pause on its way
-CLOSE_SECONDS = 1.0  # that a client has to answer a close frame
+STALL_SECONDS = 30.0  # the longest pause within a message
+CLOSE_SECONDS = 1.0  # timeout of the answer to a close frame
 LONGEST_ERROR = 600  # characters
-# A peer that vanished is noticed after about idle + interval * count seconds.
+# A lost peer is detected after about idle + interval * count seconds.
 KEEPALIVE = {'TCP_KEEPIDLE': 15, 'TCP_KEEPINTVL': 5, 'TCP_KEEPCNT': 3}
 
 _log = logging.getLogger('lingbot_va.serve')
@@ -54,12 +54,12 @@ class WebsocketServer:
     """
     Serves one model to the clients of the public protocol.
 
-    :param answer: carries out a request and returns the reply; called on `thread` alone. Gets a
+    :param answer: executes a request and returns the reply; called on `thread` only. Receives a
         function to call between the steps of a prediction.
     :param thread: an executor of one thread.
     :param metadata: sent to every client that connects.
-    :param max_message: bytes of a request.
-    :param idle_seconds: of silence after which another connection may begin an episode.
+    :param max_message: largest request, bytes.
+    :param idle_seconds: idle time after which another connection may begin an episode.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class WebsocketServer:
         """Accept connections on a bound socket until the returned server is closed."""
         self._server = await serve(
             self._converse, sock=bound, compression=None, process_request=self._admit,
-            # A browser names the page that connects; no page has business here.
+            # Browsers send the origin of the page; connections from web pages are rejected.
             origins=[None],
-            # The public clients switch pings off, since they are silent while they simulate.
+            # The public clients disable pings, because they do not answer while they simulate.
             ping_interval=None, close_timeout=CLOSE_SECONDS, max_queue=1,
             max_size=(None, self._max_message + 1), logger=_quiet_logger(),
             create_connection=cast(type[ServerConnection], self._connection))
@@ -121,7 +121,7 @@ class WebsocketServer:
             self._episode = None
 
     async def _receive(self, connection: ServerConnection) -> bytearray | None:
-        """Return a message, or None for one that is too long."""
+        """Return the next message, or None if it is too long."""
         message, whole = bytearray(), True
         async for part in connection.recv_streaming(decode=False):
             whole = whole and len(message) + len(part) <= self._max_message
@@ -135,7 +135,7 @@ class WebsocketServer:
         self, connection: ServerConnection, message: bytearray | None,
         previous_seconds: float | None,
     ) -> bytes | str:
-        """Return the reply to a message: bytes, or a line of text that says what is wrong."""
+        """Return the reply to a message: bytes, or a line of text with the error."""
         try:
             if message is None:
                 raise RequestError(
@@ -152,7 +152,7 @@ class WebsocketServer:
         except (WireError, RequestError) as error:
             return self._refuse(connection, str(error))
         except PredictionAborted:
-            return self._refuse(connection, 'the prediction was given up')
+            return self._refuse(connection, 'the prediction was aborted')
         except Exception as error:
             _log.exception('%s: the request failed', _peer(connection))
             reason = (str(error).splitlines() or [''])[0]
@@ -168,9 +168,9 @@ class WebsocketServer:
 
     def _take_turn(self, connection: ServerConnection, request: Request) -> Episode:
         """
-        Return the connection's episode, which a reset begins.
+        Return the connection's episode; a reset begins one.
 
-        :raises RequestError: it is another's.
+        :raises RequestError: the episode belongs to another connection.
         """
         present = self._episode
         if present is not None and present.owner is connection:
@@ -183,7 +183,7 @@ class WebsocketServer:
             if present.computing or silent < self._idle_seconds:
                 raise RequestError(
                     f'the model is busy with an episode of {_peer(present.owner)}: reset is '
-                    'possible when that connection has closed or sent nothing for '
+                    'possible when that connection has closed or been idle for '
                     f'{self._idle_seconds:g} s')
             _log.warning(
                 '%s takes over from %s, silent for %.0f s', _peer(connection),
@@ -201,7 +201,7 @@ class WebsocketServer:
         try:
             either: set[asyncio.Future[Any]] = {computed, closed}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not computed.done():  # the client is gone
+            if not computed.done():  # the client has disconnected
                 abandoned.set()
                 self._end_episode_of(episode.owner)
             return await computed
@@ -212,7 +212,7 @@ class WebsocketServer:
 
 
 class ClippedConnection(ServerConnection):
-    """A connection that stays open after messages of any size, and closes when one stalls."""
+    """A connection that survives messages of any size, and closes if one stalls."""
 
     def __init__(self, protocol, server, limit: int, stall_seconds: float, **settings):
         super().__init__(protocol, server, **settings)
@@ -222,16 +222,16 @@ class ClippedConnection(ServerConnection):
         self._farewell: asyncio.Task | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let the system notice a peer that vanished."""
+        """Enable TCP keepalive, which detects a lost peer."""
         plug = transport.get_extra_info('socket')
         plug.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE.items():
-            if hasattr(socket, option):  # not every system can set them
+            if hasattr(socket, option):  # not available on every system
                 plug.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Clip what comes after the opening handshake."""
+        """Truncate frames after the opening handshake."""
         if self.state is State.OPEN:
             data = self._clipper.clip(data)
             self._watch()
@@ -239,7 +239,7 @@ class ClippedConnection(ServerConnection):
             super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop watching."""
+        """Stop the stall check."""
         if self._stall is not None:
             self._stall.cancel()
         super().connection_lost(exc)
@@ -252,13 +252,13 @@ class ClippedConnection(ServerConnection):
             self._stall = self.loop.call_later(self._stall_seconds, self._on_stall)
 
     def _on_stall(self) -> None:
-        if not self.transport.is_reading():  # it is we who do not read: a request is running
+        if not self.transport.is_reading():  # reading is paused while a request runs
             self._watch()
             return
         self._farewell = self.loop.create_task(self._end_stalled())
 
     async def _end_stalled(self) -> None:
-        line = f'half a message, and nothing more for {self._stall_seconds:g} s'
+        line = f'an incomplete message, and no data for {self._stall_seconds:g} s'
         _log.warning('%s: %s', _peer(self), line)
         with suppress(ConnectionClosed):
             await self.send(line)
@@ -271,7 +271,7 @@ def _peer(connection: ServerConnection) -> str:
 
 
 def _quiet_logger() -> logging.Logger:
-    """Return the library's logger, silent: it would print a traceback for every stray knock."""
+    """Return the library's logger, disabled: it logs a traceback for every failed handshake."""
     logger = logging.getLogger('websockets.server')
     logger.setLevel(logging.CRITICAL)
     return logger

@@ -1,6 +1,6 @@
-"""MuJoCo robot, scenes, tasks and controller; no ROS."""
+"""The simulated robot in MuJoCo, with its scenes, tasks, experts and controller. No ROS."""
 
 from lingbot_va_ros.sim.gl import choose_gl
 
-# MuJoCo looks at MUJOCO_GL when it is imported; every module here that imports it comes later.
+# MuJoCo reads MUJOCO_GL on import, so set it before any module here imports MuJoCo.
 choose_gl()

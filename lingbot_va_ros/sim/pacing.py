@@ -6,7 +6,7 @@ import time
 
 from lingbot_va_ros.motion.time import to_seconds
 
-# A simulation this far behind (ns) gives up catching up, so that it does not run in bursts.
+# A simulation further behind than this (ns) drops the backlog, so that it does not run in bursts.
 MAX_BACKLOG_NS = 500_000_000
 
 
@@ -23,14 +23,14 @@ class Pacing:
         self._zero_ns: int | None = None
 
     def forget(self) -> None:
-        """Restart the mapping at the next moment, because simulated time was set."""
+        """Restart the mapping at the next `wait_for`, because simulated time was set."""
         self._zero_ns = None
 
     def wait_for(self, simulated_ns: int, interrupted: threading.Event) -> int:
         """
         Wait until `simulated_ns` is due, or until interrupted.
 
-        :returns: the real time that was dropped, ns; 0 if the simulation keeps up.
+        :returns: the backlog that was dropped, ns of real time; 0 if the simulation keeps up.
         """
         now_ns = time.monotonic_ns()
         zero_ns = self._zero_ns
@@ -60,14 +60,17 @@ class Pacing:
 
 class SteadyOffset:
     """
-    The offset of another real clock from the steady clock, without the jitter of reading both.
+    The offset of another real clock from the steady clock, low-pass filtered.
 
-    It follows drift slowly, and a clock that was set at once.
+    The filter removes the jitter of reading both clocks. A step of the other clock is followed at
+    once, drift slowly.
+
+    :param read_ns: reads the other clock, ns.
     """
 
-    # Beyond this (ns) the other clock was set; below, it drifts or the reading was delayed.
+    # A change above this (ns) is a step of the other clock; below, it is drift or jitter.
     _SET_NS = 5_000_000
-    # A reading between two of the steady clock that are further apart (ns) is discarded.
+    # A reading is discarded if the steady clock advances by more than this (ns) around it.
     _DELAYED_NS = 500_000
 
     def __init__(self, read_ns: Callable[[], int]):

@@ -8,7 +8,7 @@ from lingbot_va_ros.specs.embodiment import Embodiment
 # limit in N m: strong joints carry more inertia. Gripper: N/m and N s/m.
 _SERVO = ((30.0, 5000.0, 100.0), (15.0, 1200.0, 20.0), (0.0, 300.0, 4.0))
 _GRIPPER_SERVO = (1500.0, 40.0)
-# Rotor inertia as seen at the joint, kg m2 (kg for the fingers): what gears do to an arm.
+# Rotor inertia reflected through the gears to the joint, kg m² (kg for the fingers).
 _ARMATURE = 0.05
 _FINGER_ARMATURE = 0.1
 # Vertical field of view, degrees, by the camera's place.
@@ -19,8 +19,9 @@ def robot_spec(embodiment: Embodiment) -> mujoco.MjSpec:
     """
     Return the robot of the embodiment's URDF, to which a scene can be added.
 
-    Every joint of the embodiment has a position servo of the same name, limited as the URDF says;
-    every `<name>_camera_optical_frame` of the URDF has a camera `<name>` (head, left_wrist, …).
+    Every joint of the embodiment has a position servo of the same name, with the limits of the
+    URDF. Every link `<name>_camera_optical_frame` of the URDF has a camera `<name>` (head,
+    left_wrist, …).
 
     :raises ValueError: the URDF cannot be read.
     """
@@ -28,23 +29,23 @@ def robot_spec(embodiment: Embodiment) -> mujoco.MjSpec:
     spec.modelname = embodiment.name
     spec.option.timestep = 0.002
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-    # Elliptic cones and a high impedance ratio keep what the fingers hold from creeping out.
+    # Elliptic friction cones and a high impedance ratio keep held objects from slipping slowly.
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = 10.0
     for body in spec.bodies:
         body.gravcomp = 1.0
     for equality in spec.equalities:
-        # The second finger follows the first stiffly enough that both press alike.
+        # A stiff coupling of the fingers, so that both apply the same force.
         equality.solref[:2] = (0.004, 1.0)
     for name in embodiment.joints:
         _add_servo(spec, name)
     for body in list(spec.bodies):
         if body.name.endswith('_finger_1') or body.name.endswith('_finger_2'):
-            _make_grippy(body)
+            _raise_friction(body)
         elif body.name.endswith('_camera_optical_frame'):
             _add_camera(body)
     for arm in embodiment.arms:
-        # Neighbours but one overlap by construction.
+        # These pairs of links overlap by design; MuJoCo itself excludes parent and child only.
         for a, b in (('base_link', 'upper_arm'), ('upper_arm', 'forearm'), ('elbow', 'hand'),
                      ('forearm', 'hand'), ('finger_1', 'finger_2')):
             spec.add_exclude(bodyname1=f'{arm.side}_{a}', bodyname2=f'{arm.side}_{b}')
@@ -66,7 +67,7 @@ def _add_servo(spec: mujoco.MjSpec, name: str) -> None:
     servo.ctrlrange = joint.range
 
 
-def _make_grippy(finger) -> None:
+def _raise_friction(finger) -> None:
     for geom in finger.geoms:
         geom.friction = (1.5, 0.02, 0.001)
         geom.condim = 4

@@ -24,10 +24,10 @@ from lingbot_va_ros.sim.scenes import Scene, SCENES, TaskState
 from lingbot_va_ros.specs.embodiment import load_embodiment
 
 EMBODIMENTS = {'left': 'sim_left', 'right': 'sim_right', 'both': 'sim_dual'}
-# Geom group of the scene; MuJoCo's URDF reader puts the robot's visuals into group 1. Both are
-# rendered.
+# Geom group of the scene; MuJoCo's URDF reader puts the robot's visual geometry into group 1. Both
+# are rendered.
 _SEEN = 2
-# The overview camera, which is no part of the robot: its name, position and target (m), its
+# The overview camera, which is not part of the robot: its name, position and target (m), its
 # vertical field of view (degrees) and the height and width of its images.
 OVERVIEW = 'overview'
 _OVERVIEW_FROM, _OVERVIEW_AT, _OVERVIEW_FIELD = (0.95, 0.62, 0.62), (0.20, 0.02, 0.12), 42.0
@@ -92,9 +92,9 @@ class Simulation:
 
     def reset(self, seed: int) -> None:
         """
-        Move the arms home and arrange the scene; the same seed gives the same scene.
+        Set the arms to home and arrange the scene at random; the same seed gives the same scene.
 
-        The clock goes on, as a real one does.
+        Simulated time continues.
 
         :raises ValueError: the seed is negative.
         """
@@ -160,7 +160,7 @@ class Simulation:
 
     @property
     def efforts(self) -> np.ndarray:
-        """Return the efforts of the servos, [J] float64, N m (N for grippers)."""
+        """Return the efforts of the servos, [J] float64, Nm (N for grippers)."""
         return self.data.qfrc_actuator[self._qvel]
 
     @property
@@ -169,7 +169,7 @@ class Simulation:
         return self.scene.state()
 
     def lens(self, camera: str) -> Lens:
-        """Return the pinhole of a camera at the size of the images."""
+        """Return the intrinsics of a camera at the size of the images."""
         return lens_of(self.model, camera, *self._size)
 
     def render(self, camera: str) -> np.ndarray:
@@ -184,7 +184,7 @@ class Simulation:
         return self._overview.draw(self.data, OVERVIEW)
 
     def render_geoms(self, camera: str) -> np.ndarray:
-        """Return the id of the geom that each pixel shows, int32 [H, W], -1 for none."""
+        """Return a segmented image: the geom id of each pixel, int32 [H, W], -1 for none."""
         return self._cameras().draw_geoms(self.data, camera)
 
     def _cameras(self) -> Cameras:
@@ -202,7 +202,7 @@ class Simulation:
 
 def _add_surroundings(spec: mujoco.MjSpec) -> None:
     """Add table, floor, light and the overview camera; the table's top is the plane z = 0."""
-    # Rendering without multisampling and shadows is ten times as fast.
+    # Without multisampling and shadows, rendering is 10 times as fast.
     spec.visual.quality.offsamples = 0
     spec.visual.quality.shadowsize = 0
     spec.visual.headlight.ambient = (0.30, 0.30, 0.30)
@@ -210,7 +210,7 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     spec.visual.headlight.specular = (0.0, 0.0, 0.0)
     spec.visual.map.znear = 0.005
     spec.visual.map.zfar = 10.0
-    # The near plane is given in units of the model's extent, which objects far off would stretch.
+    # The near plane is in units of the model's extent, which distant objects would enlarge.
     spec.stat.extent = 1.0
     world = spec.worldbody
     box, plane = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_PLANE
@@ -231,7 +231,7 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
 
 
 def _vary_light(model: mujoco.MjModel, rng: np.random.Generator) -> None:
-    """Turn and tint the lamp and color the table at random."""
+    """Draw the direction and color of the lamp and the color of the table."""
     slant = rng.uniform(-0.5, 0.5, 2)
     model.light('lamp').dir[:] = np.array([*slant, -1.0]) / np.sqrt(1 + slant @ slant)
     model.light('lamp').diffuse[:] = rng.uniform(0.5, 0.7) * rng.uniform(0.9, 1.0, 3)

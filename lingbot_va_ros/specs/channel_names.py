@@ -4,9 +4,9 @@ from lingbot_va_ros.specs.policy_file import PolicyFile
 
 SIDES = ('left', 'right')
 POSE = (('x', 'm'), ('y', 'm'), ('z', 'm'), ('qx', '1'), ('qy', '1'), ('qz', '1'), ('qw', '1'))
-JOINTS = 7  # of each arm; its poses have as many numbers
+JOINTS = 7  # of each arm; a pose has 7 components too
 GRIPPER = '0 closed, 1 open'
-# Of LIBERO's controller, in its own units of -1 to 1; the only deltas that are released.
+# The deltas of LIBERO's controller, in its units of -1 to 1, the only ones in a public checkpoint.
 DELTA = ('dx', 'dy', 'dz', 'rotation_x', 'rotation_y', 'rotation_z', 'gripper')
 UNKNOWN = 'as in the training data'
 
@@ -15,10 +15,10 @@ def describe_channels(policy: PolicyFile) -> list[tuple[str, str]]:
     """
     Return name and unit of each used channel, in their order.
 
-    The model's layout: channels 0 to 6 and 7 to 13 are the poses of the left and right end
-    effector, 14 to 20 and 21 to 27 the joints, 28 and 29 the grippers. Where a policy does not
-    keep to it (joints in the channels of a pose, other deltas than LIBERO's), only numbers of
-    channels are certain.
+    In the layout of the public checkpoints, channels 0 to 6 and 7 to 13 are the poses of the left
+    and right end effector, 14 to 20 and 21 to 27 the joints, 28 and 29 the grippers. A policy with
+    another layout (joints in the channels of a pose, other deltas than LIBERO's) gets numbers of
+    channels in place of names.
     """
     used = policy.used_channels
     poses = [channel for channel in used if channel < len(SIDES) * JOINTS]

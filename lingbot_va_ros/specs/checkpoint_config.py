@@ -7,7 +7,7 @@ from typing import Any
 
 from lingbot_va_ros.specs.errors import CheckpointError
 
-IMAGES_PER_FRAME = 4  # of a latent frame, after the first, which is one image
+IMAGES_PER_FRAME = 4  # the first latent frame of a stream encodes one image
 
 _FIELDS = {
     'num_layers': 'num_layers',
@@ -24,11 +24,11 @@ _FIELDS = {
 @dataclass(frozen=True)
 class TransformerConfig:
     """
-    Sizes of a network (public checkpoints: Wan2.2-5B shaped, one backbone for both modalities).
+    Sizes of a network. Public checkpoints have those of Wan2.2-5B, with one shared backbone.
 
-    `patch` is (frames, rows, columns) of one video token in latent pixels; the frame part is 1.
-    `action_hidden_dim` is the width of the action stream of the paper's mixture of transformers;
-    None: video and actions share the backbone.
+    :param patch: (frames, rows, columns) of one video token in latent pixels; frames is 1.
+    :param action_hidden_dim: width of the action stream of the paper's mixture of transformers;
+        None: video and actions share the backbone.
     """
 
     num_layers: int
@@ -46,7 +46,7 @@ class TransformerConfig:
 
     @property
     def dim(self) -> int:
-        """Width of the residual stream (of the video's, where there are two)."""
+        """Width of the residual stream; in a mixture of transformers, of the video's."""
         return self.heads * self.head_dim
 
     @property
@@ -58,7 +58,7 @@ class TransformerConfig:
 
     @property
     def patch_features(self) -> int:
-        """Numbers in one video token's input and output."""
+        """Number of values in one video token's input and output."""
         return self.latent_channels * self.patch[1] * self.patch[2]
 
 
@@ -66,7 +66,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """
     Read a JSON file that holds an object.
 
-    :raises CheckpointError: it is missing, unreadable, no JSON, or holds something else.
+    :raises CheckpointError: the file is missing, unreadable, not JSON, or holds another type.
     """
     try:
         raw = json.loads(Path(path).read_text(encoding='utf-8'))
@@ -75,9 +75,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f'{path} cannot be read: {error.strerror}') from None
     except ValueError as error:
-        raise CheckpointError(f'{path} is no JSON: {error}') from None
+        raise CheckpointError(f'{path} is not JSON: {error}') from None
     if not isinstance(raw, dict):
-        raise CheckpointError(f'{path} holds no JSON object')
+        raise CheckpointError(f'{path} does not hold a JSON object')
     return raw
 
 
@@ -85,9 +85,9 @@ def read_transformer_config(path: Path) -> TransformerConfig:
     """
     Read a diffusers-style config.json.
 
-    `attn_mode` and what else only steers the public code is left unread: any value of it works.
+    `attn_mode` and other keys that select code paths of the public implementation are ignored.
 
-    :raises CheckpointError: the file is missing, is no JSON, or lacks a size; all are named.
+    :raises CheckpointError: the file is missing, is not JSON, or sizes are missing or wrong.
     """
     raw = read_json_object(path)
     missing = [key for key in _FIELDS if not _is_size(raw.get(key))]
@@ -110,21 +110,21 @@ def read_transformer_config(path: Path) -> TransformerConfig:
         raise CheckpointError(
             f'{path}: attention_head_dim is {raw["attention_head_dim"]}, expected an even number '
             'whose third (rounded down) is even')
-    narrow = raw.get('action_hidden_dim')
-    if narrow is not None and not _is_size(narrow):
+    action_dim = raw.get('action_hidden_dim')
+    if action_dim is not None and not _is_size(action_dim):
         raise CheckpointError(
-            f'{path}: action_hidden_dim is {narrow!r}, expected the width of the action stream, '
-            'or none for a shared backbone')
+            f'{path}: action_hidden_dim is {action_dim!r}, expected the width of the action '
+            'stream, or none for a shared backbone')
     return TransformerConfig(
         **{ours: raw[theirs] for theirs, ours in _FIELDS.items()},
         patch=(patch[0], patch[1], patch[2]),
         text_norm=bool(raw.get('cross_attn_norm', True)),
         eps=float(eps),
-        action_hidden_dim=narrow)
+        action_hidden_dim=action_dim)
 
 
 def config_json(config: TransformerConfig) -> dict[str, Any]:
-    """Return what `read_transformer_config` reads as `config`, in the public layout."""
+    """Return the config.json from which `read_transformer_config` reads `config`."""
     raw = {
         '_class_name': 'WanTransformer3DModel',
         **{theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()},

@@ -60,8 +60,9 @@ class Arm:
     """
     One arm: at most seven joints from base to tool, and its gripper.
 
-    End-effector poses are those of the link `tool_frame` in the link `base_frame`, which without
-    one of its own is the embodiment's.
+    :param joints: from base to tool.
+    :param tool_frame: link whose poses are the end-effector poses.
+    :param base_frame: link in which they are expressed; None: the embodiment's base frame.
     """
 
     side: str
@@ -76,7 +77,9 @@ class CameraSource:
     """
     The source of the images of one camera role.
 
-    `flip`: turn by 180 degrees. `crop`: (x, y, width, height) in pixels of the published image.
+    :param name: the role.
+    :param flip: rotate images by 180 degrees.
+    :param crop: (x, y, width, height) in pixels of the published image.
     """
 
     name: str
@@ -89,9 +92,10 @@ class CameraSource:
 @dataclass(frozen=True)
 class Controller:
     """
-    One controller that takes commands; kind is 'trajectory' or 'gripper_action'.
+    One controller that executes commands.
 
-    `max_effort` (N, Nm): what each goal of a gripper_action allows; None: the controller's own.
+    :param kind: 'trajectory' or 'gripper_action'.
+    :param max_effort: of each goal of a gripper_action, N or Nm; None: the controller's default.
     """
 
     topic: str
@@ -133,11 +137,12 @@ class StatusInput:
 @dataclass(frozen=True)
 class Embodiment:
     """
-    A robot as its embodiment file describes it.
+    A robot, as its embodiment file describes it.
 
-    `joints` is the order of every command: all arms, then their grippers. `home` is [J] in
-    that order. `urdf` is the path of the robot description as a plain URDF; where the file names
-    xacro or several parts, it lies in the cache folder.
+    :param joints: in the order of every command: all arms, then their grippers.
+    :param home: positions [J] float64, rad or m.
+    :param cameras: by role.
+    :param urdf: path of a plain URDF; in the cache folder if the file names xacro or parts.
     """
 
     name: str
@@ -157,9 +162,9 @@ def load_embodiment(name_or_path: str) -> Embodiment:
     """
     Read and check an embodiment file.
 
-    :param name_or_path: a bare name stands for config/embodiments/<name>.yaml of the package;
-        anything with a slash or ending in .yaml or .yml is a path.
-    :raises EmbodimentError: every mistake at once, each with file, line and key.
+    :param name_or_path: a path if it has a slash or ends in .yaml or .yml; else the name of a
+        file config/embodiments/<name>.yaml of the package.
+    :raises EmbodimentError: the message lists all mistakes, each with file, line and key.
     """
     path = _find_file(str(name_or_path))
     try:
@@ -195,8 +200,8 @@ def _find_file(name_or_path: str) -> Path:
     if not name_or_path or not path.is_file():
         known = ', '.join(sorted(file.stem for file in folder.glob('*.yaml')))
         raise EmbodimentError(
-            f"no embodiment is called '{name_or_path}'; there are {known}; "
-            'a file of your own is given with its path')
+            f"no embodiment is called '{name_or_path}'; expected one of {known}, or the path of a "
+            'file')
     return path
 
 
@@ -256,7 +261,7 @@ def _read_description(entry: Any, path: Path, mistakes: list[Mistake]) -> Urdf |
         urdf = find_description(entry, path)
         return Urdf(urdf, *read_urdf(urdf))
     except DescriptionError as error:
-        # The rest of the file is checked all the same: the vendor's package may be missing here.
+        # The rest of the file is still checked: only the vendor's package may be missing.
         mistakes.append((('urdf',), str(error)))
         return None
 
@@ -271,7 +276,7 @@ def _read_arm(entry: dict[str, Any]) -> Arm:
 
 
 def _places_of_joints(arms: tuple[Arm, ...], mistakes: list[Mistake]) -> dict[str, KeyPath]:
-    """Return where the file names each joint, in the order of commands: arms, then grippers."""
+    """Return the key path of each joint, in the order of commands: arms, then grippers."""
     named: list[tuple[str, KeyPath]] = []
     sides = set()
     for index, arm in enumerate(arms):
@@ -354,7 +359,7 @@ def _read_controllers(
         for number, name in enumerate(entry['joints']):
             place = (*at, 'joints', number)
             if name not in places:
-                mistakes.append((place, f"'{name}' is no joint of an arm or gripper"))
+                mistakes.append((place, f"'{name}' is not a joint of an arm or gripper"))
             elif name in taken:
                 mistakes.append((place, f"joint '{name}' is in a controller already"))
             taken.add(name)

@@ -15,7 +15,7 @@ _NO_LIMITS = "joint '{}' has no acceleration and jerk limits"
 
 @dataclass(frozen=True)
 class Urdf:
-    """A robot description that could be read."""
+    """A robot description that was read without errors."""
 
     path: Path
     joints: dict[str, UrdfJoint]
@@ -25,9 +25,9 @@ class Urdf:
 @dataclass(frozen=True)
 class JointBounds:
     """
-    Limits of one joint: position, speed, acceleration and jerk in rad or m, and seconds.
+    Limits of one joint: position, velocity, acceleration and jerk, in rad or m, and s.
 
-    `following_error`, rad or m; NaN: the file gives none.
+    :param following_error: rad or m; NaN: not in the file.
     """
 
     lower: float
@@ -38,7 +38,7 @@ class JointBounds:
     following_error: float = math.nan
 
     def mistakes_of(self, place: KeyPath, position: float) -> list[Mistake]:
-        """Return the mistake of a position outside the limits."""
+        """Return a mistake if a position is outside the limits."""
         if self.lower <= position <= self.upper:
             return []
         return [(
@@ -50,12 +50,12 @@ def read_limits(
     urdf: Urdf | None, mistakes: list[Mistake],
 ) -> dict[str, JointBounds]:
     """
-    Return the limits of each joint whose limits are known and without a mistake.
+    Return the limits of each joint whose limits are known and correct.
 
     :param section: the file's `limits`.
-    :param schema: of embodiment files; its ranges hold for the URDF as well.
-    :param places: where the file names each joint.
-    :param mistakes: those that are found are appended.
+    :param schema: of embodiment files; its ranges apply to the URDF as well.
+    :param places: the key path of each joint in the file.
+    :param mistakes: receives the mistakes.
     """
     bounds = {}
     for name, place in places.items():
@@ -81,7 +81,7 @@ def read_limits(
 
 
 def _why_not_commandable(name: str, joint: UrdfJoint | None, urdf: Urdf) -> str:
-    """Return in one line why a joint of the URDF takes no commands, or ''."""
+    """Return the reason, in one line, why a joint cannot be commanded, or ''."""
     if joint is None:
         return f"the URDF {urdf.path.name} has no joint '{name}'"
     if joint.kind not in COMMANDABLE:
@@ -97,8 +97,8 @@ def _implausible(
     """
     Return the mistakes of the URDF's numbers, by key within `given`.
 
-    A number that is not finite is one; one outside the range that the schema has for the file's
-    own numbers is where the file does not give another.
+    A value is a mistake if it is not finite, or if it is outside the schema's range and the file
+    does not override it.
     """
     mistakes: list[Mistake] = []
     endless = in_urdf.kind == 'continuous'
@@ -149,6 +149,6 @@ def _merge_limits(in_urdf: UrdfJoint, given: dict[str, Any]) -> tuple[JointBound
 def unused_names(
     section: dict[str, Any], key: str, places: dict[str, KeyPath],
 ) -> list[Mistake]:
-    """Return the mistakes of names in a section that are no joint of an arm or gripper."""
-    return [((key, name), 'is no joint of an arm or gripper')
+    """Return a mistake for each name in a section that is not a joint of an arm or gripper."""
+    return [((key, name), 'is not a joint of an arm or gripper')
             for name in section if name not in places]

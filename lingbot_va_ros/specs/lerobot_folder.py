@@ -20,7 +20,7 @@ PREPROCESSOR = 'policy_preprocessor.json'
 POSTPROCESSOR = 'policy_postprocessor.json'
 TRAIN_CONFIG = 'train_config.json'
 PREFIX = 'transformer.'  # of the network's tensors in model.safetensors
-INSIDE = 'pretrained_model'  # where a checkpoint of lerobot-train has all of this
+INSIDE = 'pretrained_model'  # the subfolder of a lerobot-train checkpoint with these files
 
 
 def find_lerobot_folder(checkpoint: Path) -> Path | None:
@@ -28,8 +28,8 @@ def find_lerobot_folder(checkpoint: Path) -> Path | None:
     Return the folder with LeRobot's files: the checkpoint itself or its pretrained_model/.
 
     :returns: None where the checkpoint is in another layout.
-    :raises CheckpointError: LeRobot's files are there, but config.json is missing, unreadable, or
-        says another type of policy.
+    :raises CheckpointError: LeRobot's files are present, but config.json is missing or unreadable,
+        or names another type of policy.
     """
     checkpoint = Path(checkpoint)
     for folder in (checkpoint, checkpoint / INSIDE):

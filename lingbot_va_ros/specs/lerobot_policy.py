@@ -1,10 +1,10 @@
 """
 Derives the fields of a policy file from a LeRobot folder. No torch here.
 
-config.json says sizes and sampling, policy_postprocessor.json how actions come back to robot units
-(huggingface/lerobot, policies/lingbot_va/configuration_lingbot_va.py and
-processor/normalize_processor.py). LeRobot saves neither the rate nor the frame of the actions;
-`policy.yaml` beside config.json may say them, as well as any other field of a policy file.
+config.json has the sizes and sampling settings; policy_postprocessor.json has the conversion of
+actions to robot units (huggingface/lerobot, policies/lingbot_va/configuration_lingbot_va.py and
+processor/normalize_processor.py). LeRobot saves neither the rate nor the frame of the actions.
+They, and any other field of a policy file, can be given in `policy.yaml` beside config.json.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,17 +35,17 @@ from lingbot_va_ros.specs.yaml_lines import read_yaml
 
 OVERRIDES = 'policy.yaml'
 LAYOUTS = {'width_concat': 'side_by_side', 'robotwin_tshape': 'tshape'}
-# Slow on purpose: nothing in the folder says how fast the demonstrations were.
+# A slow default: the folder does not have the rate of the demonstrations.
 UNKNOWN_RATE = 10.0  # Hz
 TEXT_TOKENS = 512
 
-# LeRobot's own names for the cameras that this package calls head and wrists.
+# The roles of LeRobot's camera names.
 _ROLES = {
     'cam_high': 'head', 'head_camera': 'head', 'image': 'head', 'agentview_rgb': 'head',
     'cam_left_wrist': 'left_wrist', 'left_camera': 'left_wrist', 'image2': 'left_wrist',
     'eye_in_hand_rgb': 'left_wrist', 'cam_right_wrist': 'right_wrist',
     'right_camera': 'right_wrist'}
-# The statistics of a mode, each (x - low) / (high - low) * 2 - 1; MEAN_STD is put in that form.
+# The statistics of each mode (x - low) / (high - low) * 2 - 1; MEAN_STD is converted to it.
 _STATISTICS = {
     'QUANTILES': ('q01', 'q99'), 'QUANTILE10': ('q10', 'q90'), 'MIN_MAX': ('min', 'max'),
     'MEAN_STD': ('mean', 'std')}
@@ -63,7 +63,7 @@ _REQUIRED = {
     'height': ranges.IMAGE_SIDE, 'width': ranges.IMAGE_SIDE,
     'frame_chunk_size': ranges.FRAMES_PER_CHUNK,
     'action_per_frame': ranges.ACTIONS_PER_FRAME,
-    # LeRobot counts video and actions of a chunk apart.
+    # LeRobot counts the video and the actions of a chunk separately.
     'attn_window': ranges.whole(2, 2 * ranges.MOST_MEMORY_CHUNKS),
     'num_inference_steps': ranges.STEPS, 'action_num_inference_steps': ranges.STEPS,
     'guidance_scale': ranges.GUIDANCE, 'action_guidance_scale': ranges.GUIDANCE,
@@ -77,7 +77,7 @@ SCHEMA = {
         'video_exec_step': ranges.EXEC_STEPS,
         'image_hflip': {'type': 'boolean'},
         'max_sequence_length': {'const': TEXT_TOKENS}}}
-# Which field of the policy file a wrong field of config.json would have given.
+# The field of the policy file that each field of config.json determines.
 _GIVES = {
     'obs_cam_keys': 'cameras', 'camera_layout': 'layout', 'height': 'image', 'width': 'image',
     'frame_chunk_size': 'frames_per_chunk', 'action_per_frame': 'actions_per_frame',
@@ -90,33 +90,33 @@ _GIVES = {
 @dataclass
 class LeRobotPolicy:
     """
-    A policy file as far as a LeRobot folder gives it.
+    The policy file that a LeRobot folder implies.
 
-    :param fields: of the policy file; complete where there are no mistakes.
-    :param mistakes: (file, line) for each value that is missing, wrong or contradictory.
-    :param remarks: (file, line) for each fact that matters before a robot moves.
+    :param fields: of the policy file; complete if there are no mistakes.
+    :param mistakes: (file, message) for each value that is missing, wrong or contradictory.
+    :param warnings: (file, message) for each assumption to check before a robot moves.
     """
 
     folder: Path
     fields: dict[str, Any] = field(default_factory=dict)
     mistakes: list[tuple[Path, str]] = field(default_factory=list)
-    remarks: list[tuple[Path, str]] = field(default_factory=list)
+    warnings: list[tuple[Path, str]] = field(default_factory=list)
 
     def wrong(self, file: str, line: str) -> None:
-        """Note a mistake in one of the folder's files."""
+        """Add a mistake in one of the folder's files."""
         self.mistakes.append((self.folder / file, line))
 
-    def remark(self, file: str, line: str) -> None:
-        """Note a fact that matters before a robot moves, and its file."""
-        self.remarks.append((self.folder / file, line))
+    def warn(self, file: str, line: str) -> None:
+        """Add an assumption to check before a robot moves, and its file."""
+        self.warnings.append((self.folder / file, line))
 
 
 def derive_policy(folder: Path) -> LeRobotPolicy:
     """
     Derive a policy file from LeRobot's config.json, post-processor and training config.
 
-    :param folder: the one that holds config.json.
-    :raises CheckpointError: config.json is missing or no JSON object.
+    :param folder: holds config.json.
+    :raises CheckpointError: config.json is missing or not a JSON object.
     """
     folder = Path(folder)
     found = LeRobotPolicy(folder)
@@ -142,7 +142,7 @@ def derive_policy(folder: Path) -> LeRobotPolicy:
         mistake(CONFIG, name, message, _GIVES.get(name, ''))
 
     used = overrides.get('used_channels', config.get('used_action_channel_ids'))
-    if not isinstance(used, list):  # what overrides say is checked as every policy file is
+    if not isinstance(used, list):  # overrides are checked as part of the policy file
         used = None
     quantiles = None
     if used is not None and 'quantiles' not in overrides:
@@ -179,17 +179,16 @@ def derive_policy(folder: Path) -> LeRobotPolicy:
     if 'cameras' in overrides and 'observation_keys' not in overrides:
         fields['observation_keys'] = {}
     found.fields = fields
-    _remark_on_training(found, config)
+    _warn_of_training(found, config)
     return found
 
 
 def lerobot_findings(checkpoint: Path) -> list[tuple[str, str, str]]:
     """
-    Return the findings of a check of the policy in a LeRobot folder; none for another layout.
+    Check the policy in a LeRobot folder without reading weights.
 
-    The weights are not read.
-
-    :returns: severity ('error' or 'warning'), the file, and a line.
+    :returns: (severity, file, message) of each finding, where the severity is 'error' or
+        'warning'; empty for a checkpoint in another layout.
     """
     try:
         folder = find_lerobot_folder(checkpoint)
@@ -200,15 +199,15 @@ def lerobot_findings(checkpoint: Path) -> list[tuple[str, str, str]]:
         return [('error', str(checkpoint), str(error))]
     return [
         *(('error', str(file), line) for file, line in found.mistakes),
-        *(('warning', str(file), line) for file, line in found.remarks)]
+        *(('warning', str(file), line) for file, line in found.warnings)]
 
 
 def camera_roles(keys: Sequence[str]) -> dict[str, str]:
     """
     Return {role: key} in the order of LeRobot's camera keys.
 
-    The role is the last part of the key, or this package's name of that camera. Keys with equal
-    roles collapse to one entry.
+    The role is the last part of the key, translated to `head`, `left_wrist` or `right_wrist` where
+    LeRobot has another name. Keys with equal roles collapse to one entry.
     """
     plain = []
     for key in keys:
@@ -239,7 +238,7 @@ def _contradictions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     layout, keys = config.get('camera_layout'), config.get('obs_cam_keys')
     multiple = 32 if layout == 'robotwin_tshape' else 16
     lines.extend(
-        (side, f'{config[side]} is no multiple of {multiple}')
+        (side, f'{config[side]} is not a multiple of {multiple}')
         for side in ('height', 'width') if config.get(side, 0) % multiple)
     if layout == 'robotwin_tshape' and keys is not None and len(keys) != 3:
         lines.append(('obs_cam_keys', f'camera_layout {layout} takes 3 cameras, got {len(keys)}'))
@@ -256,14 +255,14 @@ def _contradictions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _action_width(features: Any) -> int | None:
-    """Return the width of the action in a LeRobot table of features, if it says one."""
+    """Return the width of the action in a LeRobot table of features, or None."""
     action = features.get('action') if isinstance(features, dict) else None
     shape = action.get('shape') if isinstance(action, dict) else None
     return shape[0] if isinstance(shape, list) and len(shape) == 1 else None
 
 
 def _quantiles(found: LeRobotPolicy, used: Sequence[int]) -> dict[str, list[float]] | None:
-    """Return the robot values of the network's -1 and 1, one for each used channel."""
+    """Return the robot units of the network's -1 (q01) and 1 (q99), one per used channel."""
     path = found.folder / POSTPROCESSOR
     try:
         steps = read_json_object(path).get('steps')
@@ -288,9 +287,9 @@ def _quantiles(found: LeRobotPolicy, used: Sequence[int]) -> dict[str, list[floa
             POSTPROCESSOR, f'features.action.shape: {width} actions for {len(used)} used channels')
     mode = _action_mode(settings)
     if mode == 'IDENTITY':
-        found.remark(
-            POSTPROCESSOR, 'norm_map leaves actions as they are (IDENTITY): what the network '
-            'returns is taken as robot units, as LeRobot does')
+        found.warn(
+            POSTPROCESSOR, 'norm_map does not normalize actions (IDENTITY): the output of the '
+            'network is used as robot units, as in LeRobot')
         return {'q01': [-1.0] * len(used), 'q99': [1.0] * len(used)}
     if mode not in _STATISTICS:
         found.wrong(
@@ -340,9 +339,9 @@ def _read_range(
         return None
     constant = [channel for channel, below, above in zip(used, low, high) if below == above]
     if constant:
-        found.remark(
-            file, f'channels {constant} never moved in training (their range is empty): any other '
-            'position is far outside what the network has seen')
+        found.warn(
+            file, f'channels {constant} are constant in the training data: any other '
+            'position is far outside the training distribution')
     return {'q01': low.tolist(), 'q99': high.tolist()}
 
 
@@ -359,7 +358,7 @@ def _action_mode(settings: Any) -> str:
 
 
 def _action_rate(found: LeRobotPolicy) -> float:
-    """Return the frame rate of the data that the policy was trained on, where it can be found."""
+    """Return the frame rate of the training data, or `UNKNOWN_RATE` with a warning."""
     train = _json_or_nothing(found.folder / TRAIN_CONFIG)
     data = _table(train.get('dataset'))
     home = os.environ.get('HF_LEROBOT_HOME') or Path(
@@ -375,9 +374,9 @@ def _action_rate(found: LeRobotPolicy) -> float:
     if rate:
         return rate
     data_name = f' ({data["repo_id"]})' if isinstance(data.get('repo_id'), str) else ''
-    found.remark(
+    found.warn(
         CONFIG, f'LeRobot does not save the rate of the actions and the data{data_name} is not '
-        f'on this machine: taken as {UNKNOWN_RATE:g} Hz; say action_rate in {OVERRIDES} beside '
+        f'on this machine: assuming {UNKNOWN_RATE:g} Hz; set action_rate in {OVERRIDES} beside '
         'config.json')
     return UNKNOWN_RATE
 
@@ -398,41 +397,41 @@ def _action_frame(found: LeRobotPolicy, used: Sequence[int]) -> str | None:
         return None
     if not poses:
         return 'joints'
-    # LIBERO has its gripper in channel 6; poses with a quaternion have theirs apart.
-    apart = any(channel in GRIPPER_CHANNELS for channel in used)
-    frame = 'eef_relative' if apart else 'eef_delta'
-    found.remark(
-        CONFIG, 'LeRobot does not save what the end-effector actions are relative to: taken as '
-        f'{frame}, as the released checkpoint with such channels; say action_frame in {OVERRIDES} '
-        'beside config.json if yours differs')
+    # LIBERO has its gripper in channel 6; poses with a quaternion have separate gripper channels.
+    has_gripper = any(channel in GRIPPER_CHANNELS for channel in used)
+    frame = 'eef_relative' if has_gripper else 'eef_delta'
+    found.warn(
+        CONFIG, 'LeRobot does not save what the end-effector actions are relative to: assuming '
+        f'{frame}, as in the public checkpoint with these channels; set action_frame in '
+        f'{OVERRIDES} beside config.json if yours differs')
     return frame
 
 
-def _remark_on_training(found: LeRobotPolicy, config: Mapping[str, Any]) -> None:
+def _warn_of_training(found: LeRobotPolicy, config: Mapping[str, Any]) -> None:
     trained_here = (found.folder / TRAIN_CONFIG).is_file()
-    found.remark(
+    found.warn(
         CONFIG, "LeRobot's training pairs latent frame 0 with the actions after the first image "
-        'and sees single chunks without history, while its inference, which is reproduced here, '
+        'and has single chunks without history, while its inference, which is reproduced here, '
         'neither executes nor predicts the first action frame of an episode: '
-        + ('actions of this policy come one frame late against what it was trained on'
+        + ('actions of this policy are one frame late relative to its training data'
            if trained_here else
-           'actions come one frame late if these weights were trained by lerobot-train '
-           f'(no {TRAIN_CONFIG} says so)'))
+           'actions are one frame late if lerobot-train trained these weights '
+           f'(unknown without {TRAIN_CONFIG})'))
     before = _mode_in(found.folder / PREPROCESSOR, 'normalizer_processor')
     after = _mode_in(found.folder / POSTPROCESSOR, 'unnormalizer_processor')
     if trained_here and before and after and before != after:
-        found.remark(
-            PREPROCESSOR, f'training took actions as {before}, inference gives them back as '
-            f'{after}: they are not in the same units')
+        found.warn(
+            PREPROCESSOR, f'training normalizes actions by {before}, inference denormalizes '
+            f'them by {after}: the units differ')
     if config.get('image_hflip'):
-        found.remark(
+        found.warn(
             CONFIG, 'image_hflip: the images of all cameras are mirrored left to right, as '
-            'LeRobot does at inference, not in training')
+            'LeRobot does at inference but not in training')
     inputs = config.get('input_features')
     absent = [key for key in config.get('obs_cam_keys', ())
               if isinstance(inputs, dict) and inputs and key not in inputs]
     if absent:
-        found.remark(
+        found.warn(
             CONFIG, f'obs_cam_keys {", ".join(absent)} are not among input_features')
 
 

@@ -20,7 +20,7 @@ from lingbot_va_ros.specs.yaml_lines import read_yaml
 
 ACTION_FRAMES = ('joints', 'eef_relative', 'eef_absolute', 'eef_delta')
 LAYOUTS = ('side_by_side', 'tshape')
-# Parts of the names of public checkpoint folders; each has a shipped file of that name.
+# Words in the names of public checkpoint folders; each has a shipped policy file of that name.
 PUBLIC_CHECKPOINTS = ('robotwin', 'libero')
 
 
@@ -33,9 +33,11 @@ class Sampling:
     """
     The denoising settings of one modality.
 
-    `guidance` above 1 adds a half with the negative prompt. `exec_steps` keeps the first so many
-    forwards (-1: all). `noise_scale` multiplies the noise that denoising starts from, with the
-    levels as they are: below 1 the sample tends to the mean of what the network learned.
+    :param shift: of the flow-matching time steps.
+    :param guidance: classifier-free guidance scale; above 1 the negative prompt is computed too.
+    :param exec_steps: number of forward passes to compute, from the first one; -1: all.
+    :param noise_scale: factor of the initial noise, without a change of its noise level; below 1
+        samples tend to the mean of the learned distribution.
     """
 
     steps: int
@@ -47,7 +49,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class DeltaScale:
-    """The size of 1 in the channels of an end-effector delta: m and rad (robosuite's defaults)."""
+    """The scale of an end-effector delta: m and rad for 1 (defaults of robosuite)."""
 
     translation: float = 0.05
     rotation: float = 0.5
@@ -58,11 +60,16 @@ class PolicyFile:
     """
     The inputs and outputs of a checkpoint, and its sampling settings.
 
-    Cameras are roles in the order of the checkpoint, sizes in pixels, `action_rate` in Hz,
-    quantiles in robot units per model channel [30] float32. `observation_keys` are the names that
-    the public clients use for cameras, per role; empty where there is no such client.
-    `mirror_images`: every camera's images are mirrored left to right before they are encoded.
-    `delta_scale` matters with the action frame `eef_delta` only.
+    :param cameras: roles, in the order of the checkpoint.
+    :param height: of the encoded images, pixels.
+    :param width: of the encoded images, pixels.
+    :param action_rate: Hz.
+    :param used_channels: channel of each column of an action.
+    :param q01: quantiles in robot units per model channel, [30] float32; as `q99`.
+    :param memory_chunks: number of chunks in the KV cache.
+    :param observation_keys: camera names of the public clients, by role; may be empty.
+    :param mirror_images: mirror all images left to right before they are encoded.
+    :param delta_scale: used with the action frame `eef_delta` only.
     """
 
     name: str
@@ -147,11 +154,11 @@ def find_policy_file(
     """
     Return the policy file that the parameter `policy_config` names.
 
-    :param name: empty for the checkpoint's own policy.yaml or, without one, the shipped file that
-        belongs to a public checkpoint of the folder's name; for a folder of LeRobot its own
-        config.json. Else the name of a shipped file, or a path.
-    :param log: takes a line where the folder's name decides.
-    :raises PolicyFileError: there is no such file; the shipped ones are listed.
+    :param name: the name of a shipped file, or a path. Empty takes config.json of a LeRobot
+        folder, else the checkpoint's policy.yaml, else the shipped file of the public checkpoint
+        that the folder's name contains.
+    :param log: receives a line if the folder's name selects the file.
+    :raises PolicyFileError: there is no such file; the message lists the shipped ones.
     """
     if not name:
         lerobot = _lerobot_folder(Path(checkpoint))
@@ -170,23 +177,23 @@ def find_policy_file(
         return path
     if name not in shipped_policies():
         raise PolicyFileError(
-            f'policy_config {name!r} is no shipped policy file: expected a path or one of '
+            f'policy_config {name!r} is not a shipped policy file; expected a path or one of '
             f'{", ".join(shipped_policies())}')
     return shared_file('config', 'policies', f'{name}.yaml')
 
 
 def _by_folder_name(checkpoint: Path, log: Callable[[str], None]) -> Path:
     folder = Path(os.path.abspath(checkpoint))
-    # Downloads by huggingface_hub lie in models--<owner>--<name>/snapshots/<revision>.
+    # huggingface_hub downloads to models--<owner>--<name>/snapshots/<revision>.
     named = folder.parents[1] if folder.parent.name == 'snapshots' else folder
     found = [name for name in PUBLIC_CHECKPOINTS if name in named.name.lower()]
     if len(found) != 1:
         raise PolicyFileError(
-            f'{checkpoint} holds no policy.yaml, and its name is not that of one public '
+            f'{checkpoint} holds no policy.yaml, and its name does not contain that of one public '
             f'checkpoint: set policy_config to a path or one of {", ".join(shipped_policies())}, '
             'or put policy.yaml beside the weights')
-    log(f'{checkpoint} holds no policy.yaml: taking the shipped policy file {found[0]}, which the '
-        f'folder name {named.name} speaks of')
+    log(f'{checkpoint} holds no policy.yaml: using the shipped policy file {found[0]}, which the '
+        f'folder name {named.name} contains')
     return shared_file('config', 'policies', f'{found[0]}.yaml')
 
 
@@ -203,8 +210,9 @@ def load_policy_file(
     """
     Read and check a policy file, or derive one from the config.json of a LeRobot folder.
 
-    :param warn: takes each remark on a derived policy file that matters before a robot moves.
-    :raises PolicyFileError: no YAML, or wrong or missing fields, all named at once.
+    :param warn: receives each warning about a derived policy file.
+    :raises PolicyFileError: the file is not YAML, or fields are wrong or missing; the message
+        lists all of them.
     """
     path = Path(path)
     if path.name == LEROBOT_CONFIG:
@@ -219,7 +227,8 @@ def load_policy_file(
 def _from_lerobot(path: Path, warn: Callable[[str], None]) -> PolicyFile:
     folder = _lerobot_folder(path.parent)
     if folder is None:
-        raise PolicyFileError(f'{path} is no config.json of LeRobot: it says no type of policy')
+        raise PolicyFileError(
+            f'{path} is not a config.json of LeRobot: the type of policy is missing')
     try:
         found = derive_policy(folder)
     except CheckpointError as error:
@@ -227,7 +236,7 @@ def _from_lerobot(path: Path, warn: Callable[[str], None]) -> PolicyFile:
     if found.mistakes:
         raise PolicyFileError('\n'.join(f'{file}: {line}' for file, line in found.mistakes))
     policy = _from_fields(found.fields, folder)
-    for file, line in found.remarks:
+    for file, line in found.warnings:
         warn(f'{file}: {line}')
     return policy
 
@@ -268,7 +277,7 @@ def _inconsistencies(raw: Mapping[str, Any]) -> list[str]:
         for channel, low, high in zip(raw['used_channels'], q01, q99) if low > high)
     multiple = 32 if raw['layout'] == 'tshape' else 16
     found.extend(
-        f'image.{side}: {raw["image"][side]} is no multiple of {multiple}'
+        f'image.{side}: {raw["image"][side]} is not a multiple of {multiple}'
         for side in ('height', 'width') if raw['image'][side] % multiple)
     if raw['layout'] == 'tshape' and len(raw['cameras']) != 3:
         found.append(f'cameras: layout tshape takes 3, got {len(raw["cameras"])}')

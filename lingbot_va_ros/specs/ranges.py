@@ -1,9 +1,9 @@
 """
 Plausible ranges of the numbers in files that users write, as fragments of a JSON schema.
 
-A number outside its range is a slip of the pen or a damaged file: it is refused by name before
-anything is allocated or moved. Those of embodiment files are in config/schemas/embodiment.json.
-docs/reference/policy_files.md lists them.
+A number outside its range is a typing error or a damaged file. It is rejected by name before
+memory is allocated or the robot moves. The ranges of embodiment files are in
+config/schemas/embodiment.json; docs/reference/policy_files.md lists those of policy files.
 """
 
 from typing import Any

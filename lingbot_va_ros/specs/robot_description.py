@@ -1,4 +1,4 @@
-"""Finds or builds the URDF of an embodiment from a file, a xacro file, or several parts."""
+"""Finds the URDF of an embodiment, or builds it from a xacro file or several parts."""
 
 from collections.abc import Iterable
 import copy
@@ -26,7 +26,7 @@ class DescriptionError(ValueError):
 
 @dataclass(frozen=True)
 class UrdfJoint:
-    """One joint of a URDF: position limits in rad or m, velocity in rad/s or m/s (0: not said)."""
+    """One joint of a URDF: position limits in rad or m, velocity in rad/s or m/s (0: absent)."""
 
     kind: str
     lower: float
@@ -62,7 +62,7 @@ def read_urdf(path: Path) -> tuple[dict[str, UrdfJoint], set[str]]:
     """
     Return the joints of a URDF by name, and the names of its links.
 
-    :raises DescriptionError: names the file and what is wrong in it.
+    :raises DescriptionError: the file is unreadable, not XML, or lacks an attribute.
     """
     try:
         robot = ElementTree.parse(path).getroot()
@@ -97,7 +97,7 @@ def read_urdf(path: Path) -> tuple[dict[str, UrdfJoint], set[str]]:
 def find_package(name: str) -> Path | None:
     """Return the share folder of an installed ROS package: the first in AMENT_PREFIX_PATH."""
     if name == PACKAGE:
-        return share_folder()  # also in a checkout, which is in no prefix
+        return share_folder()  # also in a checkout, which is not in a prefix
     for prefix in filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)):
         folder = Path(prefix) / 'share' / name
         if folder.is_dir():
@@ -106,7 +106,7 @@ def find_package(name: str) -> Path | None:
 
 
 def _find_file(part: dict[str, Any], embodiment_file: Path) -> Path:
-    """Return the existing file that a part names; `needs` packages are looked for as well."""
+    """Return the existing file that a part names; the packages under `needs` must exist too."""
     name: str = part['file']
     matched = _PACKAGE_URI.fullmatch(name)
     packages: list[str] = ([matched.group(1)] if matched else []) + part.get('needs', [])
@@ -135,8 +135,8 @@ def _find_file(part: dict[str, Any], embodiment_file: Path) -> Path:
 
 
 def _run_xacro(path: Path, arguments: dict[str, Any]) -> str:
-    """Return what `xacro FILE name:=value …` prints, or raise what it complains about."""
-    # The one beside this Python first: its environment also finds ROS packages.
+    """Return the output of `xacro FILE name:=value …`, or raise its first error message."""
+    # The xacro beside this Python first: its environment can find ROS packages.
     beside = Path(sys.executable).parent / 'xacro'
     program = str(beside) if beside.is_file() else shutil.which('xacro')
     if program is None:
@@ -174,7 +174,7 @@ def _put_together(parts: list[dict[str, Any]], embodiment_file: Path) -> str:
         tree = _parse(path, part)
         _add_prefixes(tree, part.get('joint_prefix', ''), part.get('link_prefix', ''))
         for element in tree:
-            # Transmissions and simulators' plugins, which may be here too, are no kinematics.
+            # Other elements, such as transmissions and simulators' plugins, are dropped.
             if element.tag not in ('link', 'joint', 'material'):
                 continue
             key = (element.tag, element.get('name', ''))
@@ -233,7 +233,7 @@ def _numbers(values: Iterable[float]) -> str:
 
 
 def _keep(urdf: str, name: str) -> Path:
-    """Write a URDF into the cache, where readers of any process find it whole, or not at all."""
+    """Write a URDF atomically into the cache folder, under a name with a hash of its content."""
     base = os.environ.get('XDG_CACHE_HOME', '')
     # A relative path has to be ignored (XDG Base Directory Specification).
     root = Path(base) if os.path.isabs(base) else Path(os.path.expanduser('~')) / '.cache'
@@ -245,6 +245,6 @@ def _keep(urdf: str, name: str) -> Path:
         write_text(path, urdf)
     except OSError as error:
         raise DescriptionError(
-            f'{path} cannot be written: {error.strerror}; set XDG_CACHE_HOME to a folder that '
-            'can') from None
+            f'{path} cannot be written: {error.strerror}; set XDG_CACHE_HOME to a '
+            'writable folder') from None
     return path

@@ -5,7 +5,7 @@ from typing import Any
 
 import jsonschema
 
-# JSON has no .nan and .inf and takes 2.0 for a whole number; YAML and Python bring both along.
+# JSON has no .nan and .inf, which YAML and Python have; jsonschema accepts 2.0 as an integer.
 StrictValidator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     jsonschema.Draft202012Validator,
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many({
@@ -13,7 +13,7 @@ StrictValidator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
         'number': lambda _, value: type(value) is int or (
             type(value) is float and math.isfinite(value))}))
 
-# A message quotes the value at fault, which may be a whole file.
+# A message quotes the wrong value, which may be the content of a whole file.
 LONGEST_MESSAGE = 300
 
 

@@ -1,12 +1,12 @@
-"""Reads YAML and remembers the line of every key, so that a mistake can be shown in its place."""
+"""Reads YAML with the line number of every key, so that messages can name the line."""
 
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-# No file of this package comes near these; a YAML file of a few lines whose aliases refer to each
-# other may stand for more values than a machine has memory.
+# Limits far above the size of any valid file. A YAML file of a few lines whose aliases refer to
+# each other can expand to more values than fit into memory.
 MOST_BYTES = 1_000_000
 MOST_VALUES = 20_000
 MOST_LEVELS = 50
@@ -27,14 +27,14 @@ class LineMap:
         self._lines = lines
 
     def line_of(self, key_path: KeyPath) -> int:
-        """Return the line of a key path or, where it is absent, of the nearest one around it."""
+        """Return the line of a key path or, if it is absent, of its nearest parent."""
         while key_path and key_path not in self._lines:
             key_path = key_path[:-1]
         return self._lines.get(key_path, 1)
 
 
 def dotted(key_path: KeyPath) -> str:
-    """Return a key path as people write it, such as `arms[0].joints[1]: `, or ''."""
+    """Return a key path as text, such as `arms[0].joints[1]: `, or ''."""
     text = ''
     for part in key_path:
         text += f'[{part}]' if isinstance(part, int) else f'.{part}'
@@ -46,8 +46,8 @@ def read_yaml(path: Path) -> tuple[Any, LineMap]:
     Read a YAML file.
 
     :returns: the data, and the lines of its keys.
-    :raises ValueError: the file is unreadable or no YAML, is larger than any file that a person
-        writes, or a key appears twice in one mapping; one line for each mistake.
+    :raises ValueError: the file is unreadable, not YAML or above the limits of size, or a key
+        appears twice in one mapping; one line for each mistake.
     """
     try:
         size = path.stat().st_size
@@ -74,7 +74,7 @@ def read_yaml(path: Path) -> tuple[Any, LineMap]:
 
 
 class _Places:
-    """The line of each value of a document, and the keys that appear twice in one mapping."""
+    """The lines of all values of a document, and the keys that appear twice in one mapping."""
 
     def __init__(self) -> None:
         self.lines: dict[KeyPath, int] = {}
@@ -82,9 +82,9 @@ class _Places:
 
     def collect(self, node: yaml.Node, key_path: KeyPath) -> None:
         """
-        Enter the lines of a node and of all below it.
+        Record the lines of a node and its descendants.
 
-        :raises ValueError: there are too many of them, too deep, or a key is no plain word.
+        :raises ValueError: there are too many values or levels, or a key is not a scalar.
         """
         if len(self.lines) > MOST_VALUES:
             raise ValueError(f'more than {MOST_VALUES} values, aliases followed')

@@ -1,17 +1,17 @@
 """
 Attention mask of the training sequence.
 
-A sequence holds each episode as clean history, and behind it slots for frames of noisy chunks.
-Chunk ids put both on one axis: the video of chunk i has id 2i, its actions 2i + 1.
+A sequence consists of each episode as clean history, followed by slots for frames of noisy chunks.
+Chunk ids order both: the video of chunk i has id 2i, its actions 2i + 1.
 
 - Clean tokens attend to clean tokens up to their own id.
 - Noisy tokens attend to clean tokens before their own id, and to noisy tokens of the same noisy
   chunk and id.
-- For forward dynamics a slot also holds its chunk's actions once more, given and clean. They
-  attend to clean tokens before their chunk and to each other. The noisy video of the same noisy
-  chunk attends to them, and thereby to nothing that has attended to its own clean video.
-- The window leaves out the tokens that a memory of as many chunks has evicted when the token is
-  written; for clean video, when it is committed. (A full memory holds the actions of one more
+- For forward dynamics a slot also has a copy of its chunk's actions, given and clean. They attend
+  to clean tokens before their chunk and to each other. The noisy video of the same noisy chunk
+  attends to them, and so to no token that has attended to its own clean video.
+- The window excludes the tokens that a KV cache of as many chunks has evicted when the token is
+  written; for clean video, when it is committed. (A full KV cache has the actions of one more
   chunk while a chunk is imagined.)
 """
 
@@ -31,7 +31,7 @@ CLEAN, NOISY, GIVEN, PADDING = range(4)
 NO_CHUNK = -1  # the noisy chunk of clean tokens and of empty slots
 FAR = 1 << 30
 
-# Sequences of more tokens than this take flex_attention on CUDA: only there its compilation pays.
+# On CUDA longer sequences (tokens) take flex_attention, whose compilation is worth it only there.
 DENSE_TOKENS = 4096
 SEGMENT = 96  # queries for which the dense attention selects keys together
 
@@ -45,14 +45,14 @@ MakeAttention = Callable[['TokenAttributes', Sequence['TokenAttributes']], Maske
 @dataclass(frozen=True)
 class TokenAttributes:
     """
-    The attributes of tokens that decide the attention mask; all of the same shape, int64.
+    The attributes of tokens that determine the attention mask; int64, of equal shapes.
 
     :param chunk: the chunk id.
     :param kind: CLEAN, NOISY, GIVEN, or PADDING behind the end of an episode.
     :param noisy_chunk: the number of the noisy chunk, or NO_CHUNK.
-    :param min_distance: the least distance, in chunk ids, of the clean tokens attended to.
-    :param max_distance: the greatest distance, in chunk ids, of the clean tokens attended to.
-    :param sees_given: 1 where the token attends to the given actions of its noisy chunk.
+    :param min_distance: the smallest distance, in chunk ids, of the clean tokens attended to.
+    :param max_distance: the largest distance, in chunk ids, of the clean tokens attended to.
+    :param sees_given: 1 if the token attends to the given actions of its noisy chunk.
     """
 
     chunk: Tensor
@@ -68,7 +68,7 @@ class TokenAttributes:
 
 
 def may_attend(query: TokenAttributes, key: TokenAttributes) -> Tensor:
-    """Return whether queries attend to keys, bool, for attributes that can be broadcast."""
+    """Return whether queries attend to keys, bool, for attributes with broadcastable shapes."""
     back = query.chunk - key.chunk
     history = (key.kind == CLEAN) & (back >= query.min_distance) & (back <= query.max_distance)
     same_chunk = (query.noisy_chunk == key.noisy_chunk) & (key.kind != CLEAN)
@@ -142,8 +142,8 @@ def dense_attention(query: TokenAttributes, keys: Sequence[TokenAttributes]) -> 
     """
     Return PyTorch's attention under dense masks, [B, 1, Lq, Lk].
 
-    It processes the queries in segments. For each it leaves out the keys before the first and
-    after the last that any query of the segment attends to: nearly half of a causal mask.
+    It processes the queries in segments, each without the keys before the first and after the last
+    to which a query of the segment attends: nearly half of the keys of a causal mask.
     """
     segments = []
     for first in range(0, query.chunk.shape[1], SEGMENT):
@@ -219,8 +219,8 @@ def block_attention(query: TokenAttributes, keys: Sequence[TokenAttributes]) -> 
     """
     Return PyTorch's flex_attention, which skips blocks of fully masked tokens.
 
-    On CUDA it is compiled, which is not tested yet. Compiled for a CPU, which has a forward only,
-    it gave the numbers of `dense_attention`. Elsewhere it runs uncompiled, and slowly.
+    On CUDA it is compiled, which is not tested yet. Compiled for a CPU, where it has a forward
+    pass only, it agreed with `dense_attention`. Elsewhere it runs uncompiled, which is slow.
     """
     every = TokenAttributes(*(torch.cat([getattr(key, field.name) for key in keys], 1)
                        for field in fields(TokenAttributes)))

@@ -5,11 +5,10 @@ Samples the random part of a training step: chunk lengths, noise levels, noise, 
     losses = training_losses(network, episodes, sample)  # training/sequence.py
     losses.total.backward()
 
-A training sequence holds an episode once as clean history, and behind it noisy chunks that are
-each predicted from the history before them. Each noisy chunk has its own noise level and noise,
-and no noisy chunk attends to another. So several of them (replicas) may stand for one chunk of the
-episode, and only some chunks of a long episode need to be predicted
-(`BatchSamplingSettings.noisy_frames`).
+A training sequence consists of an episode as clean history, followed by noisy chunks that are each
+predicted from the history before them. Each noisy chunk has its own noise level and noise, and no
+noisy chunk attends to another. One chunk of the episode can therefore be predicted several times
+(replicas), and only a part of a long episode (`BatchSamplingSettings.noisy_frames`).
 """
 
 from dataclasses import dataclass, fields, replace
@@ -28,7 +27,7 @@ Tensors = TypeVar('Tensors', 'EpisodeBatch', 'BatchSample')
 @dataclass(frozen=True)
 class EpisodeBatch:
     """
-    B episodes of the same number of latent frames; short ones are padded behind their end.
+    B episodes of equal length in latent frames; shorter ones are padded at the end.
 
     Every episode begins with its first latent frame: the observed image, whose actions are zero.
 
@@ -37,7 +36,7 @@ class EpisodeBatch:
     :param frames: [B] int64, number of frames of each episode (at least 2).
     :param text: [B, T, text_dim] float, as `TextEncoder.encode` returns it; rows after the text
         are zero; further zero rows are added up to `text_rows`.
-    :param channels: used action channels; the others take no part in the losses.
+    :param channels: used action channels; the losses ignore the others.
     :param events: [B, F] int64, number of events until each frame's end, for the auxiliary loss;
         None without that loss.
     :param places: [B, F, bodies, 3] float, positions of bodies at each frame's end in the world
@@ -62,17 +61,17 @@ class EpisodeBatch:
 @dataclass(frozen=True)
 class BatchSamplingSettings:
     """
-    The distributions of a training step; the defaults are the paper's, where it gives a number.
+    The distributions of a training step. Defaults are the values of the paper, if it has any.
 
-    :param chunk_frames: least and most latent frames of a chunk, drawn for each episode.
-    :param window_chunks: least and most chunks of the memory, including the predicted one.
+    :param chunk_frames: minimum and maximum latent frames of a chunk, drawn per episode.
+    :param window_chunks: minimum and maximum chunks of the memory, including the predicted one.
     :param offset_frames: largest shift of all frame positions of an episode.
     :param video_shift: shift of the flow-matching schedule, as in the policy file;
         `action_shift` likewise.
     :param forward_dynamics: probability that an episode's video is predicted from its actions.
     :param noisy_history: probability that an episode's clean video carries noise.
-    :param history_clean: least and most share of the image in a noisy history before the shift
-        (s_aug in the paper), drawn for each frame.
+    :param history_clean: minimum and maximum share of the image in a noisy history before the
+        shift (s_aug in the paper), drawn for each frame.
     :param action_history_std: standard deviation of the noise on the history's actions.
     :param noisy_frames: number of slots for frames of noisy chunks in a sequence; chunks are drawn
         until the next one does not fit. None: every chunk of the episode, `replicas` times.
@@ -98,7 +97,7 @@ class BatchSamplingSettings:
         :raises ValueError: one line for each.
         """
         faults = [
-            f'{name} is {list(pair)}, expected a least and a most from {least} on'
+            f'{name} is {list(pair)}, expected a minimum and a maximum, from {least}'
             for name, pair, least in (
                 ('chunk_frames', self.chunk_frames, 1),
                 ('window_chunks', self.window_chunks, 1),
@@ -120,7 +119,7 @@ class BatchSamplingSettings:
                 f'({self.chunk_frames[1]})')
         for name in ('offset_frames', 'action_history_std'):
             if not getattr(self, name) >= 0:
-                faults.append(f'{name} is {getattr(self, name)}, expected none below 0')
+                faults.append(f'{name} is {getattr(self, name)}, expected at least 0')
         if faults:
             raise ValueError('\n'.join(faults))
 
@@ -128,7 +127,7 @@ class BatchSamplingSettings:
 @dataclass(frozen=True)
 class BatchSample:
     """
-    One random sample for a batch: M slots for frames of noisy chunks behind the F clean frames.
+    One random sample for a batch: M slots for frames of noisy chunks after the F clean frames.
 
     Chunk i of an episode holds its frames i L … i L + L - 1, as at inference, where chunk 0 begins
     with the observed frame.
@@ -144,7 +143,7 @@ class BatchSample:
     :param noisy_frames: the frame in each slot, [B, M] int64; -1: none.
     :param noisy_chunks: the number of the noisy chunk that a slot belongs to, [B, M] int64, unique
         within an episode; slots of one number attend to each other. -1: none.
-    :param clamped: [B, M] bool: the frame's video is given, not predicted (time step 0).
+    :param clamped: [B, M] bool: the frame's video is given and not predicted (time step 0).
     :param video_level: noise level, [B, M] float, the same within a noisy chunk; `action_level`
         likewise.
     :param video_noise: [B, C, M, h, w] standard normal.
@@ -177,7 +176,7 @@ def sample_batch(
     """
     Draw the random numbers of a training step with these episodes.
 
-    :param generator: on the CPU, so that the same seed draws the same on every device.
+    :param generator: on the CPU, so that results do not depend on the device.
     :returns: tensors on the CPU.
     """
     batch, latent_channels, frames, height, width = episodes.latents.shape
@@ -207,7 +206,7 @@ def sample_batch(
     noisy_frames, noisy_chunks, clamped = laid_out.unbind(-1)
 
     def levels(shift: float) -> Tensor:
-        # One for each noisy chunk, from 0 (left out) to 1 (taken in), as the sampler begins at 1.
+        # A value per noisy chunk in (0, 1]: the sampler starts at 1.
         each = 1 - torch.rand(batch, slots, generator=generator)
         return shifted(each.gather(1, noisy_chunks.clamp(min=0)), shift)
 
@@ -238,7 +237,7 @@ def _noisy_rows(
     def order(row: tuple) -> tuple:
         return row[0] // length, row[1], row[0]
 
-    # A first chunk of one frame is the observed image alone: nothing of it is predicted.
+    # A first chunk of one frame is the observed image, so nothing is predicted.
     chunks = range(1 if length == 1 else 0, -(-frames // length))
     for _ in range(settings.replicas):
         for index in torch.randperm(len(chunks), generator=generator).tolist():

@@ -13,7 +13,7 @@ from lingbot_va_ros.atomic_files import atomic_file
 @dataclass(frozen=True)
 class Recording:
     """
-    One episode on the action grid: T commands, and T + 1 images of each camera around them.
+    One episode at the action rate: T commands, and T + 1 images of each camera.
 
     Image 0 precedes the first command; image t follows command t - 1.
 
@@ -22,7 +22,7 @@ class Recording:
     :param commands: [T, J] float32, rad and m, in the order of the embodiment's joints.
     :param counts: per counter of the task int16 [T + 1].
     :param places: per body float32 [T + 1, 3]: its position in the world frame, m.
-    :param finished: number of commands after which the expert was done; the arm rests afterwards.
+    :param finished: number of commands after which the expert finished; then the arm rests.
     :param success: whether the task had succeeded at the end.
     """
 
@@ -43,7 +43,7 @@ class Recording:
 
 
 def save_recording(path: Path, recording: Recording) -> None:
-    """Write a file whole or not at all; images as differences in time, which compress better."""
+    """Write a file atomically; images as temporal differences, which compress better."""
     arrays = {'commands': recording.commands}
     for name, images in recording.images.items():
         arrays[f'images.{name}'] = np.diff(images, axis=0, prepend=np.zeros_like(images[:1]))
@@ -55,7 +55,7 @@ def save_recording(path: Path, recording: Recording) -> None:
              'success': recording.success}
     arrays['about'] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     with atomic_file(path) as unfinished, open(unfinished, 'wb') as file:
-        # numpy declares its own keyword arguments beside those of the arrays.
+        # The type of savez_compressed has keyword arguments besides the arrays.
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
@@ -82,4 +82,4 @@ def load_recording(path: Path) -> Recording:
             images=images, marked=marked, commands=arrays['commands'], counts=counts,
             places=places, **about)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f'{path} is no recording that can be read: {error}') from None
+        raise ValueError(f'{path} is not a readable recording: {error}') from None

@@ -23,22 +23,24 @@ from lingbot_va_ros.training.batch_sampling import (
 )
 from lingbot_va_ros.training.latents import EncodedEpisode, normalize_latents
 
-# Least distance between the quantiles of a channel (rad, or share of a gripper's opening): a
-# channel that hardly moves is not scaled up to the range of the others.
+# Minimum distance between the quantiles of a channel (rad, or share of a gripper's opening), so
+# that a nearly constant channel is not scaled up to the range of the others.
 LEAST_RANGE = 0.1
 
 
 @dataclass(frozen=True)
 class Example:
     """
-    One episode as the network sees it.
+    One episode in the form of the network's inputs.
 
-    :param latents: [C, F, h, w] float32; `actions` is [Ca, F, N, 1] float32, `events` [F] int64.
-    :param instructions: the numbers of the texts of its task.
+    :param latents: [C, F, h, w] float32.
+    :param actions: [Ca, F, N, 1] float32.
+    :param events: [F] int64.
+    :param instructions: indices of the instructions of its task.
     :param places: [F, bodies, 3] float32, positions of bodies in the world frame, m, NaN where the
         scene has no such body.
-    :param pairs: [chunks - 1, C, 2 L, h, w] float32, neighbouring chunks of L frames without
-        their past, for the baseline; None elsewhere.
+    :param pairs: [chunks - 1, C, 2 L, h, w] float32, consecutive chunks of L frames encoded
+        without older images, for the baseline; else None.
     """
 
     latents: Tensor
@@ -54,7 +56,7 @@ class Examples:
     """
     All episodes of a training run, and the embeddings of all instructions.
 
-    :param texts: per instruction [rows, text_dim], without the zero rows behind it.
+    :param texts: per instruction [rows, text_dim], without zero rows.
     """
 
     episodes: list[Example]
@@ -99,20 +101,20 @@ def action_quantiles(
 
 
 def make_example(
-    episode: EncodedEpisode, codec: VideoVae, policy: PolicyFile, actions: ActionMap,
+    episode: EncodedEpisode, vae: VideoVae, policy: PolicyFile, actions: ActionMap,
     instructions: Sequence[int], bodies: Sequence[str],
     pairs: np.ndarray | None = None,
 ) -> Example:
     """
-    Return an episode as the network sees it.
+    Return an episode in the form of the network's inputs.
 
     :param bodies: names of all bodies with known positions, of all scenes.
     :param pairs: see `latents.encode_pairs`.
-    :raises ValueError: the policy file has another number of actions for a latent frame.
+    :raises ValueError: the policy file has another number of actions per latent frame.
     """
     if policy.actions_per_frame != IMAGES_PER_FRAME:
         raise ValueError(
-            f'policy {policy.name}: {policy.actions_per_frame} actions a frame; recordings have '
+            f'policy {policy.name}: {policy.actions_per_frame} actions per frame; recordings have '
             f'{IMAGES_PER_FRAME}')
     frames = episode.latents.shape[1]
     rows = actions.from_joints(episode.commands).T.reshape(
@@ -123,18 +125,18 @@ def make_example(
     columns = [bodies.index(name) for name in episode.bodies]
     places[:, columns] = torch.from_numpy(episode.places).float()
     return Example(
-        normalize_latents(episode.latents, codec), torch.cat((nothing, channels), 1),
+        normalize_latents(episode.latents, vae), torch.cat((nothing, channels), 1),
         torch.from_numpy(episode.events), tuple(instructions), places,
-        None if pairs is None else torch.stack([normalize_latents(pair, codec) for pair in pairs]))
+        None if pairs is None else torch.stack([normalize_latents(pair, vae) for pair in pairs]))
 
 
 def sample_step(
     examples: Examples, count: int, settings: BatchSamplingSettings, seed: Sequence[int],
 ) -> tuple[EpisodeBatch, BatchSample]:
     """
-    Draw the episodes of a training step and its random sample.
+    Draw the episodes of a training step and its sample.
 
-    :param seed: numbers that identify the step; the same numbers draw the same.
+    :param seed: integers that identify the step; the result depends on them only.
     """
     rng = np.random.default_rng(list(seed))
     indices = rng.integers(len(examples.episodes), size=count)
@@ -149,7 +151,7 @@ def sample_last_chunk_step(
     """
     Draw a training step in which a chunk is predicted from the previous chunk alone.
 
-    An episode here is two neighbouring chunks of a recording, at their own frame positions, with
+    The episodes are pairs of consecutive chunks of a recording, at their frame positions, with
     latents of a stream that begins with them (`Example.pairs`).
     """
     rng = np.random.default_rng(list(seed))
@@ -168,7 +170,7 @@ def sample_last_chunk_step(
         settings, chunk_frames=(chunk_frames, chunk_frames), window_chunks=(2, 2),
         noisy_frames=None, replicas=1), _generator(rng))
     offset = torch.tensor(first_frames)
-    # The first of the two is memory; only an episode's own first chunk is predicted from nothing.
+    # The first of the two is history; only the first chunk of an episode is predicted without one.
     memory = (sample.noisy_frames < chunk_frames) & (offset > 0)[:, None]
     return episodes, replace(
         sample, offset=offset, noisy_frames=sample.noisy_frames.masked_fill(memory, NO_FRAME),

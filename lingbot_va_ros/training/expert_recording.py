@@ -20,7 +20,7 @@ TOOL = 'left_tool'
 
 
 class Actor(Protocol):
-    """As `sim.experts.Expert`: `act()` gives the command [J] that is due 0.1 s later."""
+    """Like `sim.experts.Expert`: `act()` returns the command [J] that is due in 0.1 s."""
 
     @property
     def finished(self) -> bool: ...
@@ -38,8 +38,8 @@ class RecordingOptions:
     The options of a recording that do not depend on its task.
 
     :param size: width and height of the images, pixels.
-    :param idle: least and most time at rest after the expert is done, s.
-    :param longest: time after which an expert that is not done has failed, s.
+    :param idle: minimum and maximum time at rest after the expert has finished, s.
+    :param longest: time limit of the expert, s.
     """
 
     cameras: tuple[str, ...] = ('head', 'left_wrist')
@@ -53,7 +53,7 @@ def record_episode(
     make_actor: MakeActor = make_expert,
 ) -> Recording:
     """
-    Record one episode; the same arguments give the same recording.
+    Record one episode, which depends on the arguments only.
 
     :param seed: random seed of the scene, the expert and the idle time.
     :raises ValueError: the task is unknown.
@@ -61,7 +61,7 @@ def record_episode(
     """
     simulation = Simulation(task, 'left', seed, options.size, options.size)
     try:
-        # Not the scene's own generator: it has the same seed, and would draw the same numbers.
+        # Not the scene's generator, which has the same seed and would give equal numbers.
         rng = np.random.default_rng([seed, 1])
         return _record(simulation, make_actor(simulation, rng), seed, rng, options)
     finally:
@@ -106,11 +106,11 @@ class _Observer:
         model = simulation.model
         marked = [model.body(name).id for name in self._bodies[:-1]] + [
             model.body(f'left_{part}').id for part in MARKED_PARTS]
-        # Geom -1 is the background: it looks up the last row, which is false.
+        # Geom -1, the background, indexes the last row, which is false.
         self._is_marked = np.append(np.isin(model.geom_bodyid, marked), False)
 
     def observe(self) -> None:
-        """Take the next image of each camera, the event counts and the body positions."""
+        """Record the next image of each camera, the event counts and the body positions."""
         simulation = self._simulation
         for name, images in self.images.items():
             images.append(simulation.render(name))
@@ -127,7 +127,7 @@ class _Observer:
 
 
 def _task_bodies(simulation: Simulation) -> list[str]:
-    """Return the names of the bodies that the task is about."""
+    """Return the names of the bodies that matter for the task."""
     model = simulation.model
     names = [model.body(index).name for index in range(1, model.nbody)]
     robot = tuple(f'{arm.side}_' for arm in simulation.embodiment.arms)
@@ -146,7 +146,7 @@ def record_missing(
     make_actor: MakeActor = make_expert,
 ) -> Iterator[Path]:
     """
-    Record the episodes that have no file yet; yield each file when it is written.
+    Record the episodes without a file; yield each file when it is written.
 
     :param processes: number of processes that record at a time.
     :param make_actor: a function or class of a module: it is pickled for other processes.

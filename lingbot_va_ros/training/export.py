@@ -22,12 +22,13 @@ def export_checkpoint(
     policy: Mapping[str, Any], readme: str,
 ) -> int:
     """
-    Write the folder anew, whole or not at all.
+    Write the folder atomically, replacing an older one.
 
     Transformer and text encoder are float32, the video VAE bfloat16.
 
-    :param weights: weights of the network, by the names of its parameters.
-    :param vae: a vae/ folder; `text` is a folder with text_encoder/ and tokenizer/.
+    :param weights: weights of the network, by parameter name.
+    :param vae: a vae/ folder.
+    :param text: a folder with text_encoder/ and tokenizer/.
     :param policy: the fields of its policy.yaml.
     :param readme: the model card, Markdown.
     :returns: the size of the folder in bytes.

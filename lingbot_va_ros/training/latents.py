@@ -1,7 +1,7 @@
 """
 Encodes recordings once: latents, commands, events and body positions by latent frame.
 
-There is one file for each recording, in a folder of its encoder: each encoder has its own folder.
+Each recording has one file, in a folder of the encoder that produced it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ from lingbot_va_ros.model.video_vae import ENCODER, VideoVae
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME, read_json_object
 from lingbot_va_ros.training.episode_files import load_recording, Recording
 
-LEAST_DEVIATION = 1e-3  # of a latent channel that hardly varies
+MIN_DEVIATION = 1e-3  # of a nearly constant latent channel
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class EncodedEpisode:
     """
     A recording by latent frames: frame 0 is the first image, frame f the four that end at 4 f.
 
-    :param latents: [C, F, h, w] float32 as the encoder gives them, not normalized; views side by
-        side.
+    :param latents: [C, F, h, w] float32, not normalized; views side by side.
     :param commands: [(F - 1) * 4, J] float32, rad and m; those of frame f from 4 (f - 1) on.
     :param events: [F] int64, number of events until each frame's last image.
     :param places: [F, bodies, 3] float32, positions of `bodies` at that image, world frame, m.
@@ -45,19 +44,19 @@ class EncodedEpisode:
     bodies: list[str]
 
 
-def _stream(codec: VideoVae, images: np.ndarray, frames: int) -> np.ndarray:
+def _stream(vae: VideoVae, images: np.ndarray, frames: int) -> np.ndarray:
     """
     Encode one image of each view, then four for each further frame, as a new stream.
 
     :param images: uint8 [V, 1 + 4 (frames - 1), H, W, 3] or more.
     :returns: [C, frames, h, w] float32, views side by side, not normalized.
     """
-    cache: list = [None] * codec.caches
+    cache: list = [None] * vae.caches
     latents = []
     for frame in range(frames):
         span = slice(max(0, (frame - 1) * IMAGES_PER_FRAME + 1), frame * IMAGES_PER_FRAME + 1)
         pixels = torch.from_numpy(images[:, span]).permute(0, 4, 1, 2, 3).float() / 255 * 2 - 1
-        encoded = codec.encode(pixels, cache).float().chunk(2, 1)[0]
+        encoded = vae.encode(pixels, cache).float().chunk(2, 1)[0]
         latents.append(join_latents(SIDE_BY_SIDE, [encoded]))
     return torch.cat(latents, 2)[0].numpy()
 
@@ -68,13 +67,13 @@ def _frames_of(recording: Recording) -> int:
 
 @torch.inference_mode()
 def encode_pairs(
-    codec: VideoVae, recording: Recording, cameras: Sequence[str], chunk_frames: int,
+    vae: VideoVae, recording: Recording, cameras: Sequence[str], chunk_frames: int,
 ) -> np.ndarray:
     """
-    Encode each two neighbouring chunks of L frames as a stream of their own.
+    Encode each two consecutive chunks of L frames as a separate stream.
 
-    Each pair is a stream that begins with the image before it, the first one with the episode. So
-    its latents hold nothing older; the causal caches of a longer stream would carry it there.
+    A stream begins with the image before its pair, or with the episode. Its latents then contain
+    no older images, which the causal caches of a longer stream would add.
 
     :returns: [chunks - 1, C, 2 L, h, w] float32, as the encoder gives them, not normalized.
     """
@@ -83,17 +82,17 @@ def encode_pairs(
     for first in range(0, _frames_of(recording) - length + 1, chunk_frames):
         before = max(0, first - 1)
         latents = _stream(
-            codec, images[:, IMAGES_PER_FRAME * before:], length + first - before)
+            vae, images[:, IMAGES_PER_FRAME * before:], length + first - before)
         pairs.append(latents[:, first - before:])
     return np.stack(pairs)
 
 
 @torch.inference_mode()
-def encode(codec: VideoVae, recording: Recording, cameras: Sequence[str]) -> EncodedEpisode:
+def encode(vae: VideoVae, recording: Recording, cameras: Sequence[str]) -> EncodedEpisode:
     """Encode a recording as one stream, as in closed loop."""
     frames = _frames_of(recording)
     images = np.stack([recording.images[name] for name in cameras])  # [V, T + 1, H, W, 3]
-    latents = _stream(codec, images, frames)
+    latents = _stream(vae, images, frames)
     bodies = sorted(recording.places)
     last = np.arange(frames) * IMAGES_PER_FRAME
     return EncodedEpisode(
@@ -115,14 +114,14 @@ def encoder_identity(folder: Path) -> str:
 
 
 def encode_missing(
-    codec: VideoVae, recordings: Iterable[Path], folder: Path, cameras: Sequence[str],
+    vae: VideoVae, recordings: Iterable[Path], folder: Path, cameras: Sequence[str],
 ) -> Iterator[Path]:
     """Encode the recordings that have no file in `folder` yet; yield each file when written."""
     for source in recordings:
         path = folder / source.parent.name / source.name
         if path.is_file():
             continue
-        episode = encode(codec, load_recording(source), cameras)
+        episode = encode(vae, load_recording(source), cameras)
         about = {'task': episode.task, 'seed': episode.seed, 'bodies': episode.bodies}
         with atomic_file(path) as unfinished, open(unfinished, 'wb') as file:
             np.savez(file, latents=episode.latents, commands=episode.commands,
@@ -138,7 +137,7 @@ def pairs_path(folder: Path, recording: Path, chunk_frames: int) -> Path:
 
 
 def encode_missing_pairs(
-    codec: VideoVae, recordings: Iterable[Path], folder: Path, cameras: Sequence[str],
+    vae: VideoVae, recordings: Iterable[Path], folder: Path, cameras: Sequence[str],
     chunk_frames: int,
 ) -> Iterator[Path]:
     """Encode the pairs of recordings that have no file yet; yield each file when written."""
@@ -146,7 +145,7 @@ def encode_missing_pairs(
         path = pairs_path(folder, source, chunk_frames)
         if path.is_file():
             continue
-        pairs = encode_pairs(codec, load_recording(source), cameras, chunk_frames)
+        pairs = encode_pairs(vae, load_recording(source), cameras, chunk_frames)
         with atomic_file(path) as unfinished, open(unfinished, 'wb') as file:
             np.save(file, pairs)
         yield path
@@ -163,7 +162,7 @@ def load_encoded(path: Path) -> EncodedEpisode:
             arrays = {name: file[name] for name in file.files}
         return EncodedEpisode(**json.loads(arrays.pop('about').tobytes()), **arrays)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise ValueError(f'{path} holds no encoded episode: {error}') from None
+        raise ValueError(f'{path} does not hold an encoded episode: {error}') from None
 
 
 def write_latent_statistics(folder: Path, episodes: Sequence[EncodedEpisode]) -> None:
@@ -173,10 +172,10 @@ def write_latent_statistics(folder: Path, episodes: Sequence[EncodedEpisode]) ->
     config = read_json_object(path)
     config['latents_mean'] = numbers.mean(1, dtype=np.float64).tolist()
     config['latents_std'] = np.maximum(
-        numbers.std(1, dtype=np.float64), LEAST_DEVIATION).tolist()
+        numbers.std(1, dtype=np.float64), MIN_DEVIATION).tolist()
     write_text(path, json.dumps(config, indent=2))
 
 
-def normalize_latents(latents: np.ndarray, codec: VideoVae) -> Tensor:
+def normalize_latents(latents: np.ndarray, vae: VideoVae) -> Tensor:
     """Return latents [C, F, h, w] as the transformer sees them, float32."""
-    return (torch.from_numpy(latents) - codec.mean[0].cpu()) / codec.deviation[0].cpu()
+    return (torch.from_numpy(latents) - vae.mean[0].cpu()) / vae.deviation[0].cpu()

@@ -40,7 +40,7 @@ def probe_body_positions(
 
 
 def probe_lines(found: dict[str, dict[str, float]]) -> list[str]:
-    """Return a line for each task, for people."""
+    """Return a line for each task."""
     return [f'linear probe, {task}: ' + ', '.join(
         f'{body} {error:.1f} mm' for body, error in errors.items())
         for task, errors in found.items()]

@@ -21,7 +21,7 @@ class LossWeights:
 @dataclass(frozen=True)
 class Losses:
     """
-    Scalars of one batch; only `total` is to be differentiated.
+    Losses of one batch, scalars; `total` is minimized.
 
     `dynamics` (L_dyn) and `forward_dynamics` (L_fdm) are means over the frames predicted in that
     way, `inverse` (L_inv) over the frames with actions; NaN where the batch has none. `total`
@@ -41,7 +41,7 @@ class EventHead(nn.Module):
     """
     Classifies the number of events so far, 0 … most, from a frame's clean video tokens.
 
-    Its input is the input of the last block; it takes no part in inference.
+    Its input is that of the last block; it is not used for inference.
     """
 
     def __init__(self, dim: int, most: int):
@@ -58,9 +58,9 @@ class PlaceHead(nn.Module):
     """
     Regresses the positions of bodies from a frame's video tokens, clean and noisy ones.
 
-    Without it a network learns the position of a small object late: the position changes the
-    other losses little compared with their unpredictable part, tempo above all. Its input is the
-    input of the last block; it takes no part in inference.
+    Without it a network learns the position of a small object late: the position has less effect
+    on the other losses than their unpredictable part, mostly tempo. Its input is that of the last
+    block; it is not used for inference.
     """
 
     def __init__(self, dim: int, bodies: int):
@@ -96,7 +96,7 @@ def frame_errors(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def mean_over(errors: Tensor, counted: Tensor) -> Tensor:
-    """Return the mean of the counted errors (bool mask of the same shape); NaN for none."""
+    """Return the mean of the errors under a bool mask of the same shape; NaN if it is empty."""
     return torch.where(counted, errors, 0).sum() / counted.sum()
 
 
@@ -118,7 +118,7 @@ def place_loss(found: Tensor, places: Tensor, there: Tensor) -> Tensor:
     Return the smooth L1 error of positions in units of 5 cm: squared within 1 cm, else linear.
 
     :param found: [B, F, bodies, 3] m, as `places`, which is NaN for a missing body.
-    :param there: [B, F] bool, the frames that count.
+    :param there: [B, F] bool, mask of the frames.
     """
     known = there[:, :, None, None] & ~places.isnan()
     errors = functional.smooth_l1_loss(

@@ -1,4 +1,4 @@
-"""The model card of a trained checkpoint; everything in it comes from the run itself."""
+"""The model card of a trained checkpoint, generated from the files of the run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from lingbot_va_ros.training.run_folder import RunFolder
 from lingbot_va_ros.training.settings import settings_text, TrainingSettings
 from lingbot_va_ros.training.trainer import FULL, LAST_CHUNK, PAIRS_PER_EPISODE
 
-FIRST_CHECK_SEED = 0  # of the scenes of closed-loop checks; never trained on
+FIRST_CHECK_SEED = 0  # of the scenes of closed-loop checks, which are not trained on
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class ModelCard:
     """
     The contents of a checkpoint's README.md.
 
-    :param command: the command line that trains the same.
+    :param command: the command line that reproduces the training.
     :param rows: title and text of each row of the table.
     :param settings: all settings, as YAML.
     :param success: per task, schedule or memory, a line of closed-loop figures.
-    :param notes: text that a person wrote about the run.
+    :param notes: the user's text about the run.
     """
 
     name: str
@@ -63,8 +63,8 @@ def make_model_card(run: RunFolder, step: int, command: str | None) -> ModelCard
     trained = [line for line in log if line['stage'] == 'network']
     full = run.history == FULL
     pieces = ('episodes' if full
-              else f'times {PAIRS_PER_EPISODE} pairs of neighbouring chunks')
-    begin = 'weights, codec' if full else 'codec'
+              else f'times {PAIRS_PER_EPISODE} pairs of consecutive chunks')
+    begin = 'weights, video VAE' if full else 'video VAE'
     rows = {
         'Data': f'{examples.get("episodes", 0)} episodes ({examples.get("frames", 0)} '
         f'latent frames) of {" and ".join(settings.tasks)} by scripted experts, seeds from '
@@ -80,7 +80,7 @@ def make_model_card(run: RunFolder, step: int, command: str | None) -> ModelCard
         else 'the last chunk alone (a baseline)',
         'Auxiliary losses': _auxiliary_losses(settings),
         'Hardware': f'{run.group.size} x {_hardware(run.group.device)}',
-        'Weights': 'transformer and text encoder float32, codec bfloat16',
+        'Weights': 'transformer and text encoder float32, video VAE bfloat16',
     }
     if trained:
         rows['Time'] = f'{_training_seconds(log) / 60:.0f} min in steps of the transformer'
@@ -106,7 +106,7 @@ def make_model_card(run: RunFolder, step: int, command: str | None) -> ModelCard
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's log; a line that was cut off by a crash is left out."""
+    """Return the entries of a run's log, without a line that a crash truncated."""
     lines = []
     if path.is_file():
         for line in path.read_text().splitlines():
@@ -123,7 +123,7 @@ def _auxiliary_losses(settings: TrainingSettings) -> str:
         ('where the bodies are', settings.training.places)) if weight]
     if not there:
         return 'none'
-    return f'{" and ".join(there)}; their heads take no part in inference and are not in the files'
+    return f'{" and ".join(there)}; their heads are not used for inference, nor in the files'
 
 
 def _training_seconds(log: Sequence[dict[str, Any]]) -> float:

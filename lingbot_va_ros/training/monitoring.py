@@ -13,7 +13,7 @@ from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 from lingbot_va_ros.training.episode_files import Recording
 
 LOSSES = ('total', 'dynamics', 'forward_dynamics', 'inverse', 'events', 'places')
-SMOOTH = 20  # lines of the log in a running mean
+SMOOTH = 20  # log entries in a running mean
 ENLARGED = 2
 
 
@@ -54,7 +54,7 @@ def predicted_beside_recorded(
     """
     Return an engine's predicted video of a recording beside the recorded images.
 
-    Each chunk is predicted from everything recorded before it.
+    Each chunk is predicted from all recorded frames before it.
 
     :returns: uint8 [H, W, 3], one row for each chunk: recorded left, predicted right.
     """

@@ -1,4 +1,4 @@
-"""Makes the network to train: its initial weights, its losses and auxiliary heads."""
+"""Creates the network to train: initial weights, losses and auxiliary heads."""
 
 import math
 from pathlib import Path
@@ -42,7 +42,7 @@ def new_network(config: TransformerConfig, seed: int) -> Network:
 
 @torch.no_grad()
 def _initialize(network: Network, generator: torch.Generator) -> None:
-    """Fill the weights so that blocks add little at first, and outputs are zero."""
+    """Initialize the weights so that blocks add little and outputs are zero."""
     depth = 1 / math.sqrt(2 * network.config.num_layers)
     for name, weight in network.named_parameters():
         last = name.rpartition('.')[0].rpartition('.')[2]
@@ -64,7 +64,7 @@ def _initialize(network: Network, generator: torch.Generator) -> None:
 
 
 class TrainedNetwork(nn.Module):
-    """A network whose forward returns its losses, so that it can be sharded as a whole."""
+    """A network whose forward pass returns its losses, so that it can be sharded as a whole."""
 
     def __init__(
         self, network: Network, weights: LossWeights, event_head: EventHead | None,
@@ -87,8 +87,8 @@ def load_initial_network(folder: Path, settings: TrainingSettings) -> Network:
     """
     Return the network of a checkpoint's transformer/ folder, to train it further.
 
-    :raises CheckpointError: it cannot be read.
-    :raises ValueError: it has other sizes than the settings.
+    :raises CheckpointError: the checkpoint cannot be read.
+    :raises ValueError: its sizes differ from the settings.
     """
     network = load_transformer(folder, torch.device('cpu'), torch.float32)
     if network.config != network_config(settings):
@@ -102,9 +102,9 @@ def new_trained_network(
     settings: TrainingSettings, initial: Path | None = None, bodies: int = 0,
 ) -> TrainedNetwork:
     """
-    Return a network with an event head and a place head, where their losses have a weight.
+    Return a network with an event head and a place head, if their losses have a weight.
 
-    :param initial: a transformer/ folder to begin with; None draws the weights.
+    :param initial: a transformer/ folder with the initial weights; None: random.
     :param bodies: number of bodies with known positions.
     """
     trainer = settings.training

@@ -4,7 +4,7 @@ Runs the stages of a training run in one folder; each stage resumes where it was
     data/<task>/<seed>.npz            recordings of the experts
     codec/vae/                        the video VAE; encoder.pt and decoder.pt are its states
     text/text_encoder/ tokenizer/
-    latents/<codec>/<task>/<seed>.npz encoded recordings; …pairs_L.npy for the baseline
+    latents/<hash>/<task>/<seed>.npz  encoded recordings, by encoder; …pairs_L.npy for the baseline
     probe.json                        errors of a linear probe of the latents
     policy.yaml                       the policy file with the quantiles of the data
     initial/                          the transformer that the run began with, if any
@@ -55,7 +55,7 @@ PREDICTED_CHUNKS = 12  # of a held-out recording, in an image of a closed-loop c
 @dataclass(frozen=True)
 class ClosedLoopCheck:
     """
-    When the network in training is checked in closed loop.
+    The schedule of closed-loop checks of the network in training.
 
     :param every: seconds between two checks; 0 for never.
     :param episodes: episodes of each task in a check.
@@ -67,9 +67,9 @@ class ClosedLoopCheck:
 
 class TrainingRun:
     """
-    The stages over one run folder.
+    The stages of a training run in one folder.
 
-    A stage returns whether it is done; false after `stop`. Parameters as those of `RunFolder`.
+    A stage returns whether it is done, which is false after `stop`. Parameters: see `RunFolder`.
 
     :raises PolicyFileError: the settings' policy file cannot be used.
     """
@@ -85,7 +85,7 @@ class TrainingRun:
         """
         Copy video VAE, text encoder, policy file and weights of a checkpoint to begin with.
 
-        :raises ValueError: the folder has begun otherwise, or the checkpoint lacks a part.
+        :raises ValueError: the folder belongs to another run, or the checkpoint lacks a part.
         """
         self.run.begin_from(checkpoint)
 
@@ -97,7 +97,7 @@ class TrainingRun:
     # --- stages
 
     def data(self, processes: int = 1) -> bool:
-        """Record the episodes that are missing."""
+        """Record the missing episodes."""
         return record_data(self.run, processes)
 
     def encoder(self) -> bool:
@@ -139,14 +139,14 @@ class TrainingRun:
     # --- pieces of the stage network
 
     def examples(self) -> Examples:
-        """Return the episodes to train on, as the network sees them."""
+        """Return the episodes to train on, in the form of the network's inputs."""
         return load_examples(self.run)
 
     def trainer(self, bf16: bool = False) -> Trainer:
         """
         Return the network in training, in its newest state.
 
-        :raises ValueError: the batches never hold chunks as long as the policy's.
+        :raises ValueError: the training never has chunks of the policy's length.
         """
         run, policy = self.run, self.policy
         if policy.frames_per_chunk > run.settings.training.draw.chunk_frames[1]:
@@ -155,7 +155,7 @@ class TrainingRun:
                 'training.draw.chunk_frames never draws them')
         examples = self.examples()
         run.report({'stage': 'examples', **frame_counts(examples)})
-        # Weights that have learned with a memory would make no baseline without one.
+        # A baseline without memory must not start from weights that were trained with one.
         further = run.history == FULL and run.initial.is_dir()
         return Trainer(
             run.settings, examples, run.own / 'network.pt', run.group, run.history,
@@ -188,7 +188,7 @@ class TrainingRun:
         run.group.barrier()
 
     def engine(self, folder: Path) -> Engine:
-        """Load a checkpoint of this run through the loader that every checkpoint takes."""
+        """Load a checkpoint of this run by the loader of all checkpoints."""
         policy = load_policy_file(folder / 'policy.yaml')
         return load_engine(EngineConfig.of_policy(
             folder, policy, self.run.settings.seed, CPU, torch.float32, warm_up=False))

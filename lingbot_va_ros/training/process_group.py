@@ -1,5 +1,5 @@
 """
-Runs the same training step in one process or in all processes that torchrun has started.
+Runs a training step in one process, or in all processes that torchrun has started.
 
 Several processes shard the weights (FSDP2's `fully_shard`): each holds a part of every weight, of
 its gradient and of the optimizer's state, and gathers a block while it runs.

@@ -1,4 +1,4 @@
-"""The folder of a training run: where its parts lie, and what the stages read of each other."""
+"""The folder of a training run: the paths of its parts, and the results that stages share."""
 
 from collections.abc import Callable, Sequence
 import json
@@ -38,11 +38,11 @@ class MissingStage(ValueError):
 
 class RunFolder:
     """
-    One folder, one file of settings, one history; `pipeline` lists what the folder holds.
+    One folder, one settings file, one kind of history; `pipeline` lists the folder's contents.
 
-    :param say: prints a line for people.
-    :param note: takes the figures of a moment, for the progress display; the log has them too.
-    :param stop: is called between steps; once it returns true, the stage saves its state and ends.
+    :param say: prints a line.
+    :param note: receives figures for the progress display; the log has them too.
+    :param stop: called between steps; once it returns true, the stage saves its state and ends.
     :raises PolicyFileError: the settings' policy file cannot be used.
     """
 
@@ -57,7 +57,7 @@ class RunFolder:
         self.template = find_policy_file(settings.policy, self.folder)
         template = load_policy_file(self.template)
         self.cameras, self.size = template.cameras, template.height
-        # A baseline has its own network, log and images; it shares everything else.
+        # A baseline has a separate network, log and images, and shares all other files.
         self.own = self.folder if history == FULL else self.folder / history
         self.log = self.own / 'log.jsonl'
 
@@ -89,19 +89,20 @@ class RunFolder:
         :raises MissingStage: it has not been written yet.
         """
         if not self.policy_file.is_file():
-            raise MissingStage(f'{self.policy_file} is not there: run the stage latents first')
+            raise MissingStage(f'{self.policy_file} does not exist: run the stage latents first')
         return load_policy_file(self.policy_file)
 
     def begin_from(self, checkpoint: Path) -> None:
         """
         Copy video VAE, text encoder, policy file and weights of a checkpoint to begin with.
 
-        :raises ValueError: the folder has begun otherwise, or the checkpoint lacks a part.
+        :raises ValueError: the folder belongs to another run, or the checkpoint lacks a part.
         """
         if self.initial.is_dir():
             return
         if self.vae.is_dir() or self.policy_file.is_file():
-            raise ValueError(f'{self.folder} has begun without {checkpoint}: take another folder')
+            raise ValueError(
+                f'{self.folder} belongs to a run without {checkpoint}: use another folder')
         missing = [name for name in (*CHECKPOINT_PARTS, 'policy.yaml')
                    if not (checkpoint / name).exists()]
         if missing:
@@ -139,7 +140,7 @@ class RunFolder:
         return [path for path in paths if path.is_file()]
 
     def held_out_recordings(self, task: str) -> list[Path]:
-        """Return the recordings of a task that are not trained on."""
+        """Return the held-out recordings of a task."""
         return [path for path in self.recordings(task)
                 if int(path.stem) < self.first_training_seed]
 
@@ -161,7 +162,7 @@ class RunFolder:
 
         :raises MissingStage: there is none.
         """
-        # By seed, so that a part of them is a part of every task.
+        # Ordered by seed, so that any prefix has recordings of every task.
         paths = sorted(
             (path for task in self.settings.tasks for path in self.recordings(task)),
             key=lambda path: path.stem)
@@ -178,7 +179,7 @@ class RunFolder:
         :raises MissingStage: its encoder is not trained yet.
         """
         if not (self.vae / 'config.json').is_file():
-            raise MissingStage(f'{self.vae} is not there: run the stage encoder first')
+            raise MissingStage(f'{self.vae} does not exist: run the stage encoder first')
         return load_video_vae(self.vae, device, torch.float32)
 
     @property
@@ -202,7 +203,7 @@ class RunFolder:
 
     def chunk_pairs(self, episode: EncodedEpisode) -> np.ndarray | None:
         """
-        Return the latents of neighbouring chunks without their past, for the baseline.
+        Return the latents of consecutive chunks without older images, for the baseline.
 
         :returns: [chunks - 1, C, 2 L, h, w] float32, not normalized; None with a full history.
         """

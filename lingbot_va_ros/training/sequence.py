@@ -48,9 +48,9 @@ def training_losses(
     place_head: PlaceHead | None = None,
 ) -> Losses:
     """
-    Return the losses of a batch, in one forward.
+    Return the losses of a batch, in one forward pass.
 
-    The network is called as a module, so that it may be wrapped or sharded.
+    The network is called as a module, so that it can be wrapped or sharded.
 
     :param episodes: the batch, on the device of the network; `sample` too.
     :param event_head: needs `episodes.events`; `place_head` needs `episodes.places`.
@@ -109,13 +109,13 @@ class TrainingSequence:
 
 
 def build_sequence(episodes: EpisodeBatch, sample: BatchSample) -> TrainingSequence:
-    """Return clean and noisy copies of the episodes, as the sample says."""
+    """Return clean and noisy copies of the episodes for a sample."""
     latents, actions, slots = episodes.latents, episodes.actions, sample.noisy_frames
     used = torch.zeros(actions.shape[1], device=actions.device)
     used[list(episodes.channels)] = 1
     used = used[:, None, None, None]  # [Ca, 1, 1, 1]
     video_level = sample.video_level.masked_fill(sample.clamped, 0)
-    # The first frame of an episode has no action, and no noise stands for one.
+    # The first frame of an episode has no actions, hence no noise.
     action_level = sample.action_level.masked_fill(slots == 0, 0)
     clean_video, clean_actions = latents, actions
     if sample.history_noise is not None:
@@ -139,7 +139,7 @@ def run_sequence(
     attention: MakeAttention | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
-    Run the network once over a sequence.
+    Run one forward pass of the network over a sequence.
 
     :returns: the velocities of noisy video [B, C, M, h, w] and noisy actions [B, Ca, M, N, 1], and
         the video tokens before the last block, [B, F + M, T, dim].
@@ -240,7 +240,7 @@ def read_text(text: Tensor, rows: int) -> tuple[Tensor, MaskedAttention]:
     used = text.abs().amax(-1) > 0  # [B, T]
     length = used.sum(1)
     longest = int(length.max())
-    kept = functional.pad(text[:, :longest], (0, 0, 0, 1))  # one row of zeros behind all
+    kept = functional.pad(text[:, :longest], (0, 0, 0, 1))  # one row of zeros at the end
     bias = torch.zeros(kept.shape[:2], device=text.device)
     bias[:, :longest].masked_fill_(~used[:, :longest], -math.inf)
     bias[:, longest] = torch.log((rows - length).float())

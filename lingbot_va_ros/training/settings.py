@@ -22,10 +22,12 @@ class SettingsError(ValueError):
 @dataclass(frozen=True)
 class DataSettings:
     """
-    The recordings: `episodes` of each task, by seeds from `first_seed` on.
+    The recordings.
 
-    The first `held_out` of each task are never trained on. `idle` is the least and most time at
-    rest after the expert is done, s; `longest` is the longest time that an expert may take, s.
+    :param episodes: episodes of each task, with consecutive seeds from `first_seed`.
+    :param held_out: number of the first episodes of each task that are not trained on.
+    :param idle: minimum and maximum time at rest after the expert has finished, s.
+    :param longest: time limit of the expert, s.
     """
 
     episodes: int
@@ -43,7 +45,7 @@ class VideoVaeSettings:
     :param base: channels of the encoder's first stage; `decoder_base` of the decoder's last.
     :param channels: latent channels.
     :param blocks: residual blocks in each stage.
-    :param episodes: episodes of each task to train on; their images are held in memory.
+    :param episodes: episodes of each task to train on, whose images are kept in memory.
     :param clips: clips in a batch, of `images` images of every camera each.
     :param steps: training steps of the encoder; `decoder_steps` of the decoder.
     :param marked_weight: weight of the error of marked pixels, added to the error of all pixels.
@@ -83,7 +85,7 @@ class NetworkSettings:
     """
     Sizes of the transformer.
 
-    `action_dim` is the width of the action stream, 0 for one backbone that both share.
+    :param action_dim: width of the action stream; 0: video and actions share the backbone.
     """
 
     layers: int
@@ -97,10 +99,10 @@ class NetworkSettings:
 @dataclass(frozen=True)
 class TrainerSettings:
     """
-    How the transformer is trained.
+    Training settings of the transformer.
 
-    :param batch: episodes in a step, over all processes.
-    :param gradient_norm: largest norm of the gradient; longer ones are scaled down.
+    :param batch: episodes per step, over all processes.
+    :param gradient_norm: maximum norm of the gradient, which is clipped to it.
     :param ema: decay of the exponential moving average of the weights, which is exported.
     :param inverse: weight of the action loss (the paper's lambda).
     :param events: weight of the auxiliary loss of the number of events so far.
@@ -126,10 +128,10 @@ class TrainerSettings:
 @dataclass(frozen=True)
 class TrainingSettings:
     """
-    Everything that a training run depends on, except its code.
+    All inputs of a training run except its code.
 
     :param policy: a shipped policy file or a path; its quantiles are replaced by the data's.
-    :param tasks: per task of the simulation its instructions.
+    :param tasks: instructions by task of the simulation.
     """
 
     name: str
@@ -148,7 +150,7 @@ def load_settings(name: str) -> TrainingSettings:
     Read and check a settings file.
 
     :param name: name of a file in config/training, or a path.
-    :raises SettingsError: the file does not exist, is no YAML, or has wrong or missing fields.
+    :raises SettingsError: the file does not exist, is not YAML, or has wrong or missing fields.
     """
     path = Path(name).expanduser()
     if '/' not in name and not name.endswith(('.yaml', '.yml')):
@@ -167,7 +169,7 @@ def load_settings(name: str) -> TrainingSettings:
 
 def settings_from(raw: Any, where: str) -> TrainingSettings:
     """
-    Return the settings that a file or a saved state holds.
+    Return the settings from the content of a file or a saved state.
 
     :param where: the source that error messages name.
     :raises SettingsError: fields are wrong or missing; the message names all of them.
@@ -188,7 +190,7 @@ def settings_from(raw: Any, where: str) -> TrainingSettings:
     if settings.codec.images % 4 != 1 or settings.codec.images < 5:
         mistakes.append(f'codec.images: {settings.codec.images}; expected 5, 9, 13, …')
     if settings.data.idle[0] > settings.data.idle[1]:
-        mistakes.append(f'data.idle: {list(settings.data.idle)}; expected least, most')
+        mistakes.append(f'data.idle: {list(settings.data.idle)}; expected minimum, maximum')
     if (settings.network.head_dim // 3) % 2 or settings.network.head_dim % 2:
         mistakes.append(
             f'network.head_dim: {settings.network.head_dim}; expected an even number whose third '
@@ -198,7 +200,7 @@ def settings_from(raw: Any, where: str) -> TrainingSettings:
             'first_seed', 'held_out', 'idle', 'marked_weight', 'kl', 'places', 'ema', 'action_dim',
             'weight_decay', 'inverse', 'events', 'decoder_steps', 'draw'}
         mistakes += [
-            f'{section}.{name}: 0; expected more' for name, value in raw[section].items()
+            f'{section}.{name}: 0; expected above 0' for name, value in raw[section].items()
             if value == 0 and name not in may_be_zero]
     mistakes += [f'{name}.ema: {value}; expected less than 1' for name, value in (
         ('codec', settings.codec.ema), ('training', settings.training.ema)) if value >= 1]

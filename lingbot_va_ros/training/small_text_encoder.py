@@ -1,7 +1,7 @@
 """
 Writes a small random text encoder of the public class and its tokenizer.
 
-Its weights are random and not trained: it only has to distinguish a few instructions.
+Its weights are random and not trained; it has to distinguish a few instructions only.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from lingbot_va_ros.training.settings import TextSettings
 
 SPECIAL = ('<pad>', '</s>', '<unk>')
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
-WORD, LETTER = -5.0, -10.0  # log-likelihoods: a known word is one piece
-# Known words besides those of the instructions; other words are spelled.
+WORD, LETTER = -5.0, -10.0  # log-likelihoods, so that a known word is one piece
+# Words in the vocabulary besides those of the instructions; others become letters.
 MORE_WORDS = (
     'please', 'now', 'then', 'and', 'again', 'back', 'home', 'arm', 'robot', 'table', 'sponge',
     'dish', 'lid', 'box', 'boxes', 'left', 'right', 'first', 'second', 'other', 'one', 'two',

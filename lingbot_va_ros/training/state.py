@@ -1,4 +1,4 @@
-"""State files from which a stage resumes, the EMA of weights and the learning-rate schedule."""
+"""State files of stages, the EMA of weights and the learning-rate schedule."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 def load_state(path: Path, device: torch.device = torch.device('cpu')) -> dict[str, Any] | None:
     """
-    Return the state that `save_state` wrote, or None where there is no file.
+    Return the state that `save_state` wrote, or None if there is no file.
 
     :raises ValueError: the file is damaged; the message names it.
     """
@@ -28,12 +28,12 @@ def load_state(path: Path, device: torch.device = torch.device('cpu')) -> dict[s
         return None
     except Exception as error:  # unpickling a damaged file may raise anything
         reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
-        raise ValueError(f'{path} is no state that can be read: {reason}') from None
+        raise ValueError(f'{path} is not a readable state: {reason}') from None
 
 
 class EMA:
     """
-    Exponential moving average of a module's weights; it predicts better than the last step.
+    Exponential moving average of a module's weights, which predicts better than the last weights.
 
     :param decay: decay per step; smaller during the first steps.
     """
@@ -58,7 +58,7 @@ class EMA:
 
 
 def warmup_cosine(step: int, warm_up: int, steps: int, floor: float = 0.05) -> float:
-    """Return the share of the learning rate at a step: linear warm-up, then cosine decay."""
+    """Return the factor of the learning rate at a step: linear warm-up, then cosine decay."""
     if step < warm_up:
         return (step + 1) / warm_up
     done = min(1.0, (step - warm_up) / max(1, steps - warm_up))

@@ -1,8 +1,8 @@
 """
 The training loop of the transformer; it can stop and resume at any step.
 
-A step depends only on the weights, the optimizer's state and its own number, so a resumed run
-takes the same steps as a run that was not stopped.
+A step depends only on the weights, the optimizer's state and its index, so a resumed run is equal
+to an uninterrupted one.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from lingbot_va_ros.training.state import EMA, load_state, Report, save_state, S
 
 SAVE_EVERY = 60.0  # seconds; the state of a small network is a few MB
 REPORT_EVERY = 10  # steps
-PAIRS_PER_EPISODE = 8  # pairs of chunks that replace an episode of a batch
+PAIRS_PER_EPISODE = 8  # chunk pairs that replace an episode of a batch
 FULL, LAST_CHUNK = 'full', 'last_chunk'
 
 
@@ -40,8 +40,8 @@ class Trainer:
     :param history: the history that a chunk is predicted from: `full` or `last_chunk`.
     :param chunk_frames: latent frames of a chunk, for the history `last_chunk`.
     :param bf16: whether matrix products are computed in bfloat16 (autocast).
-    :param initial: a transformer/ folder to begin with; None draws the weights.
-    :raises ValueError: the state is damaged or of other settings, or the batch cannot be split.
+    :param initial: a transformer/ folder with the initial weights; None: random.
+    :raises ValueError: the state is damaged or has other settings, or the batch cannot be split.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Trainer:
             _groups(self.model, settings.training.weight_decay),
             lr=settings.training.learning_rate, betas=(0.9, 0.95))
         self.step = 0
-        self.seconds = 0.0  # spent in steps, over all sessions
+        self.seconds = 0.0  # in steps, over all sessions of the run
         state = load_state(path)
         if state is not None:
             if state['history'] != history:
@@ -94,7 +94,7 @@ class Trainer:
         """
         Take steps until the last one (or number `until`), or until `stop`; then save.
 
-        :param report: takes the figures of every tenth step, in the main process only.
+        :param report: receives the figures of every tenth step, in the main process only.
         """
         last = self.settings.training.steps if until is None else until
         saved, reported, steps = time.monotonic(), time.monotonic(), 0
@@ -159,7 +159,7 @@ class Trainer:
 
     def _figures(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
         values = self.group.mean(torch.stack([value.float() for value in losses.values()]))
-        # The loss of a kind that the batch does not hold is NaN.
+        # A loss without frames in the batch is NaN.
         finite = {name: value for name, value in zip(losses, values.tolist())
                  if math.isfinite(value)}
         return {'step': self.step, 'steps': self.settings.training.steps,

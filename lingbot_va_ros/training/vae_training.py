@@ -1,8 +1,8 @@
 """
 Trains a small video VAE of the public class on recorded images: encoder first, then decoder.
 
-The loss weights the bodies of the task: marked pixels count more, and a linear map has to regress
-body positions from the latents. The decoder is used for predicted video only.
+The loss emphasizes the bodies of the task: marked pixels have a larger weight, and a linear map
+regresses body positions from the latents. The decoder is used for predicted video only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ from lingbot_va_ros.training.episode_files import Recording
 from lingbot_va_ros.training.settings import VideoVaeSettings
 from lingbot_va_ros.training.state import EMA, load_state, Report, save_state, Stop, warmup_cosine
 
-PLACE_SCALE = 0.05  # m; an error of this size counts 1
+PLACE_SCALE = 0.05  # m; an error of this size has the loss 1
 SAVE_EVERY = 200  # steps
 REPORT_EVERY = 20
-IMAGINED_NOISE = 0.1  # of the latents' deviation
-LOG_VARIANCES = (-30.0, 20.0)  # as diffusers bounds them
+LATENT_NOISE = 0.1  # in standard deviations of the latents
+LOG_VARIANCES = (-30.0, 20.0)  # the bounds of diffusers
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class EncoderTraining(nn.Module):
     """
     The encoder with the auxiliary outputs that train it.
 
-    These are a linear map from latents to the images, and for each task a linear map from the
-    latents of all views to body positions: a transformer can use what a linear map finds. The
-    public class's own decoder costs more than all of this and is trained afterwards.
+    These are a linear map from latents to images, and for each task a linear map from the latents
+    of all views to body positions, which makes them easy to use for a transformer. The decoder of
+    the public class costs more than all of these and is trained afterwards.
     """
 
     def __init__(self, settings: VideoVaeSettings, footage: Sequence[Footage]):
@@ -115,13 +115,13 @@ class EncoderTraining(nn.Module):
         cells = cells.view(batch, frames, IMAGES_PER_FRAME, 3, PIXELS, PIXELS, rows, columns)
         pictures = cells.permute(0, 3, 1, 2, 6, 4, 7, 5).reshape(
             batch, 3, frames * IMAGES_PER_FRAME, rows * PIXELS, columns * PIXELS)
-        # The first latent frame stands for one image, not for four.
+        # The first latent frame encodes one image, not four.
         return pictures[:, :, IMAGES_PER_FRAME - 1:]
 
 
 class DecoderTraining(nn.Module):
     """
-    The decoder, behind a frozen encoder.
+    The decoder, with a frozen encoder.
 
     It decodes all views side by side, as predicted video is decoded.
     """
@@ -142,8 +142,8 @@ class DecoderTraining(nn.Module):
         with torch.no_grad():
             latents = self.vae.encode(images.flatten(0, 1)).latent_dist.mode()
             latents = side_by_side(latents.unflatten(0, images.shape[:2]))
-            # Predicted latents, which it will decode, are not exact.
-            latents = latents + IMAGINED_NOISE * latents.std() * torch.randn(
+            # Noise, because the decoder will be used on predicted latents.
+            latents = latents + LATENT_NOISE * latents.std() * torch.randn(
                 latents.shape, generator=generator, device=latents.device)
         video = self.vae.decode(latents, return_dict=False)[0]
         loss = image_loss(
@@ -160,7 +160,7 @@ def image_loss(video: Tensor, images: Tensor, marked: Tensor, marked_weight: flo
     """
     Return the mean error of images plus `marked_weight` times that of their marked pixels.
 
-    The marked pixels of an image are averaged first, so that their number does not matter.
+    The marked pixels of an image are averaged first, so that their number has no effect.
 
     :param video: [B, 3, T, H, W], as `images`; `marked` is [B, T, H, W] bool.
     """
@@ -203,7 +203,7 @@ def train_encoder(
     At the end the EMA weights, rounded to bfloat16, are in `folder`/vae, with a decoder that is
     not trained yet and latents that are not normalized yet.
 
-    :param report: takes the figures of every 20th step.
+    :param report: receives the figures of every 20th step.
     :returns: whether it is done.
     :raises ValueError: the state is damaged, or a recording is shorter than a clip.
     """
@@ -221,9 +221,9 @@ def train_decoder(
     device: torch.device, stop: Stop, report: Report,
 ) -> bool:
     """
-    Train the decoder of `folder`/vae on the latents of its encoder; else as `train_encoder`.
+    Train the decoder of `folder`/vae on the latents of its encoder, which does not change.
 
-    The encoder, and with it every latent, does not change.
+    Parameters and results as those of `train_encoder`.
     """
     vae = AutoencoderKLWan.from_pretrained(
         str(folder / 'vae'), torch_dtype=torch.float32, low_cpu_mem_usage=False)
@@ -268,7 +268,7 @@ def _train(
             'mean': ema.tensors, 'step': step})
 
     while step < steps and not stop():
-        # Drawn from the step's number, so that a resumed run draws what it would have drawn.
+        # Seeded by the index of the step, so that a resumed run draws the same clips.
         rng = np.random.default_rng([seed, step])
         generator = torch.Generator(device).manual_seed(int(rng.integers(2 ** 62)))
         each = footage[step % len(footage)]

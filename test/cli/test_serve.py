@@ -243,10 +243,11 @@ def rubbish(played):
             b'__ndarray__': True, b'dtype': dtype, b'data': data, b'shape': [1]}}})
 
     return [
-        (b'', 'not a whole msgpack message'), (b'\xc1\xff', 'not a whole msgpack message'),
-        ('a line of text', 'not a whole msgpack message'),
-        (good[:-1], 'not a whole msgpack message'), (good[:len(good) // 2], 'not a whole msgpack'),
-        (pickle.dumps({'reset': True}), 'not a whole msgpack message'),
+        (b'', 'not a complete msgpack message'), (b'\xc1\xff', 'not a complete msgpack message'),
+        ('a line of text', 'not a complete msgpack message'),
+        (good[:-1], 'not a complete msgpack message'),
+        (good[:len(good) // 2], 'not a complete msgpack'),
+        (pickle.dumps({'reset': True}), 'not a complete msgpack message'),
         (msgpack.packb([1, 2]), 'a request is a map'),
         (msgpack.packb({'observation': {}}), "unknown key 'observation'"),
         (array('|O', pickle.dumps([1])), "dtype '|O' is refused"),
@@ -361,7 +362,7 @@ def test_a_client_that_leaves_does_not_keep_the_model_busy(slow, played):
             with pytest.raises(Refused, match='busy'):
                 second.ask(reset=True, prompt=PROMPT)
         second.reset_when_free()
-    slow.wait_for('the prediction was given up')
+    slow.wait_for('the prediction was aborted')
 
 
 def test_sigint_ends_a_prediction(slow, played):

@@ -70,8 +70,8 @@ def change_config(checkpoint, **changes):
 
 @pytest.mark.parametrize('damage, part', [
     (lambda root: shutil.rmtree(root / 'text_encoder'), 'text_encoder/config.json does not exist'),
-    (lambda root: (root / 'text_encoder/config.json').write_text('nope'), 'json is no JSON'),
-    (lambda root: (root / 'text_encoder/config.json').write_text('[]'), 'holds no JSON object'),
+    (lambda root: (root / 'text_encoder/config.json').write_text('nope'), 'json is not JSON'),
+    (lambda root: (root / 'text_encoder/config.json').write_text('[]'), 'not hold a JSON object'),
     (lambda root: change_config(root, d_model=64),
      'shared.weight has the shape [76, 32], expected [76, 64]'),
     (lambda root: change_config(root, num_layers=3),

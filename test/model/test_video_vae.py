@@ -163,9 +163,9 @@ def change_config(folder, **changes):
 
 @pytest.mark.parametrize('damage, part', [
     (lambda folder: (folder / 'config.json').unlink(), 'config.json does not exist'),
-    (lambda folder: (folder / 'config.json').write_text('nope'), 'config.json is no JSON'),
-    (lambda folder: (folder / 'config.json').write_text('"vae"'), 'config.json holds no JSON obj'),
-    (lambda folder: change_config(folder, dim_mult='a'), 'config.json is no config of Autoencod'),
+    (lambda folder: (folder / 'config.json').write_text('nope'), 'config.json is not JSON'),
+    (lambda folder: (folder / 'config.json').write_text('"vae"'), 'does not hold a JSON object'),
+    (lambda folder: change_config(folder, dim_mult='a'), 'is not a config of AutoencoderKLWan'),
     (lambda folder: change_config(folder, latents_mean=[0.0] * 3),
      'latents_mean holds 3 numbers, expected z_dim (48)'),
     (lambda folder: change_config(folder, latents_std=None), 'latents_std holds no list'),

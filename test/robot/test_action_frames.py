@@ -149,7 +149,7 @@ def test_the_executed_deltas_count_from_the_joints_before():
     resting = np.repeat(LEFT.home[None], 3, axis=0)
     np.testing.assert_allclose(
         action_map.from_joints(resting, LEFT.home)[:, :6], np.zeros((3, 6)), atol=1e-9)
-    with pytest.raises(ValueError, match='joints before'):
+    with pytest.raises(ValueError, match='joint positions before'):
         action_map.from_joints(resting)
 
 

@@ -224,7 +224,7 @@ def test_joints_that_are_not_the_chain_are_named():
     embodiment = load_embodiment('sim_left')
     short = dataclasses.replace(
         embodiment.arms[0], base_frame='left_base_link', tool_frame='left_forearm')
-    with pytest.raises(ValueError, match='exactly the joints.*not there: .*left_joint_6'):
+    with pytest.raises(ValueError, match='exactly the joints.*missing: .*left_joint_6'):
         ArmKinematics(embodiment, short)
 
 

@@ -37,8 +37,8 @@ def test_a_message_that_stops_half_way_ends_its_connection():
             await connection.recv()
             whole = Frame(Opcode.BINARY, bytes(100)).serialize(mask=True)
             connection.transport.write(whole[:50])
-            assert 'half a message' in await connection.recv()
-            with pytest.raises(ConnectionClosed, match='half a message'):
+            assert 'an incomplete message' in await connection.recv()
+            with pytest.raises(ConnectionClosed, match='an incomplete message'):
                 await connection.recv()
     with_server(client)
 

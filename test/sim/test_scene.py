@@ -226,10 +226,10 @@ def test_lens_says_where_an_object_is_in_the_picture(width, height):
     lens = simulation.lens('head')
     optical = simulation.data.body('head_camera_optical_frame')
     for name in ('cube', 'can', 'tower', 'brick'):
-        centre = simulation.data.body(name).xpos
-        x, y, z = optical.xmat.reshape(3, 3).T @ (centre - optical.xpos)
-        column = lens.centre_x + lens.focal_length * x / z
-        row = lens.centre_y + lens.focal_length * y / z
+        center = simulation.data.body(name).xpos
+        x, y, z = optical.xmat.reshape(3, 3).T @ (center - optical.xpos)
+        column = lens.center_x + lens.focal_length * x / z
+        row = lens.center_y + lens.focal_length * y / z
         red, green, blue = simulation.render('head')[round(row), round(column)] / 255
         painted = simulation.model.geom(name).rgba[:3]
         assert np.corrcoef([red, green, blue], painted)[0, 1] > 0.95

@@ -107,7 +107,7 @@ def test_every_mistake_is_named_at_once_with_its_line(tmp_path):
     (lambda d: d['limits'].pop('j1'), "joint 'j1' has no acceleration"),
     (lambda d: d['limits']['j1'].update(acceleration=float('inf')), 'inf is not a finite'),
     (lambda d: d['home'].pop('j2'), "joint 'j2' has no home position"),
-    (lambda d: d['home'].update(j7=0.0), 'home.j7: is no joint'),
+    (lambda d: d['home'].update(j7=0.0), 'home.j7: is not a joint'),
     (lambda d: d['arms'][0]['gripper'].update(open=0.0), 'the same position'),
     (lambda d: d['arms'][0]['gripper'].update(open=0.08), 'outside the limits'),
     (lambda d: d.update(urdf='none.urdf'), 'none.urdf is neither in'),
@@ -213,7 +213,7 @@ def test_text_that_is_no_yaml_gives_one_line(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(EmbodimentError, match="'sim_middle'; there are .*sim_left"):
+    with pytest.raises(EmbodimentError, match="'sim_middle'; expected one of .*sim_left"):
         load_embodiment('sim_middle')
 
 

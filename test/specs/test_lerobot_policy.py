@@ -105,7 +105,7 @@ def test_every_mistake_is_named_at_once(lerobot_folder):
 
 
 @pytest.mark.parametrize('fields, line', [
-    ({'height': 72}, 'height: 72 is no multiple of 16'),
+    ({'height': 72}, 'height: 72 is not a multiple of 16'),
     ({'camera_layout': 'robotwin_tshape'}, 'obs_cam_keys: camera_layout robotwin_tshape takes 3'),
     ({'video_exec_step': 9}, 'video_exec_step: 9; expected -1, or 1 to 5'),
     ({'obs_cam_keys': ['a.top', 'b.top']}, 'do not end in names that differ'),
@@ -142,7 +142,7 @@ def test_each_way_back_to_robot_units(lerobot_folder, mode, statistics, low, hig
 
 def test_actions_left_as_they_are_are_remarked(lerobot_folder):
     set_mode(lerobot_folder, 'IDENTITY', q01=[0] * 7)
-    assert 'taken as robot units' in remarks(lerobot_folder)
+    assert 'used as robot units' in remarks(lerobot_folder)
 
 
 @pytest.mark.parametrize('mode, statistics, line', [
@@ -189,7 +189,7 @@ def test_findings_name_the_file_of_every_mistake(lerobot_folder, untrained_check
 def test_loading_warns_of_what_the_folder_does_not_say(lerobot_folder):
     lines = []
     load_policy_file(find_policy_file('', lerobot_folder), lines.append)
-    assert any('taken as 10 Hz' in line for line in lines)
+    assert any('assuming 10 Hz' in line for line in lines)
     assert any('one frame late' in line for line in lines)
 
 
@@ -235,7 +235,7 @@ def test_else_it_is_that_of_the_environment(lerobot_folder):
 def test_a_rate_that_nothing_says_is_slow_and_remarked(lerobot_folder):
     change(lerobot_folder, 'train_config.json', dataset={'repo_id': 'me/nowhere'}, env=None)
     assert load(lerobot_folder).action_rate == 10
-    assert '(me/nowhere) is not on this machine: taken as 10 Hz' in remarks(lerobot_folder)
+    assert '(me/nowhere) is not on this machine: assuming 10 Hz' in remarks(lerobot_folder)
 
 
 @pytest.mark.parametrize('channels, frame', [
@@ -247,17 +247,16 @@ def test_the_action_frame_follows_the_channels(lerobot_folder, channels, frame):
 
 
 def test_the_frame_that_training_is_off_by_is_always_remarked(lerobot_folder):
-    assert 'one frame late if these weights were trained by lerobot-train' in remarks(
-        lerobot_folder)
+    assert 'one frame late if lerobot-train trained these weights' in remarks(lerobot_folder)
     change(lerobot_folder, 'train_config.json', steps=1)
-    assert 'come one frame late against what it was trained on' in remarks(lerobot_folder)
+    assert 'are one frame late relative to its training data' in remarks(lerobot_folder)
 
 
 def test_units_that_differ_between_training_and_inference_are_remarked(lerobot_folder):
-    assert 'not in the same units' not in remarks(lerobot_folder)
+    assert 'the units differ' not in remarks(lerobot_folder)
     change(lerobot_folder, 'train_config.json', steps=1)
-    assert 'training took actions as IDENTITY, inference gives them back as QUANTILES' in remarks(
-        lerobot_folder)
+    assert ('training normalizes actions by IDENTITY, inference denormalizes them by QUANTILES'
+            in remarks(lerobot_folder))
 
 
 def test_mirrored_images_and_unmoved_channels_are_remarked(lerobot_folder):
@@ -265,7 +264,7 @@ def test_mirrored_images_and_unmoved_channels_are_remarked(lerobot_folder):
     set_mode(lerobot_folder, 'QUANTILES', q01=[0] * 7, q99=[0] + [1] * 6)
     assert load(lerobot_folder).mirror_images
     assert 'image_hflip' in remarks(lerobot_folder)
-    assert 'channels [14] never moved' in remarks(lerobot_folder)
+    assert 'channels [14] are constant in the training data' in remarks(lerobot_folder)
 
 
 @pytest.mark.parametrize('keys, roles', [

@@ -100,9 +100,9 @@ def test_a_missing_field_is_named(write, field):
 
 
 @pytest.mark.parametrize('changes, part', [
-    ({'image.height': 40}, 'image.height: 40 is no multiple of 16'),
+    ({'image.height': 40}, 'image.height: 40 is not a multiple of 16'),
     ({'layout': 'tshape', 'cameras': ['a', 'b', 'c'], 'image.width': 48},
-     'image.width: 48 is no multiple of 32'),
+     'image.width: 48 is not a multiple of 32'),
     ({'layout': 'tshape'}, 'cameras: layout tshape takes 3, got 2'),
     ({'quantiles.q01': [0.0]}, 'quantiles.q01: 1 numbers for 7 used channels'),
     ({'quantiles.q99': [-9.0] * 7}, 'quantiles: channel 14 has q01 -0.03 above q99 -9.0'),

@@ -31,7 +31,7 @@ from lingbot_va_ros.model.quantization import FULL
 from lingbot_va_ros.model.rope import action_positions, rotary_table, video_positions
 from lingbot_va_ros.policy.inference.session import Session
 
-NOISY = 500.0  # time step of the forwards that are timed alone
+NOISY = 500.0  # time step of the forward passes that are timed separately
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Timer:
     processor: dict[str, list[float]] = field(default_factory=dict)
 
     def run(self, name: str, work: Callable[[], Any]) -> Any:
-        """Do the work, wait for the device, keep the time, and return the result."""
+        """Call `work`, wait for the device, record the time, and return the result."""
         self._wait()
         since, processor = time.perf_counter(), time.process_time()
         result = work()

@@ -32,7 +32,7 @@ WAIT_SECONDS = 30.0
 @dataclass(frozen=True)
 class ImageSetup:
     """
-    One way for images to reach a process.
+    One path of images to a process.
 
     :param profile: whether Fast DDS uses the package's profile, with large shared memory.
     """
@@ -65,7 +65,7 @@ def measure_images(
 
 
 def _measure(setup: ImageSetup, seconds: float, say: Callable[[str], None]) -> dict:
-    settings = "the package's profile" if setup.profile else 'Fast DDS as it is'
+    settings = "the package's profile" if setup.profile else 'the default of Fast DDS'
     say(f'images: {setup.transport}, {setup.handling}, executor {setup.executor}, {settings}')
     with tempfile.TemporaryDirectory(prefix='lingbot_va_bench_') as folder:
         environment, before = ros_environment(Path(folder) / 'logs'), dict(os.environ)
@@ -102,7 +102,7 @@ def _stream(
         end = time.monotonic() + length
         operator.wait_until(lambda: time.monotonic() >= end, length + WAIT_SECONDS, 'time')
 
-    figures()  # it is there
+    figures()  # returns when the listener runs
     operator.call(SetBool, f'{bench_cameras.NAME}/stream', SetBool.Request(data=True))
     operator.wait_until(lambda: figures()['images'], WAIT_SECONDS, 'an image')
     pause(WARM_SECONDS)

@@ -77,7 +77,7 @@ def import_stubs() -> Iterator[list[str]]:
     try:
         for name in missing:
             module = types.ModuleType(name)
-            # Others look a package up by its spec; without one that would be an error.
+            # Other packages find a package by its spec; a missing one would be an error.
             module.__spec__ = importlib.util.spec_from_loader(name, None)
             vars(module).update(STUBS[name])
             sys.modules[name] = module

@@ -53,7 +53,7 @@ def find_code(path: Path) -> Path:
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
         raise PeerError(
-            f'--peer {path} is no checkout of lingbot-va: it has no {PACKAGE}/{missing[0]}')
+            f'--peer {path} is not a checkout of lingbot-va: it has no {PACKAGE}/{missing[0]}')
     return folder.resolve()
 
 
@@ -119,7 +119,7 @@ class Peer:
         for scheduler in (server.scheduler, server.action_scheduler):
             scheduler.set_timesteps(1000, training=True)
         server.env_type = server.job_config.env_type
-        server.streaming_vae = server.streaming_vae_half = _NoCodec()
+        server.streaming_vae = server.streaming_vae_half = _NoVae()
         server.transformer = self._transformer(model_module, network)
         server._encode_obs = lambda _observation: self._content
         self.reset()
@@ -224,8 +224,8 @@ class Peer:
         self._folder.cleanup()
 
 
-class _NoCodec:
-    """Replaces the server's encoder, which is not measured."""
+class _NoVae:
+    """Replaces the server's VAE, which is not measured."""
 
     def clear_cache(self) -> None:
         """Do nothing."""

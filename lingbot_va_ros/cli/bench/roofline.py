@@ -18,7 +18,7 @@ from lingbot_va_ros.model.quantization import FULL, QuantizedLinear
 from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
 
 TEXT_TOKENS = 512
-COPY_BYTES = {'cpu': 2 ** 27, 'cuda': 2 ** 31}  # beyond every cache
+COPY_BYTES = {'cpu': 2 ** 27, 'cuda': 2 ** 31}  # larger than every cache
 MATRIX_SIZE = {'cpu': 1024, 'cuda': 8192}
 REPEATS = 5
 CLOCKS = {True: time.process_time, False: time.perf_counter}  # by `by_processor_time`
@@ -39,10 +39,12 @@ class MachineRates:
 @dataclass(frozen=True)
 class Forward:
     """
-    The sizes of one forward.
+    The sizes of one forward pass.
 
-    :param rows: guidance halves, of `tokens` tokens each, that see `seen` tokens (their own
-        included). `writes`: no output is wanted, so the last block ends with keys and values.
+    :param rows: CFG batch.
+    :param tokens: tokens of each row.
+    :param seen: tokens to which they attend, including themselves.
+    :param writes: only keys and values are computed, so the last block ends with them.
     """
 
     rows: int
@@ -64,7 +66,7 @@ def measure_rates(device: torch.device, dtype: torch.dtype, weights: str = FULL)
     """
     Return the best of a few copies and matrix products on the device.
 
-    :param weights: a quantized kind adds its own matrix product.
+    :param weights: a quantized kind is measured too.
     """
     kind = device.type
     size = MATRIX_SIZE[kind]
@@ -72,7 +74,7 @@ def measure_rates(device: torch.device, dtype: torch.dtype, weights: str = FULL)
     right = torch.randn(size, size, device=device).to(dtype)
     products: list[Callable] = [lambda: left @ right]
     if kind == 'cpu' and dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        # Two libraries multiply on a CPU; which one is faster depends on its maker.
+        # Either oneDNN or MKL is faster, depending on the maker of the CPU.
         products.append(
             lambda: torch.ops.mkldnn._linear_pointwise(left, right, None, 'none', [], ''))
     if weights != FULL:
@@ -104,7 +106,7 @@ def by_processor_time(device: torch.device, threads: int) -> bool:
     Return whether processor time measures the work: on a CPU with one thread.
 
     Processor time excludes the load of other processes. With several threads it includes the time
-    that they wait for each other, or not.
+    that they wait for each other.
     """
     return device.type == 'cpu' and threads == 1
 
@@ -112,7 +114,7 @@ def by_processor_time(device: torch.device, threads: int) -> bool:
 def forward_seconds(
     config: TransformerConfig, forward: Forward, item_bytes: ItemBytes, rates: MachineRates,
 ) -> float:
-    """Return the least time of a forward: the larger of its operations' and its bytes'."""
+    """Return the lower bound of the time of a forward pass: by operations or bytes, in s."""
     dim, layers = config.dim, config.num_layers
     block = 6 * dim ** 2 + 2 * dim * config.ffn_dim  # queries, keys, values, out; text query, out
     blocks, attending = layers * block, layers
@@ -129,7 +131,7 @@ def forward_seconds(
 
 
 def chunk_forwards(setting: Setting, remembered: int) -> list[Forward]:
-    """Return the forwards that predicting and committing a chunk needs, with their sizes."""
+    """Return the sizes of the forward passes of predicting and committing a chunk."""
     config, window = setting.network, setting.window
     features = {'video': config.patch_features, 'action': config.action_channels}
     video_rows = 2 if setting.video.guidance > 1 else 1
@@ -152,9 +154,9 @@ def chunk_seconds(
     setting: Setting, remembered: int, item_bytes: ItemBytes, rates: MachineRates,
 ) -> float:
     """
-    Return the least time to predict and commit a chunk.
+    Return the lower bound of the time to predict and commit a chunk, in s.
 
-    :param remembered: confirmed tokens in the memory before.
+    :param remembered: tokens in the KV cache before.
     """
     return sum(forward_seconds(setting.network, forward, item_bytes, rates)
                for forward in chunk_forwards(setting, remembered))

@@ -47,11 +47,11 @@ from lingbot_va_ros.resources import PACKAGE, shared_file
 from lingbot_va_ros.srv import ResetMemory, SetInstruction
 
 CONTROL_RATES = (50.0, 100.0)  # Hz
-STREAM_SECONDS = 8.0  # of each measurement that takes a while
+STREAM_SECONDS = 8.0  # of each measurement of a stream
 FILL_SECONDS = 6.0  # until the node drops an old image for every new one
 TRIALS = 40
 CAMERA_AGE = 0.3  # s; after a silence of this length the node holds until the next images
-AGAIN_SECONDS = 2.0  # a prediction that took longer than CAMERA_AGE gives no chunk
+AGAIN_SECONDS = 2.0  # retry: a prediction longer than CAMERA_AGE gives no chunk
 WARM_SECONDS = 0.5  # of streaming before the silence
 ENDLESS = 1000  # denoising steps of a prediction that is longer than a measurement
 CONVERSIONS = 50
@@ -77,7 +77,7 @@ def measure_ros(
         before = dict(os.environ)
         os.environ.update(environment)
         try:
-            say('ROS: making an untrained checkpoint')
+            say('ROS: creating an untrained checkpoint')
             checkpoint = _write_checkpoint(Path(folder) / 'untrained')
             with NodeProcesses(environment, logs) as processes, ros_node('bench') as ros:
                 measurement = _Measurement(processes, *ros, checkpoint, say)
@@ -181,7 +181,7 @@ class _Measurement:
     def _put_away(self) -> None:
         self._instruct('')
         if not self._operator.deactivate_and_clean_up(POLICY):
-            raise CommandFailed('policy_node cannot be put away', self._policy.log)
+            raise CommandFailed('policy_node cannot be cleaned up', self._policy.log)
 
     def _image_share(self, seconds: float, fill_seconds: float) -> tuple:
         """Return the CPU share of images (1: one core), and the rate of each camera, Hz."""
@@ -214,7 +214,7 @@ class _Measurement:
         self._instruct('bench')
         self._operator.wait_until(
             lambda: self._status is not None and self._status.mode == PolicyStatus.HOLDING,
-            WAIT_SECONDS, 'policy_node to miss its cameras')
+            WAIT_SECONDS, 'policy_node to report missing images')
         end = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < end:
             answer = self._operator.call(Trigger, f'{NAME}/once', Trigger.Request()).message
@@ -229,7 +229,7 @@ class _Measurement:
                 self._delivery_ms.append((chunk.arrived_ns - chunk.published_ns) * 1e-6)
                 return to_seconds(chunk.published_ns - stamp) - chunk.engine_seconds
         raise CommandFailed(
-            f'no prediction was done before its images were {CAMERA_AGE:g} s old',
+            f'no prediction ended before its images were {CAMERA_AGE:g} s old',
             self._policy.log)
 
     def _jitter(self, control_rate: float, seconds: float) -> dict:

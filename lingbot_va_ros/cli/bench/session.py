@@ -38,7 +38,7 @@ def network_numbers(setting: Setting) -> int:
 
 def check_memory(setting: Setting, device: torch.device, item_bytes: int, networks: int) -> None:
     """
-    Check whether a setting can run, before anything is made.
+    Check whether a setting fits, before memory is allocated.
 
     :param networks: 2 if a peer is measured too.
     :raises NotEnoughMemory: the setting does not fit.
@@ -134,7 +134,7 @@ def memory_contents(
 
 
 def fill_memory(session: Session, seed: int) -> None:
-    """Fill the KV cache of a session, as after a long run."""
+    """Fill the KV cache of a session with random content."""
     session.reset()
     with torch.inference_mode():
         for tokens, layers in memory_contents(session, seed):
@@ -148,11 +148,11 @@ def fill_memory(session: Session, seed: int) -> None:
 def make_stream(
     setting: Setting, device: torch.device, dtype: torch.dtype,
 ) -> VaeStream | None:
-    """Return an encoder stream with random weights, without a decoder; None without a codec."""
-    if setting.codec is None:
+    """Return an encoder stream with random weights, without a decoder; None without a VAE."""
+    if setting.vae is None:
         return None
     with torch.device('meta'):
-        vae = AutoencoderKLWan(**setting.codec)
+        vae = AutoencoderKLWan(**setting.vae)
     for part in (vae.encoder, vae.quant_conv):
         part.to(dtype).to_empty(device=device)
         for weight in part.parameters():

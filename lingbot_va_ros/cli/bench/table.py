@@ -53,7 +53,7 @@ def compare(results: dict, earlier: dict) -> list[dict]:
 
 
 def show(results: dict, compared: list[dict] | None = None) -> None:
-    """Print everything as tables."""
+    """Print all results as tables."""
     console = _console()
     machine = results['machine']
     console.print(
@@ -179,7 +179,7 @@ def _images(rows: list[dict]) -> Table:
     for row in rows:
         table.add_row(
             f'{row["transport"]}, {row["handling"]}', row['executor'],
-            'profile' if row['profile'] else 'as it is', f'{row["cpu_share"]:.3f}',
+            'profile' if row['profile'] else 'default', f'{row["cpu_share"]:.3f}',
             f'{row["cameras_cpu_share"]:.3f}', f'{row["images_per_second"]:.1f}',
             _number(row['age_ms_p50']), _number(row['age_ms_p99']))
     return table

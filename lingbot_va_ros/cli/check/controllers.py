@@ -11,7 +11,7 @@ from lingbot_va_ros.cli.check.finding import error, Finding, warning
 from lingbot_va_ros.cli.check.streams import join_names
 from lingbot_va_ros.specs.embodiment import Controller
 
-# joint_trajectory_controller's, by their names in Jazzy and before.
+# Parameters of joint_trajectory_controller, by their names in Jazzy and before.
 WANTED = (
     'joints', 'interpolate_from_desired_state', 'open_loop_control', 'command_interfaces',
     'state_interfaces', 'allow_nonzero_velocity_at_trajectory_end', 'allow_partial_joints_goal',
@@ -26,10 +26,10 @@ _FIELDS = {
 @dataclass(frozen=True)
 class MuxFigures:
     """
-    What the controllers have to agree with.
+    Settings of command_mux with which the controllers must agree.
 
     :param following_errors: by joint, rad or m, beyond which command_mux holds; inf: never.
-    :param command_rate: commands of command_mux a second.
+    :param command_rate: commands of command_mux per second.
     """
 
     following_errors: Mapping[str, float]
@@ -38,7 +38,7 @@ class MuxFigures:
 
 def read_parameters(probe, node: str, names: Sequence[str]) -> dict[str, Any] | None:
     """
-    Return the parameters that a node has, or None if it does not answer.
+    Return the values of a node's parameters, or None if it does not answer.
 
     The names are listed first: rclcpp returns no values at all if one name is unknown.
 
@@ -71,20 +71,20 @@ def controller_findings(
     named = where.rsplit('/', 1)[0]
     names = [*WANTED, *(
         f'constraints.{joint}.{kind}' for joint in controller.joints for kind in TOLERANCES)]
-    # A name that only the topic gives counts where such a node runs.
+    # The name from the topic is used only if such a node runs.
     candidates = [name for name in (named, *nodes) if name != named or name in probe.nodes()]
     for node in dict.fromkeys(candidates):
         values = read_parameters(probe, node, names)
         if values is None and node == named:
-            return [error(node, 'does not answer for its parameters in time: whether its '
-                                'tolerances and rules fit is not known')]
+            return [error(node, 'does not return its parameters in time: its tolerances '
+                                'and settings are unknown')]
         if values and 'joints' in values:
             if not values.get('update_rate'):  # 0: that of its controller_manager
                 values['update_rate'] = _manager_rate(probe, node)
             return judge_parameters(node, values, controller, mux)
     return [warning(
         where, f'no parameters of a joint_trajectory_controller can be read from '
-        f'{join_names(nodes)}: not ros2_control; whether it keeps to the rules is not known')]
+        f'{join_names(nodes)}: not ros2_control; its configuration is unknown')]
 
 
 def judge_parameters(
@@ -105,8 +105,8 @@ def judge_parameters(
     if 'interpolate_from_desired_state' in values:
         if not values['interpolate_from_desired_state']:
             found.append(warning(
-                node, 'interpolate_from_desired_state is false: after a command that came too '
-                'late the arm goes on from where it is measured, with a jerk; expected true'))
+                node, 'interpolate_from_desired_state is false: after a late '
+                'command the arm continues from the measured state, with a jerk; expected true'))
     elif not values.get('open_loop_control', False):
         found.append(warning(
             node, 'open_loop_control is not true, and there is no interpolate_from_desired_state '
@@ -119,20 +119,20 @@ def judge_parameters(
     if 'command_interfaces' in values and 'position' not in commands:
         found.append(warning(
             node, f'command_interfaces are {join_names(commands) or "none"}: without position the '
-            "controller's gains decide how near the arm keeps to the commands"))
+            "controller's gains determine the tracking error"))
     states = list(values.get('state_interfaces', ()))
     if 'state_interfaces' in values and 'position' not in states:
         found.append(error(node, f'state_interfaces are {join_names(states) or "none"}; expected '
                                  'position among them'))
     if values.get('allow_nonzero_velocity_at_trajectory_end'):
         found.append(warning(
-            node, 'allow_nonzero_velocity_at_trajectory_end is true: a command of somebody else '
-            'that does not end in a stop would be taken; expected false'))
+            node, 'allow_nonzero_velocity_at_trajectory_end is true: the controller would '
+            'accept a command of another node that does not end at rest; expected false'))
     rate = values.get('update_rate')
     if rate and rate < mux.command_rate:
         found.append(warning(
-            node, f'its update_rate is {rate:g} Hz: it passes over some of the '
-            f'{mux.command_rate:g} commands a second of command_mux; expected no less'))
+            node, f'its update_rate is {rate:g} Hz: it skips some of the '
+            f'{mux.command_rate:g} commands per second of command_mux; expected no less'))
     own = {name: mux.following_errors[name] for name in controller.joints
            if name in mux.following_errors}
     return found + tolerance_findings(node, values, own)
@@ -144,7 +144,7 @@ def tolerance_findings(
     """
     Return the findings about a controller's tolerances, `constraints.<joint>.*`; 0 means none.
 
-    A controller that aborts before command_mux holds is commanded to go on, and aborts again.
+    A controller that aborts before command_mux holds gets further commands, and aborts again.
 
     :param following_errors: by joint; see MuxFigures.
     """
@@ -191,14 +191,14 @@ def manager_findings(probe, controllers: Sequence[str]) -> list[Finding]:
     try:
         from controller_manager_msgs.srv import ListControllers
     except ImportError:
-        return [warning(managers[0], 'which controllers are active cannot be asked: '
+        return [warning(managers[0], 'the active controllers are unknown: '
                                      'controller_manager_msgs is not installed')]
     found = []
     for manager in managers:
         reply = probe.call(
             ListControllers, f'{manager}/list_controllers', ListControllers.Request())
         if reply is None:
-            found.append(error(manager, 'list_controllers is not answered'))
+            found.append(error(manager, 'list_controllers does not answer'))
             continue
         own = {name.rsplit('/', 1)[-1] for name in controllers}
         found += [

@@ -13,10 +13,10 @@ class Finding:
 
 
 def error(where: str, message: str) -> Finding:
-    """Return a finding that makes it impossible or unsafe to drive the robot."""
+    """Return a finding that makes driving the robot impossible or unsafe."""
     return Finding('error', where, message)
 
 
 def warning(where: str, message: str) -> Finding:
-    """Return a finding that does not stop the robot from being driven."""
+    """Return a finding with which the robot can still be driven."""
     return Finding('warning', where, message)

@@ -48,7 +48,7 @@ def input_findings(node: Node, entry: TopicInput) -> list[Finding]:
                         if entry.kind in kinds and topic != entry.topic
                         and node.count_publishers(topic))
         hint = f'; {entry.kind} is published on {join_names(others)}' if others else ''
-        return [error(entry.topic, f'nobody publishes what {entry.reader} reads{hint}')]
+        return [error(entry.topic, f'no publisher, but {entry.reader} subscribes{hint}')]
     found = []
     for end in publishers:
         if end.topic_type != entry.kind:
@@ -57,7 +57,7 @@ def input_findings(node: Node, entry: TopicInput) -> list[Finding]:
             continue
         for fault in qos_faults(end.qos_profile, entry.profile):
             found.append(error(
-                entry.topic, f'QoS: {node_of(end)} offers {fault[0]}, {entry.reader} asks for '
+                entry.topic, f'QoS: {node_of(end)} offers {fault[0]}, {entry.reader} requests '
                 f'{fault[1]}: no message arrives'))
     return found
 
@@ -85,20 +85,20 @@ def controller_topic_findings(
     for end in node.get_subscriptions_info_by_topic(topic):
         if end.topic_type != TRAJECTORY:
             found.append(error(
-                topic, f'{node_of(end)} listens for {end.topic_type}; expected {TRAJECTORY}'))
+                topic, f'{node_of(end)} subscribes to {end.topic_type}; expected {TRAJECTORY}'))
             continue
         listeners.append(node_of(end))
         for offered, asked in qos_faults(profile, end.qos_profile):
             found.append(error(
-                topic, f'QoS: command_mux offers {offered}, {node_of(end)} asks for {asked}: no '
+                topic, f'QoS: command_mux offers {offered}, {node_of(end)} requests {asked}: no '
                 'command arrives'))
     if not listeners and not found:
         others = sorted(
             name for name, kinds in node.get_topic_names_and_types()
             if TRAJECTORY in kinds and name != topic and node.count_subscribers(name)
             and name.endswith('controller/joint_trajectory'))
-        hint = f'; a controller listens on {join_names(others)}' if others else ''
-        found.append(error(topic, f'no controller listens{hint}'))
+        hint = f'; a controller subscribes to {join_names(others)}' if others else ''
+        found.append(error(topic, f'no controller subscribes{hint}'))
     strangers = [end for end in node.get_publishers_info_by_topic(topic) if node_of(end) != mux]
     for end in strangers:
         if end.topic_type != TRAJECTORY:
@@ -107,7 +107,7 @@ def controller_topic_findings(
     if strangers:
         found.append(error(
             topic, f'{join_nodes(strangers)} can command the arm past {mux}: its commands are not '
-            'gated; command_mux must be the only publisher'))
+            'limited; command_mux must be the only publisher'))
     return found, sorted(set(listeners))
 
 
@@ -132,15 +132,15 @@ def wiring_findings(node: Node, policy: str, mux: str) -> list[Finding]:
     taken = _topics(node.get_subscriber_names_and_types_by_node, mux, TRAJECTORY)
     if out and taken and not set(out) & set(taken):
         found.append(error(
-            policy, f'its plan goes to {join_names(out)}, but {mux} listens on '
+            policy, f'its plan goes to {join_names(out)}, but {mux} subscribes to '
             f'{join_names(taken)}: remap one to the other'))
     kind = 'lingbot_va_ros/msg/ControlMode'
-    told = _topics(node.get_publisher_names_and_types_by_node, mux, kind)
+    published = _topics(node.get_publisher_names_and_types_by_node, mux, kind)
     heard = _topics(node.get_subscriber_names_and_types_by_node, policy, kind)
-    if told and heard and not set(told) & set(heard):
+    if published and heard and not set(published) & set(heard):
         found.append(error(
-            policy, f'it listens for the mode on {join_names(heard)}, but {mux} tells it on '
-            f'{join_names(told)}: remap control_mode'))
+            policy, f'it subscribes to the mode on {join_names(heard)}, but {mux} publishes it on '
+            f'{join_names(published)}: remap control_mode'))
     return found
 
 

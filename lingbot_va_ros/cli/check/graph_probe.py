@@ -155,7 +155,7 @@ def graph_findings(
         nodes = probe.nodes()
         if not nodes:
             domain = os.environ.get('ROS_DOMAIN_ID', '0')
-            return [error('graph', f'no node is seen in ROS domain {domain}: is ROS_DOMAIN_ID '
+            return [error('graph', f'no node is visible in ROS domain {domain}: is ROS_DOMAIN_ID '
                                    'that of the robot, and does its network reach this machine?')]
         return _probe_graph(probe, nodes, policy, embodiment, seconds)
     finally:
@@ -180,9 +180,9 @@ def _probe_graph(
     for entry in inputs:
         found += input_findings(probe.node, entry)
     if mux_name not in nodes:
-        found.append(error(mux_name, 'does not run: nothing passes commands to the arm'))
+        found.append(error(mux_name, 'does not run: no commands reach the arm'))
     if policy_name not in nodes:
-        found.append(warning(policy_name, 'does not run: nothing could be said about it'))
+        found.append(warning(policy_name, 'does not run and was not checked'))
     else:
         found += _lifecycle_findings(probe, policy_name)
         found += wiring_findings(probe.node, policy_name, mux_name)
@@ -200,7 +200,7 @@ def _settings_of(probe: GraphProbe, node: str, roles, found: list[Finding]) -> d
     names += [f'cameras.{role}.{key}' for role in roles for key in ('topic', 'transport')]
     values = read_parameters(probe, node, names)
     if values is None:
-        found.append(warning(node, 'does not answer for its parameters'))
+        found.append(warning(node, 'does not return its parameters'))
     return values or {}
 
 
@@ -211,7 +211,7 @@ def _sim_time(probe: GraphProbe, settings: dict[str, dict], found: list[Finding]
             if 'use_sim_time' in values}
     for name, simulated in told.items():
         if simulated and not clock:
-            found.append(error(name, 'use_sim_time is true, but nobody publishes /clock'))
+            found.append(error(name, 'use_sim_time is true, but /clock has no publisher'))
         elif clock and not simulated:
             found.append(error(name, f'use_sim_time is false, but /clock is published by '
                                f'{join_nodes(probe.node.get_publishers_info_by_topic("/clock"))}'))
@@ -232,7 +232,7 @@ def _compare_embodiments(
         stem = own.rsplit('/', 1)[-1].rsplit('.', 1)[0]
         if stem != embodiment.name:
             found.append(warning(
-                name, f'runs with the embodiment {own}, checked is {embodiment.name}'))
+                name, f'runs with the embodiment {own}, but {embodiment.name} is checked'))
 
 
 def _camera_source(role: str, embodiment: Embodiment, settings: dict) -> CameraSource:
@@ -279,7 +279,7 @@ def _inputs(
 def _lifecycle_findings(probe: GraphProbe, policy_name: str) -> list[Finding]:
     reply = probe.call(GetState, f'{policy_name}/get_state', GetState.Request())
     if reply is None:
-        return [error(policy_name, 'its lifecycle service get_state gives no answer')]
+        return [error(policy_name, 'its lifecycle service get_state does not answer')]
     if reply.current_state.label == 'active':
         return []
     return [warning(policy_name, f'its lifecycle state is {reply.current_state.label}; it acts '

@@ -14,9 +14,9 @@ from lingbot_va_ros.nodes.image_conversion import as_mounted, compressed_to_rgb,
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 from lingbot_va_ros.specs.embodiment import CameraSource, Embodiment
 
-MAX_FUTURE = 0.05  # s, as command_mux: beyond it the clocks are not synchronised
-LONG_AGO = 1e8  # s; a stamp that far from the clock is from another clock
-RATE_TOLERANCE = 0.9  # for the jitter of a camera at the nominal rate
+MAX_FUTURE = 0.05  # s, as command_mux: beyond it the clocks are not synchronized
+OTHER_CLOCK = 1e8  # s; a stamp this far from the clock is from another clock
+RATE_TOLERANCE = 0.9  # share of the nominal rate, because of jitter
 SHOWN = 8  # names in one line
 
 
@@ -63,24 +63,24 @@ class StampStatistics:
             return ['the stamps are zero; expected the time of measurement in header.stamp']
         found = []
         if len(self._stamps) > 2 and len(set(self._stamps)) == 1:
-            found.append(f'the stamp stands still at {self._stamps[0] / NANOSECONDS:.3f} s in '
+            found.append(f'the stamp is constant at {self._stamps[0] / NANOSECONDS:.3f} s in '
                          f'{len(self._stamps)} messages')
         elif any(later < earlier for earlier, later in zip(self._stamps, self._stamps[1:])):
-            found.append('the stamps jump back: two clocks, or two publishers')
+            found.append('the stamps go backward: two clocks, or two publishers')
         age = float(np.median(self._ages))
         simulated = self._simulated
         clock = 'the simulated clock (/clock)' if simulated else 'the clock of this machine'
-        if abs(age) > LONG_AGO:
+        if abs(age) > OTHER_CLOCK:
             found.append(
                 f'the stamps ({self._stamps[-1] / NANOSECONDS:.1f} s) are of another clock than '
                 f'{clock}: '
-                f'{"the publisher does not use" if simulated else "it looks like"} simulated '
+                f'{"the publisher does not use" if simulated else "they seem to be"} simulated '
                 'time; give use_sim_time the same value everywhere')
         elif age < -MAX_FUTURE:
-            found.append(f'the stamps are {-age:.2f} s ahead of {clock}: synchronise the clocks')
+            found.append(f'the stamps are {-age:.2f} s ahead of {clock}: synchronize the clocks')
         elif age > max_age:
             found.append(f'the stamps are {age:.2f} s behind {clock} (at most {max_age:g} s): '
-                         'late, or the clocks are not synchronised')
+                         'late, or the clocks are not synchronized')
         return found
 
 
@@ -90,7 +90,7 @@ class CameraStream:
     def __init__(self, source: CameraSource, size: tuple[int, int] | None, now_ns,
                  simulated: bool):
         self._source = source
-        self._size = size  # height, width that the policy sees
+        self._size = size  # height and width in the policy
         self.stamps = StampStatistics(now_ns, simulated)
         self._faults: dict[str, None] = {}
         self._sizes: dict[tuple[int, int], None] = {}
@@ -99,7 +99,7 @@ class CameraStream:
         """Add one Image or CompressedImage."""
         self.stamps.add(message.header.stamp)
         if isinstance(message, CompressedImage) and self._sizes:
-            return  # decoding one is enough
+            return  # one image is decoded
         try:
             image = to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
             image = as_mounted(image, self._source.crop, self._source.flip)
@@ -130,7 +130,7 @@ class CameraStream:
                 has < wants for has, wants in zip(next(iter(self._sizes)), self._size)):
             found.append(warning(
                 where, f'images of {sizes[0]} pixels are enlarged to the '
-                f'{self._size[1]}x{self._size[0]} that the policy sees'))
+                f'{self._size[1]}x{self._size[0]} of the policy'))
         return found
 
 
@@ -173,10 +173,10 @@ class JointStateStream:
         lines = [*self._odd, *self.stamps.faults(max_age)]
         foreign = [name for name in self._arrivals if name not in joints]
         missing = [name for name in joints if name not in self._arrivals]
-        seen = f'; seen were {join_names(foreign)}' if foreign else ''
+        seen = f'; received: {join_names(foreign)}' if foreign else ''
         if missing:
             lines.append(f'no position of {join_names(missing)}{seen}')
-        lines += [f'the position of {name} is {value}, no finite number'
+        lines += [f'the position of {name} is {value}; expected a finite number'
                   for name, value in self._not_finite.items() if name in joints]
         lines += self._outside()
         found = [error(where, f'{line} (from {publishers})') for line in lines]
@@ -187,7 +187,7 @@ class JointStateStream:
                 f'command_mux holds (from {publishers})'))
         if paused:
             found.append(warning(
-                where, f'without news {join_names(paused)}; command_mux holds after {timeout:g} s '
+                where, f'silent: {join_names(paused)}; command_mux holds after {timeout:g} s '
                 f'(from {publishers})'))
         if foreign and not missing:
             found.append(warning(

@@ -45,7 +45,7 @@ class Checkpoint:
 
     @property
     def label(self) -> str:
-        """Name for people; it says UNTRAINED if the weights are random."""
+        """Name for display, marked UNTRAINED if the weights are random."""
         return self.folder.name if self.trained else f'{self.folder.name} (UNTRAINED)'
 
 
@@ -58,7 +58,7 @@ def choose_checkpoint(
 
     :param chosen: the user's folder; None takes the shipped checkpoint, or if there is none an
         untrained one, which is created once in the folder `cache`.
-    :param shipped: whether the shipped checkpoint is suitable; it knows only its own tasks.
+    :param shipped: whether the shipped checkpoint was trained on the tasks.
     :raises CommandFailed: the folder or its policy file is missing or invalid.
     """
     ready = share_folder().joinpath(*SHIPPED)

@@ -97,8 +97,8 @@ def chosen_policy(
     Return the policy file of the options, or the checkpoint's own.
 
     :param log: called with one line if the file was found by the folder's name.
-    :param warn: called with one line for each remark about a derived policy file.
-    :raises ValueError: folder or file does not exist, or the mistakes in it, one per line.
+    :param warn: called with one line for each warning about a derived policy file.
+    :raises ValueError: folder or file does not exist, or the file has mistakes, one per line.
     """
     path = find_policy_file(arguments.policy, chosen_checkpoint(arguments), log)
     return load_policy_file(path, warn)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 class CommandFailed(Exception):
     """
-    The command cannot go on; the message is one line, and all that the user needs.
+    The command has failed; the message is one line.
 
     :param log: a log file with details; its last lines are kept as they are now.
     :param exit_code: of the process, 2 where the arguments are wrong.

@@ -1,4 +1,4 @@
-"""Start nodes as separate processes, detect one that dies, and always end all of them."""
+"""Start nodes as separate processes, detect a crash, and end all of them in any case."""
 
 from collections.abc import Sequence
 import ctypes
@@ -126,7 +126,7 @@ class NodeProcesses:
 
     def check(self) -> None:
         """
-        GraphProbe whether all processes are alive.
+        Check that all processes run.
 
         :raises CommandFailed: one has ended; names it, how it ended, and its log.
         """

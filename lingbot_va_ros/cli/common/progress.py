@@ -17,7 +17,7 @@ class ProgressDisplay:
     """
     A title, fields with their newest values, and permanent lines; a context manager.
 
-    There is no thread for drawing: call `refresh` often; it limits the rate itself.
+    No thread draws the panel. Call `refresh` often; it limits the rate.
     """
 
     def __init__(self, title: str, console: Console | None = None):

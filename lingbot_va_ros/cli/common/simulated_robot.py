@@ -112,7 +112,7 @@ def reset_scene(
         heard, until = newest()[0], time.monotonic() + RESET_SECONDS
 
         def at_home() -> bool:
-            # The first message may have been on its way before the reset.
+            # The first message may have been sent before the reset.
             return newest()[0] > heard + 1 and distance_from_home(newest()[1]) < AT_HOME
 
         operator.wait_until(
@@ -150,12 +150,12 @@ def give_arm_to_policy(
     asked_ns = operator.now_ns()
     operator.set_mode(MUX, ControlMode.POLICY, MODE_CHANGE_SECONDS)
 
-    def told() -> bool:
+    def is_reported() -> bool:
         newest = newest_mode()
         return newest is not None and (
             newest.mode == ControlMode.POLICY
             or Time.from_msg(newest.header.stamp).nanoseconds > asked_ns)
-    operator.wait_until(told, MODE_SECONDS, f'{MUX} to report the mode that it is in')
+    operator.wait_until(is_reported, MODE_SECONDS, f'{MUX} to report its mode')
 
 
 @contextmanager
@@ -177,7 +177,7 @@ def ros_node(name: str) -> Iterator[tuple[Node, Executor]]:
 
 def require_no_robot(progress: ProgressDisplay) -> None:
     """
-    Check that the user's ROS domain has no robot yet: its arm would move.
+    Check that the user's ROS domain has no robot, whose arm would move too.
 
     :raises CommandFailed: the domain has a robot; the message names its nodes and topics.
     """

@@ -163,14 +163,14 @@ def _takeover_lines(episode: dict) -> list[str]:
     if not episode['takeover']:
         return []
     if 'counts_by_person' not in episode:
-        return ['takeover   the operator never had the arm']
+        return ['takeover   the operator did not control the arm']
     theirs = episode['counts_by_person']
     words = ', '.join(
         f'{name}: {count} by the policy, {theirs[name]} by the operator, '
         f'{episode["counts"][name]} in all'
         for name, count in episode['counts_by_policy'].items())
     return [
-        f'takeover   {words}; the operator had the arm for '
+        f'takeover   {words}; the operator controlled the arm for '
         f'{episode["seconds_by_person"]:.1f} s']
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from lingbot_va_ros.mux.modes import MuxMode
 
-# s: the simulator publishes its counts five times a second. Nothing can be counted that soon after
-# the arm has changed hands.
-TOLD_LATE = 0.25
+# s: the largest delay of a count, which the simulator publishes 5 times a second. No stroke can be
+# counted this soon after the owner of the arm has changed.
+COUNT_DELAY = 0.25
 OVERVIEW = 'overview'  # a camera of the simulator, which the policy does not use
 
 
@@ -102,7 +102,7 @@ def counts_by_operator(episode: RecordedEpisode) -> dict[str, int]:
     sums: dict[str, int] = {}
     before: Mapping[str, int] = {}
     for time, counts in episode.counted:
-        theirs = value_at(episode.modes, time - TOLD_LATE, None) == MuxMode.TELEOP
+        theirs = value_at(episode.modes, time - COUNT_DELAY, None) == MuxMode.TELEOP
         for name, count in counts.items():
             more = count - before.get(name, 0)
             sums[name] = sums.get(name, 0) + (more if theirs else 0)
@@ -172,7 +172,7 @@ def outcome(episode: RecordedEpisode) -> tuple[bool, str]:
 
 
 def format_counts(counts: Mapping[str, int]) -> str:
-    """Return counts as text for people."""
+    """Return counts as text."""
     return ', '.join(f'{name}: {count}' for name, count in counts.items())
 
 

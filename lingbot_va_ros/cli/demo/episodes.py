@@ -37,9 +37,9 @@ from lingbot_va_ros.srv import ResetMemory
 CHUNK_SECONDS = 60.0  # without a new chunk, after which the episode fails
 OPERATOR_TOPIC = 'teleop/joint_trajectory'
 READ_SECONDS = 600.0  # for a full-size text encoder from a slow disk
-MAX_HOLDS = 20  # of the mux in one episode, after which the arm is handed over again
-# s: timeout of cameras and joint states. It is longer than for a real arm: the simulated arm is
-# harmless, and other load may delay messages on this machine.
+MAX_HOLDS = 20  # of the mux in one episode after which the policy gets the arm again
+# s: timeout of cameras and joint states, longer than for a real arm: the simulated arm cannot do
+# harm, and the load of this machine may delay messages.
 PATIENCE = 1.0
 PATIENT_ERROR = 0.7  # rad; a late joint state is behind by the motion since then
 FORGIVEN = (*LATE, 'following error')
@@ -219,7 +219,7 @@ def _execute(
                 or not any(words in reason for words in FORGIVEN)):
             return holds, f'{MUX} went to {mode.name}: {reason}'
         holds.append(reason)
-        progress.say(f'{MUX} went to HOLD: {reason}; handing the arm over again')
+        progress.say(f'{MUX} went to HOLD: {reason}; giving the arm to the policy again')
         give_arm_to_policy(operator, lambda: recorder.mode)
 
 

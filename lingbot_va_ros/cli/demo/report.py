@@ -108,7 +108,7 @@ def _shade(axes, episode: RecordedEpisode) -> None:
     """Mark the time spans in mode TELEOP."""
     for number, (begin, end) in enumerate(teleop_spans(episode)):
         axes.axvspan(begin - episode.start, end - episode.start, color='tab:green', alpha=0.15,
-                     zorder=0, label=None if number else 'operator has the arm (TELEOP)')
+                     zorder=0, label=None if number else 'operator controls the arm (TELEOP)')
 
 
 def _draw_joint(axes, episode: RecordedEpisode, index: int) -> None:

@@ -14,9 +14,9 @@ from lingbot_va_ros.sim.simulation import Simulation
 
 FAR_SIDE = 0.03  # m from the center of the plate, beyond which a stroke has been counted
 # rad/s or m/s: below SLOW the operator takes over, below STILL the stroke begins. Braking a fast
-# arm moves it back and forth above the plate, which looks like a stroke.
+# arm moves it back and forth above the plate, which resembles a stroke.
 SLOW, STILL = 0.3, 0.05
-TOLD_LATE_NS = 300_000_000  # the simulator publishes its counts five times a second
+COUNT_DELAY_NS = 300_000_000  # the simulator publishes its counts 5 times a second
 Step = tuple[Plan | None, MuxMode | None]  # plan to send and mode to request
 
 
@@ -80,7 +80,7 @@ class ScriptedOperator:
             # The stroke may have counted before.
             if self.strokes > self._strokes_before:
                 self.doing = Phase.DONE
-            elif now_ns > self._interrupted_ns + TOLD_LATE_NS:
+            elif now_ns > self._interrupted_ns + COUNT_DELAY_NS:
                 self._interrupted_ns = None
         elif (self.mode == MuxMode.POLICY and self.strokes >= self._after
                 and self.stroke_is_over() and np.abs(self._v).max() < SLOW):
@@ -133,8 +133,8 @@ class ScriptedOperator:
     def stroke_is_over(self) -> bool:
         """Return whether the sponge is where strokes end, or no stroke has begun."""
         # From the center of the plate.
-        way = -self._scene.mirror * (self._place()[1] - self._scene.plate[1])
-        return way > FAR_SIDE or self.strokes == 0
+        distance = -self._scene.mirror * (self._place()[1] - self._scene.plate[1])
+        return distance > FAR_SIDE or self.strokes == 0
 
     def _place(self) -> np.ndarray:
         return path_from(self._simulation, self._q).start[:3]

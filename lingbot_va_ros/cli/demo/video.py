@@ -27,7 +27,7 @@ CAPTION = 32
 STILL = 2.0  # s at the end of each episode
 # s that a predicted image is shown: one comes every few actions, and none during inference.
 IMAGINED_STAYS = 0.5
-BACKGROUND, WHITE, GREY = (24, 24, 24), (235, 235, 235), (150, 150, 150)
+BACKGROUND, WHITE, GRAY = (24, 24, 24), (235, 235, 235), (150, 150, 150)
 RED, GREEN, YELLOW = (255, 90, 80), (110, 220, 120), (255, 210, 80)
 UNTRAINED = 'UNTRAINED network: its actions mean nothing'
 
@@ -100,7 +100,7 @@ def _tile(
     if image is None:
         view = np.full((*size, 3), BACKGROUND, np.uint8)
         _write(view, 'no prediction at this time' if label == 'imagined' else 'no image', 12,
-               size[0] // 2, GREY)
+               size[0] // 2, GRAY)
     else:
         # Small images are enlarged without smoothing.
         small = size[0] >= 3 * image.shape[0]
@@ -126,20 +126,20 @@ def _headline(
         success, detail = outcome(episode)
         goal = bool(episode.task_state.get('counts'))
         _write(lines, f'{"success" if success else "no success"}: {detail}', 8, 25 + CAPTION,
-               GREEN if success else RED if goal else GREY)
+               GREEN if success else RED if goal else GRAY)
     else:
         _write(lines, format_counts(value_at(episode.counted, time, {})), 8, 25 + CAPTION, WHITE)
     who = ''
     if value_at(episode.modes, time, None) == MuxMode.TELEOP and not over:
-        who = 'operator has the arm (TELEOP)'
+        who = 'operator controls the arm (TELEOP)'
         _write(lines, who, width - 8 - _width(who), 25 + CAPTION, YELLOW)
     if not trained:
         _write(lines, UNTRAINED, width - 8 - _width(UNTRAINED), 25, RED)
     return lines
 
 
-def _write(picture: np.ndarray, text: str, x: int, y: int, colour: tuple) -> None:
-    cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, 1, cv2.LINE_AA)
+def _write(picture: np.ndarray, text: str, x: int, y: int, color: tuple) -> None:
+    cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.6, color, 1, cv2.LINE_AA)
 
 
 def _width(text: str) -> int:

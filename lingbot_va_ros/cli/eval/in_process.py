@@ -19,9 +19,9 @@ def load(
     Load a checkpoint with the sampling settings of its policy file.
 
     :param device: `auto`, `cuda` or `cpu`.
-    :param noise_seed: of the starting noise of the predictions.
-    :param progress: called with a line before each part.
-    :raises ValueError: the checkpoint, the device or the options do not fit together.
+    :param noise_seed: random seed of the initial noise of the predictions.
+    :param progress: called with one line before each part.
+    :raises ValueError: the checkpoint, the device or an option cannot be used.
     """
     policy, chosen = checkpoint.policy, choose_device(device)
     return load_engine(EngineConfig.of_policy(
@@ -36,8 +36,8 @@ def run_row(
     """
     Run one episode for each seed.
 
-    :param max_chunks: executed chunks that end an episode; 0 for the task's own limit.
-    :param time_limit: simulated seconds that end an episode; 0 for none.
+    :param max_chunks: executed chunks after which an episode ends; 0: the task's own limit.
+    :param time_limit: simulated seconds after which an episode ends; 0: none.
     :param each: called with the outcome of each episode.
     :raises ValueError: see `run_episode`.
     """

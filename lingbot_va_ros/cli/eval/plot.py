@@ -25,7 +25,7 @@ APART = 0.012  # chunk lengths between intervals of the same latency
 
 def write_plot(path: Path, rows: Sequence[Mapping[str, Any]], label: str) -> None:
     """
-    Write the plot whole or not at all, in the format of the file's suffix.
+    Write the plot atomically, in the format of the file's suffix.
 
     :param rows: entries of the JSON.
     :param label: the checkpoint's name, marked if UNTRAINED.

@@ -24,7 +24,7 @@ class Condition:
 
     @property
     def words(self) -> str:
-        """Description of the condition for people."""
+        """Description of the condition in words."""
         return (f'{self.task}, {self.schedule}, memory {self.memory}, '
                 f'latency {self.latency_chunks:g} chunks')
 
@@ -111,7 +111,7 @@ def _histograms(outcomes: Sequence[EpisodeOutcome]) -> dict[str, dict[str, int]]
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the rows as a table for people."""
+    """Return the rows as a table for display."""
     table = Table(title='episodes', title_justify='left')
     columns: tuple[tuple[str, JustifyMethod], ...] = (
             ('task', 'left'), ('schedule', 'left'), ('memory', 'left'),

@@ -167,7 +167,7 @@ class _ChunkProgress:
         progress.show(phase=f'imagining {chunks} chunks')
 
     def check(self) -> None:
-        """Show that another forward begins; the prediction always goes on."""
+        """Show that the next forward pass begins; never interrupt the prediction."""
         self._step += 1
         self._progress.show_in_panel(
             chunk=f'{self._done + 1}/{self._chunks}', step=f'{self._step}/{self._forwards}')

@@ -23,7 +23,7 @@ def images_by_camera(
     """
     expected = f'the policy has {len(cameras)} cameras: {", ".join(cameras)}'
     if in_order and named:
-        raise ValueError('images with and without --image: give all of them one way')
+        raise ValueError('images with and without --image: give all of them in the same way')
     if named:
         unknown = sorted({role for role, _ in named} - set(cameras))
         if unknown:
@@ -55,11 +55,11 @@ def read_image(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             if image.mode not in MODES:
                 raise ValueError(
-                    f'its pixels are of mode {image.mode}; expected 8 bits a channel')
+                    f'its pixels are of mode {image.mode}; expected 8 bits per channel')
             image.load()
             return np.array(ImageOps.exif_transpose(image).convert('RGB'))
     except Exception as error:  # decoders raise many types of exceptions on damaged files
         reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
         if type(error).__name__ == 'UnidentifiedImageError':
-            reason = 'no image format is recognised'
+            reason = 'no image format is recognized'
         raise ValueError(f'image {path} cannot be read: {reason}') from None

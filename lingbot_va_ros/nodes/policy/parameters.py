@@ -188,7 +188,7 @@ def memory_chunks(policy: PolicyFile, memory_frames: int) -> int:
         return policy.memory_chunks
     if memory_frames % policy.frames_per_chunk:
         raise ValueError(
-            f"memory_frames is {memory_frames}, no multiple of the policy's "
+            f"memory_frames is {memory_frames}, not a multiple of the policy's "
             f'{policy.frames_per_chunk} frames per chunk')
     chunks = memory_frames // policy.frames_per_chunk
     if chunks > MOST_MEMORY_CHUNKS:

@@ -63,7 +63,7 @@ def camera_info(name: str, lens: Lens) -> CameraInfo:
     message.width, message.height = lens.width, lens.height
     message.distortion_model = 'plumb_bob'
     message.d = [0.0] * 5
-    f, x, y = lens.focal_length, lens.centre_x, lens.centre_y
+    f, x, y = lens.focal_length, lens.center_x, lens.center_y
     message.k = [f, 0.0, x, 0.0, f, y, 0.0, 0.0, 1.0]
     message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
     message.p = [f, 0.0, x, 0.0, 0.0, f, y, 0.0, 0.0, 0.0, 1.0, 0.0]

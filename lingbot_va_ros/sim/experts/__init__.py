@@ -1,5 +1,5 @@
 """
-Scripted experts: they solve the tasks by inverse kinematics from the state of the simulation.
+Scripted experts, which solve the tasks with the ground-truth state and inverse kinematics.
 
     simulation = Simulation(task='wipe_plate', seed=3)
     expert = make_expert(simulation, np.random.default_rng(3))

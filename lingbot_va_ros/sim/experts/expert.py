@@ -1,4 +1,4 @@
-"""An expert plays the path that the module of its task plans through the scene."""
+"""Experts: joint commands along the tool path that the module of a task plans."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,20 +17,20 @@ from lingbot_va_ros.sim.simulation import Simulation
 from lingbot_va_ros.specs.embodiment import Arm, load_embodiment
 
 PERIOD = 0.1  # s from one command to the next
-# How fast an expert may be, as a share of what the joints may do; their accelerations grow with
-# the square of it.
+# The share of the velocity limits that an expert uses at most. Accelerations scale with the square
+# of the speed.
 _EFFORT = 0.95
-_SLOWER = 1.01  # samples at other moments may lie worse
-_WAYS: dict[str, Callable[..., None]] = {
+_SLOWER = 1.01  # a margin: a slower path is sampled at other times
+_PLANNERS: dict[str, Callable[..., None]] = {
     'wipe_plate': wipe, 'open_boxes': open_one_after_the_other}
 
 
 class Expert:
     """
-    Joint commands every 0.1 s, from home back to home; afterwards it stays at home.
+    A sequence of joint commands, one every 0.1 s, from home back to home.
 
-    `commands` [n, J] float64 are all commands up to the end, rad (m for grippers), in the order of
-    the simulation's joints; command k is due at k + 1 periods after the start.
+    :param commands: [n, J] float64, rad (m for grippers), in the order of the simulation's joints;
+        command k is due k + 1 periods after the start.
     """
 
     def __init__(self, commands: np.ndarray):
@@ -39,7 +39,7 @@ class Expert:
 
     @property
     def finished(self) -> bool:
-        """Return whether all commands are given; `act` then stays at home."""
+        """Whether all commands have been returned; `act` then repeats the last one, at home."""
         return self._next >= len(self.commands)
 
     def act(self) -> np.ndarray:
@@ -54,29 +54,28 @@ def make_expert(simulation: Simulation, rng: np.random.Generator, perturb: bool 
     """
     Return an expert for a simulation that has just been reset.
 
-    Tempo, pauses and lengths are drawn from `rng`; with `perturb` the tool also leaves its way
-    now and then by a bounded distance and finds back. `choices` make the expert do something else
-    than the task asks for: see the task's module.
-
-    :raises ValueError: the task has no goal and hence no expert.
+    :param rng: draws tempo, pauses and lengths.
+    :param perturb: adds bounded deviations from the path at random times.
+    :param choices: arguments of the task's planner that change its goal, as counterexamples need.
+    :raises ValueError: the task has no expert.
     """
-    if simulation.task not in _WAYS:
+    if simulation.task not in _PLANNERS:
         raise ValueError(
-            f"task: '{simulation.task}' has no expert; expected one of {', '.join(_WAYS)}")
+            f"task: '{simulation.task}' has no expert; expected one of {', '.join(_PLANNERS)}")
     path = path_from_home(simulation)
-    _WAYS[simulation.task](simulation.scene, path, rng, perturb, **choices)
+    _PLANNERS[simulation.task](simulation.scene, path, rng, perturb, **choices)
     return Expert(commands_along(simulation, path))
 
 
 def path_from_home(simulation: Simulation) -> ToolPath:
-    """Return an empty path for the tool of the arm that the task is for."""
+    """Return an empty path from home for the tool of the arm that performs the task."""
     arm, reach = _arm(simulation)
     opening = simulation.embodiment.home[_gripper_column(simulation, arm)]
     return ToolPath(np.append(reach.home, opening))
 
 
 def path_from(simulation: Simulation, joints: np.ndarray) -> ToolPath:
-    """Return an empty path for that tool from where it is at joint positions [J]."""
+    """Return an empty path for the same tool that begins at joint positions [J]."""
     arm, reach = _arm(simulation)
     place = reach.place(joints[[simulation.joints.index(joint) for joint in arm.joints]])
     return ToolPath(np.append(place, joints[_gripper_column(simulation, arm)]))
@@ -87,11 +86,11 @@ def commands_along(
     """
     Return joint commands [n, J] that lead the tool along a path.
 
-    Joints of another arm stay at home. All is slowed down alike where a joint would otherwise
-    come near its velocity or acceleration limit.
+    The joints of another arm stay at home. The whole path is slowed down if a joint would come
+    near its velocity or acceleration limit.
 
-    :param start: joint positions [J] at rest, where the path begins; home where there are none.
-    :raises OutOfReach: the path leads where the arm cannot go.
+    :param start: joint positions [J] at rest where the path begins; None: home.
+    :raises OutOfReach: the arm cannot reach a point of the path.
     """
     slowness = 1.0
     commands = _commands(simulation, path, slowness, start)
@@ -110,7 +109,7 @@ def _commands(simulation: Simulation, path: ToolPath, slowness: float,
     columns = [simulation.joints.index(joint) for joint in arm.joints]
     commands[:, columns] = reach.joints(points[:, :3])
     if start is not None:
-        # The hand may be turned a little there: it turns as it should be along the way.
+        # The hand's orientation may differ there; the difference is blended out along the path.
         off = start[columns] - reach.joints(path.start[None, :3])[0]
         share = np.arange(1, len(points) + 1)[:, None] / len(points)
         commands[:, columns] += (1 - share**3 * (10 - 15 * share + 6 * share**2)) * off
@@ -119,7 +118,7 @@ def _commands(simulation: Simulation, path: ToolPath, slowness: float,
 
 
 def _effort(simulation: Simulation, commands: np.ndarray, start: np.ndarray) -> float:
-    """Return the share of the limits that a motion from rest to rest takes, as a speed."""
+    """Return the largest share of the joint limits that the commands use, as a share of speed."""
     limits = simulation.embodiment.limits
     rest = np.tile(start, (2, 1))
     steps = np.diff(np.concatenate([rest, commands, commands[-1:]]), axis=0) / PERIOD
@@ -136,10 +135,10 @@ def drive(simulation: Simulation, command: np.ndarray) -> None:
 
 
 def _arm(simulation: Simulation) -> tuple[Arm, Reach]:
-    """Return the arm that the scene is for, and where it reaches."""
+    """Return the arm that performs the task, and its inverse kinematics."""
     scene = simulation.scene
     if not isinstance(scene, (OpenBoxesScene, WipePlateScene)):
-        raise ValueError(f"task: '{simulation.task}' is for no arm of its own")
+        raise ValueError(f"task: '{simulation.task}' has no arm that performs it")
     arm = next(arm for arm in simulation.embodiment.arms if arm.side == scene.side)
     base = tuple(simulation.model.body(arm.base_frame).pos)
     return arm, _reach(simulation.embodiment.name, arm.side, base)

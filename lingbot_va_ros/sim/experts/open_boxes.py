@@ -1,4 +1,4 @@
-"""The path that opens box A, closes it and opens box B, with a rest at home before each."""
+"""Plans the path that opens box A, closes it and opens box B, with rests at home between."""
 
 import numpy as np
 
@@ -6,25 +6,25 @@ from lingbot_va_ros.sim.experts.path import ToolPath
 from lingbot_va_ros.sim.scenes.open_boxes import HALF_KNOB, KNOB_TOP, OpenBoxesScene, TRAVEL
 
 _EPISODE_TEMPO = (0.90, 1.20)
-_TEMPO = (0.90, 1.15)  # of each of the three
-# Rest at home before each of the three, drawn alike for all: what is next cannot be told from it.
-# No shorter, so that there is always a while when standing at home is all that was seen lately.
+_TEMPO = (0.90, 1.15)  # of each of the three moves
+# Rest at home before each move, from one distribution, so that it does not reveal the next move.
+# The lower bound makes the recent images show only rest, so that the policy needs its memory.
 _REST = (1.6, 2.2)  # s
 _OPENING = (0.026, 0.030)  # m, the fingers around a knob
-_DEPTH = 0.026  # m that the fingertips reach below the top of the knob
-_ABOVE = (0.025, 0.040)  # m from the top of the knob to the fingertips on the way there
-_PRESS = 0.004  # m beyond the stop, taken up by the gripper's servo
-_SWERVE = np.array([0.025, 0.016, 0.015])  # m, on the way
+_DEPTH = 0.026  # m of the fingertips below the top of the knob
+_ABOVE = (0.025, 0.040)  # m of the fingertips above the top of the knob while approaching
+_PRESS = 0.004  # m beyond the stop, absorbed by the compliance of the gripper's servo
+_SWERVE = np.array([0.025, 0.016, 0.015])  # m, in free motion
 _SIDEWAYS = 0.007  # m, while pushing
 
-# Box and what is done with it.
+# Box and action of each move.
 TASK = (('a', 'open'), ('a', 'close'), ('b', 'open'))
 
 
 def open_one_after_the_other(
         scene: OpenBoxesScene, path: ToolPath, rng: np.random.Generator, perturb: bool,
         order: tuple = TASK) -> None:
-    """Append the moves of `order`, each with the path home, to a path that begins at home."""
+    """Append the moves of `order`, each with its return home, to a path that begins at home."""
     tempo = rng.uniform(*_EPISODE_TEMPO)
     for name, what in order:
         path.wait(rng.uniform(*_REST))
@@ -42,7 +42,7 @@ def _slide(scene: OpenBoxesScene, path: ToolPath, rng: np.random.Generator, pert
     begin, end = (0.0, TRAVEL) if to_open else (TRAVEL, 0.0)
     push = np.sign(end - begin) * (opening - HALF_KNOB[1] + _PRESS)
     away = path.time
-    # A longer way takes longer, so that the joints stay well within their limits.
+    # The duration grows with the distance, so that the joints stay well within their limits.
     travel = pace * (0.56 + 1.3 * np.hypot(x - home[0], y + outwards * begin - home[1]))
     path.to(travel, x + rng.uniform(-0.004, 0.004), y + outwards * begin, above, opening)
     down = path.time

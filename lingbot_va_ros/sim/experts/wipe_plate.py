@@ -1,27 +1,27 @@
-"""The path that wipes the plate: equal strokes from rim to rim, each with its own tempo."""
+"""Plans the path that wipes the plate: similar strokes from rim to rim, each with its tempo."""
 
 import numpy as np
 
 from lingbot_va_ros.sim.experts.path import ToolPath
 from lingbot_va_ros.sim.scenes.wipe_plate import PLATE_TOP, SPONGE_REACH, STROKES, WipePlateScene
 
-# Seconds are multiplied by the tempo of the episode and by that of the stroke. Both spread so far
-# that the time which has passed says little about the strokes that were made.
+# Durations are multiplied by the tempo of the episode and by that of the stroke. The ranges are
+# wide, so that elapsed time is a poor predictor of the number of strokes.
 _EPISODE_TEMPO = (0.85, 1.50)
 _STROKE_TEMPO = (0.85, 1.20)
-_PAUSE = (0.0, 0.45)  # s, drawn up to a bound that is the episode's own
+_PAUSE = (0.0, 0.45)  # s; the range of an episode's longest pause
 _FIRST_PAUSE = (0.0, 1.0)  # s
 _LENGTH = (0.092, 0.120)  # m
-_PRESS = 0.016  # m that the relaxed sponge would reach into the plate
-_HOVER = (0.022, 0.034)  # m from the sponge to the plate between strokes
+_PRESS = 0.016  # m of the relaxed sponge below the surface of the plate
+_HOVER = (0.022, 0.034)  # m of the sponge above the plate between strokes
 _SWERVE = 0.015  # m
-_SWERVES = 3  # at most, an episode
-_CALM = 1.15  # the tempo of a stroke where nothing draws one
+_SWERVES = 3  # per episode, at most
+_CALM = 1.15  # the tempo of a stroke that is not drawn at random
 
 
 def wipe(scene: WipePlateScene, path: ToolPath, rng: np.random.Generator, perturb: bool,
          strokes: int = STROKES) -> None:
-    """Append `strokes` strokes and the path home to a path that begins at home."""
+    """Append `strokes` strokes and the return home to a path that begins at home."""
     tempo = rng.uniform(*_EPISODE_TEMPO)
     longest_pause = rng.uniform(*_PAUSE)
     path.wait(rng.uniform(*_FIRST_PAUSE))
@@ -42,14 +42,14 @@ def wipe(scene: WipePlateScene, path: ToolPath, rng: np.random.Generator, pertur
     ended = path.time
     path.to_start(1.0 * tempo, overlap=0.10 * tempo)
     if perturb:
-        _leave_the_way(path, rng, away, begun, ended)
+        _add_deviations(path, rng, away, begun, ended)
 
 
 def wipe_once(scene: WipePlateScene, path: ToolPath) -> None:
     """
-    Append one stroke like the expert's, to a path that begins anywhere; it lifts the sponge first.
+    Append one stroke like the expert's to a path that begins anywhere, lifting the sponge first.
 
-    It ends where the expert's strokes end, hovering above the other rim.
+    It ends as the expert's strokes do, above the opposite rim.
     """
     length, hover = np.mean(_LENGTH), PLATE_TOP + SPONGE_REACH + np.mean(_HOVER)
     first = scene.mirror * length / 2
@@ -62,22 +62,22 @@ def wipe_once(scene: WipePlateScene, path: ToolPath) -> None:
 
 
 def _press_and_wipe(path: ToolPath, pace: float, y: float, hover: float) -> None:
-    """Append: down onto the plate, across it to `y`, up to `hover`, in one flowing motion."""
+    """Append moves down to the plate, across to `y` and up to `hover`, blended into one motion."""
     path.to(0.36 * pace, z=PLATE_TOP + SPONGE_REACH - _PRESS, overlap=0.12 * pace)
     path.to(0.60 * pace, y=y, overlap=0.06 * pace)
     path.to(0.34 * pace, z=hover, overlap=0.06 * pace)
 
 
-def _leave_the_way(path: ToolPath, rng: np.random.Generator, away: float, begun: float,
-                   ended: float) -> None:
-    """Swerve on the way there, on the way back, and sideways between the first and last stroke."""
+def _add_deviations(path: ToolPath, rng: np.random.Generator, away: float, begun: float,
+                    ended: float) -> None:
+    """Add deviations to the approach and the return, and sideways ones between the strokes."""
     for begin, seconds in ((away, begun - away), (ended, path.time - ended)):
         if rng.random() < 0.4:
             offset = rng.uniform(-_SWERVE, _SWERVE, 3)
             offset[2] = abs(offset[2])
             path.swerve(begin, seconds, offset)
     for _ in range(rng.integers(0, _SWERVES + 1)):
-        # Across the direction of the strokes: they stay what they are.
+        # Orthogonal to the strokes, so that their number and length stay the same.
         offset = np.array([rng.uniform(-_SWERVE, _SWERVE), 0.0, 0.0])
         seconds = rng.uniform(0.5, 1.0)
         path.swerve(rng.uniform(begun, ended - seconds), seconds, offset)

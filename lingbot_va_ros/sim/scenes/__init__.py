@@ -1,9 +1,9 @@
 """
-The scenes: objects on the table and the rule of success, one module per task.
+The scenes: objects on the table and the success criterion, one module for each task.
 
-A scene is a class without arguments whose objects are a `Scene`.
+A scene is a class that implements `Scene` and is constructed without arguments.
 
-The world frame lies in the table top: x away from the robot, y left, z up, metres.
+The origin of the world frame is in the table top: x away from the robot, y left, z up, in m.
 """
 
 from collections.abc import Callable

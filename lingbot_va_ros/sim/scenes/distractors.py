@@ -12,15 +12,16 @@ _SHAPES = (
     ('brick', mujoco.mjtGeom.mjGEOM_BOX, (0.020, 0.040, 0.020)),
 )
 NAMES = tuple(name for name, *_ in _SHAPES)
-_APART = 0.11  # m from middle to middle
+_APART = 0.11  # m between centers
 
 
 class Distractors:
     """
-    Fixed objects beside the workspace; the seed decides their positions and colors.
+    Fixed objects beside the workspace; the seed determines their positions and colors.
 
-    `areas` are rectangles ((x, y), (x, y)) of the table, lower and upper corner in metres, out of
-    the way of the left arm; with `mirror` -1 they are mirrored to be out of the right arm's way.
+    :param areas: rectangles ((x, y), (x, y)) of the table, lower and upper corner in m, that the
+        left arm does not use.
+    :param mirror: 1, or -1 to mirror the areas for the right arm.
     """
 
     def __init__(self, areas: tuple, mirror: int):
@@ -34,7 +35,7 @@ class Distractors:
             body.add_geom(name=name, type=shape, size=size)
 
     def reset(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
-        """Place the objects apart from each other and color them."""
+        """Draw positions, apart from each other, and colors."""
         places: list[np.ndarray] = []
         for name, shape, size in _SHAPES:
             place = self._draw(rng)

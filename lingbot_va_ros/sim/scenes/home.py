@@ -1,18 +1,21 @@
-"""Detects that the arm has left home, and that it is back."""
+"""Detects that the arm has left home and has returned."""
 
 import mujoco
 import numpy as np
 
-AWAY = 0.30  # rad: the joint that is furthest from home is at least so far off
-BACK = 0.12  # rad: no joint is further from home
-REST = 0.3  # s that it must stay so
+AWAY = 0.30  # rad: the largest distance of a joint from home exceeds this when the arm is away
+BACK = 0.12  # rad: the largest distance of a joint from home when the arm is back
+REST = 0.3  # s for which the arm must stay within BACK
 
 
-class HomeWatch:
+class HomeDetector:
     """
-    Watches the six joints of one arm; home is their position at the start.
+    Monitors the six joints of one arm; home is their position at construction.
 
-    `left`: the arm has been away. `at_home`: it has been within `BACK` of home for `REST` seconds.
+    `left` is whether the arm has been away, `at_home` whether it has been within `BACK` of home
+    for `REST` seconds.
+
+    :param side: 'left' or 'right'.
     """
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, side: str):
@@ -23,8 +26,8 @@ class HomeWatch:
         self.left = False
         self.at_home = True
 
-    def look(self, data: mujoco.MjData) -> None:
-        """Update with the present joint positions."""
+    def update(self, data: mujoco.MjData) -> None:
+        """Update with the joint positions in `data`."""
         off = np.abs(data.qpos[self._joints] - self._home).max()
         if off > BACK:
             self._since = data.time

@@ -4,12 +4,12 @@ import mujoco
 import numpy as np
 
 from lingbot_va_ros.sim.scenes.distractors import Distractors
-from lingbot_va_ros.sim.scenes.home import HomeWatch
+from lingbot_va_ros.sim.scenes.home import HomeDetector
 from lingbot_va_ros.sim.scenes.state import TaskState
 
-TRAVEL = 0.085  # m from the lid's stop where it is closed to the one where it is open
-OPEN = 0.050  # m: a lid further out than this is open
-CLOSED = 0.010  # m: a lid further in than this is closed
+TRAVEL = 0.085  # m of the lid between its closed and its open stop
+OPEN = 0.050  # m: a lid beyond this is open
+CLOSED = 0.010  # m: a lid within this is closed
 
 _HALF_BOX = 0.055  # m, along x and y
 _HEIGHT = 0.045
@@ -18,41 +18,43 @@ _HALF_LID = 0.005
 HALF_KNOB = np.array([0.020, 0.012, 0.018])
 KNOB_TOP = _HEIGHT + 0.001 + 2 * _HALF_LID + 2 * HALF_KNOB[2]
 
-# Name, direction in which the lid opens along y, where its middle may lie (m, x and y, for the
-# left arm; mirrored for the right one), colour of the lid.
+# Name, direction in which the lid opens along y, bounds of the center (x and y in m, for the left
+# arm; mirrored for the right one), color of the lid.
 _BOXES = (
     ('a', 1, np.array([[0.26, 0.13], [0.33, 0.17]]), (0.90, 0.10, 0.12)),
     ('b', -1, np.array([[0.25, -0.05], [0.32, -0.01]]), (0.05, 0.62, 0.20)),
 )
 _OUTSIDE, _INSIDE, _KNOB = (0.16, 0.13, 0.14), (1.0, 0.85, 0.15), (0.95, 0.95, 0.97)
-# Where other things may stand: beyond the boxes and before them.
+# Areas of the distractors: beyond the boxes and in front of them.
 _BESIDE = (((0.50, -0.30), (0.64, 0.20)), ((0.02, -0.32), (0.13, 0.00)))
-_EVERY = 5  # physics steps between two looks
+_EVERY = 5  # physics steps between two evaluations
 
 
 class OpenBoxesScene:
     """
-    Two boxes side by side, each with a lid that slides outwards by its knob, stiffly.
+    Two boxes side by side, each with a lid that slides outward by its knob, with friction.
 
-    A is the box on the side of the arm, B the other. Lids stay where they are left; both closed
-    look alike whatever happened before. Judged every 10 ms from the joints of the lids: a lid
-    that comes beyond 50 mm has been opened, one that then comes within 10 mm has been closed.
+    A is the box on the side of the arm, B the other. A lid stays where it is released. With both
+    lids closed, images do not show which were opened before. Every 10 ms the positions of the lids
+    are evaluated: a lid that exceeds 50 mm counts as opened, one that then falls below 10 mm as
+    closed.
+
     Success: A was opened once and closed, then B was opened, and then the arm is home (see
-    HomeWatch) with A closed and B open. It fails at once where B is opened before A has been
-    opened and closed, or while A is open, and where A is opened twice.
+    HomeDetector) with A closed and B open. Failure, at once: B is opened before A has been opened
+    and closed, or while A is open; or A is opened twice.
     """
 
     def add(self, spec: mujoco.MjSpec, sides: tuple[str, ...]) -> None:
         """Add the boxes for the left arm, or for the right arm if it is the only one."""
         self.side = 'left' if 'left' in sides else sides[0]
         self.mirror = 1 if self.side == 'left' else -1
-        for name, outwards, _, colour in _BOXES:
-            _add_box(spec, name, self.mirror * outwards, colour)
+        for name, outwards, _, color in _BOXES:
+            _add_box(spec, name, self.mirror * outwards, color)
         self._distractors = Distractors(_BESIDE, self.mirror)
         self._distractors.add(spec)
 
     def reset(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
-        """Place the boxes, closed, and the distractors at random."""
+        """Close the boxes and draw the positions of boxes and distractors."""
         self.boxes = {}
         for name, _, (lower, upper), _ in _BOXES:
             x, y = rng.uniform(lower, upper)
@@ -61,22 +63,22 @@ class OpenBoxesScene:
         self._distractors.reset(model, data, rng)
         self._lids = {name: model.joint(f'lid_{name}').qposadr[0] for name in self.boxes}
         self._is_open = dict.fromkeys(self.boxes, False)
-        self._home = HomeWatch(model, data, self.side)
+        self._home = HomeDetector(model, data, self.side)
         self._steps = 0
         self._counts = dict.fromkeys(('opened_a', 'closed_a', 'opened_b', 'closed_b'), 0)
         self._fault = ''
         self._success = False
 
     def outwards(self, name: str) -> int:
-        """Return the sign of y in which the lid of box 'a' or 'b' opens."""
+        """Return the sign of the direction along y in which the lid of box 'a' or 'b' opens."""
         return self.mirror * next(row[1] for row in _BOXES if row[0] == name)
 
     def after_step(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        """Update the events of the lids until the outcome is decided."""
+        """Count openings and closings until the outcome is decided."""
         self._steps += 1
         if self._fault or self._success or self._steps % _EVERY:
             return
-        self._home.look(data)
+        self._home.update(data)
         for name, place in self._lids.items():
             if not self._is_open[name] and data.qpos[place] > OPEN:
                 self._is_open[name] = True
@@ -95,7 +97,7 @@ class OpenBoxesScene:
         return 'B was opened while A was open' if self._is_open['a'] else ''
 
     def state(self) -> TaskState:
-        """Return the counts of openings and closings, and whether their order was right."""
+        """Return the counts of openings and closings, and the outcome."""
         done = self._success or bool(self._fault)
         detail = self._fault
         if self._success:
@@ -106,7 +108,7 @@ class OpenBoxesScene:
         return TaskState(dict(self._counts), done, self._success, detail)
 
 
-def _add_box(spec: mujoco.MjSpec, name: str, outwards: int, colour: tuple) -> None:
+def _add_box(spec: mujoco.MjSpec, name: str, outwards: int, color: tuple) -> None:
     kind = mujoco.mjtGeom.mjGEOM_BOX
     box = spec.worldbody.add_body(name=f'box_{name}', mocap=True)
     half = _HALF_BOX - _WALL
@@ -123,7 +125,7 @@ def _add_box(spec: mujoco.MjSpec, name: str, outwards: int, colour: tuple) -> No
         range=(0.0, TRAVEL), limited=mujoco.mjtLimited.mjLIMITED_TRUE,
         frictionloss=1.5, damping=5.0, solref_limit=(0.004, 1.0))
     lid.add_geom(name=f'lid_{name}', type=kind, size=(_HALF_BOX, _HALF_BOX, _HALF_LID), mass=0.12,
-                 rgba=(*colour, 1.0))
+                 rgba=(*color, 1.0))
     lid.add_geom(name=f'knob_{name}', type=kind, size=HALF_KNOB, mass=0.03,
                  pos=(0, 0, _HALF_LID + HALF_KNOB[2]), rgba=(*_KNOB, 1.0))
     spec.add_exclude(bodyname1=box.name, bodyname2=lid.name)

@@ -14,7 +14,7 @@ class TaskState:
 
     :param counts: the task's counters by name.
     :param done: whether the outcome is final; `success` is then the outcome.
-    :param detail: the situation in words, or empty.
+    :param detail: a description for the user, or empty.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -24,26 +24,26 @@ class TaskState:
 
 
 class Scene(Protocol):
-    """Objects on the table and the rule of success."""
+    """Objects on the table and the success criterion."""
 
     def add(self, spec: mujoco.MjSpec, sides: tuple[str, ...]) -> None:
         """
-        Put bodies into the world, once, before the model is compiled.
+        Add bodies to the world. Called once, before the model is compiled.
 
-        :param sides: 'left', 'right': the arms that must reach the bodies.
+        :param sides: 'left', 'right': the arms of the robot.
         """
         ...
 
     def reset(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
         """
-        Place and paint the bodies at random, at every reset.
+        Draw the positions and colors of the bodies. Called at every reset.
 
-        The robot stands at home and the data are fresh.
+        The arms are at home, and the rest of `data` has its initial values.
         """
         ...
 
     def after_step(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        """Watch the simulation, once a physics step."""
+        """Update the state of the task. Called after every physics step."""
         ...
 
     def state(self) -> TaskState:

@@ -7,18 +7,18 @@ import numpy as np
 
 from lingbot_va_ros.sim.scenes.state import TaskState
 
-# Name, shape, half sizes (m), mass (kg): small enough for the gripper, which opens 0.08 m.
+# Name, shape, half sizes (m), mass (kg); they fit into the gripper, which opens 0.08 m.
 _OBJECTS = (
     ('cube', mujoco.mjtGeom.mjGEOM_BOX, (0.02, 0.02, 0.02), 0.05),
     ('brick', mujoco.mjtGeom.mjGEOM_BOX, (0.018, 0.035, 0.018), 0.07),
     ('can', mujoco.mjtGeom.mjGEOM_CYLINDER, (0.022, 0.03, 0.0), 0.06),
     ('tower', mujoco.mjtGeom.mjGEOM_BOX, (0.018, 0.018, 0.04), 0.08),
 )
-_CLEARANCE = 0.10
+_CLEARANCE = 0.10  # m between centers
 
 
 class TableScene:
-    """Blocks of four shapes; the seed decides their positions and colors."""
+    """Blocks of four shapes; the seed determines their positions and colors."""
 
     def add(self, spec: mujoco.MjSpec, sides: tuple[str, ...]) -> None:
         """Add the blocks, all within reach of each arm."""
@@ -32,7 +32,7 @@ class TableScene:
                 friction=(1.0, 0.01, 0.001))
 
     def reset(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
-        """Place the blocks apart from each other and give them distinct hues."""
+        """Draw positions, apart from each other, and give the blocks distinct hues."""
         first_hue = rng.uniform()
         places = _apart(rng, len(_OBJECTS), self._lower, self._upper)
         for index, (place, (name, *_)) in enumerate(zip(places, _OBJECTS)):
@@ -50,14 +50,14 @@ class TableScene:
         """Do nothing: there is no goal."""
 
     def state(self) -> TaskState:
-        """Return the state of a scene that is never done."""
+        """Return a state that is never done."""
         return TaskState()
 
 
 def _apart(
     rng: np.random.Generator, count: int, lower: np.ndarray, upper: np.ndarray,
 ) -> list[np.ndarray]:
-    """Draw `count` points [2] in the rectangle, no two nearer than the clearance."""
+    """Draw `count` points [2] in a rectangle, no two closer than the clearance."""
     places: list[np.ndarray] = []
     while len(places) < count:
         place = rng.uniform(lower, upper)

@@ -4,20 +4,20 @@ import mujoco
 import numpy as np
 
 from lingbot_va_ros.sim.scenes.distractors import Distractors
-from lingbot_va_ros.sim.scenes.home import HomeWatch
+from lingbot_va_ros.sim.scenes.home import HomeDetector
 from lingbot_va_ros.sim.scenes.state import TaskState
 
 STROKES = 6
 PLATE_RADIUS = 0.11  # m
 PLATE_TOP = 0.014  # m above the table
-# The way from the tool frame to the lower face of the sponge, along the tool, when it is relaxed.
+# Distance from the tool frame to the lower face of the relaxed sponge, along the tool.
 SPONGE_REACH = 0.038  # m
-# Where the middle of the plate may lie, x and y (m), for the left arm.
+# Bounds of the center of the plate, x and y (m), for the left arm.
 _PLATE_LOWER, _PLATE_UPPER = np.array([0.33, 0.02]), np.array([0.41, 0.12])
-# Where other things may stand.
+# Areas of the distractors.
 _BESIDE = (((0.12, -0.36), (0.55, -0.19)), ((0.56, -0.30), (0.64, 0.20)))
 
-# What counts as a stroke.
+# Thresholds of a stroke, see WipePlateScene.
 STROKE_LENGTH = 0.06  # m
 TURN_BACK = 0.02  # m
 LIFT_OFF = 0.008  # m
@@ -25,28 +25,29 @@ _TOUCH = 0.02  # N
 
 _TOOL = 0.12  # m from the hand frame to the tool frame
 _HALF_SPONGE = (0.030, 0.034, 0.026)
-_HIDDEN = 4  # of MuJoCo's groups of sites, which the cameras do not draw
-_EVERY = 5  # physics steps between two looks
+_HIDDEN = 4  # a group of sites that the cameras do not render
+_EVERY = 5  # physics steps between two evaluations
 
 
 class WipePlateScene:
     """
     A plate on the table and a sponge in the hand; both are solid, the sponge is compliant.
 
-    A stroke, judged every 10 ms from the state of the simulation:
-    - It begins where the sponge comes to press on the plate (a touch sensor feels a force while
-      the middle of the sponge is above the plate).
-    - It counts, once, when the middle of the sponge has come 60 mm from where it began, still
-      down.
-    - It ends where the sponge is lifted by 8 mm or leaves the plate. Going back and forth without
-      lifting makes several strokes: once the sponge has come back 20 mm from the furthest point, a
-      new stroke began at that point.
+    A stroke is detected every 10 ms from the state of the simulation:
+    - It begins when the sponge presses on the plate: a touch sensor measures a force while the
+      center of the sponge is above the plate.
+    - It counts, once, when the center of the sponge is 60 mm from where the stroke began, still in
+      contact.
+    - It ends when the sponge is lifted by 8 mm or leaves the plate. Moving back and forth without
+      lifting makes several strokes: when the sponge has returned by 20 mm from the furthest point,
+      a new stroke has begun at that point.
+
     Success: six strokes have counted when the arm is home for the first time after it left (see
-    HomeWatch); a seventh stroke fails at once. What comes after that first return is not looked
-    at. Nothing on the plate or the sponge shows how often it has been wiped.
+    HomeDetector). Failure: any other number then, or a seventh stroke, at once. Motion after the
+    first return is ignored. Images do not show how often the plate has been wiped.
     """
 
-    # The running stroke: where it began, its furthest point, and whether it has counted.
+    # The current stroke: its start, its furthest point, and whether it has counted.
     _begin: np.ndarray | None
     _furthest: np.ndarray
     _furthest_way: float
@@ -84,26 +85,26 @@ class WipePlateScene:
         self._distractors.add(spec)
 
     def reset(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
-        """Place the plate and the distractors at random."""
+        """Draw the positions of the plate and the distractors."""
         x, y = rng.uniform(_PLATE_LOWER, _PLATE_UPPER)
         self.plate = np.array([x, self.mirror * y])
         data.mocap_pos[model.body('plate').mocapid[0]] = (*self.plate, 0.0)
         self._distractors.reset(model, data, rng)
         self._sponge = model.body('sponge').id
         self._sensor = model.sensor('sponge').adr[0]
-        self._home = HomeWatch(model, data, self.side)
+        self._home = HomeDetector(model, data, self.side)
         self._steps = 0
         self._strokes = 0
         self._begin = None
         self._done = self._success = False
 
     def after_step(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        """Count strokes until the arm is home again."""
+        """Count strokes until the outcome is decided."""
         self._steps += 1
         if self._done or self._steps % _EVERY:
             return
         self._follow_sponge(data)
-        self._home.look(data)
+        self._home.update(data)
         if self._strokes > STROKES or (self._home.left and self._home.at_home):
             self._done, self._success = True, self._strokes == STROKES
 
@@ -137,9 +138,9 @@ class WipePlateScene:
         self._counted = False
 
     def state(self) -> TaskState:
-        """Return the strokes so far, and whether there were six at the first return home."""
+        """Return the number of strokes and the outcome."""
         if not self._done:
-            detail = 'the arm is not back home yet' if self._home.left else 'not begun'
+            detail = 'the arm is not back home yet' if self._home.left else 'not started'
         elif self._success:
             detail = f'home after exactly {STROKES} strokes'
         elif self._strokes > STROKES:

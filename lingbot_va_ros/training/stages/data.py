@@ -5,7 +5,7 @@ from lingbot_va_ros.training.run_folder import RunFolder
 
 
 def record_data(run: RunFolder, processes: int = 1) -> bool:
-    """Record the episodes that are missing; return whether all are there."""
+    """Record the missing episodes; return whether all are recorded."""
     data = run.settings.data
     options = RecordingOptions(run.cameras, run.size, data.idle, data.longest)
     for task in run.settings.tasks:

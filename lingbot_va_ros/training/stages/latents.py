@@ -1,4 +1,4 @@
-"""Encodes the recordings of a run once, and writes what the encoded data decide."""
+"""Encodes the recordings of a run once, and writes statistics and files derived from them."""
 
 import json
 
@@ -32,7 +32,7 @@ def encode_recordings(run: RunFolder) -> bool:
             return False
     training, held_out = run.split(run.encoded_episodes())
     if not run.policy_file.is_file():
-        # Once: a network that is trained already has learned with these numbers.
+        # Written once: a network in training depends on these numbers.
         write_latent_statistics(run.vae, training)
         q01, q99 = action_quantiles(training, run.action_map(run.template))
         policy = {**yaml.safe_load(run.template.read_text()),
@@ -51,9 +51,9 @@ def encode_recordings(run: RunFolder) -> bool:
 
 def encode_chunk_pairs(run: RunFolder) -> bool:
     """
-    Encode the chunks of the baseline without their past; all processes must call this.
+    Encode the chunk pairs of the baseline; all processes must call this.
 
-    :returns: whether all are there.
+    :returns: whether all are encoded.
     """
     if run.group.is_main:
         vae = run.load_video_vae(run.group.device)
@@ -69,7 +69,7 @@ def encode_chunk_pairs(run: RunFolder) -> bool:
 
 def load_examples(run: RunFolder) -> Examples:
     """
-    Return the episodes to train on, as the network sees them.
+    Return the episodes to train on, in the form of the network's inputs.
 
     :raises MissingStage: nothing is encoded yet.
     """

@@ -15,12 +15,12 @@ from lingbot_va_ros.training.vae_training import (
     train_encoder,
 )
 
-# Held-out recordings of each task that reconstructions are judged on, and latent frames of each.
+# Held-out recordings of each task on which reconstructions are measured, and their latent frames.
 QUALITY_EPISODES, QUALITY_FRAMES = 4, 10
 
 
 def train_vae_encoder(run: RunFolder) -> bool:
-    """Train the encoder unless there is one; return whether it is done."""
+    """Train the encoder, if it is not trained yet; return whether it is done."""
     if (run.vae / 'config.json').is_file():
         return True
     return train_encoder(

@@ -140,7 +140,7 @@ DAMAGES = {
         '1 tensors of I8 (blocks.0.ffn.net.0.proj.weight …); expected F16, BF16, F32, F64'),
     'wrong JSON': (
         lambda root: (root / 'vae' / 'config.json').write_text('{"z_dim": 48'),
-        'vae/config.json', 'is no JSON'),
+        'vae/config.json', 'is not JSON'),
     "another model's config": (
         lambda root: (root / 'transformer' / 'config.json').write_text(json.dumps(
             {'_class_name': 'FluxTransformer2DModel', 'num_layers': 19, 'in_channels': 64})),
@@ -168,7 +168,7 @@ DAMAGES = {
         'policy.yaml', 'used_channels.6: 30 is greater than the maximum of 29'),
     'image size that makes no patches': (
         lambda root: change_policy(root, image={'height': 48, 'width': 64}),
-        '', 'image.height 48 in layout side_by_side makes 3 latents, no multiple'),
+        '', 'image.height 48 in layout side_by_side makes 3 latents, not a multiple'),
 }
 
 
@@ -231,7 +231,7 @@ def test_the_policy_of_a_public_checkpoint_is_found_by_its_name(checkpoint, run,
     (checkpoint / 'policy.yaml').unlink()
     named = checkpoint.rename(checkpoint.with_name('lingbot-va-posttrain-robotwin'))
     code, found = run('--checkpoint', named, '--embodiment', 'sim_dual')
-    assert 'taking the shipped policy file robotwin' in capsys.readouterr().out
+    assert 'using the shipped policy file robotwin' in capsys.readouterr().out
     assert code == 0 and not errors(found)
     assert found['budget']['policy'] == 'robotwin'
 

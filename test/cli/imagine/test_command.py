@@ -158,7 +158,7 @@ def test_what_is_wrong_with_the_images_is_said_in_one_line(command, stills, tmp_
             (['--image', f'head={head}', '--image', f'head={head}'], ['2 images for camera head']),
             (['--image', f'chest={head}', '--image', f'head={head}'],
              ['chest', 'no such camera', 'head, left_wrist']),
-            ([head, '--image', f'left_wrist={wrist}'], ['give all of them one way']),
+            ([head, '--image', f'left_wrist={wrist}'], ['give all of them in the same way']),
             (['--image', 'head.png'], ["'head.png' is not ROLE=FILE"]),
             ([head, str(missing)], [str(missing), 'No such file']),
             ([head, str(text)], [str(text), 'no image format']),

@@ -515,7 +515,7 @@ def test_names_follow_the_namespace():
 
 
 @pytest.mark.parametrize('parameter, expected', [
-    ('embodiment:=nowhere', r"no embodiment is called 'nowhere'; there are .*sim_left"),
+    ('embodiment:=nowhere', r"no embodiment is called 'nowhere'; expected one of .*sim_left"),
     ('command_rate:=5', r'parameter command_rate is 5; expected 10 … 1000'),
     ('source_timeout:=fast', r"parameter source_timeout is 'fast' \(a string\); expected a"),
     ('command_rate:=.nan', r'parameter command_rate is nan; expected 10 … 1000'),

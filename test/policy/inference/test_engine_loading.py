@@ -53,7 +53,7 @@ def test_flash_that_cannot_run_is_refused(checkpoint, nothing_is_loaded):
 
 def test_a_policy_that_does_not_fit_the_network_is_refused_by_its_fields(
         checkpoint, nothing_is_loaded):
-    with pytest.raises(ValueError, match='image.height 48 .* no multiple') as refused:
+    with pytest.raises(ValueError, match='image.height 48 .* not a multiple') as refused:
         load(checkpoint, change=lambda policy: dataclasses.replace(policy, height=48))
     assert 'policy untrained does not fit' in str(refused.value)
 

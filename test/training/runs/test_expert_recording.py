@@ -75,7 +75,7 @@ def test_a_damaged_file_is_named(recording, tmp_path):
     path = tmp_path / 'one.npz'
     save_recording(path, recording)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match='one.npz is no recording that can be read'):
+    with pytest.raises(ValueError, match='one.npz is not a readable recording'):
         load_recording(path)
 
 

@@ -31,7 +31,7 @@ def command(*words):
     (['--minutes', '0'], '--minutes: 0; expected more than 0'),
     (['--device', 'tpu'], "device 'tpu'; expected cpu, cuda or cuda:<number>"),
     (['--config', 'huge'], "settings 'huge': expected a path or one of the shipped"),
-    (['--stages', 'network'], 'policy.yaml is not there: run the stage latents first'),
+    (['--stages', 'network'], 'policy.yaml does not exist: run the stage latents first'),
 ])
 def test_what_cannot_be_done_is_refused_in_one_line(words, line, tmp_path, capsys):
     from lingbot_va_ros.cli.main import main

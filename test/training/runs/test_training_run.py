@@ -74,11 +74,11 @@ def test_the_encoder_goes_on_as_if_it_had_not_been_stopped(recorded, make_run, t
 
 
 def test_latents_of_a_recording_are_those_of_a_stream(encoded, make_run):
-    codec = load_video_vae(encoded / 'codec' / 'vae', CPU, torch.float32)
+    vae = load_video_vae(encoded / 'codec' / 'vae', CPU, torch.float32)
     path = next((encoded / 'latents').rglob('*.npz'))
     recording = load_recording(encoded / 'data' / 'table' / path.name)
-    stream = VaeStream(codec, 'side_by_side', ('head', 'left_wrist'), 64, 64)
-    ours = normalize_latents(load_encoded(path).latents, codec)
+    stream = VaeStream(vae, 'side_by_side', ('head', 'left_wrist'), 64, 64)
+    ours = normalize_latents(load_encoded(path).latents, vae)
     frames = ours.shape[1]
     first = stream.encode({name: images[:1] for name, images in recording.images.items()})
     rest = stream.encode({
@@ -88,17 +88,17 @@ def test_latents_of_a_recording_are_those_of_a_stream(encoded, make_run):
 
 
 def test_a_pair_of_chunks_has_no_trace_of_what_came_before(encoded):
-    codec = load_video_vae(encoded / 'codec' / 'vae', CPU, torch.float32)
+    vae = load_video_vae(encoded / 'codec' / 'vae', CPU, torch.float32)
     path = next((encoded / 'data' / 'table').glob('*.npz'))
     recording = load_recording(path)
     cameras = ('head', 'left_wrist')
-    pairs = encode_pairs(codec, recording, cameras, 1)
+    pairs = encode_pairs(vae, recording, cameras, 1)
     whole = load_encoded(next((encoded / 'latents').rglob(path.name))).latents
     np.testing.assert_allclose(pairs[0], whole[:, :2], atol=1e-4)
     assert np.abs(pairs[3] - whole[:, 3:5]).max() > 1e-3  # the stream of an episode remembers
     for images in recording.images.values():
         images[:8] = 255 - images[:8]  # frame 3 follows image 8
-    other = encode_pairs(codec, recording, cameras, 1)
+    other = encode_pairs(vae, recording, cameras, 1)
     np.testing.assert_array_equal(other[3:], pairs[3:])
     assert np.abs(other[0] - pairs[0]).max() > 1e-3
 
@@ -169,7 +169,7 @@ def test_training_goes_on_from_a_checkpoint_in_another_folder(fresh, make_run, t
     for one, same in zip(training.examples().episodes, further.examples().episodes):
         assert torch.equal(one.latents, same.latents)
     assert further.network()
-    with pytest.raises(ValueError, match='has begun without'):
+    with pytest.raises(ValueError, match='belongs to a run without'):
         training.begin_from(tmp_path / 'made')
 
 
@@ -185,7 +185,7 @@ def test_a_baseline_takes_no_weights_of_the_checkpoint_that_it_begins_from(
     assert baseline.latents() and baseline.network()
     baseline.write_checkpoint(tmp_path / 'baseline', baseline.trainer().ema_weights(), 1)
     card = (tmp_path / 'baseline' / 'README.md').read_text()
-    assert '| Began with | the codec and text encoder of an earlier checkpoint |' in card
+    assert '| Began with | the video VAE and text encoder of an earlier checkpoint |' in card
     (other / 'last_chunk' / 'network.pt').unlink()
     sample = new_network(network_config(baseline.run.settings), baseline.run.settings.seed)
     begun = dict(baseline.trainer().model.network.named_parameters())
@@ -235,7 +235,7 @@ def test_a_network_of_other_sizes_is_refused(fresh, make_run):
 
 def test_a_damaged_state_is_named(fresh, make_run):
     (fresh / 'network.pt').write_bytes(b'PK nothing of it')
-    with pytest.raises(ValueError, match='network.pt is no state that can be read'):
+    with pytest.raises(ValueError, match='network.pt is not a readable state'):
         make_run(fresh).trainer()
 
 
