@@ -1,4 +1,4 @@
-"""Write files and folders whole or not at all: under a temporary name, renamed when complete."""
+"""Writes files and folders atomically: under a temporary name, renamed when complete."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +11,11 @@ import shutil
 @contextmanager
 def atomic_files(paths: Sequence[Path], durable: bool = False) -> Iterator[list[Path]]:
     """
-    Yield a temporary file beside each path; they take the paths' names at the end.
+    Yield a temporary file beside each path; at the end they are renamed to the paths.
 
-    The temporary files are created at once, so that a path that cannot be written fails before
-    the work. After an exception no temporary file is left, nor a folder that was created for one,
-    and whatever was at the paths is unchanged.
+    The temporary files are created immediately, so that an unwritable path fails before the work.
+    After an exception, temporary files and folders created for them are removed, and existing
+    files at the paths are unchanged.
 
     :param durable: flush the files to the disk before they are renamed.
     :raises OSError: a folder or file cannot be written; the error names the final path.
@@ -44,14 +44,14 @@ def atomic_files(paths: Sequence[Path], durable: bool = False) -> Iterator[list[
 
 @contextmanager
 def atomic_file(path: Path, durable: bool = False) -> Iterator[Path]:
-    """Yield a temporary file that takes the path's name at the end, as `atomic_files` does."""
+    """Yield a temporary file that is renamed to the path at the end; see `atomic_files`."""
     with atomic_files([path], durable) as (temporary,):
         yield temporary
 
 
 def write_text(path: Path, text: str) -> None:
     """
-    Write a text file whole or not at all, UTF-8.
+    Write a text file atomically, UTF-8.
 
     :raises OSError: it cannot be written; the error names the path.
     """
@@ -64,7 +64,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     Yield a new empty folder that replaces the folder at the path at the end.
 
-    After an exception it is removed, and whatever was at the path is unchanged.
+    After an exception it is removed, and an existing folder at the path is unchanged.
 
     :raises OSError: it cannot be created or renamed.
     """
@@ -80,7 +80,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def check_writable(path: Path) -> None:
     """
-    Check that a file can be written; nothing is left, and a file that is there is unchanged.
+    Check that a file can be written; no file is created, and an existing one is unchanged.
 
     :raises OSError: it cannot be written.
     """
@@ -92,11 +92,11 @@ def check_writable(path: Path) -> None:
 
 
 class _OnlyChecked(Exception):
-    """Keeps `check_writable` from renaming."""
+    """Prevents `check_writable` from renaming."""
 
 
 def _temporary_name(path: Path) -> Path:
-    # The random part follows the suffix: nobody who looks for `*.npz` finds an unfinished file.
+    # The random part follows the suffix, so that `*.npz` matches no unfinished file.
     return path.with_name(f'.{path.name}.{os.getpid()}-{secrets.token_hex(4)}')
 
 
@@ -118,13 +118,13 @@ def _remove_all(files: Sequence[Path], folders: Sequence[Path]) -> None:
         for file in files:
             _ignoring_errors(file.unlink)
         for folder in reversed(folders):
-            _ignoring_errors(folder.rmdir)  # refused where it is not empty
+            _ignoring_errors(folder.rmdir)  # fails if it is not empty
 
     _again_if_interrupted(remove)
 
 
 def _again_if_interrupted(remove: Callable[[], object]) -> None:
-    """Remove; a second Ctrl-C meanwhile must not leave anything."""
+    """Remove; a second Ctrl-C during this must not leave files."""
     try:
         remove()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Files and folders appear whole or not at all, whatever ends the work."""
+"""Files and folders are written atomically, also if an exception or a signal ends the work."""
 
 import os
 from pathlib import Path

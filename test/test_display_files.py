@@ -68,7 +68,7 @@ def test_rviz_asks_for_no_more_than_cameras_offer(rviz):
             assert display['Topic']['Reliability Policy'] == 'Best Effort'
 
 
-def test_foxglove_shows_what_there_is(foxglove, topics):
+def test_the_foxglove_layout_uses_existing_topics(foxglove, topics):
     used = {path.split('.')[0] for panel in foxglove['configById'].values()
             for path in paths_in(panel)}
     assert {topic for topic in used if not named(topic, topics)} == set()

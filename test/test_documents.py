@@ -1,4 +1,4 @@
-"""Checks on the documents: links, anchors, line width, and the files and names that they quote."""
+"""Checks of the documents: links, anchors, line width, and quoted files and names."""
 
 from pathlib import Path
 import re

@@ -1,4 +1,4 @@
-"""The generated interfaces have the fields, types and constants that users script against."""
+"""The generated interfaces have the documented fields, types and constants."""
 
 from pathlib import Path
 import re

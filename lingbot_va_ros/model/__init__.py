@@ -1,5 +1,1 @@
-"""
-The network and what it computes with.
-
-KV cache, flow matching, video VAE, text encoder, checkpoints.
-"""
+"""The model: network, KV cache, flow matching, video VAE, text encoder, checkpoints."""

@@ -1,4 +1,4 @@
-"""Camera layouts: images of several cameras as one latent picture."""
+"""Camera layouts: how the latents of several cameras are joined to one latent picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ PIXELS_PER_LATENT = 16
 
 @dataclass(frozen=True)
 class CameraGroup:
-    """Cameras of one image size, which share an encoder stream as one batch."""
+    """Cameras of one image size, which are encoded as one batch in one stream."""
 
     cameras: tuple[str, ...]
     height: int
@@ -30,8 +30,9 @@ def camera_groups(
     `side_by_side` has all cameras at one size; `tshape` (RoboTwin) has the first at full size and
     the two others at half of it.
 
-    :param height: pixels of a full-size view, as `width`.
-    :raises ValueError: the layout is unknown, or cannot take this number of cameras or this size.
+    :param height: of a full-size view, pixels; as `width`.
+    :raises ValueError: the layout is unknown, or does not support the number of cameras or the
+        size.
     """
     cameras = tuple(cameras)
     groups: tuple[CameraGroup, ...]
@@ -54,7 +55,7 @@ def camera_groups(
 
 
 def latent_size(layout: str, cameras: int, height: int, width: int) -> tuple[int, int]:
-    """Return rows and columns, in latents, of the joined picture of `cameras` cameras."""
+    """Return rows and columns of the joined latent picture of `cameras` cameras."""
     rows, columns = height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT
     if layout == TSHAPE:
         return rows + rows // 2, columns
@@ -69,5 +70,5 @@ def join_latents(layout: str, latents: list[Tensor]) -> Tensor:
     """
     beside = [torch.cat(group.split(1, 0), -1) for group in latents]
     if layout == TSHAPE:
-        return torch.cat((beside[1], beside[0]), -2)  # the wrists on top of the head
+        return torch.cat((beside[1], beside[0]), -2)  # the wrists above the head
     return beside[0]

@@ -13,7 +13,7 @@ def part_mismatches(
     config: TransformerConfig, vae: Mapping[str, Any], text_dim: int,
 ) -> list[str]:
     """
-    Return a line for every size in which transformer, VAE and text encoder differ.
+    Return a line for every size that differs between transformer, VAE and text encoder.
 
     :param vae: config of AutoencoderKLWan.
     :param text_dim: width of the text encoder's output.
@@ -40,7 +40,7 @@ def part_mismatches(
 
 
 def policy_mismatches(policy: PolicyFile, config: TransformerConfig) -> list[str]:
-    """Return a line for everything in a policy file that the network cannot do."""
+    """Return a line for every setting of a policy file that does not fit the network."""
     found = []
     if config.action_channels != CHANNELS:
         found.append(

@@ -1,11 +1,11 @@
 """
-Denoising steps as CUDA graphs: a repeated step is replayed as a whole, by one call.
+Denoising steps as CUDA graphs: one call replays all kernels of a repeated step.
 
-A step of a large network is a thousand small kernels, which Python starts one by one more slowly
-than a fast device runs them. A graph holds addresses, not values. So there is one graph for every
-slot of the KV cache, that is for every number of chunks in it (a full window alternates between
-two), and the inputs of a step are copied to tensors whose addresses stay. Nothing is padded and
-nothing masked: a replay reads and writes the same slices as the step itself.
+A step of a large network has about a thousand small kernels. Python launches them more slowly than
+a fast device runs them. A graph has fixed addresses. Therefore there is one graph for every slot
+of the KV cache, that is for every number of chunks in it (a full window alternates between two
+slots), and the inputs of a step are copied to tensors with fixed addresses. Without padding or
+masks, a replay reads and writes the same slices as the step.
 """
 
 from collections import OrderedDict
@@ -18,19 +18,20 @@ from torch import Tensor
 from lingbot_va_ros.model.kv_cache import CacheSlot
 from lingbot_va_ros.model.transformer import Network, TextKV
 
-# Graphs that are kept: video and action steps behind each of 36 chunks, and a window that slides.
+# Cached graphs: video and action steps after each of 36 chunks, and for the two slots of a full
+# window.
 KEPT = 96
 Step = Callable[[], Tensor]
-# Takes a step; returns what runs it again, and the tensor where its result then is.
+# Records a step; returns a function that replays it, and the tensor with its result.
 Record = Callable[[Step], tuple[Callable[[], None], Tensor]]
 
 
 class StepGraphs:
     """
-    The denoising steps of one network: `video_velocity` and `action_velocity` as the network's.
+    The denoising steps of one network, with its methods `video_velocity` and `action_velocity`.
 
-    The first step at a slot runs as it is, the second is recorded, all others are replayed. Where
-    recording fails, one line is logged and steps run as they are from then on.
+    The first step at a slot runs normally, the second is recorded, later ones are replayed. If
+    recording fails, one line is logged, and all steps run normally from then on.
 
     :param record: a `CudaRecorder`, or another function that records a step.
     """
@@ -39,21 +40,21 @@ class StepGraphs:
         self._network = network
         self._record: Record | None = record
         self._inputs: dict = {}  # by kind and sizes: content, time embedding and vectors, rotary
-        self._recorded: OrderedDict = OrderedDict()  # by slot, newest last; None: ran once
-        self._known: tuple = ()  # text and memory, whose addresses the graphs hold
+        self._recorded: OrderedDict = OrderedDict()  # by slot, newest last; None: run once
+        self._known: tuple = ()  # text and KV cache, whose addresses are in the graphs
 
     def video_velocity(
         self, latents: Tensor, steps: Sequence[float], rotary: Tensor, text: TextKV,
         slot: CacheSlot,
     ) -> Tensor:
-        """Return what `Network.video_velocity` does, in a tensor of its own."""
+        """Return the result of `Network.video_velocity`, a new tensor."""
         return self._velocity('video', latents, steps, rotary, text, slot)
 
     def action_velocity(
         self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextKV,
         slot: CacheSlot,
     ) -> Tensor:
-        """Return what `Network.action_velocity` does, in a tensor of its own."""
+        """Return the result of `Network.action_velocity`, a new tensor."""
         return self._velocity('action', actions, steps, rotary, text, slot)
 
     def _velocity(
@@ -90,7 +91,7 @@ class StepGraphs:
         return result.clone()
 
     def _fill(self, kind: str, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Copy a step's inputs to where its graphs read them."""
+        """Copy the inputs of a step to the tensors that its graphs read."""
         key = (kind, *(value.shape for value in values))
         if key not in self._inputs:
             self._inputs[key] = tuple(
@@ -110,9 +111,9 @@ class StepGraphs:
 
 class CudaRecorder:
     """
-    Records steps on a CUDA device; all graphs share one pool of memory, for one runs at a time.
+    Records steps on a CUDA device. All graphs share one memory pool, because one runs at a time.
 
-    Not by `torch.cuda.graph`, which empties the allocator's cache before every recording.
+    It does not use `torch.cuda.graph`, which empties the allocator's cache before every recording.
     """
 
     def __init__(self, device: torch.device):
@@ -121,11 +122,11 @@ class CudaRecorder:
 
     def __call__(self, step: Step) -> tuple[Callable[[], None], Tensor]:
         """
-        Record a step, which runs once before so that libraries are ready on the stream.
+        Run a step once, so that libraries are initialized on the stream, then record it.
 
-        Other threads may use the device meanwhile.
+        Other threads may use the device during the recording.
 
-        :raises RuntimeError: something in it cannot be recorded.
+        :raises RuntimeError: an operation of the step cannot be recorded.
         """
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)

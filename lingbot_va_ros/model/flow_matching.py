@@ -1,4 +1,4 @@
-"""The flow-matching schedule: noise levels from 1 towards 0, and one Euler step."""
+"""The flow-matching schedule: noise levels from 1 to 0, and the Euler step."""
 
 
 import torch
@@ -9,7 +9,7 @@ TIMESTEP_SCALE = 1000.0
 
 def noise_levels(steps: int, shift: float) -> Tensor:
     """
-    Return the noise levels sigma of `steps` denoising steps, [steps] float32, falling from 1.
+    Return the noise levels sigma of `steps` denoising steps, [steps] float32, decreasing from 1.
 
     Evenly spaced from 1 to 1 / steps, then shifted: s * x / (1 + (s - 1) * x). The level after the
     last step is 0.
@@ -24,7 +24,7 @@ def noise_levels(steps: int, shift: float) -> Tensor:
 
 
 def shifted(levels: Tensor, shift: float) -> Tensor:
-    """Move noise levels from 0 to 1 towards 1 (shift above 1): s * x / (1 + (s - 1) * x)."""
+    """Shift noise levels in [0, 1], towards 1 if s > 1: s * x / (1 + (s - 1) * x)."""
     return shift * levels / (1 + (shift - 1) * levels)
 
 
@@ -35,15 +35,16 @@ def timesteps(steps: int, shift: float) -> list[float]:
 
 def euler_step(sample: Tensor, velocity: Tensor, index: int, levels: Tensor) -> Tensor:
     """
-    Move a sample from noise level `index` to the next lower one.
+    Take one Euler step of a sample from noise level `index` to the next lower one.
 
-    :param sample: any shape; `velocity` the network's output of the same shape.
-    :param levels: what `noise_levels` returned; behind its last one comes 0.
+    :param sample: any shape.
+    :param velocity: the network's output, of the same shape.
+    :param levels: result of `noise_levels`; 0 follows the last level.
     """
     following = float(levels[index + 1]) if index + 1 < len(levels) else 0.0
     return sample + velocity * (following - float(levels[index]))
 
 
 def nearest_index(timestep: float, levels: Tensor) -> int:
-    """Return the step whose time step is nearest (a time step of 0 falls to the last)."""
+    """Return the step with the nearest time step (the last one for 0)."""
     return int((levels * TIMESTEP_SCALE - timestep).abs().argmin())

@@ -10,14 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenSpan:
-    """The tokens that one forward wrote, and whether they stand for a prediction."""
+    """The tokens that one forward pass wrote, and whether they belong to a prediction."""
 
     tokens: int
     provisional: bool
 
 
 class CacheMark(NamedTuple):
-    """The valid tokens at a moment: the slice [start, end) of the buffer, and its spans."""
+    """A snapshot of the valid tokens: the slice [start, end) of the buffer, and its spans."""
 
     start: int
     end: int
@@ -27,11 +27,11 @@ class CacheMark(NamedTuple):
 @dataclass(frozen=True)
 class CacheSlot:
     """
-    The slots to which one forward writes its keys and values, and those that it attends to.
+    The slots to which one forward pass writes its keys and values, and those it attends to.
 
-    :param oldest: the first slot that is attended to.
-    :param new: slots of the new tokens, which are the last that are attended to.
-    :param cfg_batch: the guidance halves that the forward runs: rows of the cache's batch.
+    :param oldest: the first slot to attend to.
+    :param new: slots of the new tokens, the last ones to attend to.
+    :param cfg_batch: rows of the cache's batch (guidance halves) that the forward pass runs.
     """
 
     cache: 'SlidingKVCache'
@@ -62,9 +62,9 @@ class KVCacheState:
     """
     A copy of confirmed tokens in host memory.
 
-    `keys` and `values` are [layers, B, T, H, D], `spans` their tokens as they were written,
-    `first` the slot of the oldest in the buffer of `length` slots, of which `capacity` are valid
-    at a time.
+    `keys` and `values` are [layers, B, T, H, D], `spans` the spans in which they were written, and
+    `first` the slot of the oldest token in a buffer of `length` slots, of which at most `capacity`
+    are valid.
     """
 
     keys: Tensor
@@ -85,19 +85,19 @@ class SlidingKVCache:
     """
     Keys and values of all layers, oldest token first, in one allocation.
 
-    The valid tokens are always the slice [start, end) of the buffer. Eviction of the oldest moves
-    `start`, dropping predictions moves `end`, and attention reads a plain slice, with no gather,
-    no mask and no synchronization. The buffer is longer than the capacity by `spare` tokens. When
+    The valid tokens are always the slice [start, end) of the buffer. Eviction increases `start`,
+    dropping predictions decreases `end`, and attention reads a slice, without gather, mask or
+    synchronization. The buffer is longer than the capacity by `spare` tokens. When
     the slice reaches its end it is moved to the front, in `make_ready` only, so that addresses
     are stable while a chunk is predicted.
 
-    Evicts as the public code does: when a forward needs room, the oldest tokens go, just as many
-    as needed, and they stay evicted even if the forward's own tokens are not kept. Until the slice
-    is moved no evicted token is overwritten, and `rewind` brings it back. Confirmed tokens always
-    lie before provisional ones.
+    Eviction is that of the public code: a forward pass evicts as many of the oldest tokens as it
+    needs slots, and they stay evicted even if its own tokens are not kept. Evicted tokens are
+    overwritten only after the slice is moved; until then `rewind` restores them. Confirmed tokens
+    always precede provisional ones.
 
     :param cfg_batch: 2 with classifier-free guidance (prompt and negative prompt), else 1.
-    :param capacity: the most valid tokens at a time.
+    :param capacity: maximum number of valid tokens.
     :param spare: tokens of slack; at least the tokens of one chunk.
     """
 
@@ -105,7 +105,7 @@ class SlidingKVCache:
         self, layers: int, cfg_batch: int, capacity: int, spare: int, heads: int, head_dim: int,
         device: torch.device, dtype: torch.dtype,
     ):
-        # A head's tokens lie together: attention multiplies by head.
+        # The tokens of a head are contiguous, because attention multiplies head by head.
         shape = (layers, cfg_batch, heads, capacity + spare, head_dim)
         self.keys, self.values = (  # [layers, B, T, H, D]
             torch.zeros(shape, device=device, dtype=dtype).transpose(2, 3) for _ in range(2))
@@ -128,12 +128,12 @@ class SlidingKVCache:
 
     @property
     def valid(self) -> int:
-        """Number of tokens that are attended to."""
+        """Number of valid tokens."""
         return self.end - self.start
 
     @property
     def provisional(self) -> int:
-        """Number of valid tokens that stand for a prediction."""
+        """Number of valid tokens of a prediction."""
         return sum(span.tokens for span in self.spans if span.provisional)
 
     def make_ready(self, tokens: int) -> None:
@@ -155,7 +155,7 @@ class SlidingKVCache:
 
     def make_room(self, tokens: int) -> None:
         """
-        Evict what the next `tokens` will displace, before the first of them is written.
+        Evict the tokens that the next `tokens` displace, before the first of them is written.
 
         :raises ValueError: more tokens than the capacity.
         """
@@ -165,9 +165,9 @@ class SlidingKVCache:
 
     def reserve(self, tokens: int, cfg_batch: slice = slice(None)) -> CacheSlot:
         """
-        Evict what `tokens` new ones displace and return the slots to write them to.
+        Evict the tokens that `tokens` new ones displace, and return the slots of the new ones.
 
-        Nothing is valid until `keep`; without it the next forward overwrites the tokens.
+        The new tokens become valid by `keep`; without it the next forward pass overwrites them.
 
         :raises ValueError: more tokens than the capacity.
         """
@@ -186,7 +186,7 @@ class SlidingKVCache:
             self.end -= self.spans.pop().tokens
 
     def mark(self) -> CacheMark:
-        """Return what `rewind` needs to undo evictions and writes made before the next move."""
+        """Return a mark, with which `rewind` undoes evictions and writes until the next move."""
         return CacheMark(self.start, self.end, tuple(self.spans))
 
     def rewind(self, mark: CacheMark) -> None:
@@ -203,7 +203,7 @@ class SlidingKVCache:
         """
         Copy the confirmed tokens to host memory.
 
-        :param mark: what was valid at a mark instead of now; usable as for `rewind`.
+        :param mark: copy the tokens that were valid at this mark; see `rewind` for its validity.
         """
         start, end, spans = self.confirmed() if mark is None else mark
         layers, cfg_batch, _, heads, head_dim = self.keys.shape
@@ -211,19 +211,19 @@ class SlidingKVCache:
             torch.empty((layers, cfg_batch, end - start, heads, head_dim), dtype=self.keys.dtype)
             for _ in range(2))
         for pool, copy in ((self.keys, keys), (self.values, values)):
-            for layer in range(layers):  # one at a time: what is gathered on the device is small
+            for layer in range(layers):  # one layer at a time: a small copy on the device
                 copy[layer].copy_(pool[layer][:, start:end])
         return KVCacheState(keys, values, spans, start, self.capacity, self.length)
 
     def restore(self, state: KVCacheState) -> None:
         """
-        Replace everything by a saved state, which stays as it is.
+        Replace the content by a saved state, which is not changed.
 
-        :raises ValueError: it is of a memory of other sizes; nothing has changed then.
+        :raises ValueError: the state has other sizes; the cache is then unchanged.
         """
         if state.sizes != self.sizes:
             raise ValueError(f'a memory of {state.sizes} does not fit one of {self.sizes}')
-        # The same slots where there is a choice: kernels may depend on alignment in the last bit.
+        # The same slots if possible: the last bit of a result may depend on alignment.
         self.start = state.first if state.length == self.length else 0
         self.end = self.start + state.keys.shape[2]
         self.spans = deque(state.spans)

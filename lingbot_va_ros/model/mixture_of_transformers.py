@@ -1,14 +1,14 @@
 """
 The mixture-of-transformers network of the paper: a video stream and a narrower action stream.
 
-The streams have the same depth and share nothing but the self-attention: in every block the
-action's own queries, keys and values are projected to the video's heads, so that both attend to
-each other and have one KV memory, and what an action token attended to is projected back. Only
-the video reads the text; the actions follow from what is seen, foreseen and remembered.
+The streams have the same depth and share only the self-attention. In every block the queries, keys
+and values of the action tokens are projected to the video's heads, so that both streams attend to
+each other and have one KV cache; the output of the attention is projected back. Only the video
+stream has cross-attention to the text; the actions depend on it through the video tokens.
 
-At the paper's sizes (30 blocks, 3072 and 768 wide) the video stream has 5.00 B parameters and the
-action stream 0.36 B. The paper says about 350 M and does not list them; this reading of it comes
-nearest. No weights of this network have been released.
+At the paper's sizes (30 blocks, widths 3072 and 768) the video stream has 5.00 B parameters and
+the action stream 0.36 B. The paper gives about 350 M without a list; this design is the nearest.
+No weights of this network are public.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
 
 class MixtureTransformer(Network):
     """
-    Two streams, behind the same methods as the shared backbone.
+    Two streams, with the methods of the shared backbone.
 
     :param config: with an action stream (`action_hidden_dim`).
     """
@@ -41,13 +41,13 @@ class MixtureTransformer(Network):
 
     @property
     def action_stream(self) -> Stream:
-        """What action tokens run through."""
+        """The layers of the action tokens."""
         return Stream(
             self.action, cast(Sequence[Block], self.action_blocks), self.action_final_modulation)
 
 
 def make_network(config: TransformerConfig, attention: Attention = sdpa) -> Network:
-    """Return the network that a configuration asks for; its weights are not initialised."""
+    """Return the network of a configuration, without initialized weights."""
     kind = Transformer if config.action_hidden_dim is None else MixtureTransformer
     return kind(config, attention)
 
@@ -55,13 +55,12 @@ def make_network(config: TransformerConfig, attention: Attention = sdpa) -> Netw
 @torch.no_grad()
 def interpolate_action_stream(network: MixtureTransformer) -> None:
     """
-    Fill the action stream from the video stream, as the paper initialises it.
+    Initialize the action stream from the video stream, as in the paper.
 
-    Every parameter becomes the video's, interpolated linearly along the axes that are narrower. A
-    matrix that sums over fewer numbers than the video's is scaled by the square root of how many
-    times fewer they are (sqrt(D / d)), so that its outputs vary as much. The projection to the
-    joint width interpolates back. What has no counterpart of its own, the action's input and
-    output, keeps what it holds.
+    Every parameter is that of the video stream, interpolated linearly along the narrower axes. A
+    matrix with d in place of D inputs is scaled by sqrt(D / d), so that its outputs have the same
+    variance. The projection to the joint width is the inverse interpolation. The action's input
+    and output layers, which have no counterpart, are not changed.
     """
     wide, action_dim = network.config.dim, _action_dim(network.config)
     parameters = dict(network.named_parameters())
@@ -83,7 +82,7 @@ def _action_dim(config: TransformerConfig) -> int:
 
 
 def _video_name(name: str) -> str:
-    """Return the name of the video parameter that an action parameter stands beside, or ''."""
+    """Return the name of the video parameter that corresponds to an action parameter, or ''."""
     for ours, theirs in (
             ('action_blocks.', 'blocks.'), ('action_final_modulation', 'final_modulation'),
             ('action.time.', 'video.time.')):
@@ -93,7 +92,7 @@ def _video_name(name: str) -> str:
 
 
 def _resized(weight: Tensor, shape: torch.Size) -> Tensor:
-    """Interpolate a vector or matrix; parts of equal size along an axis do not run together."""
+    """Interpolate a vector or matrix, separately for the stacked parts along an axis."""
     image = weight.float().view(1, 1, -1, weight.shape[-1])
     size = (shape[0] if len(shape) == 2 else 1, shape[-1])
     return functional.interpolate(

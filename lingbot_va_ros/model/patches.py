@@ -1,4 +1,4 @@
-"""Latent pictures and actions as tokens of the network, and output tokens as latents again."""
+"""Converts latents and actions to tokens of the network, and output tokens to latents."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def join_patches(tokens: Tensor, shape: Sequence[int], patch: Sequence[int]) -> 
     Join output tokens [B, F, T, rows * columns * C], channel last, to latents of `shape`.
 
     Input and output tokens have their features in different orders, as in the public network:
-    channel first on the way in, channel last on the way out.
+    channel first in the input, channel last in the output.
 
     :param shape: [B, C, F, h, w] of the result; B is that of the tokens.
     """

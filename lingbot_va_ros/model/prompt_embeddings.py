@@ -27,10 +27,10 @@ from lingbot_va_ros.specs.errors import CheckpointError
 
 # Place of the text encoder after an instruction was encoded; `release` frees it.
 ENCODER_PLACES = ('release', 'cpu', 'device')
-SAMPLES, SAMPLE_BYTES = 256, 4096  # of each file of weights, for the encoder's hash
-SPARE_BYTES = 1 << 30  # that a device keeps free beside the encoder
+SAMPLES, SAMPLE_BYTES = 256, 4096  # of each weight file, for the hash of the encoder
+SPARE_BYTES = 1 << 30  # that must stay free on a device besides the encoder
 
-_remembered: dict[str, Tensor] = {}  # of this process, trimmed, on the CPU
+_cached: dict[str, Tensor] = {}  # of this process, trimmed, on the CPU
 MOST_REMEMBERED = 256
 MOST_FILES = 4096  # some 200 kB each at full size
 
@@ -39,17 +39,17 @@ class PromptEmbeddings:
     """
     The prompt embeddings of one checkpoint; its text encoder is in memory only while needed.
 
-    `release` loads the encoder for an instruction that is not known yet, on the device where that
-    has room for it and else on the CPU, and frees it then; `cpu` and `device` load it there at the
-    first such instruction and keep it.
+    `release` loads the encoder for every instruction that is not cached, on the device if it has
+    enough memory and else on the CPU, and frees it afterwards. `cpu` and `device` load it there
+    for the first such instruction and keep it.
 
-    Embeddings are kept in the process and in files, one for each instruction, encoder and dtype.
-    A damaged file is reported and written again; a folder that cannot be written to costs the
-    files and nothing else.
+    Embeddings are cached in the process and in files, one for each instruction, encoder and dtype.
+    A damaged file is reported and replaced. If the folder is not writable, there are no files.
 
     :param folder: of the files; None takes `cache_folder()`.
-    :raises CheckpointError: text encoder or tokenizer are missing, misshapen or unreadable (only
-        headers are read for that), or the name of a place is unknown (ValueError).
+    :raises CheckpointError: text encoder or tokenizer are missing, misshapen or unreadable, by
+        their headers.
+    :raises ValueError: the place is unknown.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class PromptEmbeddings:
         """
         Return the embeddings of an instruction, [1, 512, text_dim] on the device.
 
-        Rows after its end are zero.
+        Rows after the end of the text are zero.
 
-        :raises CheckpointError: the text encoder is needed and has become unreadable.
+        :raises CheckpointError: the text encoder is needed and no longer readable.
         """
         self.prepare([instruction])
         rows = self._known(clean_instruction(instruction))
@@ -86,7 +86,7 @@ class PromptEmbeddings:
 
     def prepare(self, instructions: Iterable[str]) -> None:
         """
-        Encode those of some instructions that are not known, with the encoder loaded once.
+        Encode the instructions that are not cached, loading the encoder once.
 
         :raises CheckpointError: as `encode`.
         """
@@ -98,16 +98,16 @@ class PromptEmbeddings:
                 self._write(text, rows)
         if self.place == 'release' and self._encoder is not None:
             self._encoder = None
-            gc.collect()  # modules refer to each other
+            gc.collect()  # modules have reference cycles
             if self.device.type == 'cuda':
                 torch.cuda.empty_cache()
 
     def knows(self, instruction: str) -> bool:
-        """Return whether an instruction's embeddings are there without the encoder."""
+        """Return whether an instruction's embeddings are cached."""
         return self._known(clean_instruction(instruction)) is not None
 
     def _known(self, text: str) -> Tensor | None:
-        rows = _remembered.get(self._key(text))
+        rows = _cached.get(self._key(text))
         if rows is None:
             rows = self._read(text)
             if rows is not None:
@@ -115,10 +115,10 @@ class PromptEmbeddings:
         return rows
 
     def _remember(self, text: str, rows: Tensor) -> None:
-        if len(_remembered) >= MOST_REMEMBERED:
+        if len(_cached) >= MOST_REMEMBERED:
             empty = self._key('')  # the negative prompt of every instruction
-            _remembered.pop(next(key for key in _remembered if key != empty))
-        _remembered[self._key(text)] = rows
+            _cached.pop(next(key for key in _cached if key != empty))
+        _cached[self._key(text)] = rows
 
     def _compute(self, text: str) -> Tensor:
         if self._encoder is None:
@@ -162,12 +162,12 @@ class PromptEmbeddings:
             if rows.ndim == 2 and rows.shape[1] == self.text_dim and 0 < len(rows) <= TOKENS and (
                     rows.dtype == self.dtype and description == self._description(text, rows)):
                 return rows
-            fault = 'its content is not what was written'
+            fault = 'its content was changed'
         _log().warning('ignoring the damaged prompt embeddings %s: %s', path, fault)
         return None
 
     def _write(self, text: str, rows: Tensor) -> None:
-        """Write a file as a whole or not at all; other processes may write the same one."""
+        """Write a file atomically; other processes may write the same one."""
         data = save({'embeddings': rows}, self._description(text, rows))
         try:
             with atomic_file(self._path(text)) as unfinished:
@@ -180,22 +180,22 @@ class PromptEmbeddings:
 
 
 def cache_folder() -> Path:
-    """Return where prompt embeddings are kept: under $XDG_CACHE_HOME, else ~/.cache."""
+    """Return the folder of prompt embeddings, under $XDG_CACHE_HOME or ~/.cache."""
     base = os.environ.get('XDG_CACHE_HOME', '')
-    # What is not absolute has to be ignored (XDG Base Directory Specification).
+    # A relative path has to be ignored (XDG Base Directory Specification).
     root = Path(base) if os.path.isabs(base) else Path(os.path.expanduser('~')) / '.cache'
     return root / 'lingbot_va_ros' / 'prompts'
 
 
 def hash_encoder(checkpoint: Path) -> str:
     """
-    Return a hash that tells one text encoder with its tokenizer from another.
+    Return a hash that identifies a text encoder with its tokenizer.
 
-    Config and tokenizer go in whole. Of the weights, which are too large to be read for this (11
-    GB), go in the header, size, time of modification and 256 evenly spread blocks of each file: a
-    trained encoder differs in nearly every weight, so the blocks tell it apart even where an
-    archive gave all files one time; the time tells an edit of a few weights. A mere copy of the
-    folder may look new, which costs one run of the encoder.
+    Config and tokenizer are hashed completely. The weights are too large (11 GB); of each file the
+    header, the size, the modification time and 256 evenly spread blocks are hashed. The blocks
+    distinguish trained encoders, which differ in nearly every weight, even if an archive gave all
+    files one time. The time distinguishes edits of a few weights. A copy of the folder may have
+    another hash, which costs one run of the encoder.
 
     :raises CheckpointError: a file cannot be read.
     """
@@ -221,7 +221,7 @@ def hash_encoder(checkpoint: Path) -> str:
 
 
 def _trimmed(rows: Tensor) -> Tensor:
-    """Return [n, text_dim] without the zero rows after the text, of [1, 512, text_dim]."""
+    """Return embeddings [1, 512, text_dim] without the zero rows after the text, [n, text_dim]."""
     written = rows[0].ne(0).any(-1).nonzero()
     return rows[0, :int(written[-1]) + 1 if len(written) else 1].contiguous().clone()
 

@@ -1,9 +1,9 @@
 """
 Linear layers whose weights are stored in 8 bits, with one scale for each output channel.
 
-The layers of the blocks are quantized, which are nearly all of a network. Inputs, outputs and time
-embedders keep their dtype. Quantization is symmetric, to the nearest, without calibration: the
-scale of a channel is that of its largest weight, the scale of a token that of its largest feature.
+The layers of the blocks, nearly all weights, are quantized. Inputs, outputs and time embedders
+keep their dtype. Quantization is symmetric, rounds to nearest and needs no calibration: the scale
+of a channel is given by its largest weight, the scale of a token by its largest feature.
 """
 
 
@@ -15,8 +15,8 @@ from lingbot_va_ros.model.onednn import Linear, multiplies_by_onednn, product
 from lingbot_va_ros.model.transformer import Network
 
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
-MULTIPLE = 16  # of both sizes of a weight, which 8-bit products want
-MIN_ROWS = 32  # PyTorch's int8 product on CUDA takes more than 16
+MULTIPLE = 16  # of both sizes of a weight, required by 8-bit products
+MIN_ROWS = 32  # PyTorch's int8 product on CUDA needs more than 16
 
 FULL = 'full'
 KINDS = {
@@ -30,7 +30,7 @@ def quantize(weight: Tensor, dtype: torch.dtype) -> tuple:
     """
     Return the rows of [M, K] in an 8-bit dtype, and their scales [M, 1] float32.
 
-    Rows times scales is the weight again, as nearly as the dtype allows.
+    Rows times scales approximates the input.
     """
     weight = weight.float()
     scale = (weight.abs().amax(1, keepdim=True) / LARGEST[dtype]).clamp_min(1e-12)
@@ -51,7 +51,7 @@ class QuantizedLinear(nn.Module):
         self.kind = kind
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return features [..., in] times the weight, [..., out], in the features' dtype."""
+        """Return features [..., in] mapped to [..., out], in their dtype."""
         rows = features.reshape(-1, self.weight.shape[1])
         multiply = {'int8': self._by_weights, 'int8_dynamic': self._by_int8,
                     'float8': self._by_float8}[self.kind]
@@ -81,9 +81,9 @@ class QuantizedLinear(nn.Module):
 
 def check_kind(kind: str, device: torch.device, dtype: torch.dtype) -> None:
     """
-    Check that a device can multiply weights of a kind, by multiplying a few.
+    Check that a device supports a kind of weights, by a small product.
 
-    :raises ValueError: an unknown kind, or the device cannot: never silently another.
+    :raises ValueError: the kind is unknown or not supported.
     """
     if kind not in CHOICES:
         raise ValueError(f'weights is {kind!r}; expected one of {", ".join(CHOICES)}')
@@ -102,11 +102,11 @@ def check_kind(kind: str, device: torch.device, dtype: torch.dtype) -> None:
 
 def quantize_blocks(network: Network, kind: str) -> dict[str, int]:
     """
-    Store the weights of a network's blocks in 8 bits; `full` changes nothing.
+    Quantize the weights of a network's blocks; `full` changes nothing.
 
-    One layer after the other, so that no second copy of the network is ever there.
+    Layers are converted one at a time, so that memory is not doubled.
 
-    :returns: how many bytes the weights of the whole network take now (`after`), and took before.
+    :returns: bytes of the weights of the whole network now (`after`) and before.
     """
     before = weight_bytes(network)
     if kind != FULL:

@@ -1,8 +1,8 @@
 """
-Make a tiny checkpoint with random weights, in the public layout.
+Creates a tiny checkpoint with random weights, in the public layout.
 
-It shows that the whole path runs; its actions mean nothing. `policy.yaml` says `trained: false`,
-and everything that reads the checkpoint says so too.
+It is for tests of the whole path; its actions are meaningless. Its `policy.yaml` has
+`trained: false`, on which programs that read the checkpoint print a warning.
 """
 
 import argparse
@@ -36,14 +36,14 @@ def write_random_checkpoint(
 
     The same seed gives the same files.
 
-    :param folder: is made; files in it are overwritten.
-    :param policy_file: becomes its policy.yaml, with `trained: false` whatever it says.
+    :param folder: created if missing; files in it are overwritten.
+    :param policy_file: becomes its policy.yaml, with `trained: false`.
     :param config: sizes of the transformer; `MIXTURE` for one with an action stream.
     """
     folder = Path(folder)
     generator = torch.Generator().manual_seed(seed)
     save_transformer(folder / 'transformer', config, random_weights(config, generator))
-    with torch.random.fork_rng(devices=[]):  # all is drawn on the CPU
+    with torch.random.fork_rng(devices=[]):  # all weights are drawn on the CPU
         torch.manual_seed(seed)
         _write_vae(folder / 'vae')
         _write_text_encoder(folder / 'text_encoder', config.text_dim)
@@ -55,7 +55,7 @@ def write_random_checkpoint(
 
 
 def random_weights(config: TransformerConfig, generator: torch.Generator) -> dict[str, Tensor]:
-    """Return every tensor of a transformer checkpoint, float32, drawn at random."""
+    """Return random tensors of a transformer checkpoint, float32, by name."""
     shapes = {name: place.shape for name, place in destinations(config).items()}
     weights = {}
     for name, shape in {**shapes, **unread_shapes(config)}.items():
@@ -85,7 +85,7 @@ def _write_text_encoder(folder: Path, text_dim: int) -> None:
 
 
 def _write_tokenizer(folder: Path) -> None:
-    """Write a unigram tokenizer over letters and digits, each also as the begin of a word."""
+    """Write a unigram tokenizer over letters and digits, each also at the start of a word."""
     folder.mkdir(parents=True, exist_ok=True)
     pieces = [*SPECIAL, '▁', *LETTERS, *('▁' + letter for letter in LETTERS)]
     tokenizer = Tokenizer(models.Unigram(
@@ -104,7 +104,8 @@ def _write_tokenizer(folder: Path) -> None:
 def main() -> None:
     """Write the checkpoint to the folder named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument('folder', type=Path, help='is made; files in it are overwritten')
+    parser.add_argument(
+        'folder', type=Path, help='created if missing; files in it are overwritten')
     parser.add_argument('--policy', type=Path, help='policy file (the shipped untrained.yaml)')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(

@@ -23,8 +23,8 @@ def action_positions(frames: int, per_frame: int, first_frame: int) -> Tensor:
     """
     Return the positions of a chunk's actions, [frames * per_frame, 3] float64 (CPU).
 
-    Action j = 1 … n of a frame sits at frame + j / (n + 1), row -1, column -1: between its latent
-    frame and the next, on no pixel.
+    Action j = 1 … n of a frame is at frame + j / (n + 1), row -1, column -1: between its latent
+    frame and the next, at no pixel.
     """
     frame = torch.arange(first_frame, first_frame + frames, dtype=torch.float64)[:, None]
     step = torch.arange(1, per_frame + 1, dtype=torch.float64)[None] / (per_frame + 1)
@@ -35,11 +35,11 @@ def action_positions(frames: int, per_frame: int, first_frame: int) -> Tensor:
 
 def rotary_table(positions: Tensor, head_dim: int, device: torch.device) -> Tensor:
     """
-    Return the unit complex numbers that turn each pair of a head's features.
+    Return the unit complex numbers that rotate each pair of a head's features.
 
     The head is split into a frame part (head_dim - 2 * (head_dim // 3)) and a row and a column
-    part (head_dim // 3 each). Angles are formed in float64 and rounded to float32, as the public
-    code does.
+    part (head_dim // 3 each). Angles are computed in float64 and rounded to float32, as in the
+    public code.
 
     :param positions: [L, 3] float64.
     :returns: [L, 1, head_dim / 2] complex64 on `device`.
@@ -54,6 +54,6 @@ def rotary_table(positions: Tensor, head_dim: int, device: torch.device) -> Tens
 
 
 def rotate(features: Tensor, table: Tensor) -> Tensor:
-    """Turn adjacent feature pairs of [B, L, H, D] by a table [L, 1, D / 2]."""
+    """Rotate adjacent feature pairs of [B, L, H, D] by a table [L, 1, D / 2]."""
     pairs = torch.view_as_complex(features.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * table).flatten(-2).to(features.dtype)

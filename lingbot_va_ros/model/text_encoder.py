@@ -22,7 +22,7 @@ TIED_EMBEDDING = 'encoder.embed_tokens.weight'
 
 
 def clean_instruction(text: str) -> str:
-    """Undo HTML escapes (twice, as the public code does) and fold white space."""
+    """Unescape HTML (twice, as in the public code) and collapse white space."""
     return re.sub(r'\s+', ' ', html.unescape(html.unescape(text))).strip()
 
 
@@ -37,7 +37,7 @@ class TextEncoder:
     @torch.inference_mode()
     def encode(self, instruction: str) -> Tensor:
         """
-        Return the embeddings of an instruction, [1, 512, text_dim]; rows after its end are zero.
+        Return the embeddings of an instruction, [1, 512, text_dim]; rows after the text are zero.
 
         :raises CheckpointError: the tokenizer cannot be loaded.
         """
@@ -62,7 +62,7 @@ def empty_text_encoder(folder: Path) -> UMT5EncoderModel:
     """
     Return the encoder of a text_encoder/ folder's config.json, without memory for its weights.
 
-    :raises CheckpointError: the config is missing, or no config of UMT5.
+    :raises CheckpointError: the config is missing, or not a config of UMT5.
     """
     path = Path(folder) / 'config.json'
     config = read_json_object(path)
@@ -74,9 +74,9 @@ def empty_text_encoder(folder: Path) -> UMT5EncoderModel:
 
 
 def encoder_shapes(model: UMT5EncoderModel) -> tuple[dict[str, tuple], dict[str, tuple]]:
-    """Return the tensors, by name with their shapes, that files must hold, and that they may."""
+    """Return the shapes of the required and of the optional tensors of the files, by name."""
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    # One table under two names, of which files hold the first or both.
+    # One table with two names; files have the first name or both.
     optional = {TIED_EMBEDDING: shapes.pop(TIED_EMBEDDING)}
     return shapes, optional
 
@@ -99,13 +99,13 @@ def load_text_encoder(
     """
     Load text_encoder/ of a checkpoint.
 
-    :param tokenizer: what `load_tokenizer` returned; None reads tokenizer/ at the first
+    :param tokenizer: result of `load_tokenizer`; None reads tokenizer/ at the first
         instruction.
     :raises CheckpointError: config or weights are missing, misshapen or unreadable.
     """
     model = check_text_encoder(checkpoint)
     nn.Module.to(model, dtype)
-    if dtype == torch.float16:  # transformers keeps these apart: they overflow
+    if dtype == torch.float16:  # transformers keeps these in float32: float16 overflows
         for name, module in model.named_modules():
             if name.rpartition('.')[2] in UMT5EncoderModel._keep_in_fp32_modules:
                 module.float()
@@ -119,12 +119,12 @@ def load_tokenizer(folder: Path):
     """
     Return transformers' tokenizer of a checkpoint's tokenizer/ folder.
 
-    :raises CheckpointError: there is none that can be read.
+    :raises CheckpointError: the tokenizer is missing or unreadable.
     """
     if not folder.is_dir():
         raise CheckpointError(f'{folder} is not a folder')
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # parsers of broken files raise errors of every kind
+    except Exception as error:  # parsers raise many types of exceptions on damaged files
         reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
-        raise CheckpointError(f'{folder} holds no tokenizer that can be read: {reason}') from None
+        raise CheckpointError(f'{folder} does not hold a readable tokenizer: {reason}') from None

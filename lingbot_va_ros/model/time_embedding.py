@@ -1,4 +1,4 @@
-"""Time steps of flow matching as the vectors that modulate a network's blocks."""
+"""Embeds time steps of flow matching and projects them to modulation vectors of the blocks."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from lingbot_va_ros.model.onednn import Linear
 from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
 
 LOG_LONGEST_PERIOD = math.log(10000.0)  # of the sinusoids
-# Cached time steps of whole chunks: those of 25 video and 50 action steps, of chunk 0, which is
-# partly clamped, and of imagining; some 60 MB at the public sizes.
+# Cached time steps of whole chunks: 25 video and 50 action steps, those of chunk 0, which is
+# partly clamped, and those of imagined frames; about 60 MB at the public sizes.
 KEPT_STEPS = 256
 
 
 class TimeEmbedder(nn.Module):
     """
-    Sinusoids of a time step through two layers, and the six vectors that modulate each block.
+    Maps a time step by sinusoids and two layers to the six modulation vectors of each block.
 
-    The public code's `time_embedder` (diffusers' TimestepEmbedding) and `time_proj`.
+    In the public code: `time_embedder` (diffusers' TimestepEmbedding) and `time_proj`.
     """
 
     def __init__(self, config: TransformerConfig, dim: int):
@@ -31,7 +31,7 @@ class TimeEmbedder(nn.Module):
         self.hidden = Linear(config.time_frequencies, dim)
         self.out = Linear(dim, dim)
         self.vectors = Linear(dim, 6 * dim)
-        # Results of `at` by time steps, newest last, and the weights they were computed with.
+        # Results of `at` by time steps, newest last, and the weights of which they are results.
         self._kept: OrderedDict[tuple[float, ...], tuple[Tensor, Tensor]] = OrderedDict()
         self._kept_of: tuple = ()
 
@@ -49,10 +49,10 @@ class TimeEmbedder(nn.Module):
 
     def at(self, steps: Sequence[float]) -> tuple[Tensor, Tensor]:
         """
-        Return what `forward` does of steps [F] on the host.
+        Return the result of `forward` for steps [F] on the host.
 
-        In inference mode it is computed once for the same steps and weights, so that a denoising
-        loop waits for no copy from the host.
+        In inference mode results are cached by steps and weights, so that a denoising loop does
+        not wait for copies from the host.
         """
         if not torch.is_inference_mode_enabled():
             return self(self._on_device(steps))
@@ -72,7 +72,7 @@ class TimeEmbedder(nn.Module):
         return self._kept[key]
 
     def _apply(self, *args: Any, **kwargs: Any) -> 'TimeEmbedder':
-        self._kept.clear()  # moved or cast: the parameters stay the same objects
+        self._kept.clear()  # after a move or cast, which keeps the parameter objects
         return super()._apply(*args, **kwargs)
 
     def _on_device(self, steps: Sequence[float]) -> Tensor:
@@ -84,8 +84,8 @@ def sinusoids(timesteps: Tensor, features: int) -> Tensor:
     Return cosines, then sines, of time steps [...], [..., features] float32.
 
     The frequencies are those of diffusers' `Timesteps`, 10000 ** (-i / half). They are computed
-    in float64 and rounded once: float32 exponentials of two CPUs differ in the last place, which
-    at step 1000 is 3e-5 of an angle.
+    in float64 and rounded once: float32 exponentials of two CPUs differ in the last bit, which
+    changes an angle at step 1000 by 3e-5.
     """
     half = features // 2
     exponent = torch.arange(half, dtype=torch.float64, device=timesteps.device) / half

@@ -1,9 +1,10 @@
 """
 The network of the public checkpoints: one transformer for video tokens and action tokens.
 
-The same computation as the public code's WanTransformer3DModel (robbyant/lingbot-va; the paper is
-arXiv 2601.21998), with the KV cache handed in. Tensor axes: B rows of the batch (guidance halves
-or training episodes), F latent frames, T tokens of a frame, L = F T, H heads, D numbers of a head.
+The computation is that of the public code's WanTransformer3DModel (robbyant/lingbot-va; the paper
+is arXiv 2601.21998), with the KV cache as an argument. Tensor axes: B rows of the batch (guidance
+halves or training episodes), F latent frames, T tokens of a frame, L = F T, H heads, D numbers of
+a head.
 """
 
 from abc import ABC, abstractmethod
@@ -49,7 +50,7 @@ class TextKV:
     values: list[Tensor]
 
     def copy_(self, other: 'TextKV') -> None:
-        """Copy another instruction's keys and values into these tensors, whose addresses stay."""
+        """Copy another instruction's keys and values into these tensors, at fixed addresses."""
         for ours, theirs in ((self.keys, other.keys), (self.values, other.values)):
             for mine, its in zip(ours, theirs):
                 mine.copy_(its)
@@ -170,7 +171,7 @@ class Block(nn.Module):
 
 
 class Modality(nn.Module):
-    """The layers that video and actions each have for themselves: input, time and output."""
+    """The separate layers of a modality: input, time embedder and output."""
 
     def __init__(self, config: TransformerConfig, features: int, dim: int):
         super().__init__()
@@ -181,7 +182,7 @@ class Modality(nn.Module):
 
 @dataclass(frozen=True)
 class Stream:
-    """The layers that the tokens of a modality pass, from input to output."""
+    """The layers of the tokens of one modality, from input to output."""
 
     modality: Modality
     blocks: Sequence[Block]
@@ -197,7 +198,7 @@ class Stream:
         return self.modality.embed(tokens), *self.modality.time(steps)
 
     def project_out(self, x: Tensor, embedding: Tensor, eps: float) -> Tensor:
-        """Return the output [B, F, T, features] of tokens [B, F, T, dim] behind the blocks."""
+        """Return the output [B, F, T, features] of tokens [B, F, T, dim] after the last block."""
         modulation = self.final_modulation.float() + embedding[..., None, :]  # [..., F, 2, dim]
         shift, scale = modulation[..., None, :].unbind(-3)  # each [..., F, 1, dim]
         return self.modality.out(modulated_norm(x, shift, scale, eps))
@@ -224,9 +225,9 @@ class Network(nn.Module, ABC):
     """
     A video stream with cross-attention to the text, and a stream for actions.
 
-    The network holds no KV cache: every forward is handed the slot that it writes to. Called as a
-    module it runs whole sequences of both modalities, as in training; the attention that it is
-    handed then decides which token attends to which.
+    The network has no KV cache: the slot to write to is an argument of every forward pass. Called
+    as a module, it runs whole sequences of both modalities, as in training; the attention function
+    is then an argument and applies the mask.
     """
 
     def __init__(self, config: TransformerConfig, attention: Attention):
@@ -280,8 +281,8 @@ class Network(nn.Module, ABC):
         :param latents: [B, C, F, h, w].
         :param steps: the time step of each frame (0 … 1000), F floats.
         :param rotary: the table of `video_positions`.
-        :param slot: where keys and values are written; its guidance halves are the batch. None:
-            the tokens attend to each other alone.
+        :param slot: the slot of keys and values; its guidance halves are the batch. None: the
+            tokens attend to each other only.
         """
         return self.velocity('video', latents, self.times_at('video', steps), rotary, text, slot)
 
@@ -289,7 +290,7 @@ class Network(nn.Module, ABC):
         self, actions: Tensor, steps: Sequence[float], rotary: Tensor, text: TextKV,
         slot: CacheSlot | None = None,
     ) -> Tensor:
-        """Return the velocity of noisy actions [B, C, F, N, 1]; one token each; as above."""
+        """Return the velocity of noisy actions [B, C, F, N, 1], one token each; see above."""
         return self.velocity('action', actions, self.times_at('action', steps), rotary, text, slot)
 
     def velocity(
@@ -299,7 +300,7 @@ class Network(nn.Module, ABC):
         """
         Return the velocity of noisy latents (`video`) or actions (`action`), as above.
 
-        Does nothing on the host but start kernels, so that a CUDA graph can hold it.
+        On the host it only launches kernels, so that a CUDA graph can record it.
 
         :param times: result of `times_at`.
         """
@@ -351,7 +352,7 @@ class Network(nn.Module, ABC):
         video_stream, action_stream = self.video_stream, self.action_stream
         x, x_embedding, x_time = video_stream.embed(video.tokens.to(self.dtype), video.steps)
         y, y_embedding, y_time = action_stream.embed(action.tokens.to(self.dtype), action.steps)
-        # Under autocast the embeddings are half precision, the residual stream is not.
+        # Under autocast the embeddings have half precision, but the residual stream must not.
         x, y = x.to(self.dtype), y.to(self.dtype)
         last, before = len(self.blocks) - 1, x
         for index, (video_block, action_block) in enumerate(

@@ -1,4 +1,4 @@
-"""The video VAE (diffusers' AutoencoderKLWan): images to latents as they arrive, and back."""
+"""The video VAE (diffusers' AutoencoderKLWan): encodes image streams, decodes latents."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME, read_json_o
 from lingbot_va_ros.specs.errors import CheckpointError
 
 with warnings.catch_warnings():
-    # Another network that diffusers imports along warns of every machine without CUDA.
+    # A module that diffusers imports warns on every machine without CUDA.
     warnings.filterwarnings('ignore', 'CUDA is not available', UserWarning)
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, patchify
 
@@ -32,13 +32,13 @@ DECODER = ('decoder', 'post_quant_conv')
 
 class VideoVae:
     """
-    One VAE, used as a stream: the encoder's causal caches belong to a `VaeStream`.
+    A VAE that encodes streams; the encoder's causal caches belong to a `VaeStream`.
 
     Latents are normalized with the mean and deviation in the VAE's config, as the transformer
-    sees them.
+    expects them.
 
     :param read_decoder: reads the decoder's weights, called once before the first `decode`; None
-        where the VAE has them.
+        if they are loaded.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class VideoVae:
 
         :param frames: [B, 3, T, H, W] in [-1, 1]; T is 1 for the first call of a stream, then 4.
         :param cache: the stream's causal caches, `[None] * caches` at first; changed in place.
-        :returns: mean and log-variance before normalisation, [B, 2C, 1, H / 16, W / 16].
+        :returns: mean and log-variance before normalization, [B, 2C, 1, H / 16, W / 16].
         """
         frames = frames.to(self.device, self.dtype)
         patch_size = self.autoencoder.config['patch_size']
@@ -71,7 +71,7 @@ class VideoVae:
         return self.autoencoder.quant_conv(encoded)
 
     def normalize(self, encoded: Tensor) -> Tensor:
-        """Return normalized latents, [B, C, F, h, w] float32, of what `encode` returned."""
+        """Return normalized latents, [B, C, F, h, w] float32, of the result of `encode`."""
         mean = encoded.float().chunk(2, 1)[0]
         return (mean - self.mean) / self.deviation
 
@@ -81,7 +81,7 @@ class VideoVae:
 
         :param latents: [1, C, F, h, w]. The first frame gives one image, each later one four; the
             views stay joined as they are in the latents.
-        :raises CheckpointError: the decoder's weights, read by the first call, are gone.
+        :raises CheckpointError: the decoder's weights, read by the first call, are unreadable.
         """
         if self._read_decoder is not None:
             self._read_decoder()
@@ -102,9 +102,9 @@ class VaeStreamState:
 
 class VaeStream:
     """
-    The images of one episode on their way to latents.
+    Encodes the images of one episode.
 
-    :param layout: how the cameras are joined, see `views`.
+    :param layout: see `camera_groups`.
     :param cameras: names, in the order of the checkpoint.
     :param height: of a full-size view in pixels, as `width`.
     :param mirror: whether every image is mirrored left to right first.
@@ -127,11 +127,11 @@ class VaeStream:
         self.started = False
 
     def save(self) -> VaeStreamState:
-        """Copy what the next call to `encode` builds on."""
+        """Copy the state on which the next call to `encode` depends."""
         return VaeStreamState(self._copied(self.caches, torch.device('cpu')), self.started)
 
     def restore(self, state: VaeStreamState) -> None:
-        """Go on behind a saved state, which stays as it is."""
+        """Continue from a saved state, which is not changed."""
         self.caches = self._copied(state.caches, self.vae.device)
         self.started = state.started
 
@@ -147,8 +147,8 @@ class VaeStream:
 
         :param images: per camera RGB images, uint8 [H, W, 3], of any size: one at first, later
             four for each latent frame.
-        :raises ValueError: a camera is missing, the images do not make whole frames, or one is no
-            RGB uint8; nothing was encoded then.
+        :raises ValueError: a camera is missing, the images do not make complete latent frames,
+            or one is not RGB uint8; nothing is encoded then.
         """
         counts = {name: len(images.get(name, ())) for group in self.groups
                   for name in group.cameras}
@@ -195,10 +195,10 @@ def _to_pixels(
 
 def _upload(image: np.ndarray, device: torch.device) -> Tensor:
     """
-    Copy an image to a device as it is, uint8, three times less than as resized floats would be.
+    Copy an image to a device as uint8, which is a third of the bytes of resized floats.
 
-    For a GPU through pinned memory, from which it is fetched while the host goes on; PyTorch
-    keeps that memory until the copy has been made, and then for the next image.
+    For a GPU the copy is asynchronous, through pinned memory. PyTorch keeps that memory until the
+    copy is complete and reuses it for later images.
     """
     staged = torch.empty(image.shape, dtype=torch.uint8, pin_memory=device.type == 'cuda')
     np.copyto(staged.numpy(), image)
@@ -209,7 +209,7 @@ def empty_vae(folder: Path) -> AutoencoderKLWan:
     """
     Return the VAE of a vae/ folder's config.json, without memory for its weights.
 
-    :raises CheckpointError: the config is missing, or no config of such a VAE.
+    :raises CheckpointError: the config is missing, or not a config of this class.
     """
     path = Path(folder) / 'config.json'
     config = read_json_object(path)
@@ -241,7 +241,7 @@ def load_video_vae(folder: Path, device: torch.device, dtype: torch.dtype) -> Vi
 
     def read(*parts: str) -> None:
         targets: dict[str, Tensor] = {}
-        with torch.inference_mode(False):  # weights outlive the call that needs them
+        with torch.inference_mode(False):  # weights are used after inference mode ends
             for part in parts:
                 module = vae.get_submodule(part).to(dtype).to_empty(device=device)
                 targets.update(

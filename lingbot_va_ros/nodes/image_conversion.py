@@ -15,7 +15,7 @@ ENCODINGS = {
 
 
 def image_fault(message: Image) -> str | None:
-    """Return in one line why a raw image cannot be read, or None; cheap enough for a callback."""
+    """Return the reason why a raw image cannot be read, or None; fast enough for callbacks."""
     if message.encoding not in ENCODINGS:
         return (f'encoding {message.encoding!r} is not supported; expected one of '
                 f'{", ".join(ENCODINGS)}')
@@ -65,7 +65,7 @@ def as_mounted(
     image: np.ndarray, crop: tuple[int, int, int, int] | None, flip: bool,
 ) -> np.ndarray:
     """
-    Crop an image and rotate it by 180 degrees, as the embodiment file says.
+    Crop an image and rotate it by 180 degrees, as set in the embodiment file.
 
     :param image: [H, W, 3].
     :param crop: (x, y, width, height) in pixels, or None.

@@ -34,18 +34,18 @@ class NodeParameter:
     read_only: bool = False
 
     def fault(self, value: Any) -> str:
-        """Return in one line why `value` is refused, or '' where it is accepted."""
+        """Return the reason, in one line, why `value` is rejected, or ''."""
         kind = type(self.default)
-        # bool is a subclass of int, and no parameter takes true for 1.
+        # bool is a subclass of int, but true is not accepted as 1.
         if type(value) is not kind and not (kind is float and type(value) is int):
             given = _TYPE_NAMES.get(type(value), 'an array')
             line = (f'parameter {self.name} is {_shown(value)} ({given}); expected '
                     f'{_EXPECTED[kind]}')
             if kind is str:
-                # YAML reads no, on, 1.5 … as booleans and numbers.
+                # YAML parses no, on, 1.5 … as booleans and numbers.
                 line += f"""; quote it for YAML: -p '{self.name}:="..."'"""
             return line
-        number: Any = value  # a table gives bounds to numbers alone
+        number: Any = value  # only numbers have bounds
         if self.least is not None and not self.least <= number:
             return f'parameter {self.name} is {_shown(value)}; expected {self._range()}'
         if self.greatest is not None and not number <= self.greatest:
@@ -56,10 +56,10 @@ class NodeParameter:
         return ''
 
     def descriptor(self) -> ParameterDescriptor:
-        """Return what `ros2 param describe` shows, and what rclpy checks."""
+        """Return the descriptor for rclpy and `ros2 param describe`."""
         descriptor = ParameterDescriptor(
             description=self.description, read_only=self.read_only,
-            # rclpy would refuse an integer for a float; `fault` checks the type instead.
+            # rclpy would reject an integer for a float; `fault` checks the type instead.
             dynamic_typing=isinstance(self.default, float))
         if self.choices:
             descriptor.additional_constraints = f'One of {", ".join(self.choices)}.'
@@ -104,8 +104,8 @@ def declare_parameters(
 
 
 def parameter_overrides(node: Node) -> dict[str, Any]:
-    """Return the values given from outside: command line, parameter files, launch."""
-    # rclpy has no public way to read an override before its parameter is declared.
+    """Return the overrides from command line, parameter files and launch."""
+    # rclpy has no public function that reads an override before the declaration.
     return {name: parameter.value for name, parameter in node._parameter_overrides.items()}
 
 

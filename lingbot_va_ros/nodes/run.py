@@ -23,11 +23,11 @@ ACKNOWLEDGE_SECONDS = 0.5
 
 
 class CannotStart(Exception):
-    """The node cannot start for a reason that the user can mend; the message is one line."""
+    """The node cannot start for a reason that the user can fix; the message is one line."""
 
 
-# A user can mend these from their message alone. rclpy raises its own two for the parameters that
-# it declares in every node, such as use_sim_time.
+# Errors whose message is enough for the user. The two of rclpy concern the parameters that it
+# declares in every node, such as use_sim_time.
 _MENDABLE = (CannotStart, WrongParameter, InvalidParameterTypeException,
              InvalidParameterValueException)
 
@@ -38,20 +38,20 @@ def run_node(
     make_executor: Callable[[], Executor] = SingleThreadedExecutor,
 ) -> int:
     """
-    Make a node, spin it until SIGINT or SIGTERM, close it, and return the exit code.
+    Create a node, spin it until SIGINT or SIGTERM, close it, and return the exit code.
 
-    rclpy's own signal handlers shut the context down at once, and a node could not publish its
-    stop any more. Here a signal only ends the loop; `node.close` then has a live context. Where a
-    thread of the node has not ended (a checkpoint is still loading), the process exits without
-    waiting for it. The final messages, a stop above all, are acknowledged by their readers before
-    the node leaves the graph: DDS drops what a destroyed writer has not delivered yet.
+    rclpy's signal handlers shut the context down at once, after which a node cannot publish a
+    stop. Here a signal only ends the loop, and `node.close` still has a valid context. If a thread
+    of the node has not ended (for instance while a checkpoint is loading), the process exits
+    without waiting for it. Before the node is destroyed, readers acknowledge the final messages,
+    such as a stop, because DDS drops undelivered messages of a destroyed writer.
 
-    A callback that raises is logged with its traceback and the node goes on: rclpy would end the
-    process, and with it the stream of commands.
+    An exception in a callback is logged with its traceback, and the node continues; rclpy would
+    end the process and with it the commands.
 
     :param make_node: returns an rclpy node with a method `close(asked_by) -> bool`, which
         publishes the final messages and ends the node's threads. `asked_by` is the number of the
-        signal, or None where the context was shut down. It returns whether every thread has ended.
+        signal, or None if the context was shut down. It returns whether every thread has ended.
     :param args: as of the command line; None takes sys.argv.
     :returns: 0; 1 where the node cannot start (a wrong parameter or CannotStart: one line on
         stderr; any other exception: a line and its traceback) or has set its attribute `failed`.
@@ -86,7 +86,7 @@ def run_node(
     all_ended = node.close(signals[0] if signals else None)
     wait_until_acknowledged(node, ACKNOWLEDGE_SECONDS)
     executor.shutdown(timeout_sec=1.0)
-    node.destroy_node()  # so that the graph forgets it at once
+    node.destroy_node()  # so that it leaves the graph at once
     rclpy.try_shutdown()
     code = int(getattr(node, 'failed', False))
     if not all_ended:
@@ -103,7 +103,7 @@ def wait_until_acknowledged(node: Node, seconds: float) -> bool:
     :param seconds: longest wait, for all publishers together.
     :returns: whether all of them have acknowledged it.
     """
-    if not node.context.ok():  # a context that is shut down delivers nothing more
+    if not node.context.ok():  # after shutdown nothing is delivered
         return False
     deadline = time.monotonic() + seconds
     acknowledged = True
@@ -111,12 +111,12 @@ def wait_until_acknowledged(node: Node, seconds: float) -> bool:
         left = Duration(seconds=max(0.0, deadline - time.monotonic()))
         try:
             acknowledged &= publisher.wait_for_all_acked(left)
-        except RuntimeError:  # the middleware cannot tell; the shutdown must not hang on it
+        except RuntimeError:  # not supported by the middleware; the shutdown must not block
             acknowledged = False
     return acknowledged
 
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, (InvalidParameterTypeException, InvalidParameterValueException)):
-        return str(error.args[0])  # rclpy adds the name, which the text has, once more
+        return str(error.args[0])  # rclpy appends the name, which the text has already
     return ' '.join(str(error).split())

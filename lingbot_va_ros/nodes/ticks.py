@@ -10,7 +10,7 @@ from rclpy.duration import Duration
 
 from lingbot_va_ros.motion.time import NANOSECONDS, to_seconds
 
-# A ROS clock that deviates this much from the steady clock between two ticks was set.
+# A larger deviation of ROS time from the steady clock between two ticks is a jump.
 MAX_DRIFT_NS = 100_000_000
 # Simulated time may advance in steps; a larger one is a jump.
 MAX_SIMULATED_STEP_NS = NANOSECONDS
@@ -71,7 +71,7 @@ def _both_clocks(clock):
     """
     Return ROS and steady time of one moment, ns.
 
-    A thread that is preempted between the two readings would see a jump of the clock.
+    A thread that is preempted between the two readings would detect a false jump.
     """
     for _ in range(READINGS):
         before_ns = time.monotonic_ns()

@@ -1,1 +1,1 @@
-"""One policy at work: inference (the engine and its session) and runtime (the schedule)."""
+"""The policy: inference (engine and session) and runtime (scheduler and its threads)."""

@@ -1,9 +1,9 @@
-"""Exceptions that end a prediction, or keep it from being executed, without a fault."""
+"""Exceptions that abort or reject a prediction without being a fault."""
 
 
 class PredictionAborted(Exception):
-    """A prediction was given up between two denoising steps; the memory is as it was before."""
+    """A prediction was aborted between two denoising steps; the memory is unchanged."""
 
 
 class NotExecutable(Exception):
-    """This robot cannot execute a predicted chunk; the message is one line that says why."""
+    """The robot cannot execute a predicted chunk; the message is the reason in one line."""

@@ -1,4 +1,4 @@
-"""The way to end a prediction between two forwards of the network."""
+"""Interrupts, which abort a prediction between two forward passes of the network."""
 
 import threading
 from typing import Protocol
@@ -7,22 +7,22 @@ from lingbot_va_ros.policy.errors import PredictionAborted
 
 
 class Interrupt(Protocol):
-    """Asked before every forward whether the prediction may go on."""
+    """Checked before every forward pass of a prediction."""
 
     def check(self) -> None:
         """
-        Return where the prediction may go on.
+        Return if the prediction may continue.
 
-        :raises PredictionAborted: it must stop; the memory is then as it was before.
+        :raises PredictionAborted: the prediction must stop; the memory is then unchanged.
         """
         ...
 
 
 class Uninterrupted:
-    """Lets every prediction run to its end."""
+    """Never interrupts a prediction."""
 
     def check(self) -> None:
-        """Return at once."""
+        """Do nothing."""
 
 
 class InterruptFlag:
@@ -32,7 +32,7 @@ class InterruptFlag:
         self._flag = threading.Event()
 
     def set(self) -> None:
-        """Stop the prediction at its next forward."""
+        """Stop the prediction before its next forward pass."""
         self._flag.set()
 
     def check(self) -> None:

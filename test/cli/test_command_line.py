@@ -1,4 +1,4 @@
-"""Arguments of lingbot_va that cannot be read get one line that says what was expected."""
+"""Invalid arguments of lingbot_va give one line with the expected values."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""After Ctrl-C a command ends with 130 and one line, whatever a library makes of the interrupt."""
+"""After Ctrl-C a command ends with code 130 and one line, also if a library catches the signal."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A client of the public protocol gets what the session computes, whatever else is sent."""
+"""Clients of the public protocol get the results of the session, also after invalid requests."""
 
 import os
 from pathlib import Path
@@ -160,7 +160,7 @@ def played(untrained_checkpoint):
     """
     An episode of three chunks on a Session in this process: observations, state, actions.
 
-    All but the shapes and the starting noise is computed without the server's modules.
+    All but the shapes and the initial noise is computed without the server's modules.
     """
     import torch
 
@@ -213,7 +213,7 @@ def commit_of(chunk):
     return {'obs': seen, 'compute_kv_cache': True, 'imagine': False, 'state': state}
 
 
-def test_an_episode_gives_what_the_session_computes(client, played):
+def test_an_episode_agrees_with_the_session(client, played):
     first, chunks = played
     assert client.metadata['action_shape'] == list(chunks[0][0].shape)
     assert client.metadata['trained'] is False
@@ -262,7 +262,7 @@ def rubbish(played):
     ]
 
 
-def test_what_cannot_be_used_is_answered_and_changes_nothing(client, played):
+def test_invalid_requests_are_answered_and_change_nothing(client, played):
     first, chunks = played
     client.ask(reset=True, prompt=PROMPT)
     client.ask(obs=first)
@@ -327,7 +327,7 @@ def test_a_second_client_waits_until_the_first_has_closed(server, played):
             second.ask(obs=first)['action'], chunks[0][0], rtol=0, atol=1e-5)
 
 
-def test_health_is_told_over_http(server):
+def test_health_is_served_over_http(server):
     url = f'http://127.0.0.1:{server.port}/healthz'
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(url, timeout=10) as answer:
@@ -341,7 +341,7 @@ def test_a_page_in_a_browser_cannot_connect(server):
             pass
 
 
-def test_a_silent_client_loses_its_turn_and_is_told(slow):
+def test_an_idle_client_loses_the_episode_and_gets_an_error(slow):
     with Client(slow.port) as silent, Client(slow.port) as second:
         silent.reset_when_free()
         with pytest.raises(Refused, match='busy'):

@@ -1,4 +1,4 @@
-"""Exact intervals of a success rate against published values."""
+"""Exact confidence intervals of a success rate, against published values."""
 
 import pytest
 

@@ -45,7 +45,7 @@ def episode(engine, table, seed=3, max_chunks=3, **options):
         engine, 'table', seed, max_chunks=max_chunks, simulation=table, **options)
 
 
-def test_chunks_follow_each_other_and_all_are_remembered(engine, table):
+def test_consecutive_chunks_are_all_committed(engine, table):
     result = episode(engine, table)
     assert (result.chunks, result.ended_by) == (3, 'chunk limit')
     # The first way is a long one: from home to random positions.
@@ -83,7 +83,7 @@ def test_the_time_limit_ends_an_episode(engine, table):
     assert not result.success and not result.done
 
 
-def test_a_reset_midway_forgets_what_was_before(engine, table):
+def test_a_reset_midway_clears_the_memory(engine, table):
     episode(engine, table, max_chunks=6, memory='reset_midway')
     assert engine.session.frame == 2  # after five chunks the sixth began anew
 
@@ -209,7 +209,7 @@ class Replay:
 
 @pytest.mark.parametrize('task, schedule, latency', [
     ('wipe_plate', 'sync', 0.0), ('open_boxes', 'async', 0.6)])
-def test_a_policy_that_does_what_the_expert_does_succeeds(task, schedule, latency):
+def test_a_policy_that_repeats_the_expert_succeeds(task, schedule, latency):
     result = run_episode(Replay(task, 5), task, 5, schedule, latency_chunks=latency)
     assert result.success and result.done, result.detail
     assert result.ended_by == 'done'
@@ -252,6 +252,6 @@ def test_a_refused_chunk_that_was_predicted_ahead_is_predicted_again_from_rest(
 @pytest.mark.parametrize('options, named', [
     ({'schedule': 'later'}, 'schedule'), ({'memory': 'none'}, 'memory'),
     ({'latency_chunks': -1}, 'latency_chunks')])
-def test_what_is_unknown_is_named(engine, table, options, named):
+def test_unknown_names_are_reported(engine, table, options, named):
     with pytest.raises(ValueError, match=named):
         episode(engine, table, **options)

@@ -1,4 +1,4 @@
-"""The largest step and acceleration of commands where chunks meet."""
+"""The largest step and acceleration of commands at the seams between chunks."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_a_jump_counts_within_a_seam_only():
     assert measure_smoothness(TIMES, positions, [(0.5, 1.0), (2.5, 3.0)]) == Smoothness(0.0, 0.0)
 
 
-def test_what_was_not_commanded_is_left_out():
+def test_times_without_commands_are_ignored():
     assert measure_smoothness(TIMES, TIMES[:, None], [(9.0, 10.0)]) == Smoothness()
     assert measure_smoothness(TIMES[:1], TIMES[:1, None], [(0.0, 1.0)]) == Smoothness()
 

@@ -1,4 +1,4 @@
-"""Simulated time, the images that are taken in it, and the arm that it moves."""
+"""Virtual time, the images rendered in it, and the arm that it moves."""
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def test_the_newest_image_is_one_of_now_and_is_rendered_once(robot):
     assert robot.stamps == [TICK_NS]
 
 
-def test_the_arm_follows_the_plan_and_keeps_what_it_was_sent(robot):
+def test_the_arm_follows_the_plan_and_records_its_commands(robot):
     start = robot.arm.executed.newest()
     goal = start.copy()
     goal[0] += 0.1

@@ -1,4 +1,4 @@
-"""A launch file in a process of its own, as `ros2 launch` runs it."""
+"""Starts a launch file in a separate process, as `ros2 launch` does."""
 
 from contextlib import contextmanager
 import os

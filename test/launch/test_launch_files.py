@@ -1,4 +1,4 @@
-"""The launch files: what they ask for, what they refuse, and that they bring the policy up."""
+"""The launch files: required arguments, rejected arguments, and a policy that becomes active."""
 
 import os
 from pathlib import Path

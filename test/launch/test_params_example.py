@@ -1,4 +1,4 @@
-"""The parameter file that users copy says what the nodes declare, and nothing else."""
+"""The example parameter file has declared parameters with their defaults only."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The launch files for Gazebo and Isaac Sim: what they start, and what they refuse."""
+"""The launch files for Gazebo and Isaac Sim: started processes and rejected arguments."""
 
 import contextlib
 from pathlib import Path

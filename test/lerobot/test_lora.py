@@ -1,4 +1,4 @@
-"""Adapters in peft's format: what is merged, and what is refused by name."""
+"""Adapters in peft's format: merged weights, and unsupported kinds that are rejected by name."""
 
 import json
 import math
@@ -58,7 +58,7 @@ def test_a_weight_gets_its_scaled_product(tmp_path, config, scale):
     torch.testing.assert_close(merged, base + scale * product(tensors))
 
 
-def test_what_the_adapter_does_not_name_stays_the_same_tensor(tmp_path):
+def test_tensors_outside_the_adapter_are_not_changed(tmp_path):
     write(tmp_path, factors())
     base = torch.randn(6, 8)
     assert read(tmp_path).merge(f'{TO_K}.weight', base) is base

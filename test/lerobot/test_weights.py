@@ -1,4 +1,4 @@
-"""LeRobot's folders: the network that comes out of them, adapters, and the frozen parts."""
+"""LeRobot's folders: the loaded network, adapters, and the frozen parts."""
 
 import json
 import shutil
@@ -118,7 +118,7 @@ def test_a_base_beside_the_adapter_is_found_by_its_relative_path(lerobot_folder,
 
 
 @pytest.mark.parametrize('base, named', [(None, 'is None'), ('', "is ''")])
-def test_an_adapter_without_a_base_says_what_to_set(lerobot_folder, base, named):
+def test_an_adapter_without_a_base_names_the_parameter_to_set(lerobot_folder, base, named):
     make_adapter(lerobot_folder, '')
     path = lerobot_folder / 'adapter_config.json'
     path.write_text(json.dumps({
@@ -181,7 +181,7 @@ def test_a_name_on_the_hub_is_never_downloaded(lerobot_folder, monkeypatch):
     assert 'set the parameter wan_pretrained_path to a local copy' in str(refusal.value)
 
 
-def test_a_config_without_frozen_parts_says_what_to_set(lerobot_folder):
+def test_a_config_without_frozen_parts_names_the_parameter_to_set(lerobot_folder):
     remove_from_config(lerobot_folder, 'wan_pretrained_path')
     with pytest.raises(CheckpointError, match='set the parameter wan_pretrained_path'):
         find_parts(lerobot_folder)

@@ -1,4 +1,4 @@
-"""Which attention runs: flash-attn where it can, PyTorch's elsewhere, never silently another."""
+"""The choice of the attention kernel: flash-attn if supported, else an error or another kernel."""
 
 import sys
 import types
@@ -96,14 +96,14 @@ def test_auto_takes_onednn_for_float32_on_a_cpu_only():
     assert choose_attention('auto', CPU, torch.bfloat16, 128)[0] is sdpa
 
 
-def test_without_flash_attn_installed_auto_says_so(flash_machine, monkeypatch):
+def test_auto_reports_that_flash_attn_is_not_installed(flash_machine, monkeypatch):
     monkeypatch.delitem(sys.modules, 'flash_attn')
     monkeypatch.setattr(attention.importlib.util, 'find_spec', lambda name: None)
     attend, line = choose_attention('auto', CUDA, torch.bfloat16, 128)
     assert attend is sdpa and 'flash-attn is not installed' in line
 
 
-def test_a_flash_attn_built_for_another_torch_is_no_reason_to_fail(flash_machine):
+def test_auto_survives_a_flash_attn_that_cannot_be_imported(flash_machine):
     del sys.modules['flash_attn'].flash_attn_func  # the import then fails as a broken build does
     attend, line = choose_attention('auto', CUDA, torch.bfloat16, 128)
     assert attend is sdpa and 'cannot be imported' in line

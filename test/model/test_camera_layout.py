@@ -1,4 +1,4 @@
-"""How several cameras become one latent picture."""
+"""Camera layouts: how the latents of several cameras are joined."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_tshape_has_the_wrists_on_top_of_the_head():
 @pytest.mark.parametrize('layout, cameras', [
     ('side_by_side', ['head']), ('side_by_side', ['head', 'left', 'right']),
     ('tshape', ['head', 'left', 'right'])])
-def test_the_size_told_is_the_size_of_what_is_joined(layout, cameras):
+def test_the_predicted_latent_size_is_that_of_the_joined_latents(layout, cameras):
     groups = camera_groups(layout, cameras, 64, 96)
     joined = join_latents(layout, [
         latents(0, len(group.cameras), group.height // 16, group.width // 16)
@@ -52,6 +52,6 @@ def test_the_size_told_is_the_size_of_what_is_joined(layout, cameras):
     ('side_by_side', ['head'], (60, 64), '60x64 do not fit layout side_by_side.* multiples of 16'),
     ('tshape', ['a', 'b', 'c'], (48, 64), '48x64 do not fit layout tshape: .* multiples of 32'),
     ('side_by_side', ['head'], (0, 64), '0x64 do not fit')])
-def test_what_a_layout_cannot_take_is_refused_by_name(layout, cameras, size, message):
+def test_unsupported_cameras_or_sizes_of_a_layout_are_named(layout, cameras, size, message):
     with pytest.raises(ValueError, match=message):
         camera_groups(layout, cameras, *size)

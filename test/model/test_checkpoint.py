@@ -1,4 +1,4 @@
-"""Checkpoint folders: whole ones load, damaged ones are refused by file, key and shape."""
+"""Checkpoint folders: complete ones load, faults are reported by file, key and shape."""
 
 import json
 import shutil

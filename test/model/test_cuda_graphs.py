@@ -211,7 +211,7 @@ def test_no_more_graphs_are_kept_than_that(network, monkeypatch):
     assert len(steps._recorded) == 3
 
 
-def test_where_recording_fails_steps_run_as_they_are_and_one_line_says_so(network, caplog):
+def test_if_recording_fails_steps_run_normally_and_one_line_is_logged(network, caplog):
     def fails(step):
         step()
         raise RuntimeError('CUDA error: operation not permitted\nwhen stream is capturing')

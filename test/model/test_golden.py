@@ -1,4 +1,4 @@
-"""The engine computes what the public implementation computed; the replay sees where not."""
+"""The engine agrees with the public implementation's outputs; the replay reports deviations."""
 
 import importlib.util
 import json

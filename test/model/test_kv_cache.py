@@ -1,4 +1,4 @@
-"""The key/value memory: which tokens are valid after writes, evictions, drops and moves."""
+"""The KV cache: valid tokens after writes, evictions, drops and moves."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,7 +61,7 @@ def test_a_group_is_evicted_only_in_part_where_that_makes_room_enough():
     assert [group.tokens for group in memory.spans] == [3, 3]
 
 
-def test_what_was_evicted_for_tokens_that_are_not_kept_stays_evicted():
+def test_tokens_evicted_for_dropped_tokens_stay_evicted():
     memory = make_memory(4, 4)
     write(memory, 4, [1, 2, 3, 4])
     memory.reserve(3)
@@ -85,7 +85,7 @@ def test_tokens_that_are_not_kept_are_overwritten_by_the_next_forward():
     assert first.new == second.new
 
 
-def test_dropping_predictions_leaves_what_is_confirmed():
+def test_dropping_predictions_keeps_confirmed_tokens():
     memory = make_memory(8, 4)
     write(memory, 2, [1, 2])
     write(memory, 2, [3, 4], provisional=True)
@@ -103,7 +103,7 @@ def test_dropping_predictions_brings_nothing_back_that_they_displaced():
     assert valid_marks(memory) == [4]
 
 
-def test_rewind_brings_back_what_was_evicted_and_takes_back_what_was_written():
+def test_rewind_restores_evicted_tokens_and_drops_written_ones():
     memory = make_memory(4, 4)
     write(memory, 3, [1, 2, 3])
     write(memory, 1, [4], provisional=True)
@@ -136,7 +136,7 @@ def test_make_ready_moves_nothing_while_there_is_room_behind():
     assert memory.start == 2
 
 
-def test_nothing_moves_while_what_was_made_ready_is_written():
+def test_the_window_does_not_move_while_reserved_slots_are_written():
     memory = make_memory(8, 4)
     for first in range(0, 24, 4):
         write(memory, 4, [first] * 4)
@@ -162,7 +162,7 @@ def test_a_forward_larger_than_the_memory_is_refused_and_evicts_nothing():
     assert valid_marks(memory) == [1, 2]
 
 
-def test_clear_forgets_everything():
+def test_clear_drops_all_tokens():
     memory = make_memory(4, 4)
     write(memory, 4, [1, 2, 3, 4])
     memory.clear()

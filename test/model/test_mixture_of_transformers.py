@@ -192,7 +192,7 @@ class Chunks:
 
 @pytest.mark.parametrize('narrow_as_given', [True, False], ids=['mixture', 'shared'])
 @pytest.mark.parametrize('layers, heads, narrow, frames, actions', SIZES)
-def test_what_is_remembered_counts_as_what_is_computed_at_once(
+def test_cached_tokens_act_as_tokens_of_one_pass(
         layers, heads, narrow, frames, actions, narrow_as_given):
     chunks = Chunks(
         network_of(layers, heads, narrow if narrow_as_given else None), frames, actions)
@@ -206,7 +206,7 @@ def test_what_is_remembered_counts_as_what_is_computed_at_once(
 
 
 @pytest.mark.parametrize('layers, heads, narrow, frames, actions', SIZES)
-def test_what_comes_later_never_changes_what_came_before(
+def test_later_tokens_do_not_change_earlier_ones(
         layers, heads, narrow, frames, actions):
     chunks = Chunks(network_of(layers, heads, narrow), frames, actions)
     before = chunks.at_once()

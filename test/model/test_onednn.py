@@ -37,7 +37,7 @@ def test_small_inputs_and_other_dtypes_take_the_default_path(monkeypatch):
         assert half(torch.randn(40, 512).bfloat16()).dtype == torch.bfloat16
 
 
-def test_a_pytorch_without_the_operator_is_no_reason_to_fail(monkeypatch):
+def test_a_pytorch_without_the_operator_takes_the_default_path(monkeypatch):
     monkeypatch.setattr(onednn, 'product', lambda *_arguments: 1 / torch.ops.mkldnn.missing)
     onednn.has_onednn.cache_clear()
     try:

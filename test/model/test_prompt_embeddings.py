@@ -1,4 +1,4 @@
-"""Embeddings of instructions come from disk where they can; the encoder is loaded when needed."""
+"""Prompt embeddings are cached on disk; the encoder is loaded only when needed."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ CPU = torch.device('cpu')
 @pytest.fixture(autouse=True)
 def fresh_process(monkeypatch):
     """Forget what this process has encoded."""
-    monkeypatch.setattr(prompts, '_remembered', {})
+    monkeypatch.setattr(prompts, '_cached', {})
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def make(untrained_checkpoint, tmp_path):
 
 
 def new_process(monkeypatch):
-    monkeypatch.setattr(prompts, '_remembered', {})
+    monkeypatch.setattr(prompts, '_cached', {})
 
 
 def only_file(tmp_path):
@@ -99,7 +99,7 @@ def test_the_empty_prompt_is_computed_once_a_process_even_without_files(make, lo
     before = len(loads)
     engine_prompts.encode('')
     assert before == 6 == len(loads)
-    assert len(prompts._remembered) == 3
+    assert len(prompts._cached) == 3
 
 
 def test_another_encoder_does_not_read_the_files_of_this_one(

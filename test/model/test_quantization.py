@@ -1,4 +1,4 @@
-"""Weights in 8 bits: as near as the format allows, refused where it cannot run, never silent."""
+"""8-bit weights: their error is that of the format, and unsupported devices are an error."""
 
 import copy
 
@@ -109,7 +109,7 @@ def test_this_processor_can_do_all_kinds(kind):
     check_kind(kind, CPU, torch.float32)
 
 
-def test_what_users_may_name_is_what_there_is():
+def test_the_choices_are_the_implemented_kinds():
     assert policy_parameters.WEIGHTS == engine_options.WEIGHTS == CHOICES
 
 
@@ -118,7 +118,7 @@ def test_an_unknown_kind_is_refused_by_one_line():
         check_kind('int4', CPU, torch.float32)
 
 
-def test_a_device_that_cannot_multiply_so_says_so_in_one_line(monkeypatch):
+def test_an_unsupported_device_is_reported_in_one_line(monkeypatch):
     def fails(*_arguments, **_keywords):
         raise RuntimeError('torch._scaled_mm needs compute capability 9.0\nor later')
 

@@ -1,4 +1,4 @@
-"""The checkpoint with random weights: repeatable, loadable, and labelled as untrained."""
+"""The checkpoint with random weights: reproducible, loadable, and marked as untrained."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Where tokens sit, and how rotary tables turn their features."""
+"""Positions of tokens, and their rotary tables."""
 
 import pytest
 import torch

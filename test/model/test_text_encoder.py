@@ -90,9 +90,9 @@ def test_a_damaged_encoder_is_refused_by_name(checkpoint, damage, part):
 
 @pytest.mark.parametrize('damage, part', [
     (lambda folder: shutil.rmtree(folder), 'tokenizer is not a folder'),
-    (lambda folder: [path.unlink() for path in folder.iterdir()], 'holds no tokenizer'),
-    (lambda folder: (folder / 'tokenizer.json').write_text('{}'), 'holds no tokenizer'),
-    (lambda folder: (folder / 'tokenizer_config.json').write_text('[]'), 'holds no tokenizer')])
+    (lambda folder: [path.unlink() for path in folder.iterdir()], 'a readable tokenizer'),
+    (lambda folder: (folder / 'tokenizer.json').write_text('{}'), 'a readable tokenizer'),
+    (lambda folder: (folder / 'tokenizer_config.json').write_text('[]'), 'a readable tokenizer')])
 def test_a_damaged_tokenizer_is_refused_by_name(checkpoint, damage, part):
     damage(checkpoint / 'tokenizer')
     with pytest.raises(CheckpointError) as refused:

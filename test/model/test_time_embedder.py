@@ -1,4 +1,4 @@
-"""Time steps are embedded once, as long as the weights stay what they are."""
+"""Time embeddings are cached while the weights do not change."""
 
 import copy
 import math
@@ -35,7 +35,7 @@ def assert_same(one, other):
         assert left.dtype == right.dtype and torch.equal(left, right)
 
 
-def test_the_same_steps_are_computed_once_and_are_what_they_would_be(embedder, monkeypatch):
+def test_repeated_time_steps_are_computed_once_with_equal_results(embedder, monkeypatch):
     expected, calls = computed(embedder), []
     forward = embedder.forward
     monkeypatch.setattr(embedder, 'forward', lambda steps: calls.append(1) or forward(steps))
@@ -83,7 +83,7 @@ def test_a_copy_keeps_steps_of_its_own(embedder):
     assert_same(at(embedder), computed(embedder))
 
 
-def test_what_is_kept_is_bounded_and_the_newest_stay(embedder):
+def test_the_cache_is_bounded_and_keeps_the_newest(embedder):
     for step in range(KEPT_STEPS + 10):
         at(embedder, [float(step)])
         at(embedder)

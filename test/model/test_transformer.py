@@ -1,4 +1,4 @@
-"""The network: dtypes, tokens, and what attention over a memory means."""
+"""The network: dtypes, tokens, and attention over a KV cache."""
 
 import pytest
 import torch
@@ -78,7 +78,7 @@ def test_half_precision_stays_close_to_float32(make_network, dtype):
         assert (found.float() - wanted).abs().mean() < 0.05 * wanted.abs().mean()
 
 
-def test_in_one_layer_what_is_remembered_counts_as_what_is_seen_at_once(make_network):
+def test_in_one_layer_cached_tokens_act_as_tokens_of_one_pass(make_network):
     # Exact for one layer only: in deeper ones the past, seen together with the present, would
     # have attended to it.
     network = make_network(num_layers=1)
@@ -91,7 +91,7 @@ def test_in_one_layer_what_is_remembered_counts_as_what_is_seen_at_once(make_net
     torch.testing.assert_close(remembered, at_once[:, :, FRAMES:], rtol=0, atol=1e-5)
 
 
-def test_in_one_layer_what_was_evicted_counts_as_never_seen(make_network):
+def test_in_one_layer_evicted_tokens_have_no_effect(make_network):
     network = make_network(num_layers=1)
     text, outputs = text_of(network), []
     for seeds in ((1, 2, 3), (2, 3)):

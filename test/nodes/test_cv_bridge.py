@@ -1,4 +1,4 @@
-"""Our image conversion against ROS 2's cv_bridge, where that is installed."""
+"""The image conversion against ROS 2's cv_bridge, if that is installed."""
 
 from ament_index_python.packages import get_package_prefix
 import numpy as np
@@ -28,7 +28,7 @@ def pixels_of(encoding):
 
 
 @pytest.mark.parametrize('encoding', ENCODINGS)
-def test_what_cv_bridge_sends_we_read_as_it_does(cv_bridge, encoding):
+def test_messages_of_cv_bridge_are_read_as_by_cv_bridge(cv_bridge, encoding):
     message = cv_bridge.cv2_to_imgmsg(pixels_of(encoding), encoding)
     np.testing.assert_array_equal(to_rgb(message), cv_bridge.imgmsg_to_cv2(message, 'rgb8'))
 
@@ -43,13 +43,13 @@ def test_padded_rows_are_read_as_cv_bridge_reads_them(cv_bridge, encoding):
     np.testing.assert_array_equal(to_rgb(message), cv_bridge.imgmsg_to_cv2(message, 'rgb8'))
 
 
-def test_we_send_what_cv_bridge_sends(cv_bridge):
+def test_messages_equal_those_of_cv_bridge(cv_bridge):
     picture = pixels_of('rgb8')
     theirs, ours = cv_bridge.cv2_to_imgmsg(picture, 'rgb8'), from_rgb(picture)
     assert ours == theirs
 
 
 @pytest.mark.parametrize('encoding', ENCODINGS)
-def test_what_we_send_cv_bridge_reads(cv_bridge, encoding):
+def test_cv_bridge_reads_the_messages(cv_bridge, encoding):
     ours = from_rgb(to_rgb(cv_bridge.cv2_to_imgmsg(pixels_of(encoding), encoding)))
     np.testing.assert_array_equal(cv_bridge.imgmsg_to_cv2(ours, 'rgb8'), to_rgb(ours))

@@ -65,7 +65,7 @@ def test_a_compressed_image_is_decoded_to_rgb():
 
 
 @pytest.mark.parametrize('data', [b'', b'no picture'])
-def test_a_compressed_image_that_is_none_says_so(data):
+def test_invalid_compressed_data_is_a_camera_fault(data):
     message = CompressedImage(format='jpeg')
     message.data.frombytes(data)
     with pytest.raises(CameraFault, match='jpeg'):

@@ -1,4 +1,4 @@
-"""Every wrongly typed or valued parameter of every node is refused in one line that names it."""
+"""A parameter of a wrong type or value is rejected in one line that names it, in every node."""
 
 from dataclasses import replace
 import subprocess
@@ -45,7 +45,7 @@ def declared(ros, table, read_only=False, **overrides):
 
 
 @pytest.mark.parametrize('row', ROWS.values(), ids=ROWS)
-def test_a_wrongly_typed_override_is_named_with_its_value_and_what_was_expected(ros, row):
+def test_a_wrongly_typed_override_is_named_with_value_and_expected_type(ros, row):
     kind = type(row.default)
     expected = {bool: 'true or false', int: 'an integer', float: 'a number', str: 'a string'}
     for value in WRONG[kind]:

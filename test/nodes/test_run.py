@@ -1,4 +1,4 @@
-"""What a node says last arrives before the graph forgets it."""
+"""The final messages of a node arrive before it leaves the graph."""
 
 import contextlib
 import os
@@ -57,7 +57,7 @@ def reader(publisher):
             process.kill()
 
 
-def test_what_is_on_its_way_is_waited_for(writer):
+def test_shutdown_waits_for_undelivered_messages(writer):
     node, publisher = writer
     with reader(publisher) as process:
         process.send_signal(signal.SIGSTOP)
@@ -79,7 +79,7 @@ def test_a_reader_that_hangs_holds_the_end_up_for_no_longer_than_it_may(writer):
         assert 0.3 <= time.monotonic() - since < 5.0
 
 
-def test_nobody_is_waited_for_where_there_is_no_reader(writer):
+def test_shutdown_does_not_wait_without_readers(writer):
     node, publisher = writer
     publisher.publish(String(data='last'))
     assert wait_until_acknowledged(node, 0.0)

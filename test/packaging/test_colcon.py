@@ -1,4 +1,4 @@
-"""A colcon workspace builds the package, and what it builds is what runs once it is sourced."""
+"""A colcon workspace builds the package, and the sourced workspace runs that build."""
 
 import json
 import shlex

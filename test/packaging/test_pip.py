@@ -1,4 +1,4 @@
-"""What pip has installed is what colcon installs, and runs without anything sourced."""
+"""pip installs the same files as colcon; they run without a sourced workspace."""
 
 from importlib import metadata
 import os

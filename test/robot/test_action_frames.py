@@ -1,4 +1,4 @@
-"""The four action frames on the simulated arms: joints and end effectors, there and back."""
+"""The four action frames on the simulated arms: joints to end effectors and back."""
 
 import dataclasses
 

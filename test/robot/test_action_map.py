@@ -1,4 +1,4 @@
-"""Model channels to joints and back, and the refusal of channels that do not fit."""
+"""Model channels to joints and back, and errors for channels that do not fit."""
 
 import numpy as np
 import pytest

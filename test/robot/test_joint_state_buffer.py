@@ -1,4 +1,4 @@
-"""Measured joints: merged by name, and silent, old or impossible stamps are named."""
+"""Measured joints: merged by name; old, missing and future stamps are named."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Kinematics of the simulated arms: against MuJoCo, there and back, limits, reach, continuity."""
+"""Kinematics of the simulated arms: agreement with MuJoCo, inverse, limits, reach, continuity."""
 
 import dataclasses
 from xml.etree import ElementTree
@@ -108,7 +108,7 @@ def test_a_far_first_pose_is_found_and_inside_the_limits():
     np.testing.assert_allclose(ARM.forward(found), ARM.forward(goal), rtol=0, atol=1e-5)
 
 
-def test_what_is_out_of_reach_names_arm_action_pose_and_distance():
+def test_an_unreachable_pose_is_reported_with_arm_action_and_distance():
     poses = np.repeat(ARM.forward(HOME)[None], 3, axis=0)
     poses[2, :3, 3] = [2.0, 0.0, 0.3]
     with pytest.raises(OutOfReach) as caught:

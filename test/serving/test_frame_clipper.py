@@ -1,4 +1,4 @@
-"""Frames reach websockets whole, or cut to one byte more than the limit, however they arrive."""
+"""Frames reach websockets complete, or truncated to one byte more than the limit."""
 
 import pytest
 from websockets.frames import Frame, Opcode

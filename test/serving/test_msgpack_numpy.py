@@ -1,4 +1,4 @@
-"""Arrays survive the wire; what is no plain number, or lies about its size, is refused."""
+"""Arrays are unchanged by packing; non-numeric dtypes and wrong sizes are rejected."""
 
 import pickle
 

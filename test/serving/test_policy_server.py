@@ -1,4 +1,4 @@
-"""The public protocol gives the public implementation's numbers; a refusal changes nothing."""
+"""The public protocol gives the public implementation's results; errors change nothing."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Connections that stop half-way end, with a word, and only the time of waiting ends them."""
+"""Connections that stall within a message are closed after a timeout, with an error."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor

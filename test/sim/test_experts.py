@@ -1,4 +1,4 @@
-"""The experts' commands: inside the limits, smooth, with an end at home; for either arm."""
+"""The experts' commands: within limits, smooth, ending at home; for either arm."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Which library draws without a screen."""
+"""The choice of the library for offscreen rendering."""
 
 import os
 
@@ -20,7 +20,7 @@ def installed(monkeypatch):
     ({'libEGL.so.1', 'libOpenGL.so.0'}, 'egl'),
     ({'libEGL.so.1'}, 'disable'),
     (set(), 'disable')])
-def test_chooses_what_is_installed(installed, files, chosen):
+def test_chooses_the_installed_library(installed, files, chosen):
     installed |= files
     assert gl.choose_gl() == chosen
     assert os.environ['MUJOCO_GL'] == chosen

@@ -1,4 +1,4 @@
-"""Opening one box after the other: the order, and that the scene does not tell what is next."""
+"""The task open_boxes: the order of the moves, and that the scene does not reveal the next one."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Simulated time held to real time."""
+"""Simulated time paced by real time."""
 
 import threading
 import time

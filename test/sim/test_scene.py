@@ -1,4 +1,4 @@
-"""The simulated arms and their scene: tracking, gripping, pictures, seeds."""
+"""The simulated arms and their scene: tracking, grasping, images, seeds."""
 
 import math
 from xml.etree.ElementTree import canonicalize
@@ -152,7 +152,7 @@ def test_same_seed_gives_the_same_scene_and_motion(left):
         np.testing.assert_array_equal(other[1], first[1])
 
 
-def test_seeds_differ_in_places_colours_and_light(simulation):
+def test_seeds_differ_in_positions_colors_and_light(simulation):
     looks = []
     for seed in (0, 1, 2):
         simulation.reset(seed)
@@ -206,7 +206,7 @@ def test_pictures_show_joints_gripper_and_objects(simulation):
     assert changed.sum() > 300
 
 
-def test_the_overview_is_no_camera_of_the_robot_and_shows_what_it_does(simulation):
+def test_the_overview_is_not_a_robot_camera_and_shows_the_robot(simulation):
     simulation.step(0.1)
     assert 'overview' not in simulation.cameras
     before = simulation.render_overview()
@@ -253,7 +253,7 @@ def test_every_scene_starts_undone(task):
 
 
 @pytest.mark.parametrize('arms', ['left', 'right', 'both'])
-def test_plain_urdf_is_what_xacro_makes(arms):
+def test_the_shipped_urdf_is_the_output_of_xacro(arms):
     xacro = pytest.importorskip('xacro')
     source = shared_file('urdf', 'sim_robot.urdf.xacro')
     made = xacro.process_file(str(source), mappings={'arms': arms}).toxml()

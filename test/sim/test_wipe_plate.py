@@ -1,4 +1,4 @@
-"""Wiping a plate: what counts as a stroke, what as success, and what gives the count away."""
+"""The task wipe_plate: strokes, success, and that the scene does not reveal the count."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_another_number_of_strokes_fails(simulation, strokes):
     assert str(strokes if strokes < 6 else 'more than 6') in state.detail
 
 
-def test_what_comes_after_the_first_return_does_not_count(simulation):
+def test_motion_after_the_first_return_does_not_count(simulation):
     simulation.reset(4)
     play(simulation, make_expert(simulation, np.random.default_rng(4)))
     play(simulation, make_expert(simulation, np.random.default_rng(5), strokes=2))

@@ -1,4 +1,4 @@
-"""The channels of the shipped policies have the names and units that their files speak of."""
+"""Names and units of the channels of the shipped policies."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The embodiment file: what is read, and that every mistake is named at once with its place."""
+"""The embodiment file: its fields, and that all mistakes are reported with line and key."""
 
 import numpy as np
 import pytest
@@ -191,7 +191,7 @@ def test_a_mimic_joint_cannot_be_commanded(tmp_path):
     assert "arms[0].joints[2]: joint 'grip_2' mimics 'grip'; command that one" in lines[0]
 
 
-def test_looser_limits_are_taken_where_the_file_says_so(tmp_path):
+def test_looser_limits_are_accepted_with_looser_than_urdf(tmp_path):
     path = write_robot(
         tmp_path, lambda d: d['limits']['j1'].update(upper=2.5, looser_than_urdf=True))
     assert load_embodiment(str(path)).limits.upper[0] == 2.5
@@ -217,7 +217,7 @@ def test_an_unknown_name_lists_the_known_ones():
         load_embodiment('sim_middle')
 
 
-def test_what_needs_no_urdf_is_checked_without_one(tmp_path):
+def test_checks_without_the_urdf_still_run_if_it_is_missing(tmp_path):
     def change(data):
         data['urdf'] = {'file': 'package://vendor/arm.urdf', 'install': 'apt install vendor'}
         data['controllers'].pop()

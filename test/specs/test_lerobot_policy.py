@@ -186,7 +186,7 @@ def test_findings_name_the_file_of_every_mistake(lerobot_folder, untrained_check
     assert lerobot_findings(untrained_checkpoint) == []
 
 
-def test_loading_warns_of_what_the_folder_does_not_say(lerobot_folder):
+def test_loading_warns_of_values_that_the_folder_lacks(lerobot_folder):
     lines = []
     load_policy_file(find_policy_file('', lerobot_folder), lines.append)
     assert any('assuming 10 Hz' in line for line in lines)
@@ -246,13 +246,13 @@ def test_the_action_frame_follows_the_channels(lerobot_folder, channels, frame):
     assert ('action_frame' in remarks(lerobot_folder)) == (frame != 'joints')
 
 
-def test_the_frame_that_training_is_off_by_is_always_remarked(lerobot_folder):
+def test_the_frame_offset_of_training_is_always_a_warning(lerobot_folder):
     assert 'one frame late if lerobot-train trained these weights' in remarks(lerobot_folder)
     change(lerobot_folder, 'train_config.json', steps=1)
     assert 'are one frame late relative to its training data' in remarks(lerobot_folder)
 
 
-def test_units_that_differ_between_training_and_inference_are_remarked(lerobot_folder):
+def test_units_that_differ_between_training_and_inference_are_a_warning(lerobot_folder):
     assert 'the units differ' not in remarks(lerobot_folder)
     change(lerobot_folder, 'train_config.json', steps=1)
     assert ('training normalizes actions by IDENTITY, inference denormalizes them by QUANTILES'

@@ -1,4 +1,4 @@
-"""The policy file: shipped ones load, and every mistake is named with its place, at once."""
+"""The policy file: shipped ones load, and all mistakes are reported with their keys."""
 
 from pathlib import Path
 import shutil
@@ -49,7 +49,7 @@ def test_every_shipped_policy_file_loads(path):
     assert np.all(policy.q99 >= policy.q01)
 
 
-def test_what_the_file_says_is_what_is_loaded(write):
+def test_the_fields_of_the_file_are_loaded(write):
     policy = load_policy_file(write({'video.exec_steps': 3, 'video.guidance': 5}))
     assert (policy.cameras, policy.layout) == (('head', 'left_wrist'), 'side_by_side')
     assert (policy.height, policy.width) == (64, 64)
@@ -218,7 +218,7 @@ def test_a_bare_name_means_a_shipped_file(tmp_path):
 @pytest.mark.parametrize('folder', [
     'lingbot-va-posttrain-robotwin',
     'models--robbyant--lingbot-va-posttrain-robotwin/snapshots/1a2b'])
-def test_a_public_checkpoint_without_a_file_takes_the_shipped_one_and_says_so(tmp_path, folder):
+def test_a_public_checkpoint_without_a_file_takes_the_shipped_one_and_logs_it(tmp_path, folder):
     said = []
     path = find_policy_file('', tmp_path / folder, said.append)
     assert path == GOOD.parent / 'robotwin.yaml'

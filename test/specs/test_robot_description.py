@@ -1,4 +1,4 @@
-"""Where the URDF of an embodiment comes from: files, packages, xacro, parts put together."""
+"""Finding the URDF of an embodiment: files, packages, xacro, several parts."""
 
 import sys
 from xml.etree import ElementTree
@@ -91,13 +91,13 @@ def test_the_same_description_is_written_once(folder):
     assert {path.suffix for path in first.parent.iterdir()} == {'.urdf'}
 
 
-def test_what_xacro_complains_about_is_told(folder):
+def test_the_error_of_xacro_is_reported(folder):
     (folder / 'bad.urdf.xacro').write_text(XACRO.replace('$(arg speed)', '${nonsense}'))
     line = refusal(folder, 'bad.urdf.xacro')
     assert 'xacro cannot read' in line and 'nonsense' in line
 
 
-def test_a_machine_without_xacro_is_told_what_to_install(folder, monkeypatch):
+def test_without_xacro_the_error_names_the_package_to_install(folder, monkeypatch):
     monkeypatch.setattr(sys, 'executable', str(folder / 'python'))
     monkeypatch.setenv('PATH', str(folder))
     assert 'needs xacro, which is not installed' in refusal(folder, 'arm.urdf.xacro')

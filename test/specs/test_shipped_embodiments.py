@@ -226,7 +226,7 @@ def test_only_the_franka_hand_needs_an_action(installed):
     assert with_action == {'dual_franka'}
 
 
-def test_two_arms_with_the_same_names_are_told_apart(installed):
+def test_two_arms_with_equal_joint_names_get_prefixes(installed):
     embodiment = load_embodiment('dual_viperx')
     assert embodiment.joints[0] == 'left_waist' and embodiment.joints[6] == 'right_waist'
     text = embodiment.urdf.read_text()

@@ -1,4 +1,4 @@
-"""The shipped policy files hold the public numbers, and are found by a checkpoint's name."""
+"""The shipped policy files have the public values and are found by a checkpoint's name."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A ROS domain for each test process: two runs on one machine must not hear each other."""
+"""A separate ROS domain for each test process, so that parallel runs do not communicate."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""Parts of a robot interface that a test plays: a clock, maps, owner, measured joints, events."""
+"""A scripted robot interface for tests: clock, maps, owner, measured joints, events."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Sessions of small chunks, and what tests of predictions compare and abort with."""
+"""Sessions with small chunks, comparisons of predictions, and interrupts that abort."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Spin a node of the test's own in a thread of its own."""
+"""Spins a node of a test in a separate thread."""
 
 from contextlib import contextmanager
 import threading

@@ -1,4 +1,4 @@
-"""Wait for a condition: a test waits for what it judges, never for a time."""
+"""Waits for a condition, in place of a fixed time."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What a token of a training sequence may depend on, tried on the network's outputs."""
+"""The attention mask of training sequences, tested by the outputs of the network."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def disturb(content, frames):
 
 @pytest.mark.parametrize('forward_dynamics', [0, 1])
 @pytest.mark.parametrize('frames, chunk, actions', SIZES)
-def test_what_noisy_tokens_follow_of_the_clean_video(
+def test_the_clean_video_on_which_noisy_tokens_depend(
         network, make_episodes, frames, chunk, actions, forward_dynamics):
     episodes = make_episodes(frames, actions)
     sample = drawn_of(episodes, chunk, forward_dynamics=forward_dynamics)
@@ -67,7 +67,7 @@ def test_what_noisy_tokens_follow_of_the_clean_video(
 
 @pytest.mark.parametrize('forward_dynamics', [0, 1])
 @pytest.mark.parametrize('frames, chunk, actions', SIZES)
-def test_what_noisy_tokens_follow_of_the_executed_actions(
+def test_the_executed_actions_on_which_noisy_tokens_depend(
         network, make_episodes, frames, chunk, actions, forward_dynamics):
     episodes = make_episodes(frames, actions)
     sample = drawn_of(episodes, chunk, forward_dynamics=forward_dynamics)
@@ -119,7 +119,7 @@ def test_noisy_chunks_do_not_see_each_other(
 
 
 @pytest.mark.parametrize('window', [1, 2])
-def test_what_the_window_leaves_out_changes_nothing_in_one_layer(make_episodes, network, window):
+def test_in_one_layer_tokens_outside_the_window_have_no_effect(make_episodes, network, window):
     del network.blocks[1:]  # in deeper ones what is seen has seen what has gone
     if hasattr(network, 'action_blocks'):
         del network.action_blocks[1:]
@@ -140,7 +140,7 @@ def test_what_the_window_leaves_out_changes_nothing_in_one_layer(make_episodes, 
 
 
 @pytest.mark.parametrize('forward_dynamics', [0, 1])
-def test_what_lies_behind_an_episode_changes_nothing(network, make_episodes, forward_dynamics):
+def test_padding_after_an_episode_has_no_effect(network, make_episodes, forward_dynamics):
     episodes = make_episodes(9, 3)
     episodes = replace(episodes, frames=torch.tensor([6]))
     sample = drawn_of(episodes, 4, forward_dynamics=forward_dynamics)
@@ -166,7 +166,7 @@ def test_clean_tokens_see_no_noise_and_nothing_later(make_episodes, frames, chun
 
 
 @pytest.mark.parametrize('frames, chunk, actions', SIZES[:2])
-def test_flex_attention_computes_what_the_dense_mask_does(
+def test_flex_attention_agrees_with_the_dense_mask(
         network, make_episodes, frames, chunk, actions):
     episodes = make_episodes(frames, actions, batch=3)
     episodes = replace(episodes, frames=torch.tensor([frames, frames - 1, 3]))

@@ -1,4 +1,4 @@
-"""What is drawn for a training step: whole chunks, noise as the sampler has it, and again."""
+"""The random sample of a training step: whole chunks, noise levels, reproducibility."""
 
 from dataclasses import fields, replace
 

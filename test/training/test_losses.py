@@ -1,4 +1,4 @@
-"""The losses: what the sampler needs to be right, what counts, and that they fall."""
+"""The losses: targets that suit the sampler, masks, and that they decrease."""
 
 from dataclasses import fields, replace
 
@@ -45,7 +45,7 @@ def test_the_sampler_follows_the_velocity_from_noise_to_the_data(steps, shift):
 
 
 @pytest.mark.parametrize('frames, chunk, actions', SIZES)
-def test_what_is_not_predicted_does_not_count(network, make_episodes, frames, chunk, actions):
+def test_unpredicted_frames_do_not_count(network, make_episodes, frames, chunk, actions):
     # What would be the target of the first frame, and of unused channels, is changed.
     episodes = make_episodes(frames, actions, batch=2)
     sample = drawn_of(episodes, chunk, forward_dynamics=1, noisy_history=0)
@@ -97,7 +97,7 @@ def test_an_episode_counts_for_dynamics_or_forward_dynamics(network, make_episod
                 losses.total, sum(parts) / len(parts) + 0.25 * losses.inverse)
 
 
-def test_events_are_told_without_the_network_that_acts(network, make_episodes):
+def test_the_event_head_does_not_change_the_network(network, make_episodes):
     episodes = replace(make_episodes(6, 4, batch=2),
                        events=torch.tensor([[0, 0, 1, 1, 2, 9]]).expand(2, -1))
     sample, head = drawn_of(episodes, 2), EventHead(network.config.dim, most=3)
@@ -110,7 +110,7 @@ def test_events_are_told_without_the_network_that_acts(network, make_episodes):
         id(weight) for weight in network.parameters()}
 
 
-def test_places_are_told_without_the_network_that_acts(network, make_episodes):
+def test_the_place_head_does_not_change_the_network(network, make_episodes):
     places = torch.rand(2, 6, 3, 3)
     places[:, :, 1] = torch.nan  # a body of another scene
     episodes = replace(make_episodes(6, 4, batch=2), places=places)

@@ -1,4 +1,4 @@
-"""The training forward: the same numbers as the session's, and no look at what is to come."""
+"""The training forward pass: agreement with the session's, and no dependence on later tokens."""
 
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ def noise_at(noise, sample, frames):
 
 @pytest.mark.parametrize('window', [2, 8])
 @pytest.mark.parametrize('frames, chunk, actions', SIZES)
-def test_training_computes_what_the_session_does(
+def test_training_agrees_with_the_session(
         network, make_episodes, frames, chunk, actions, window):
     episodes = make_episodes(frames, actions)
     sample = at_full_noise(
@@ -117,7 +117,7 @@ def action_behind(network, session, episodes, sample, inside):
 
 
 @pytest.mark.parametrize('clamped', [0, 1])
-def test_forward_dynamics_computes_what_the_session_imagines(network, make_episodes, clamped):
+def test_forward_dynamics_agrees_with_the_session(network, make_episodes, clamped):
     frames, chunk, actions = 6, 2, 4
     episodes = make_episodes(frames, actions)
     sample = at_full_noise(

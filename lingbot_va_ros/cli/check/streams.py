@@ -74,7 +74,7 @@ class StampStatistics:
             found.append(
                 f'the stamps ({self._stamps[-1] / NANOSECONDS:.1f} s) are of another clock than '
                 f'{clock}: '
-                f'{"the publisher does not use" if simulated else "they seem to be"} simulated '
+                f'{"the publisher does not use" if simulated else "it looks like"} simulated '
                 'time; give use_sim_time the same value everywhere')
         elif age < -MAX_FUTURE:
             found.append(f'the stamps are {-age:.2f} s ahead of {clock}: synchronize the clocks')

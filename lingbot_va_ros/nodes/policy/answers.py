@@ -1,4 +1,4 @@
-"""Waits for the answers of other threads: in the executor, or in a thread that may block."""
+"""Waits for results of other threads, in the executor or in a thread that may block."""
 
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -10,17 +10,17 @@ from rclpy.task import Future as RosFuture
 
 from lingbot_va_ros.nodes.policy.phase import NodePhase
 
-ANSWER_SECONDS = 30.0  # longer than any forward and text encoding; a lost thread must not hang
+ANSWER_SECONDS = 30.0  # longer than any forward pass and text encoding
 
 T = TypeVar('T')
 
 
 class Closing(Exception):
-    """The process is ending; a thread that still waits need not go on."""
+    """The process is ending; waiting threads stop."""
 
 
 async def answer_of(node: Node, future: 'Future[T]') -> T:
-    """Await the answer of another thread in the node's executor, without holding that up."""
+    """Await the result of another thread in the node's executor, without blocking it."""
     executor: Any = node.executor
     done = RosFuture(executor=executor)
 
@@ -35,11 +35,11 @@ async def answer_of(node: Node, future: 'Future[T]') -> T:
 
 def wait_for_answer(future: 'Future[T]', phase: NodePhase, forever: bool = False) -> T:
     """
-    Block until another thread has answered, but not past the end of the process.
+    Block until another thread has a result, at most until the process ends.
 
-    :param forever: wait longer than ANSWER_SECONDS.
+    :param forever: no timeout; else ANSWER_SECONDS.
     :raises Closing: the process is ending.
-    :raises RuntimeError: there was no answer in ANSWER_SECONDS.
+    :raises RuntimeError: there was no result within ANSWER_SECONDS.
     """
     deadline = time.monotonic() + ANSWER_SECONDS
     while not phase.closing:

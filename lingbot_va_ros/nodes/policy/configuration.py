@@ -1,4 +1,4 @@
-"""The files and parameters that a policy is configured with, and the engine made from them."""
+"""The files and parameters of a configured policy, and the engine created from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lingbot_va_ros.specs.policy_file import (
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when the node starts
     from lingbot_va_ros.policy.inference.engine import Engine
 
-LATEST_CHUNK = 30.0  # seconds after its end that the chunk before it can still be committed
+LATEST_CHUNK = 30.0  # seconds after its end during which a chunk can still be committed
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Configuration:
     One configuration of the node, from configure to cleanup.
 
     :param values: the node's parameters at configure.
-    :param executed: the log of executed commands; None where the plan stands for them.
+    :param executed: the log of executed commands; None: the plan is used in its place.
     :param memory_chunks: chunks that the memory holds.
     """
 
@@ -55,17 +55,17 @@ class Configuration:
 
     @property
     def policy_title(self) -> str:
-        """The policy's name, with a mark where it is untrained."""
+        """The policy's name, marked if it is untrained."""
         return self.policy.name + ('' if self.policy.trained else ' (untrained)')
 
 
 def read_configuration(values: dict[str, Any], logger: Any) -> Configuration:
     """
-    Read the files that the parameters name, and check one against the other.
+    Read the files that the parameters name, and check their consistency.
 
     :param values: the node's parameters.
-    :param logger: a logger of rclpy; told what was chosen and what to beware of.
-    :raises ValueError: a parameter or a file is wrong; the message is for the user.
+    :param logger: a logger of rclpy for choices and warnings.
+    :raises ValueError: a parameter or a file is invalid; the message is for the user.
     :raises OSError: a file cannot be read.
     """
     if not values['checkpoint']:
@@ -82,15 +82,15 @@ def read_configuration(values: dict[str, Any], logger: Any) -> Configuration:
     keep_seconds = (
         policy.frames_per_chunk * policy.actions_per_frame * policy.action_period + 2.0)
     limits = embodiment.limits
-    # A chunk that is late is committed when it comes.
+    # The log is long enough to commit a late chunk.
     executed = ExecutedLog(keep_seconds + LATEST_CHUNK) if (
         values['executed_source'] == 'topic') else None
     if not policy.trained:
         logger.warning(f'{checkpoint} is UNTRAINED: random weights, its actions mean nothing')
     if values['schedule'] == 'async' and not policy.forward_dynamics:
         logger.warning(
-            f'schedule async imagines frames by forward dynamics, which {policy.name} was not '
-            'trained for (forward_dynamics: false); async_ungrounded does without')
+            f'schedule async imagines frames by forward dynamics, for which {policy.name} was '
+            'not trained (forward_dynamics: false); async_ungrounded does not use it')
     return Configuration(
         values, checkpoint, policy, embodiment, action_map,
         MotionLimits(limits.lower, limits.upper, limits.velocity, limits.acceleration),
@@ -105,7 +105,7 @@ def make_engine(
     Load the checkpoint; called by the inference thread, which owns the engine.
 
     :param instruction: encoded while loading, unless it is empty.
-    :param progress: called with a line before each part.
+    :param progress: called with one line before each step.
     :raises ValueError: see `load_engine`.
     """
     progress('loading libraries')

@@ -26,21 +26,22 @@ from lingbot_va_ros.nodes.stamps import nanoseconds_of
 from lingbot_va_ros.policy.runtime.clock import Clock
 from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
 
-# A stamp may be ahead of a simulated clock that advances in steps. Further ahead it is of another
-# clock, or of the time before a simulation was reset: kept, it would hide all that come after it.
+# A stamp may be ahead of a simulated clock that advances in steps. A stamp further ahead is of
+# another clock, or of the time before a reset of the simulation; later images would count as
+# older.
 MAX_AHEAD = 1.0  # seconds
-# Seconds that the executor's thread leaves the interpreter to the inference thread it has woken.
+# Seconds for which the executor's thread yields the GIL to the inference thread that it has woken.
 GIL_YIELD_SECONDS = 0.0002
 
 
 class PolicyInputs:
     """
-    The subscriptions of one configuration; callbacks keep a reference and do nothing else.
+    The subscriptions of one configuration, whose callbacks only store a reference.
 
-    They belong to the executor's thread; `to_rgb` and `not_ready_reason` are called by the
+    They run in the executor's thread; `to_rgb` and `not_ready_reason` are called by the
     inference thread.
 
-    :param clock: woken when all cameras reach further and when the control mode changes.
+    :param clock: woken when all cameras have newer images, and when the control mode changes.
     """
 
     def __init__(self, node: Node, configuration: Configuration, clock: Clock):
@@ -67,24 +68,24 @@ class PolicyInputs:
         self._subscriptions.clear()
 
     def clear(self) -> None:
-        """Forget everything that was received (a clock that jumped back)."""
+        """Discard all received messages, after a backward jump of the clock."""
         self._cameras.clear()
         self._joints.clear()
         if self._executed is not None:
             self._executed.clear()
 
     def count_publishers(self) -> None:
-        """Look whether the executed commands and the control mode have a publisher."""
+        """Check whether the executed commands and the control mode have a publisher."""
         self._executed_publishers = self._node.count_publishers('executed')
         self.control.has_publisher = self._node.count_publishers('control_mode') > 0
 
     def not_ready_reason(self) -> str | None:
-        """Return why the policy cannot work now, one line, or None."""
+        """Return the reason, in one line, why the policy is not ready, or None."""
         now = self._clock.now_ns()
         if now == 0 and self._node.get_parameter('use_sim_time').value:
             return '/clock: silent, or it stands at 0 (use_sim_time is true)'
         if self._executed is not None and not self._executed_publishers:
-            return 'executed: nobody publishes what the arm was sent'
+            return 'executed: no publisher of the commands that the arm received'
         for name, fault in list(self._camera_faults.items()):
             return f'camera {name}: {fault}'
         faults = self._cameras.faults(now, self._node.get_parameter('max_camera_age').value)
@@ -94,9 +95,9 @@ class PolicyInputs:
 
     def to_rgb(self, camera: str, message: Image | CompressedImage) -> np.ndarray:
         """
-        Convert an image to RGB uint8 [H, W, 3], cropped and flipped as the camera is mounted.
+        Convert an image to RGB uint8 [H, W, 3], cropped and flipped as the embodiment requires.
 
-        :raises CameraFault: it cannot be converted.
+        :raises CameraFault: the image cannot be converted.
         """
         image = to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
         source = self._embodiment.cameras.get(camera)
@@ -145,7 +146,7 @@ class PolicyInputs:
         self._camera_faults.pop(camera, None)
         if self._cameras.add(camera, stamp, message):
             self._clock.wake()
-            # The thread that was woken gets the interpreter now, not when this one next waits.
+            # The woken thread gets the GIL now, not when this thread next waits.
             time.sleep(GIL_YIELD_SECONDS)
 
     def _on_joint_state(self, message: JointState) -> None:
@@ -166,16 +167,16 @@ class PolicyInputs:
                 row[self._columns[name]] = position
         if not np.isfinite(row).all():
             self._node.get_logger().error(
-                'executed: a position that is not finite; it does not enter the memory',
+                'executed: a position is not finite; it is not written to the memory',
                 throttle_duration_sec=1.0)
             return
         self._executed.add(nanoseconds_of(message.header.stamp), row)
 
     def _on_control_mode(self, message: ControlMode) -> None:
         if message.mode == self.control.mode:
-            return  # only its reason is another
+            return  # only the reason has changed
         now, stamp = self._clock.now_ns(), nanoseconds_of(message.header.stamp)
-        # Without a stamp, or with one of another clock, it counts from its arrival.
+        # Without a stamp, or with one of another clock, the time of arrival is used.
         known = 0 < stamp <= now + to_nanoseconds(MAX_AHEAD)
         self.control.update(message.mode, stamp if known else now)
         self._clock.wake()

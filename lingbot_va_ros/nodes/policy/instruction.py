@@ -1,4 +1,4 @@
-"""The instruction of the node, kept by one owner."""
+"""The instruction of the node."""
 
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -11,11 +11,11 @@ from lingbot_va_ros.policy.runtime.task import normalize_instruction
 
 class Instruction:
     """
-    Owns the text of the instruction; the scheduler and the parameter follow it.
+    Owns the text of the instruction; scheduler and parameter are kept equal to it.
 
-    An instruction of blanks and newlines alone is an empty one.
+    An instruction of white space is an empty one.
 
-    :param node: has declared the parameter `instruction`.
+    :param node: has the parameter `instruction`.
     """
 
     def __init__(self, node: Node, thread: InferenceThread, phase: NodePhase):
@@ -26,22 +26,22 @@ class Instruction:
 
     @property
     def text(self) -> str:
-        """The instruction that holds, or will once the node is active."""
+        """The current instruction, or that of the next activation."""
         return self._text
 
     def follow(self, text: str) -> None:
-        """Take the instruction that the scheduler works on, and set the parameter to it."""
+        """Adopt the instruction of the scheduler, and set the parameter to it."""
         self._text = normalize_instruction(text)
         if normalize_instruction(self._node.get_parameter('instruction').value) != self._text:
             self._node.set_parameters([Parameter('instruction', value=self._text)])
 
     def change(self, text: str) -> None:
         """
-        Take an instruction from outside, once the scheduler has taken it.
+        Set an instruction from outside, after the scheduler has accepted it.
 
-        The present text, as after `follow`, is no change.
+        The current text, as after `follow`, is no change.
 
-        :raises Exception: the scheduler's, where it cannot take the instruction.
+        :raises Exception: of the scheduler, if it rejects the instruction.
         """
         text = normalize_instruction(text)
         if text == self._text:

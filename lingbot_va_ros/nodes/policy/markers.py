@@ -1,4 +1,4 @@
-"""The plan and the status as RViz markers: RViz itself draws neither a trajectory nor a text."""
+"""The plan and the status as RViz markers, since RViz displays neither by itself."""
 
 from collections.abc import Sequence
 
@@ -24,10 +24,10 @@ def marker_array(
     now_ns: int, paths: Sequence[ToolPath], positions: np.ndarray | None, status: RuntimeStatus,
 ) -> MarkerArray:
     """
-    Return a line along each tool's planned way and a text with the status.
+    Return a line along the planned path of each tool, and a text with the status.
 
-    :param paths: one per arm that can be drawn; with none there is nothing to hang a marker on.
-    :param positions: the newest chunk's joint positions [n, J], or None before any.
+    :param paths: of each arm with known frames; without any there are no markers.
+    :param positions: joint positions [n, J] of the newest chunk; None before the first.
     """
     color = COLORS.get(status.mode, OTHERWISE)
     markers = []
@@ -45,7 +45,7 @@ def marker_array(
         text.pose.position.z = TEXT_ABOVE_BASE
         text.text = (
             f'{status.mode.name} {status.reason}\n{status.instruction}\n'
-            f'{status.memory_frames} frames remembered, chunk {status.chunk_id}')
+            f'{status.memory_frames} frames in memory, chunk {status.chunk_id}')
         markers.append(text)
     return MarkerArray(markers=markers)
 

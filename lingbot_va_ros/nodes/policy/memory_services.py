@@ -1,4 +1,4 @@
-"""The services that change or keep the memory: reset, set_instruction, save and load."""
+"""The services of the memory: reset, set_instruction, save and load."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,8 +23,8 @@ class MemoryServices:
     """
     The servers of the four services; each awaits the inference thread.
 
-    :param control: returns the owner of the arm, or None while nothing is configured.
-    :param group: its callbacks may be awaited side by side.
+    :param control: returns the owner of the arm, or None while unconfigured.
+    :param group: a callback group that allows concurrent awaits.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class MemoryServices:
         self, request: ResetMemory.Request, response: ResetMemory.Response,
     ) -> ResetMemory.Response:
         instruction = normalize_instruction(request.instruction)
-        if self._phase.name == 'configuring':  # the memory that is being made is empty anyway
+        if self._phase.name == 'configuring':  # the new memory will be empty
             self._slot.stop(new_epoch=True)
-            forgotten, message = 0, 'nothing to forget yet: the policy is being configured'
+            forgotten, message = 0, 'the memory is empty: the policy is being configured'
         elif not self._phase.configured:
             response.success = False
             response.message = f'the policy is {self._phase.name}: configure it first'
@@ -62,14 +62,14 @@ class MemoryServices:
         else:
             try:
                 forgotten = await answer_of(self._node, self._thread.reset(instruction))
-            except Exception as error:  # the memory is forgotten all the same: the text failed
+            except Exception as error:  # the memory was reset; only the text failed
                 return self._failed(response, error)
-            message = f'forgot {forgotten} frames'
+            message = f'dropped {forgotten} frames'
         if instruction:
             self._instruction.follow(instruction)
         response.success, response.message = True, message
         response.forgotten_frames, response.epoch = forgotten, self._slot.epoch
-        # A chunk of the old epoch may have been stamped with a time that is still to come.
+        # A chunk of the old epoch may have a stamp in the future.
         _, now = self._slot.current()
         response.stamp = stamp_of(max(now, self._outputs.last_chunk_ns))
         self._outputs.publish_status()
@@ -130,18 +130,18 @@ class MemoryServices:
             return self._failed(response, error)
         self._instruction.follow(self._thread.status.instruction)
         response.success, response.epoch = True, self._slot.epoch
-        response.message = f'remembers the {response.frames} frames of {request.name!r}'
+        response.message = f'loaded the {response.frames} frames of {request.name!r}'
         self._outputs.publish_status()
         return response
 
     def _no_memory_yet(self) -> str:
-        """Return why there is no memory now, or nothing."""
+        """Return the reason why there is no memory, or ''."""
         if self._phase.configured:
             return ''
         return f'the policy is {self._phase.name}: there is no memory until it is configured'
 
     def _not_on_hold(self) -> str:
-        """Return why the arm does not count as held, or nothing."""
+        """Return the reason why the arm is not held, or ''."""
         control = self._control()
         mode = control.mode if control is not None else None
         if mode == Control.HOLD or (mode is None and self._phase.name == 'inactive'):
@@ -150,7 +150,7 @@ class MemoryServices:
         return f'control_mode is {known}; a memory can be loaded in HOLD'
 
     def _failed(self, response: Any, error: Exception) -> Any:
-        """Answer that the inference thread failed; without an answer a client hangs."""
+        """Answer that the inference thread failed, so that the client does not wait forever."""
         self._node.get_logger().error(f'{type(error).__name__}: {error}')
         response.success, response.message = False, str(error)
         if hasattr(response, 'epoch'):

@@ -75,7 +75,7 @@ def diagnostics_message(
     """
     Return the diagnostics.
 
-    :param node_name: fully qualified, so that several namespaces can be told apart.
+    :param node_name: fully qualified, to distinguish namespaces.
     """
     diagnostic = DiagnosticStatus(
         name=f'{node_name}: policy', hardware_id=node_name, level=LEVELS[status.mode],

@@ -1,10 +1,10 @@
 """
 The policy as a managed node: cameras and joint states in, joint-trajectory action chunks out.
 
-Four threads: the executor's, whose callbacks keep references and await answers; one for
-lifecycle transitions, which may take minutes; the inference thread; and the control thread, which
-publishes from the plan. The executor is single-threaded: rclpy's multi-threaded one spends most of
-a core on the same messages.
+Four threads: the executor's, whose callbacks store references and await results; one for lifecycle
+transitions, which may take minutes; the inference thread; and the control thread, which publishes
+the plan. The executor is single-threaded: rclpy's multi-threaded one needs most of a core for the
+same messages.
 """
 
 import gc
@@ -50,19 +50,19 @@ from lingbot_va_ros.policy.runtime.robot_interface import (
 )
 from lingbot_va_ros.policy.runtime.status import RuntimeStatus
 
-# Longest time that a thread may keep the interpreter while the control thread waits for it;
-# Python's own 5 ms would be seen in the stream. Measured in docs/reference/timing_results.md.
+# Longest time that a thread may keep the GIL while the control thread waits for it. Python's
+# default of 5 ms would add jitter to the plan. Measured in docs/reference/timing_results.md.
 SWITCH_SECONDS = 0.001
-# By how much the executor's thread and those of DDS stand behind the control thread.
+# Difference in priority of the executor's and DDS's threads to the control thread.
 RECEIVING_BELOW = 10
-# Seconds from a plan's publication to the command that follows it: transport, a tick of the mux.
+# Seconds from the publication of a plan to its first command: transport and a tick of the mux.
 REACTION = 0.015
 GRAPH_PERIOD = 0.1
 MARKERS_PERIOD = 0.2
 
 
 class PolicyNode(LifecycleNodeMixin, Node):
-    """The node `lingbot_va_policy`; docs/reference/interface.md has its topics and promises."""
+    """The node `lingbot_va_policy`; docs/reference/interface.md describes its interface."""
 
     def __init__(self, **kwargs: Any):
         Node.__init__(self, 'lingbot_va_policy', **kwargs)
@@ -73,7 +73,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._configuration: Configuration | None = None
         self._inputs: PolicyInputs | None = None
         self._task_action: TaskAction | None = None
-        # One awaited service call must not keep others from being answered.
+        # One awaited service call must not delay others.
         group = ReentrantCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=group)
         self._transitions = TransitionThread(self, self._phase)
@@ -88,7 +88,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             self._outputs, self._control, group)
         self._task_action = TaskAction(
             self, self._thread, self._phase, self._instruction, group)
-        # Simulated time may rest or not have begun; the node publishes its status all the same.
+        # A steady timer: the status is published even if simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for period, callback in (
                 (0.5, self._outputs.publish_status), (1.0, self._outputs.publish_diagnostics),
@@ -112,7 +112,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._set_loading('reading policy and embodiment')
         try:
             self._configure()
-        except (ValueError, OSError) as error:  # for the user, who can mend it
+        except (ValueError, OSError) as error:  # errors that the user can fix
             self.get_logger().error(f'configure failed: {error}')
             self._forget_configuration()
             return TransitionCallbackReturn.FAILURE
@@ -126,14 +126,14 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     @logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Begin to predict, or wait for an instruction; publish the plan from now on."""
+        """Start predicting, or wait for an instruction; start publishing the plan."""
         self._phase.fault = ''
         configuration, inputs = self._configuration, self._inputs
         if configuration is None or inputs is None:
             raise RuntimeError('activate before configure')
         if configuration.executed is not None:
             configuration.executed.clear()
-        self._slot.clear()  # the arm may be elsewhere since the last stop
+        self._slot.clear()  # the arm may have moved since the last stop
         rate = configuration.values['control_rate']
         robot = self._robot(configuration, inputs)
         settings = RuntimeSettings(
@@ -151,7 +151,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Send a stop and keep the memory."""
         self._slot.stop()
-        wait_for_answer(  # no chunk may follow the last stop
+        wait_for_answer(  # no chunk may follow the stop
             self._thread.ask(lambda scheduler: scheduler.stop('inactive')), self._phase)
         self._streamer.stop()
         self._set_phase('inactive')
@@ -174,13 +174,13 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     @logged
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Come back to unconfigured after a transition that failed."""
+        """Return to unconfigured after a failed transition."""
         self._streamer.stop()
         self._forget_configuration()
         return TransitionCallbackReturn.SUCCESS
 
     def close(self, _asked_by: int | None) -> bool:
-        """Publish a last stop and end all threads; return whether they have ended."""
+        """Publish a final stop and end all threads; return whether they have ended."""
         self._phase.closing = True
         self._outputs.close()
         self._streamer.stop()
@@ -190,9 +190,9 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     def raise_executor_priority(self) -> None:
         """
-        Let the calling thread, which is to spin this node, and those of DDS go before others.
+        Raise the priority of the calling thread, which will spin this node, and of DDS's threads.
 
-        They only hand on messages: an image waits for no thread that computes on the same core.
+        They only pass messages, so that an image does not wait for a computation on the same core.
         """
         raise_priority(
             self, set(threads_of_process()) - {self._thread.native_id}, RECEIVING_BELOW)
@@ -209,8 +209,8 @@ class PolicyNode(LifecycleNodeMixin, Node):
             make_engine(configuration, instruction, self._set_loading),
             configuration.values['max_snapshots'])), self._phase, forever=True)
         self._streamer.starved_ticks = 0
-        # What is there by now stays until cleanup. To go through torch's modules again takes the
-        # collector 200 ms, in which no other thread of the node runs Python.
+        # All objects stay until cleanup. Without this, a collection of torch's modules takes 200
+        # ms, during which no other thread of the node runs Python.
         gc.collect()
         gc.freeze()
         logger.info(
@@ -224,7 +224,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         if not self._phase.closing:
             wait_for_answer(self._thread.ask(lambda scheduler: scheduler.unload()), self._phase)
             gc.unfreeze()
-            gc.collect()  # modules refer to each other, and hold the accelerator's memory
+            gc.collect()  # modules have reference cycles and own the accelerator's memory
         self._slot.clear()
         self._outputs.forget()
         self._outputs.forget_chunk()
@@ -266,7 +266,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
     def _on_fault(self, trace: str) -> None:
         """Report an exception of the inference or the control thread and deactivate."""
         self._phase.fault = trace.strip().splitlines()[-1]
-        self.get_logger().fatal(f'the policy cannot go on:\n{trace}')
+        self.get_logger().fatal(f'the policy has failed:\n{trace}')
         self._slot.stop()
         self._outputs.publish_status()
         if not self._phase.closing:
@@ -283,7 +283,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             inputs.count_publishers()
 
     def _on_clock_jump(self, jump: Any) -> None:
-        """Begin a new epoch when the clock went back: what was seen has stamps of the future."""
+        """Begin a new epoch after a backward jump of the clock; older stamps are in the future."""
         if jump.delta.nanoseconds >= 0:
             return
         if self._inputs is not None:
@@ -334,7 +334,8 @@ def main(args: list[str] | None = None) -> None:
 
     sys.setswitchinterval(SWITCH_SECONDS)
     code = run_node(make_node, args)
-    # All is published and closed. To take torch's modules apart would delay the end by seconds.
+    # Everything is published and closed. Destroying torch's modules would delay the exit by
+    # seconds.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

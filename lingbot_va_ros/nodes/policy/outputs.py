@@ -23,11 +23,11 @@ from lingbot_va_ros.policy.runtime.status import RuntimeStatus
 
 class PolicyOutputs:
     """
-    The publishers of everything but the plan; receives the scheduler's events.
+    All publishers except that of the plan; receives the scheduler's events.
 
     :param status: returns the status to publish and the starved ticks.
-    :param on_status: told of every status that is published.
-    :param on_fault: told the traceback of an exception that ended the policy's work.
+    :param on_status: called with every published status.
+    :param on_fault: called with the traceback of an exception that stopped the policy.
     """
 
     def __init__(
@@ -52,47 +52,47 @@ class PolicyOutputs:
 
     @property
     def last_chunk_ns(self) -> int:
-        """ROS time when the first action of the newest chunk is due; 0 before any."""
+        """ROS time when the first action of the newest chunk is due; 0 before the first."""
         chunk = self._newest_chunk
         return chunk.first_due_ns if chunk is not None else 0
 
     def configure(self, configuration: Configuration) -> None:
-        """Publish for the robot and the policy of a configuration."""
+        """Set the robot and the policy of a configuration."""
         self._configuration = configuration
 
     def forget(self) -> None:
-        """Draw no markers any more (cleanup)."""
+        """Stop publishing markers (cleanup)."""
         self._configuration = None
 
     def forget_chunk(self) -> None:
-        """Forget the newest chunk (a clock that jumped back, or cleanup)."""
+        """Discard the newest chunk (backward jump of the clock, or cleanup)."""
         self._newest_chunk = None
 
     def close(self) -> None:
-        """Publish no status any more."""
+        """Stop publishing the status."""
         self._closing = True
 
     # Events of the scheduler
 
     def status_changed(self, _status: RuntimeStatus) -> None:
-        """Publish the status, as the lifecycle knows it."""
+        """Publish the status, combined with the phase of the lifecycle."""
         self.publish_status()
 
     def chunk_begun(self, chunk: PublishedChunk) -> None:
-        """Publish a chunk that begins."""
+        """Publish a chunk whose execution begins."""
         self._newest_chunk = chunk
         if self._configuration is not None:
             self._chunks.publish(policy_messages.chunk_message(
                 chunk, self._configuration.embodiment.joints))
 
     def frame_imagined(self, picture: np.ndarray, due_ns: int) -> None:
-        """Publish an imagined picture, uint8 [H, W, 3], stamped with the time it foretells."""
+        """Publish an imagined image, RGB uint8 [H, W, 3], stamped with the time it predicts."""
         message = from_rgb(picture)
         message.header.stamp = stamp_of(due_ns)
         self._imagined.publish(message)
 
     def fault(self, trace: str) -> None:
-        """Hand on the traceback of an exception that ended the policy's work."""
+        """Pass on the traceback of an exception that stopped the policy."""
         self._on_fault(trace)
 
     # At any time
@@ -116,7 +116,7 @@ class PolicyOutputs:
             configuration.policy_title if configuration is not None else ''))
 
     def publish_markers(self) -> None:
-        """Draw the newest chunk and the status, where a subscriber shows them."""
+        """Publish markers of the newest chunk and the status, if there is a subscriber."""
         configuration, chunk = self._configuration, self._newest_chunk
         if configuration is None or not configuration.tool_paths:
             return

@@ -26,35 +26,35 @@ PARAMETERS = (
         'video_steps', 0, "Denoising steps of the video; 0 takes the policy file's.", 0, 1000),
     NodeParameter(
         'video_exec_steps', 0,
-        "Forwards of the video loop that are run (-1: all); 0 takes the policy file's.", -1, 1001),
+        "Forward passes of the video loop to run (-1: all); 0 takes the policy file's.", -1, 1001),
     NodeParameter(
         'action_steps', 0, "Denoising steps of the actions; 0 takes the policy file's.", 0, 1000),
     NodeParameter(
         'imagine_steps', 3,
-        'Denoising steps of imagined frames; read by the schedule async only.', 1, 1000),
+        'Denoising steps of imagined frames; used by the schedule async only.', 1, 1000),
     NodeParameter(
         'guidance_scale', -1.0,
-        "Guidance on the video; negative takes the policy file's.", -1.0, 100.0),
+        "Guidance scale of the video; negative takes the policy file's.", -1.0, 100.0),
     NodeParameter(
         'action_guidance_scale', -1.0,
-        "Guidance on the actions; negative takes the policy file's.", -1.0, 100.0),
+        "Guidance scale of the actions; negative takes the policy file's.", -1.0, 100.0),
     NodeParameter(
         'memory_frames', 0,
-        "Latent frames that the memory holds; 0 takes the policy file's. A multiple of "
+        "Maximum latent frames in the memory; 0 takes the policy file's. A multiple of "
         'its frames per chunk.', 0, 1000000),
     NodeParameter(
         'control_rate', 50.0,
-        'Hz at which the plan is published; never how fast the robot moves.', 1.0, 1000.0),
+        'Publishing rate of the plan in Hz; not the speed of the robot.', 1.0, 1000.0),
     NodeParameter(
         'max_camera_age', 0.5, 'Seconds after which a camera counts as lost.', 0.001, 60.0),
     NodeParameter(
         'max_camera_skew', 0.1,
-        'Seconds that an image may be off the time it is needed for.', 0.0, 10.0),
+        'Largest difference between an image and the time for which it is used, in s.', 0.0, 10.0),
     NodeParameter(
         'max_joint_age', 0.5, "Seconds after which a joint's state counts as lost.", 0.001, 60.0),
-    NodeParameter('seed', 0, 'Seed of the starting noise.', 0, 2 ** 31 - 1),
+    NodeParameter('seed', 0, 'Random seed of the initial noise.', 0, 2 ** 31 - 1),
     NodeParameter(
-        'max_snapshots', 4, 'Snapshots that save_memory may keep in host memory.', 0, 1000),
+        'max_snapshots', 4, 'Maximum snapshots of save_memory in host memory.', 0, 1000),
     NodeParameter(
         'realtime_priority', 40,
         'Priority 1 … 98 under SCHED_FIFO, where the system grants it, of the thread that '
@@ -62,12 +62,12 @@ PARAMETERS = (
         'ordinary scheduler.', 0, 98, read_only=True),
     NodeParameter(
         'padded_latency', 0.0,
-        'Seconds that a prediction takes at least; for measurements.', 0.0, 3600.0),
+        'Minimum duration of a prediction in seconds; for measurements.', 0.0, 3600.0),
     NodeParameter('checkpoint', '', "Checkpoint folder, in the public layout or LeRobot's."),
     NodeParameter(
         'wan_pretrained_path', '',
         "Folder with vae/, text_encoder/ and tokenizer/; empty takes the checkpoint's "
-        "own, or what LeRobot's config.json says. Nothing is downloaded."),
+        "own, or the folder in LeRobot's config.json. Nothing is downloaded."),
     NodeParameter(
         'adapter_base', '',
         'Checkpoint that a LoRA adapter was trained on; empty takes what the adapter '
@@ -78,37 +78,37 @@ PARAMETERS = (
         "own policy.yaml or LeRobot's config.json."),
     NodeParameter(
         'embodiment', 'sim_left', 'Embodiment file: a path or the name of a shipped file.'),
-    NodeParameter('instruction', '', 'The task in words; empty waits for one.'),
-    NodeParameter('device', 'auto', 'Where the model runs.', choices=DEVICES),
+    NodeParameter('instruction', '', 'The task in words; with an empty one the policy waits.'),
+    NodeParameter('device', 'auto', 'Device that runs the model.', choices=DEVICES),
     NodeParameter('dtype', 'auto', 'auto is bfloat16 on cuda and float32 on cpu.', choices=DTYPES),
     NodeParameter(
         'weights', 'full',
-        'Weights of the network: full is those of dtype; the others take 8 bits.',
+        'Weights of the network: full: in dtype; the others: quantized to 8 bits.',
         choices=WEIGHTS),
     NodeParameter(
         'attention', 'auto',
-        'Attention kernel; auto is flash-attn where it is installed and can run.',
+        'Attention kernel; auto is flash-attn if it is installed and supported.',
         choices=ATTENTIONS),
     NodeParameter(
         'text_encoder', 'release',
-        'Where the text encoder stays after a new instruction: release frees it.',
+        'Place of the text encoder after a new instruction; release frees it.',
         choices=ENCODER_PLACES),
     NodeParameter(
         'schedule', 'sync',
-        'How prediction and execution follow each other; '
+        'Order of prediction and execution; '
          'see docs/explanation/time_and_schedules.md.',
         choices=SCHEDULES),
     NodeParameter(
         'memory_ablation', 'none',
-        'last_chunk: remember the last chunk alone; for measurements.', choices=ABLATIONS),
+        'last_chunk: keep the last chunk only in memory; for measurements.', choices=ABLATIONS),
     NodeParameter(
         'executed_source', 'topic',
-        'Where executed commands come from; plan: the plan stands for them.',
+        'Source of the executed commands; plan: the plan is used in their place.',
         choices=EXECUTED_SOURCES),
     NodeParameter(
         'takeover_memory', 'keep',
-        'What a person does in TELEOP is remembered (keep), or a takeover begins a new '
-        'epoch (forget); read when a person takes the arm.', choices=TAKEOVER_MEMORIES),
+        'Keep motion in TELEOP in the memory (keep), or begin a new epoch with a takeover '
+        '(forget); read when a takeover begins.', choices=TAKEOVER_MEMORIES),
     NodeParameter('publish_predicted_video', False, 'Publish the imagined frames.'),
 )
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
@@ -141,7 +141,7 @@ def declare_camera(node: Node, name: str, topic: str, transport: str) -> tuple[s
 
 
 def refusals(parameters: list[Parameter], configured: bool) -> list[str]:
-    """Return a line for every parameter that cannot be set to its new value now."""
+    """Return a line for every parameter that cannot be changed to its new value now."""
     lines = []
     for parameter in parameters:
         row = _BY_NAME.get(parameter.name)
@@ -158,7 +158,7 @@ def sampling(policy: PolicyFile, values: dict[str, Any]) -> tuple[Sampling, Samp
     """
     Return video and action sampling: the policy file's, changed by parameters.
 
-    :raises ValueError: more forwards than the video loop has.
+    :raises ValueError: more forward passes than the video loop has.
     """
     video, action = policy.video, policy.action
     if values['video_steps']:
@@ -174,15 +174,15 @@ def sampling(policy: PolicyFile, values: dict[str, Any]) -> tuple[Sampling, Samp
     if video.exec_steps > video.steps + 1:
         raise ValueError(
             f'video_exec_steps is {video.exec_steps}; with {video.steps} video steps there are '
-            f'{video.steps + 1} forwards')
+            f'{video.steps + 1} forward passes')
     return video, action
 
 
 def memory_chunks(policy: PolicyFile, memory_frames: int) -> int:
     """
-    Return how many chunks the memory holds.
+    Return the number of chunks in the memory.
 
-    :raises ValueError: the frames do not make whole chunks, or more than a memory may hold.
+    :raises ValueError: the frames are not whole chunks, or too many.
     """
     if not memory_frames:
         return policy.memory_chunks

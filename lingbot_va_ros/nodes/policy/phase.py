@@ -11,8 +11,8 @@ class NodePhase:
     The phase of the node, read by its services and its publishers.
 
     :param name: `unconfigured`, `configuring`, `inactive`, `active` or `finalized`.
-    :param loading: what is being loaded, one line, or nothing.
-    :param fault: the last line of the fault that ended the policy's work, or nothing.
+    :param loading: the current step of loading, one line, or ''.
+    :param fault: the last line of the fault that stopped the policy, or ''.
     :param closing: whether the process is ending.
     """
 
@@ -23,7 +23,7 @@ class NodePhase:
 
     @property
     def active(self) -> bool:
-        """Whether the policy works."""
+        """Whether the policy is active."""
         return self.name == 'active'
 
     @property
@@ -33,10 +33,11 @@ class NodePhase:
 
     def status(self, status: RuntimeStatus, instruction: str) -> RuntimeStatus:
         """
-        Return the status to publish: the scheduler's, or what the lifecycle knows better.
+        Return the status to publish: the scheduler's, or that of the lifecycle if it is not
+        active.
 
         :param status: of the scheduler.
-        :param instruction: the instruction that will hold once the node is active.
+        :param instruction: the instruction of the next activation.
         """
         if self.loading:
             return RuntimeStatus(

@@ -1,4 +1,4 @@
-"""The control thread: it publishes the rest of the plan at the control rate."""
+"""The control thread, which publishes the remainder of the plan at the control rate."""
 
 from collections.abc import Callable, Iterable, Sequence
 import threading
@@ -20,15 +20,15 @@ class PlanStreamer:
     """
     Publishes `~/joint_trajectory` from the plan slot, in a thread of its own.
 
-    :param is_continuous: whether the arm is meant to go on from chunk to chunk without a stop.
-    :param on_fault: called by the thread with a traceback when it ends by an exception.
+    :param is_continuous: returns whether the arm moves from chunk to chunk without a stop.
+    :param on_fault: called in the thread with the traceback of an exception that ends it.
     """
 
     def __init__(
         self, node: Node, slot: PlanSlot, is_continuous: Callable[[], bool],
         on_fault: Callable[[str], None],
     ):
-        self.starved_ticks = 0  # ticks whose plan had ended although the motion was to go on
+        self.starved_ticks = 0  # ticks after the end of the plan in continuous motion
         self._node = node
         self._slot = slot
         self._is_continuous = is_continuous
@@ -41,7 +41,7 @@ class PlanStreamer:
         self._ending = threading.Event()
 
     def start(self, joints: Sequence[str], rate: float) -> None:
-        """Begin to publish for joints in the order of positions, at a rate in Hz."""
+        """Start publishing for `joints`, in the order of positions, at a rate in Hz."""
         self._joints, self._period = joints, 1.0 / rate
         self._ending = threading.Event()
         self._thread = threading.Thread(
@@ -49,13 +49,13 @@ class PlanStreamer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; the last plan that is published is a stop."""
+        """End the thread; the last published plan is a stop."""
         if self._thread is None:
             return
         self._ending.set()
         self._thread.join(timeout=1.0)
         self._thread = None
-        plan, now = self._slot.stop()  # not a plan that the inference thread puts after it
+        plan, now = self._slot.stop()  # not a plan that the inference thread sets afterwards
         if plan is not None:
             self._publish(plan, now)
 
@@ -68,7 +68,7 @@ class PlanStreamer:
                     if now > plan.end_ns and self._is_continuous():
                         self.starved_ticks += 1
                     self._publish(plan, now)
-        except Exception:  # a node that is silent must not go on saying RUNNING
+        except Exception:  # without plans the status must not stay RUNNING
             if not ending.is_set():
                 self._on_fault(traceback.format_exc())
 
@@ -79,11 +79,11 @@ class PlanStreamer:
 
 def raise_priority(node: Node, threads: Iterable[int], below: int = 0) -> None:
     """
-    Put threads under SCHED_FIFO at the node's `realtime_priority`; 0 stands for the caller.
+    Schedule threads under SCHED_FIFO at the node's `realtime_priority`; 0 is the calling thread.
 
-    Without the right to it they run as any others.
+    Without permission they keep the ordinary scheduler.
 
-    :param below: by how much they stand behind that priority.
+    :param below: how much lower than `realtime_priority`.
     """
     priority = node.get_parameter('realtime_priority').value
     if priority == 0:

@@ -1,4 +1,4 @@
-"""The action ~/run_task: one episode of one task, from goal to result."""
+"""The action ~/run_task: runs one episode of a task."""
 
 import time
 
@@ -14,17 +14,17 @@ from lingbot_va_ros.nodes.policy.phase import NodePhase
 from lingbot_va_ros.policy.runtime.inference_thread import InferenceThread
 from lingbot_va_ros.policy.runtime.task import normalize_instruction, Outcome, Task
 
-FEEDBACK_SECONDS = 0.4  # at least, between two feedbacks without a new chunk
+FEEDBACK_SECONDS = 0.4  # minimum interval of feedback without a new chunk
 
 
 class TaskAction:
     """
     The action server.
 
-    Its callbacks are coroutines of the node's executor, which await the inference thread. A goal
-    that comes while another is worked on takes its place.
+    Its callbacks are coroutines of the node's executor, which await the inference thread. A new
+    goal replaces the running one.
 
-    :param instruction: follows the instruction of the goal.
+    :param instruction: is set to the instruction of the goal.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class TaskAction:
         return GoalResponse.ACCEPT
 
     def _rejection(self, goal: RunTask.Goal) -> str:
-        """Return why a goal cannot be taken, or nothing."""
+        """Return the reason why a goal is rejected, or ''."""
         if not self._phase.active:
             return 'the policy is not active'
         if not (normalize_instruction(goal.instruction) or self._thread.status.instruction):
-            return 'its instruction is empty, and there is none to go on with'
+            return 'its instruction is empty, and there is no current one'
         if not 0.0 <= goal.timeout_seconds < float('inf'):
             return f'timeout_seconds is {goal.timeout_seconds}; expected 0 (no limit) or more'
         return ''
@@ -88,12 +88,12 @@ class TaskAction:
         self._current, self._notified = (handle, task), (0, 0.0)
         try:
             await answer_of(self._node, self._thread.begin_task(task))
-            if handle.is_cancel_requested:  # it came before there was anything to cancel
+            if handle.is_cancel_requested:  # requested before the task began
                 self._cancel(task)
             if not task.result.done():
                 self._instruction.follow(task.instruction)
             outcome, message = await answer_of(self._node, task.result)
-        except ValueError as error:  # deactivated meanwhile
+        except ValueError as error:  # deactivated in the meantime
             outcome, message = Outcome.STOPPED, str(error)
         if self._current is not None and self._current[1] is task:
             self._current = None

@@ -1,4 +1,4 @@
-"""Lifecycle transitions in a thread of their own, so that the executor answers meanwhile."""
+"""Lifecycle transitions in a separate thread, so that the executor is not blocked."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
 
 def logged(transition: Transition) -> Transition:
-    """Log the traceback of an exception of a transition; rclpy would swallow it."""
+    """Log the traceback of an exception in a transition, which rclpy would discard."""
     @functools.wraps(transition)
     def guarded(self: Any, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -31,9 +31,9 @@ def logged(transition: Transition) -> Transition:
 
 class TransitionThread:
     """
-    Runs the transitions of a lifecycle node one after the other, outside its executor.
+    Runs the transitions of a lifecycle node sequentially, outside its executor.
 
-    :param node: a lifecycle node, whose service change_state is served here from now on.
+    :param node: a lifecycle node; its service change_state is replaced.
     """
 
     def __init__(self, node: Any, phase: NodePhase):
@@ -44,7 +44,7 @@ class TransitionThread:
         node._service_change_state.callback = self._on_change_state
 
     def submit(self, transition: Callable[[], Any]) -> None:
-        """Run a transition after those that wait."""
+        """Run a transition after the queued ones."""
         self._thread.submit(transition)
 
     def close(self, wait: bool) -> None:
@@ -56,7 +56,7 @@ class TransitionThread:
             self._node, self._thread.submit(self._guarded_change, request, response))
 
     def _guarded_change(self, request: Any, response: Any) -> Any:
-        """Answer a transition that is not possible now; rclpy would end the process on it."""
+        """Answer an invalid transition, which would end the process in rclpy."""
         try:
             return self._change_state(request, response)
         except Exception as error:

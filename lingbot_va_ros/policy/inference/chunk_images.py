@@ -1,4 +1,4 @@
-"""The images of the newest chunks, for encoding them again without the images before."""
+"""The images of the newest chunks, to encode them again without older images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +18,8 @@ class ChunkImages:
     """
     Images in the order in which a stream encoded them. Each method returns a new object.
 
-    :param chunk: those of the chunk that was committed last, the one before it first.
-    :param newest: those since then; the last one of `chunk` first.
+    :param chunk: images of the newest committed chunk, preceded by the image before it.
+    :param newest: later images, preceded by the last one of `chunk`.
     """
 
     chunk: tuple[Images, ...] = ()
@@ -30,7 +30,7 @@ class ChunkImages:
         return ChunkImages(newest=(dict(images),))
 
     def more(self, images: Mapping[str, Sequence[np.ndarray]]) -> 'ChunkImages':
-        """Return the images with those of a further latent frame."""
+        """Return the images with those of one more latent frame."""
         count = len(next(iter(images.values())))
         return replace(self, newest=(*self.newest, *(
             {name: rows[index] for name, rows in images.items()} for index in range(count))))
@@ -40,13 +40,13 @@ class ChunkImages:
         return ChunkImages(self.newest, self.newest[-1:])
 
     def dropped(self) -> 'ChunkImages':
-        """Return the images without the newest ones, which will not be committed."""
+        """Return the images without the uncommitted ones."""
         return replace(self, newest=self.newest[-1:])
 
 
 def reencode(stream: VaeStream, shown: ChunkImages) -> tuple[Tensor, list[Tensor]]:
     """
-    Let a stream begin with the image before the last chunk, and go on as it did.
+    Restart a stream with the image before the last chunk, and encode the later images again.
 
     :returns: latents of that image and the chunk, [1, C, 1 + F, h, w], and those of each frame
         after it.

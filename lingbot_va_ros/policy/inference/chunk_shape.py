@@ -1,4 +1,4 @@
-"""Sizes of a chunk: latent frames, actions a frame, and the latent picture."""
+"""Sizes of a chunk: latent frames, actions per frame, and the latent picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ class ChunkShape:
     Sizes of a chunk's tensors.
 
     :param frames: latent frames, F.
-    :param actions: actions a frame, N.
-    :param rows: of latents in a frame's picture, all cameras joined, as `columns`.
+    :param actions: actions per frame, N.
+    :param rows: of the latent picture, all cameras joined; as `columns`.
     """
 
     frames: int
@@ -24,7 +24,7 @@ class ChunkShape:
         Return the number of video tokens of a chunk.
 
         :param patch: frames (1), rows and columns of a patch, in latents.
-        :raises ValueError: patches do not cover the picture.
+        :raises ValueError: the picture is not a whole number of patches.
         """
         if self.rows % patch[1] or self.columns % patch[2]:
             raise ValueError(

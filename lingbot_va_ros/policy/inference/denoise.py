@@ -1,4 +1,4 @@
-"""The forwards of a chunk: denoising loops of video and actions, and writes to the KV cache."""
+"""The forward passes of a chunk: denoising of video and actions, and writes to the KV cache."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ from lingbot_va_ros.policy.interrupt import Interrupt, UNINTERRUPTED
 from lingbot_va_ros.specs.policy_file import Sampling
 
 CLEAN = 0.0  # the time step of observed frames and executed actions
-AHEAD_CHUNKS = 2  # most chunks that a prediction writes: the running one and the next
+AHEAD_CHUNKS = 2  # maximum that a prediction writes: the running chunk and the next
 SPARE_CHUNKS = AHEAD_CHUNKS + 1  # buffer beyond the capacity: the window moves every other chunk
-ROTARY_TABLES = 16  # most cached rotary tables: those of the running chunk and of the next
+ROTARY_TABLES = 16  # maximum cached tables: those of the running chunk and of the next
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class WrittenChunk:
 
 @dataclass(frozen=True)
 class DeferredWrite:
-    """A write that only a prediction without an observation before it reads."""
+    """A write that only a prediction without a preceding observation reads."""
 
     write: Callable[..., None]
     content: Tensor
@@ -67,13 +67,13 @@ class Denoiser:
     """
     Runs the network on one KV cache, chunk by chunk.
 
-    A forward runs only the guidance halves whose results are read. With guidance on the video and
-    none on the actions the negative half takes no part in the action loop. Writes that only an
+    A forward pass runs only the guidance halves whose results are used. With guidance of the video
+    and none of the actions, the action loop runs without the negative half. Writes that only an
     open-loop continuation reads (the negative half of the imagined video, the predicted actions)
     are deferred until `run_deferred_writes`.
 
-    :param graphs: runs the denoising steps in place of the network; None where the network does.
-    :raises ValueError: patches do not cover the latent picture.
+    :param graphs: runs the denoising steps in place of the network; None: the network runs them.
+    :raises ValueError: the latent picture is not a whole number of patches.
     """
 
     def __init__(
@@ -111,14 +111,14 @@ class Denoiser:
         return max(_cfg_batch(self.video), _cfg_batch(self.action))
 
     def set_text(self, text: TextKV) -> None:
-        """Set the text for the forwards to come, in the same tensors where the sizes allow it."""
+        """Set the text of later forward passes, in the same tensors if the sizes are equal."""
         if self.text is None or self.text.keys[0].shape != text.keys[0].shape:
             self.text = text
         else:
             self.text.copy_(text)  # CUDA graphs hold the addresses
 
     def run_deferred_writes(self) -> None:
-        """Write what an open-loop continuation reads."""
+        """Execute the deferred writes, which an open-loop continuation reads."""
         for deferred in self.deferred:
             deferred.write(
                 deferred.content, deferred.steps, deferred.rotary, self.text, deferred.slot)
@@ -133,7 +133,8 @@ class Denoiser:
 
         :param steps: the time steps of its latent frames.
         :param cfg_batch: number of guidance halves to write.
-        :param interrupt: checked before every forward; its check may raise PredictionAborted.
+        :param interrupt: checked before every forward pass.
+        :raises PredictionAborted: by the interrupt.
         """
         frames, text = chunk.latents.shape[2], self._text()
         self.kv_cache.make_room(self.chunk_tokens)
@@ -154,12 +155,13 @@ class Denoiser:
         """
         Return a chunk's latents: the observed ones, and the others by forward dynamics.
 
-        The actions are written before the video that they lead to, and stay in the cache.
+        The actions are written before the video that they cause, and stay in the cache.
 
         :param observed: [1, C, n, h, w], the chunk's first n latent frames.
         :param actions: [1, C, F, N, 1] normalized, of the whole chunk.
         :param noise: [1, C, F, h, w] standard normal.
-        :param interrupt: checked before every forward; its check may raise PredictionAborted.
+        :param interrupt: checked before every forward pass.
+        :raises PredictionAborted: by the interrupt.
         :returns: [1, C, F, h, w].
         """
         cfg_batch, text = _cfg_batch(self.video), self._text()
@@ -190,13 +192,14 @@ class Denoiser:
         first_latent: Tensor | None, interrupt: Interrupt,
     ) -> Prediction:
         """
-        Denoise a chunk behind the tokens in the cache, video first; its tokens are provisional.
+        Denoise a chunk after the tokens in the cache, video first; its tokens are provisional.
 
         :param video_noise: [1, C, F, h, w] standard normal.
         :param action_noise: [1, C, F, N, 1] standard normal.
         :param first_latent: [1, C, 1, h, w], the observed first frame of an episode; used where
             `first_frame` is 0.
-        :param interrupt: checked before every forward; its check may raise PredictionAborted.
+        :param interrupt: checked before every forward pass.
+        :raises PredictionAborted: by the interrupt.
         """
         clamp = first_latent if first_frame == 0 else None
         device = self.network.device
@@ -301,7 +304,7 @@ class Denoiser:
 
     def _text(self) -> TextKV:
         if self.text is None:
-            raise ValueError('no instruction: call set_text before a forward')
+            raise ValueError('no instruction: call set_text before a forward pass')
         return self.text
 
 

@@ -1,4 +1,4 @@
-"""Device and dtype of the model, by the names that users give."""
+"""Device and dtype of the model, from the names in options and parameters."""
 
 import os
 
@@ -9,7 +9,7 @@ def choose_device(name: str) -> torch.device:
     """
     Return the device of `auto`, `cuda` or `cpu`.
 
-    :raises ValueError: cuda was asked for and is not there: never a silent cpu.
+    :raises ValueError: the name is cuda and there is no CUDA device.
     """
     available = torch.cuda.is_available()
     if name == 'cuda' and not available:

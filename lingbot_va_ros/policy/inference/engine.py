@@ -1,4 +1,4 @@
-"""A loaded checkpoint with its one episode: images and executed actions in, chunks out."""
+"""A loaded checkpoint with one episode: images and executed actions in, chunks out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from lingbot_va_ros.policy.interrupt import Interrupt, UNINTERRUPTED
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 from lingbot_va_ros.specs.policy_file import PolicyFile, Sampling
 
-IMAGINE_STEPS = 3  # the video steps of the paper's real robot
+IMAGINE_STEPS = 3  # the video steps on the paper's real robot
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Chunk:
     """
     A predicted chunk in robot units.
 
-    :param actions: [n, used] float32, those to be executed (the first frame of an episode is not).
+    :param actions: [n, used] float32, to be executed (without the first frame of an episode).
     :param latents: [1, C, F, h, w], the imagined video.
-    :param grounded: False where an earlier forecast stood in for frames that were not seen yet.
+    :param grounded: False if an earlier prediction replaced frames that were not observed yet.
     :param before: [1, C, 1, h, w], the latent frame before the first; None for the first chunk.
     """
 
@@ -45,19 +45,17 @@ class Chunk:
 
 class Engine:
     """
-    One policy on one device.
-
-    Not thread-safe: the thread that made it owns it.
+    One policy on one device. Not thread-safe; only the thread that created it uses it.
 
     A chunk is in one of three states: predicted, running (its first frame is the frame counter) or
-    committed. In the synchronous schedule `predict`, `observe` and `commit` take turns; in the
-    asynchronous ones `predict_ahead` comes while a chunk runs, before `commit`.
+    committed. The synchronous schedule calls `predict`, `observe` and `commit` in turn; the
+    asynchronous ones call `predict_ahead` while a chunk runs, before `commit`.
 
-    `imagine_steps` are the denoising steps with which `predict_ahead` imagines what has not been
-    seen yet; it may be set at any time. `keeps_images` is to be set before an episode begins in
-    which `rebuild_from_last_chunk` is called: then the images of the newest chunk are kept.
+    `imagine_steps` is the number of denoising steps by which `predict_ahead` imagines frames that
+    were not observed yet; it may be set at any time. `keeps_images` must be set before an episode
+    in which `rebuild_from_last_chunk` is called; the images of the newest chunk are then kept.
 
-    :param text_encoder: anything whose `encode(instruction)` returns [1, 512, text_dim].
+    :param text_encoder: has a method `encode(instruction)`, which returns [1, 512, text_dim].
     """
 
     def __init__(
@@ -89,12 +87,12 @@ class Engine:
 
     @property
     def memory_frames(self) -> int:
-        """Confirmed latent frames that the memory holds."""
+        """Number of confirmed latent frames in the memory."""
         return self.session.confirmed_tokens // self._tokens_per_frame
 
     @property
     def memory_capacity(self) -> int:
-        """Latent frames that the memory holds at most."""
+        """Maximum number of latent frames in the memory."""
         return self.session.kv_cache.capacity // self._tokens_per_frame
 
     @property
@@ -120,9 +118,9 @@ class Engine:
 
     def set_sampling(self, video: Sampling, action: Sampling) -> None:
         """
-        Change steps and guidance for the chunks to come.
+        Change steps and guidance of later chunks.
 
-        :raises ValueError: guidance above 1 where the memory was made without a second half.
+        :raises ValueError: guidance above 1, but the memory has no negative half.
         """
         self.session.set_sampling(video, action)
 
@@ -139,7 +137,7 @@ class Engine:
     @torch.inference_mode()
     def begin_episode(self, images: Mapping[str, np.ndarray]) -> None:
         """
-        Take the image of each camera that begins an episode (again, if nothing is confirmed yet).
+        Begin an episode with one image of each camera; may be repeated until the first commit.
 
         :param images: RGB uint8 [H, W, 3] per camera.
         """
@@ -152,14 +150,14 @@ class Engine:
 
     @torch.inference_mode()
     def observe(self, images: Mapping[str, Sequence[np.ndarray]]) -> None:
-        """Take the four images of each camera that make the next latent frame."""
+        """Encode four images of each camera as the next latent frame."""
         self._seen.append(self.stream.encode(images))
         if self.keeps_images:
             self._shown = self._shown.more(images)
 
     def predict(self, interrupt: Interrupt = UNINTERRUPTED) -> Chunk:
         """
-        Predict the next chunk from the memory (the same again until something is committed).
+        Predict the next chunk from the memory; equal calls before a commit give the same chunk.
 
         :raises PredictionAborted: see `Session.predict`.
         """
@@ -171,36 +169,36 @@ class Engine:
         interrupt: Interrupt = UNINTERRUPTED,
     ) -> Chunk:
         """
-        Predict the chunk behind the running one, from what `observe` has taken of that so far.
+        Predict the chunk after the running one, from the observed frames of the running one.
 
-        The unseen rest is imagined by forward dynamics, conditioned on the actions, or taken from
-        what was predicted as the running chunk. All of it is provisional: `observe` and `commit`
-        go on as if this had not been called, and a call with the same arguments and frames gives
-        the same chunk. It becomes the running chunk with the next `commit`.
+        Its unobserved frames are imagined by forward dynamics from the actions, or taken from its
+        own prediction. All tokens are provisional: `observe` and `commit` continue as without this
+        call, and a call with equal arguments and frames gives the same chunk. The chunk becomes
+        the running one by the next `commit`.
 
-        :param executing: [n, used] float in robot units, all actions of the running chunk, n as
-            many as its `Chunk.actions` has: what was executed so far, the plan for the rest.
-        :param grounded: whether to imagine the unseen rest.
-        :param interrupt: checked before every forward.
-        :raises ValueError: another number of actions or one that is not finite, more frames seen
-            than the chunk has, or nothing was predicted that could stand in for unseen ones.
-        :raises PredictionAborted: the interrupt asked for it; the confirmed memory is as it was.
+        :param executing: [n, used] float in robot units, all n actions of the running chunk
+            (`Chunk.actions`): first those executed so far, then the planned ones.
+        :param grounded: whether to imagine the unobserved frames.
+        :param interrupt: checked before every forward pass.
+        :raises ValueError: a wrong number of actions, an action that is not finite, more observed
+            frames than the chunk has, or no prediction for unobserved frames.
+        :raises PredictionAborted: by the interrupt; the confirmed memory is unchanged.
         """
         session, config, shape = self.session, self.session.network.config, self.shape
         first, behind = session.frame, session.frame + shape.frames
         if first == 0 and self._first is None:
-            raise ValueError('nothing runs: the episode has not begun')
+            raise ValueError('no chunk is running: the episode has not begun')
         seen = self._observed_latents()
-        to_execute = shape.frames - (first == 0)  # frame 0 is the observed image alone
+        to_execute = shape.frames - (first == 0)  # frame 0 is the observed image
         if len(seen) > shape.frames:
-            raise ValueError(f'{len(self._seen)} frames were seen of a chunk of {to_execute}')
+            raise ValueError(f'{len(self._seen)} observed frames of a chunk of {to_execute}')
         actions = self._normalized(executing, to_execute)
         complete = len(seen) == shape.frames
         forecast = self._forecasts.get(first)
         if not complete and not grounded and forecast is None:
             raise ValueError(
-                f'nothing was predicted for frames {first} to {behind - 1}, so that nothing can '
-                'stand in for those that are not seen yet')
+                f'no prediction of frames {first} to {behind - 1}, which is needed in place of '
+                'frames that were not observed yet')
         prediction = session.predict_ahead(
             torch.cat(seen, 2) if seen else torch.empty(
                 (1, config.latent_channels, 0, shape.rows, shape.columns)),
@@ -217,9 +215,9 @@ class Engine:
         self, interrupt: Interrupt = UNINTERRUPTED, noise: ChunkNoise = chunk_noise,
     ) -> Chunk:
         """
-        Predict the chunk behind what was predicted last, as if that had come true (open loop).
+        Predict the chunk after the newest prediction, as if that had been observed (open loop).
 
-        :param noise: the starting noise; called as `chunk_noise`.
+        :param noise: draws the initial noise; called as `chunk_noise`.
         :raises PredictionAborted: see `Session.predict`.
         """
         config = self.session.network.config
@@ -241,19 +239,19 @@ class Engine:
 
     def commit(self, executed: np.ndarray) -> None:
         """
-        Write the frames seen since the last commit and what was executed meanwhile.
+        Write the frames observed since the last commit and the actions executed meanwhile.
 
         :param executed: [frames * N, used] float in robot units, N for each frame of `observe`.
-        :raises ValueError: another number of actions, or one that is not finite.
+        :raises ValueError: a wrong number of actions, or an action that is not finite.
         """
         if not self._seen:
-            raise ValueError('no frame was seen since the last commit')
+            raise ValueError('no frame was observed since the last commit')
         actions = self._normalized(executed, len(self._seen))
         latents = self._observed_latents()
         self.session.commit(torch.cat(latents, 2), actions)
         self._last = latents[-1]
         self._seen, self._shown = [], self._shown.committed()
-        # A chunk that was predicted ahead runs now, unless the one before it was cut off.
+        # A chunk that was predicted ahead runs now, unless the one before it was truncated.
         running = self._forecasts.get(self.session.frame)
         self._forecasts = {self.session.frame: running} if running else {}
 
@@ -264,7 +262,7 @@ class Engine:
         return list(self._seen)
 
     def _normalized(self, executed: np.ndarray, frames: int) -> Tensor:
-        """Return the network's view, [1, C, F, N, 1], of actions that begin a chunk."""
+        """Return normalized actions [1, C, F, N, 1] from the start of a chunk."""
         per_frame, used = self.shape.actions, self.policy.used_channels
         if executed.shape != (frames * per_frame, len(used)):
             raise ValueError(
@@ -276,7 +274,7 @@ class Engine:
             executed.T.reshape(len(used), frames, per_frame), used, self.policy.q01,
             self.policy.q99)
         if self.session.frame == 0:
-            # The first frame is the observed image alone; no action led to it.
+            # The first frame is the observed image, which has no actions.
             actions = torch.cat((torch.zeros_like(actions[:, :, :1]), actions), 2)
         return actions
 
@@ -289,9 +287,9 @@ class Engine:
         """
         Rebuild the memory from the chunk that was committed last, at its own positions.
 
-        Its images are encoded anew as well, in a stream that begins with the image before them:
-        the encoder's causal caches remember some seconds. The frame counter goes on. What is
-        predicted then knows nothing older: the ablation of the memory.
+        Its images are encoded again, in a stream that begins with the image before them, because
+        the encoder's causal caches contain older images. The frame counter continues. Later
+        predictions then depend on no older observation: the ablation of the memory.
 
         :raises ValueError: the images were not kept; see `keeps_images`.
         """
@@ -301,17 +299,17 @@ class Engine:
             raise ValueError('the images of the last chunk were not kept: set keeps_images first')
         latents, self._seen = reencode(self.stream, self._shown)
         frames = (len(self._shown.chunk) - 1) // IMAGES_PER_FRAME
-        if self.session.frame > frames + 1:  # else the first image is the episode's own
+        if self.session.frame > frames + 1:  # else the first image is that of the episode
             latents = latents[:, :, 1:]
         self._last = latents[:, :, -1:]
         self.session.rebuild_from_last_chunk(latents)
 
     def snapshot(self) -> Snapshot:
         """
-        Copy the episode to host memory; nothing that comes later changes the copy.
+        Copy the confirmed state of the episode to host memory.
 
-        May be called from `Interrupt.check`: the prediction goes on, and the copy knows nothing of
-        it. Holds keys and values of the confirmed memory, so several GB at the public sizes.
+        May be called from `Interrupt.check`; the copy does not contain the current prediction. It
+        has the keys and values of the confirmed memory, several GB at the public sizes.
         """
         session = self.session
         return Snapshot(
@@ -324,16 +322,17 @@ class Engine:
 
     def restore(self, snapshot: Snapshot) -> None:
         """
-        Go on from a snapshot, its instruction included; the snapshot can be used again.
+        Continue from a snapshot, including its instruction. The snapshot is not changed.
 
-        Steps, guidance and seed are the engine's: with the same ones the next chunk is that which
-        would have come at the saved moment. Not to be called from `Interrupt.check`.
+        Steps, guidance and seed stay those of the engine; with equal ones the next chunk is the
+        one that would have followed the snapshot. Not to be called from `Interrupt.check`.
 
-        :raises ValueError: it was saved with other weights, another policy file or another size
-            of memory; nothing has changed then.
+        :raises ValueError: the snapshot has other weights, another policy file or another size of
+            the memory; the engine is then unchanged.
         """
         session = self.session
-        # Sizes first: another dtype also changes the weights, and is the better explanation.
+        # Sizes first: another dtype also changes the hash of the weights, and is the clearer
+        # error.
         if snapshot.session.kv_cache.sizes != session.kv_cache.sizes:
             raise ValueError(
                 f'the snapshot is of a memory of {snapshot.session.kv_cache.sizes}, this one has '
@@ -359,33 +358,33 @@ class Engine:
 
     def imagined_video(self, chunk: Chunk) -> np.ndarray:
         """
-        Return the pictures that a chunk imagines, uint8 [T, H, W, 3], all views joined.
+        Return the imagined images of a chunk, RGB uint8 [T, H, W, 3], all views joined.
 
-        Four for each latent frame that is executed, in the order of the images they foretell.
+        There are four for each latent frame that is executed, in order of time.
         """
         latents = chunk.latents
-        if chunk.before is not None:  # the decoder is causal: give it the frame before
+        if chunk.before is not None:  # the decoder is causal and needs the frame before
             latents = torch.cat((chunk.before.to(latents.device), latents), 2)
         return self.decode(latents)[1:]
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
         """
-        Return the pictures of latents, uint8 [1 + 4 (F - 1), H, W, 3], all views joined.
+        Decode latents to images, RGB uint8 [1 + 4 (F - 1), H, W, 3], all views joined.
 
-        :param latents: [1, C, F, h, w], the first frame one that began an encoder's stream or
-            stands for it.
+        :param latents: [1, C, F, h, w]; the first frame is decoded to one image, as the first of a
+            stream.
         """
         return (self.vae.decode(latents) * 255).round().byte().cpu().numpy()
 
     def warm_up(self) -> None:
-        """Run one chunk of every kind of forward on grey images, then forget it."""
-        grey = np.full((self.policy.height, self.policy.width, 3), 127, np.uint8)
-        self.begin_episode(dict.fromkeys(self.policy.cameras, grey))
+        """Warm up: run one chunk of every kind of forward pass on gray images, then reset."""
+        gray = np.full((self.policy.height, self.policy.width, 3), 127, np.uint8)
+        self.begin_episode(dict.fromkeys(self.policy.cameras, gray))
         chunk = self.predict()
         for _ in range(len(chunk.actions) // self.shape.actions):
-            self.observe({name: [grey] * IMAGES_PER_FRAME for name in self.policy.cameras})
-        still = np.zeros_like(chunk.actions)  # whatever is predicted is no concern here
+            self.observe({name: [gray] * IMAGES_PER_FRAME for name in self.policy.cameras})
+        still = np.zeros_like(chunk.actions)  # the predicted values have no effect here
         self.predict_ahead(still, grounded=True)
         self.commit(still)
         self.predict()

@@ -25,16 +25,16 @@ class EngineConfig:
 
     :param checkpoint: folder with the weights.
     :param policy: layout of images and actions.
-    :param video: denoising steps and guidance of the video, as `action` of the actions.
+    :param video: sampling settings of the video; as `action` of the actions.
     :param memory_chunks: chunks that the KV cache holds.
-    :param seed: of the starting noise.
+    :param seed: random seed of the initial noise.
     :param dtype: of the weights and of the KV cache.
     :param attention: see `choose_attention`.
     :param text_encoder: place of the text encoder after use, see `PromptEmbeddings`.
-    :param instructions: encoded while loading, so that they can begin at once.
+    :param instructions: encoded while loading.
     :param wan_pretrained_path: see `find_parts`, as `adapter_base`.
-    :param weights: `full` for those of `dtype`, or one of `quantization.KINDS`.
-    :param warm_up: run a chunk of every kind of forward first, so that none is late afterwards.
+    :param weights: `full`: in `dtype`; or one of `quantization.KINDS`.
+    :param warm_up: run every kind of forward pass while loading, so that the first is not slower.
     :param imagine_steps: denoising steps of frames that were not observed yet.
     """
 
@@ -78,13 +78,13 @@ def load_engine(
     """
     Load a checkpoint.
 
-    Everything is checked by its headers first. Then the instructions are encoded, before the
-    network takes the device's memory: the text encoder is the largest part of all.
+    All headers are checked first. The instructions are encoded before the network is loaded,
+    because the text encoder is the largest part and needs the device's memory.
 
-    :param progress: called with a line before each part.
-    :raises CheckpointError: names the file, key or shape at fault.
-    :raises ValueError: the device cannot run `attention`, `text_encoder` or `weights`, or the
-        policy file does not fit the network; every mistake is named.
+    :param progress: called with one line before each step.
+    :raises CheckpointError: a part is missing, unreadable or misshapen.
+    :raises ValueError: the device does not support `attention`, `text_encoder` or `weights`, or
+        the policy file does not fit the network; the message lists all mismatches.
     """
     checkpoint, device, dtype = Path(config.checkpoint), config.device, config.dtype
     check_kind(config.weights, device, dtype)

@@ -10,7 +10,7 @@ from lingbot_va_ros.policy.inference.denoise import SPARE_CHUNKS
 from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
 from lingbot_va_ros.specs.policy_file import PolicyFile
 
-CARD_BYTES = 24 * 2 ** 30  # what is sold as 24 GB
+CARD_BYTES = 24 * 2 ** 30  # a card of nominally 24 GB
 RESIDENT = ('transformer', 'kv_memory', 'text_states', 'vae_encoder')
 ON_DEMAND = ('vae_decoder', 'text_encoder')
 
@@ -18,10 +18,10 @@ ON_DEMAND = ('vae_decoder', 'text_encoder')
 @dataclass(frozen=True)
 class Budget:
     """
-    Bytes by part, without what a forward computes on its way.
+    Bytes by part, without activations.
 
     `transformer`, `kv_memory`, `text_states` and `vae_encoder` are always on the device.
-    `vae_decoder` joins them at the first imagined video, `text_encoder` where it is kept there.
+    `vae_decoder` is loaded at the first decoded video, `text_encoder` only if it is kept there.
     """
 
     parts: Mapping[str, int]
@@ -29,7 +29,7 @@ class Budget:
 
     @property
     def totals(self) -> dict[str, int]:
-        """Bytes on the device by what it is used for."""
+        """Bytes on the device by use."""
         acting = sum(self.parts[name] for name in RESIDENT)
         imagining = acting + self.parts['vae_decoder']
         return {
@@ -38,7 +38,7 @@ class Budget:
 
     @property
     def left_on_card(self) -> dict[str, int]:
-        """Bytes that each of the totals leaves of a 24 GB card; negative where it does not fit."""
+        """Bytes of a 24 GB card that each total leaves free; negative if it does not fit."""
         return {name: CARD_BYTES - total for name, total in self.totals.items()}
 
 

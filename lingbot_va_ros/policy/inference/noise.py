@@ -1,4 +1,4 @@
-"""Starting noise of chunks, drawn from the seed and the frame counter alone."""
+"""Initial noise of chunks, a function of the seed and the frame counter."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
 
 # A function with the parameters and the result of `chunk_noise`.
 ChunkNoise = Callable[[int, int, ChunkShape, int, int], tuple[Tensor, Tensor]]
-# Purposes of noise: two draws for one chunk are independent.
+# Purposes of noise, with independent values for one chunk.
 PREDICTION, FORWARD_DYNAMICS = 0, 1
 
 
@@ -17,9 +17,9 @@ def chunk_noise(
     seed: int, first_frame: int, shape: ChunkShape, latent_channels: int, action_channels: int,
 ) -> tuple[Tensor, Tensor]:
     """
-    Draw the starting noise of a chunk's prediction from (seed, frame counter).
+    Draw the initial noise of a chunk's prediction from (seed, frame counter).
 
-    The noise is the same on every device, and the same again after an aborted prediction.
+    It does not depend on the device, nor on aborted predictions.
 
     :param first_frame: frame counter of the chunk's first latent frame.
     :returns: video [1, C, F, h, w] and actions [1, C, F, N, 1], float32 on the CPU.
@@ -36,9 +36,9 @@ def imagining_noise(
     seed: int, first_frame: int, shape: ChunkShape, latent_channels: int,
 ) -> Tensor:
     """
-    Draw the noise from which forward dynamics imagines a running chunk.
+    Draw the initial noise of forward dynamics for a running chunk.
 
-    It is independent of the `chunk_noise` from which the same chunk was predicted.
+    It is independent of the `chunk_noise` of the same chunk.
 
     :returns: [1, C, F, h, w] float32 on the CPU.
     """
@@ -48,6 +48,6 @@ def imagining_noise(
 
 
 def _generator(seed: int, first_frame: int, purpose: int) -> torch.Generator:
-    # On the CPU only the low 32 bits of a seed count.
+    # The CPU generator uses only the low 32 bits of a seed.
     return torch.Generator().manual_seed(
         (seed * 1_000_003 + first_frame + purpose * 0x9E3779B1) % 2 ** 63)

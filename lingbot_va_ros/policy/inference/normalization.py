@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Keeps the division finite where both quantiles are equal; the public code's number.
+# Keeps the division finite if both quantiles are equal; the value of the public code.
 QUANTILE_FLOOR = 1e-6
 
 
@@ -14,14 +14,14 @@ def normalize(
     actions: np.ndarray, used: Sequence[int], q01: np.ndarray, q99: np.ndarray,
 ) -> Tensor:
     """
-    Return the network's view of actions, [1, C, F, N, 1] float32, unused channels 0.
+    Return normalized actions, [1, C, F, N, 1] float32, unused channels 0.
 
-    Quantile normalisation: q01 becomes -1 and q99 becomes 1; nothing is clipped.
+    Quantile normalization: q01 becomes -1 and q99 becomes 1; nothing is clipped.
 
     :param actions: [used, F, N] in robot units, in the order of `used`.
     :param used: the model channel of each row.
     :param q01: per model channel [C], as `q99`.
-    :raises ValueError: another number of rows than used channels.
+    :raises ValueError: the number of rows is not that of the used channels.
     """
     if actions.ndim != 3 or actions.shape[0] != len(used):
         raise ValueError(

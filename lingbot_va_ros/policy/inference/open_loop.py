@@ -17,11 +17,13 @@ from lingbot_va_ros.specs.policy_file import Sampling
 @dataclass(frozen=True)
 class Imagination:
     """
-    What was imagined, all chunks in a row.
+    The concatenated chunks of an open-loop prediction.
 
-    `actions` [n, used] float32 in robot units: F N for each chunk, but the first N of all, which
-    belong to the image itself; `chunk_of` [n] is the chunk that each comes from, from 0.
-    `latents` [1, C, chunks F, h, w]. `seconds` is what each chunk took.
+    :param actions: [n, used] float32 in robot units: F N per chunk, without the first N, which
+        belong to the given image.
+    :param chunk_of: [n], index of the chunk of each action.
+    :param latents: [1, C, chunks F, h, w].
+    :param seconds: duration of each chunk's prediction.
     """
 
     actions: np.ndarray
@@ -41,14 +43,14 @@ def imagine(
     chunk_done: Callable[[float], None] = lambda seconds: None, noise: ChunkNoise = chunk_noise,
 ) -> Imagination:
     """
-    Begin an episode with `images` and predict chunk after chunk; nothing is ever observed.
+    Begin an episode with `images` and predict consecutive chunks without observations.
 
     :param images: RGB uint8 [H, W, 3] per camera, of any size.
-    :param interrupt: checked before every forward.
-    :param chunk_done: called after every chunk with the seconds that it took.
-    :param noise: the starting noise of each chunk; called as `chunk_noise`.
+    :param interrupt: checked before every forward pass.
+    :param chunk_done: called after every chunk with its duration in seconds.
+    :param noise: draws the initial noise of each chunk; called as `chunk_noise`.
     :raises ValueError: a camera without an image, or an image of another kind.
-    :raises FloatingPointError: the network's numbers are not finite.
+    :raises FloatingPointError: the network's output is not finite.
     """
     engine.reset()
     engine.begin_episode(images)

@@ -1,4 +1,4 @@
-"""The state of one episode: predict chunks from the KV cache, commit observations and actions."""
+"""The state of an episode: predicts chunks from the KV cache, commits observations and actions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ class SessionState:
     """
     A copy of a session's confirmed state, all tensors in host memory.
 
-    `embeddings` are those of `set_text`, `frame` the number of confirmed latent frames.
+    `embeddings` are those of `set_text`; `frame` is the number of confirmed latent frames.
     """
 
     kv_cache: KVCacheState
@@ -41,12 +41,11 @@ class Session:
     """
     The KV cache and the frame counters of one episode.
 
-    `predict` and `commit` in turn are the synchronous order of the public server. `predict_ahead`
-    predicts behind a chunk that is not complete yet and leaves the cache as it was; it is the
-    paper's Algorithm 2 (arXiv 2601.21998). The tokens of a commit depend on the earlier commits
-    alone and on no prediction, unless an open-loop continuation evicted tokens: they are the same
-    in whichever order chunks were predicted. The window of the cache moves in `commit` and in a
-    continuation only.
+    Alternating calls of `predict` and `commit` are the synchronous order of the public server.
+    `predict_ahead` predicts the chunk after an incomplete one and does not change the cache; it is
+    Algorithm 2 of the paper (arXiv 2601.21998). The tokens of a commit depend on earlier commits
+    only, not on predictions, unless an open-loop continuation evicted tokens. The window of the
+    cache moves in `commit` and in a continuation only.
 
     Parameters as for `Denoiser`.
 
@@ -62,7 +61,7 @@ class Session:
             network, shape, video, action, used_channels, memory_chunks, graphs)
         self._embeddings: Tensor | None = None
         self.frame = 0  # confirmed latent frames
-        self.imagined_frames = 0  # predicted ones behind them
+        self.imagined_frames = 0  # predicted latent frames after them
         self.first_latent: Tensor | None = None
         self._before: CacheMark | None = None  # the cache's mark before the prediction
         self._last_chunk: WrittenChunk | None = None
@@ -94,7 +93,7 @@ class Session:
 
     @property
     def cfg_batch(self) -> int:
-        """Rows that `set_text` expects: 2 where either guidance was above 1 at first, else 1."""
+        """Rows that `set_text` expects: 2 if a guidance was above 1 at construction, else 1."""
         return self.denoiser.cfg_batch
 
     @property
@@ -104,28 +103,28 @@ class Session:
 
     @property
     def confirmed_tokens(self) -> int:
-        """Number of confirmed tokens, including those that a running prediction has evicted."""
+        """Number of confirmed tokens, including those that a prediction has evicted."""
         mark = self._confirmed()
         return mark.end - mark.start
 
     def set_sampling(self, video: Sampling, action: Sampling) -> None:
         """
-        Change steps and guidance for the predictions to come.
+        Change steps and guidance of later predictions.
 
-        :raises ValueError: guidance above 1 where the cache was made without a second half.
+        :raises ValueError: guidance above 1, but the cache has no negative half.
         """
         if max(video.guidance, action.guidance) > 1 and self.cfg_batch == 1:
             raise ValueError(
-                'guidance above 1 needs a memory with two halves: set it before configure')
+                'guidance above 1 needs a memory with a negative half: set it before configure')
         self.denoiser.video, self.denoiser.action = video, action
 
     @torch.inference_mode()
     def set_text(self, embeddings: Tensor) -> None:
         """
-        Set the instruction for the forwards to come; the cache stays as it is.
+        Set the instruction of later forward passes; the cache is unchanged.
 
         :param embeddings: [cfg_batch, 512, text_dim]: the prompt, then the negative prompt.
-        :raises ValueError: another number of rows.
+        :raises ValueError: the number of rows is wrong.
         """
         if embeddings.shape[0] != self.cfg_batch:
             raise ValueError(
@@ -143,10 +142,10 @@ class Session:
 
     def discard(self) -> None:
         """
-        Drop predicted tokens that were not confirmed, as if they had never been written.
+        Drop the predicted tokens.
 
-        Tokens that the prediction evicted come back, so that the next prediction sees the same
-        cache; only after an open-loop continuation they stay evicted.
+        Tokens that the prediction evicted are restored, so that the next prediction has the same
+        cache; after an open-loop continuation they stay evicted.
         """
         if self._before is not None:
             self.kv_cache.rewind(self._before)
@@ -161,16 +160,16 @@ class Session:
         """
         Denoise the next chunk, video first, then actions.
 
-        Its tokens are provisional. A second call without `commit` in between continues in the
-        imagination (open loop); `discard` before it predicts the same chunk again.
+        Its tokens are provisional. A second call without a `commit` in between is an open-loop
+        continuation; after `discard` it predicts the same chunk again.
 
         :param video_noise: [1, C, F, h, w] standard normal.
         :param action_noise: [1, C, F, N, 1] standard normal.
         :param first_latent: [1, C, 1, h, w], the observed frame that begins an episode; needed by
             the first prediction and ignored by later ones.
-        :param interrupt: checked before every forward; its check may raise PredictionAborted.
-        :raises ValueError: the first prediction without `first_latent`, or no instruction was set.
-        :raises PredictionAborted: the interrupt asked for it; the cache is then as it was.
+        :param interrupt: checked before every forward pass.
+        :raises ValueError: the first prediction has no `first_latent`, or no instruction is set.
+        :raises PredictionAborted: by the interrupt; the cache is then unchanged.
         """
         first_frame = self.frame + self.imagined_frames
         if first_frame == 0:
@@ -199,28 +198,28 @@ class Session:
         interrupt: Interrupt = UNINTERRUPTED,
     ) -> Prediction:
         """
-        Denoise the chunk behind the running one, which need not be complete.
+        Denoise the chunk after the running one, which may be incomplete.
 
-        The running chunk is written provisionally as `commit` would write it. Frames that were not
-        observed yet come from a forecast or are imagined by forward dynamics: denoised with the
-        running chunk's actions in the cache and the observed frames held at time step 0. The cache
-        is left as before `predict`: what that wrote is dropped too.
+        The running chunk is written provisionally, as by `commit`. Its unobserved frames are taken
+        from a forecast or imagined by forward dynamics: denoised with the running chunk's actions
+        in the cache and the observed frames at time step 0. The cache is restored to its state
+        before `predict`; the tokens of that are dropped too.
 
-        :param observed: [1, C, n, h, w], the real frames so far (chunk 0: its first one included);
-            with all of them nothing is imagined.
+        :param observed: [1, C, n, h, w], the frames observed so far (in chunk 0 with its first
+            one); if all are observed, nothing is imagined.
         :param actions: [1, C, F, N, 1] normalized, of the whole running chunk (first frame of an
             episode: zero).
         :param forecast: the prediction of the running chunk; None imagines.
-        :param imagine_steps: denoising steps of the imagination.
+        :param imagine_steps: denoising steps of imagined frames.
         :param imagining_noise: [1, C, F, h, w] standard normal; others as for `predict`.
-        :param interrupt: checked before every forward; its check may raise PredictionAborted.
-        :raises PredictionAborted: the interrupt asked for it; the cache is as after a return.
+        :param interrupt: checked before every forward pass.
+        :raises PredictionAborted: by the interrupt; the cache is as after a return.
         """
         self.discard()
         device, missing = self.network.device, self.shape.frames - observed.shape[2]
         observed = observed.to(device)
         actions = actions.to(device) * self.denoiser.channel_mask
-        # An open-loop continuation may have used the room.
+        # An open-loop continuation may have used the free slots.
         self.kv_cache.make_ready(AHEAD_CHUNKS * self.chunk_tokens)
         self._before = before = self.kv_cache.mark()
         try:
@@ -248,11 +247,11 @@ class Session:
         """
         Write observed frames and executed actions; predictions are dropped first.
 
-        A chunk's room is made before the first token is written, as if it had been predicted.
+        Tokens are evicted for a whole chunk before the first token is written, as in a prediction.
 
-        :param latents: [1, C, F', h, w], the real frames (chunk 0: its first one included).
-        :param actions: [1, C, F', N, 1] normalized, the executed ones. For frame 0 of an episode
-            the caller decides; training uses zero.
+        :param latents: [1, C, F', h, w], the observed frames (in chunk 0 with its first one).
+        :param actions: [1, C, F', N, 1] normalized, executed. Those of frame 0 of an episode are
+            the caller's choice; training uses zero.
         """
         self.discard()
         device, frames = self.network.device, latents.shape[2]
@@ -266,11 +265,11 @@ class Session:
     @torch.inference_mode()
     def rebuild_from_last_chunk(self, latents: Tensor | None = None) -> None:
         """
-        Rebuild the cache from the chunk that was committed last, alone, at its own positions.
+        Rebuild the cache from the newest committed chunk only, at its positions.
 
-        Its tokens are computed anew, so that they depend on no older token.
+        Its tokens are computed again, so that they depend on no older token.
 
-        :param latents: [1, C, F', h, w], in place of those that were committed.
+        :param latents: [1, C, F', h, w], replacing the committed ones.
         """
         self.discard()
         self.kv_cache.clear()
@@ -294,7 +293,7 @@ class Session:
         """
         Replace the session's state, its text included, by a saved one.
 
-        :raises ValueError: the state is of a cache of other sizes; nothing has changed then.
+        :raises ValueError: the cache of the state has other sizes; the session is then unchanged.
         """
         self.kv_cache.restore(state.kv_cache)
         self.frame = state.frame
@@ -312,7 +311,7 @@ class Session:
         self.kv_cache.make_ready(AHEAD_CHUNKS * self.chunk_tokens)
 
     def _confirmed(self) -> CacheMark:
-        """Return the mark of the confirmed tokens, also while a prediction runs."""
+        """Return the mark of the confirmed tokens, also during a prediction."""
         return self.kv_cache.confirmed() if self._before is None else self._before
 
     def _clear_prediction(self) -> None:
@@ -322,7 +321,7 @@ class Session:
 
 
 def host_copy(tensor: Tensor | None) -> Tensor | None:
-    """Return a tensor of its own in host memory, or None for None."""
+    """Return a copy of a tensor in host memory, or None for None."""
     return None if tensor is None else tensor.detach().to('cpu', copy=True)
 
 

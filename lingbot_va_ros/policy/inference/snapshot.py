@@ -1,4 +1,4 @@
-"""A copy of an episode in host memory, and the identity of the model that it belongs to."""
+"""Snapshots of an episode in host memory, and the hash of the model to which they belong."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,17 +14,19 @@ from lingbot_va_ros.policy.inference.denoise import Prediction
 from lingbot_va_ros.policy.inference.session import SessionState
 from lingbot_va_ros.specs.policy_file import PolicyFile
 
-SAMPLES = 64  # numbers of each weight tensor that tell it from another
+SAMPLES = 64  # values of each weight tensor in the hash
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """
-    Everything that `Engine.restore` needs, all tensors in host memory.
+    The state that `Engine.restore` needs, all tensors in host memory.
 
-    `frames` are the confirmed latent frames in the memory, `policy` the policy file's name, `seen`
-    the latent frames that were seen since the last commit, `forecasts` the predicted chunks that
-    are running or come next, by first frame; `shown` what the engine's `ChunkImages` has kept.
+    :param frames: number of confirmed latent frames in the memory.
+    :param policy: name of the policy file.
+    :param seen: latent frames observed since the last commit.
+    :param forecasts: the predictions of the running and the next chunk, by first frame.
+    :param shown: images of the engine's `ChunkImages`.
     """
 
     identity: str
@@ -42,12 +44,12 @@ class Snapshot:
 
 def identity_of(network: Network, vae: VideoVae, policy: PolicyFile) -> str:
     """
-    Return a hash of the weights and of the layout of inputs, which a KV cache depends on.
+    Return a hash of the weights and of the layout of inputs, on which a KV cache depends.
 
-    Taken from what is loaded, adapters merged, not from files: a copy of a checkpoint is the same
-    checkpoint, wherever it lies. Of each weight tensor of the network and of the video encoder go
-    in name, shape, dtype and 64 evenly spread numbers, since training changes nearly all; of the
-    policy file what images and actions are, and neither steps nor guidance.
+    It is computed from the loaded weights with merged adapters, so that a copy of a checkpoint has
+    the same hash. Of each weight tensor of the network and the video encoder, the name, the shape,
+    the dtype and 64 evenly spread values are hashed, because training changes nearly all values.
+    Of the policy file, the layout of images and actions is hashed, but not the sampling.
     """
     digest = hashlib.sha256()
     for module in (network, vae.autoencoder.encoder):
@@ -67,4 +69,4 @@ def _add_weights(digest, weights: Iterable) -> None:
         digest.update(f'{name} {tuple(weight.shape)} {weight.dtype}\n'.encode())
         flat = weight.detach().flatten()
         samples.append(flat[::max(1, len(flat) // SAMPLES)][:SAMPLES].float())
-    digest.update(torch.cat(samples).cpu().numpy().tobytes())  # one copy from the device
+    digest.update(torch.cat(samples).cpu().numpy().tobytes())  # a single copy from the device

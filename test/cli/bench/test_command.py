@@ -1,4 +1,4 @@
-"""lingbot_va bench: rows and names that scripts rely on, ratios, a peer's lookalike, mistakes."""
+"""`lingbot_va bench`: rows and keys of its JSON, ratios, a stand-in for the peer, and errors."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""lingbot_va bench: the ROS path is measured on the real policy_node."""
+"""`lingbot_va bench` measures the ROS path of the real policy_node."""
 
 import os
 import signal

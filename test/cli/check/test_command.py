@@ -1,4 +1,4 @@
-"""`lingbot_va check` names all that is wrong with a checkpoint, a policy, a robot, at once."""
+"""`lingbot_va check` reports all faults of checkpoint, policy and embodiment in one run."""
 
 import json
 import os
@@ -156,7 +156,7 @@ DAMAGES = {
         lambda root: shutil.rmtree(root / 'tokenizer'), 'tokenizer', 'is not a folder'),
     'damaged tokenizer': (
         lambda root: (root / 'tokenizer' / 'tokenizer.json').write_text('{}'),
-        'tokenizer', 'holds no tokenizer that can be read'),
+        'tokenizer', 'does not hold a readable tokenizer'),
     'missing policy': (
         lambda root: (root / 'policy.yaml').unlink(),
         '', 'holds no policy.yaml'),

@@ -1,4 +1,4 @@
-"""`lingbot_va check --live` names what is wrong in a running graph, over real DDS."""
+"""`lingbot_va check --live` reports the faults of a running graph, over real DDS."""
 
 import json
 import os

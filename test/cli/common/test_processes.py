@@ -1,4 +1,4 @@
-"""The demo's processes are noticed when they die, and always ended."""
+"""Processes of a command: a crash is detected, and all processes are ended."""
 
 import os
 import signal

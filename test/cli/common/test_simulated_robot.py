@@ -1,4 +1,4 @@
-"""Laying out a scene: the arm is at home before anything begins."""
+"""Resetting a scene: the arm is at home before an episode begins."""
 
 import time
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The figures of summary.json, on numbers that are known."""
+"""The statistics in summary.json, against known values."""
 
 from dataclasses import replace
 

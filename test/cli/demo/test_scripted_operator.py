@@ -1,4 +1,4 @@
-"""The scripted person against the real mux and the simulated robot, in virtual time."""
+"""The scripted operator with the real mux and the simulated robot, in virtual time."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The scripted person as a process, beside sim_robot and command_mux as processes, over DDS."""
+"""The scripted operator, sim_robot and command_mux as processes, over DDS."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`lingbot_va eval`: in process, over ROS, and what it says of options that cannot be."""
+"""`lingbot_va eval`: in process and over ROS, and the errors of invalid options."""
 
 import json
 import os

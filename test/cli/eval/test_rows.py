@@ -1,4 +1,4 @@
-"""The figures of a row, from what became of its episodes."""
+"""The statistics of a row, from the outcomes of its episodes."""
 
 from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""lingbot_va imagine: video, actions and plot from stills, or one clear line and no file."""
+"""`lingbot_va imagine`: video, actions and plot from stills, or one error line and no file."""
 
 import json
 import os

@@ -280,7 +280,7 @@ def test_an_unknown_choice_is_refused_with_the_choices(world):
     assert not result.successful and 'sync' in result.reason
 
 
-def test_imagining_what_a_checkpoint_was_not_trained_for_is_warned_of(
+def test_async_without_trained_forward_dynamics_is_a_warning(
         running, world, untrained_checkpoint, tmp_path):
     policy = yaml.safe_load((untrained_checkpoint / 'policy.yaml').read_text())
     path = tmp_path / 'policy.yaml'
@@ -351,7 +351,7 @@ def test_a_pose_out_of_reach_is_named_and_no_fault(world, untrained_checkpoint, 
 # Lifecycle
 
 
-def test_the_status_says_what_the_lifecycle_says(configured):
+def test_the_status_follows_the_lifecycle(configured):
     world = configured
     assert world.state() == State.PRIMARY_STATE_INACTIVE
     wait_for(lambda: (world.status.mode, world.status.reason) == (PolicyStatus.IDLE, 'inactive'),
@@ -366,7 +366,7 @@ def test_the_status_says_what_the_lifecycle_says(configured):
     assert world.state() == State.PRIMARY_STATE_UNCONFIGURED
 
 
-def test_what_receives_goes_first_and_what_computes_does_not(running, active):
+def test_receiving_threads_have_priority_over_computing_ones(running, active):
     _, process, _ = running
     try:
         probe = subprocess.run(
@@ -491,7 +491,7 @@ def test_a_lost_camera_stops_the_arm_and_is_named_and_comes_back(active):
     wait_for(lambda: len(active.chunks) > before, 'a chunk after the camera came back')
 
 
-def test_a_camera_that_never_comes_is_named(configured):
+def test_a_camera_without_images_is_named(configured):
     configured.cameras.discard('head')
     configured.instruct('go')
     assert configured.change(Transition.TRANSITION_ACTIVATE)
@@ -516,7 +516,7 @@ def test_missing_joint_states_are_named_and_nothing_moves(configured):
     configured.wait_mode(PolicyStatus.HOLDING, 'joint_states')
 
 
-def test_without_a_publisher_of_executed_it_holds_and_says_so(world, untrained_checkpoint):
+def test_without_a_publisher_of_executed_it_holds_with_that_reason(world, untrained_checkpoint):
     world.set(checkpoint=str(untrained_checkpoint), executed_source='topic', instruction='go')
     assert world.change(Transition.TRANSITION_CONFIGURE)
     assert world.change(Transition.TRANSITION_ACTIVATE)

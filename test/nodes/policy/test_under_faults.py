@@ -295,7 +295,7 @@ def test_no_plan_jumps(recorded):
         assert (off <= ROBOT.limits.velocity * between + 0.01).all(), (off, due)
 
 
-def test_every_reset_is_answered_and_keeps_its_promise(recorded):
+def test_every_reset_is_answered_and_clears_the_memory(recorded):
     replies = [reply for reply in recorded.replies if reply[3].success]
     assert len(replies) == len(recorded.replies) > 0
     for asked, answered, _, reply in replies:

@@ -1,4 +1,4 @@
-"""A loaded checkpoint with its one episode: images and executed actions in, chunks out."""
+"""A loaded checkpoint with one episode: images and executed actions in, chunks out."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -120,14 +120,14 @@ def test_an_aborted_prediction_changes_nothing(engine, other):
     assert_same(engine.predict(), other.predict())
 
 
-def test_reset_forgets_the_episode(engine, other):
+def test_reset_clears_the_episode(engine, other):
     run(engine, 3, seed=50)
     assert engine.reset() > 0
     assert engine.memory_frames == 0 and not engine.began
     assert_same(run(engine, 1), run(other, 1))
 
 
-def test_reset_tells_how_many_frames_were_forgotten_and_keeps_the_instruction(engine):
+def test_reset_returns_the_dropped_frames_and_keeps_the_instruction(engine):
     run(engine, 1)
     assert engine.reset() == 2
     assert engine.reset() == 0
@@ -149,11 +149,11 @@ def test_frames_that_were_dropped_are_not_committed(engine):
     chunk = run(engine, 0)
     engine.observe(pictures(engine.policy, 4))
     engine.drop_observed()
-    with pytest.raises(ValueError, match='no frame was seen'):
+    with pytest.raises(ValueError, match='no frame was observed'):
         engine.commit(chunk.actions)
 
 
-def test_memory_frames_count_what_is_confirmed_up_to_the_capacity(engine):
+def test_memory_frames_count_confirmed_frames_up_to_the_capacity(engine):
     assert (engine.memory_frames, engine.memory_capacity, engine.began) == (0, 8, False)
     begin_episode(engine)
     counts = []
@@ -183,7 +183,7 @@ def test_a_wrong_number_of_executed_actions_is_refused_and_changes_nothing(engin
     assert_same(engine.predict(), other.predict())
 
 
-def test_an_instruction_changes_what_is_predicted_and_not_what_is_remembered(engine):
+def test_an_instruction_changes_predictions_and_not_the_memory(engine):
     chunk = run(engine, 1)
     frames = engine.memory_frames
     engine.set_instruction('open the box')
@@ -202,7 +202,7 @@ def test_fewer_steps_can_be_asked_for_at_any_time(engine):
 
 
 def test_guidance_without_a_second_half_of_memory_is_refused(engine):
-    with pytest.raises(ValueError, match='guidance above 1 needs a memory with two halves'):
+    with pytest.raises(ValueError, match='guidance above 1 needs a memory with a negative half'):
         engine.set_sampling(replace(engine.policy.video, guidance=5.0), engine.policy.action)
 
 
@@ -230,7 +230,7 @@ def test_imagining_pictures_leaves_the_prediction_alone(engine, other):
     assert_same(engine.predict(), other.predict())
 
 
-def test_loading_tells_what_it_does(untrained_checkpoint, untrained_policy):
+def test_loading_reports_its_steps(untrained_checkpoint, untrained_policy):
     lines = []
     make_engine(untrained_checkpoint, untrained_policy, progress=lines.append)
     for part in ('transformer', 'video VAE', 'warming up'):

@@ -1,4 +1,4 @@
-"""An engine in the three schedules: chunks ahead, what stands in for unseen frames, refusals."""
+"""An engine in the three schedules: chunks ahead, forecasts in place of frames, errors."""
 
 from types import SimpleNamespace
 
@@ -95,7 +95,7 @@ def test_memory_and_next_chunk_are_those_of_the_synchronous_schedule(
 
 @pytest.mark.parametrize('chunks', [0, 1, 4])
 @pytest.mark.parametrize('grounded', [True, False])
-def test_a_chunk_seen_whole_is_what_comes_after_its_commit(engine, chunks, grounded):
+def test_with_a_fully_observed_chunk_predict_ahead_equals_predict(engine, chunks, grounded):
     run(engine, 'async', chunks)
     if chunks == 0:
         assert engine.memory_frames == 0
@@ -114,7 +114,7 @@ def test_a_chunk_seen_whole_is_what_comes_after_its_commit(engine, chunks, groun
 
 
 @pytest.mark.parametrize('chunks', [0, 2])
-def test_a_stand_in_is_told_from_what_is_grounded(engine, chunks):
+def test_a_forecast_in_place_of_frames_is_marked_ungrounded(engine, chunks):
     run(engine, 'async', chunks)
     actions = executed(engine, frames_of(engine) * N)
     assert engine.predict_ahead(actions, True).grounded
@@ -136,7 +136,7 @@ def test_predicting_ahead_again_gives_the_same_chunk(engine, grounded, chunks):
     assert_same(engine.predict_ahead(actions, grounded), chunk)
 
 
-def test_what_was_seen_meanwhile_changes_the_chunk_ahead(engine):
+def test_newly_observed_frames_change_the_chunk_ahead(engine):
     run(engine, 'async', 1)
     actions = executed(engine, 2 * N)
     blind = engine.predict_ahead(actions, True)
@@ -189,14 +189,14 @@ def test_after_a_chunk_that_was_cut_off_nothing_stands_in_until_a_new_prediction
     engine.predict_ahead(executed(engine, 2 * N), False)
     see(engine, 1)
     engine.commit(executed(engine, N))
-    with pytest.raises(ValueError, match='nothing was predicted for frames 3 to 4'):
+    with pytest.raises(ValueError, match='no prediction of frames 3 to 4'):
         engine.predict_ahead(executed(engine, 2 * N), False)
     assert engine.predict_ahead(executed(engine, 2 * N), True).grounded
     engine.predict()
     assert not engine.predict_ahead(executed(engine, 2 * N), False).grounded
 
 
-def test_the_pictures_of_a_chunk_ahead_begin_behind_what_it_was_predicted_from(engine):
+def test_images_of_a_chunk_ahead_begin_after_its_last_context_frame(engine):
     run(engine, 'async', 1)
     see(engine, 2)
     ahead = engine.predict_ahead(executed(engine, 2 * N), True)
@@ -226,7 +226,7 @@ def test_a_wrong_number_of_executing_actions_is_refused(engine, shape):
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
-def test_actions_that_are_not_finite_never_reach_the_memory(engine, value):
+def test_actions_that_are_not_finite_are_not_committed(engine, value):
     begin(engine)
     actions = executed(engine, N)
     see(engine, 1)
@@ -243,7 +243,7 @@ def test_actions_that_are_not_finite_never_reach_the_memory(engine, value):
 def test_more_frames_than_the_running_chunk_has_are_refused(engine):
     run(engine, 'async', 1)
     see(engine, 3)
-    with pytest.raises(ValueError, match='3 frames were seen of a chunk of 2'):
+    with pytest.raises(ValueError, match='3 observed frames of a chunk of 2'):
         engine.predict_ahead(executed(engine, 2 * N), True)
 
 
@@ -252,7 +252,7 @@ def test_nothing_can_be_predicted_ahead_of_an_episode_that_has_not_begun(engine)
         engine.predict_ahead(np.zeros((N, USED)), True)
 
 
-def test_memory_frames_do_not_count_what_is_predicted(engine):
+def test_memory_frames_do_not_count_predictions(engine):
     run(engine, 'async', 4)
     counts = []
     counting = SimpleNamespace(check=lambda: counts.append(engine.memory_frames))

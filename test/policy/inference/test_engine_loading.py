@@ -1,4 +1,4 @@
-"""What load_engine refuses before it loads anything, and what it says while it loads."""
+"""load_engine: errors before weights are loaded, and the reported steps."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""An engine from a LeRobot folder predicts what the same weights predict in the public layout."""
+"""An engine from a LeRobot folder predicts the same as from the public layout."""
 
 import json
 
@@ -52,7 +52,7 @@ def test_the_first_action_frame_of_an_episode_is_not_executed(lerobot_folder, im
     assert len(engine.predict().actions) == 8  # of 2 frames with 8 actions each
 
 
-def test_mirrored_images_give_what_the_mirror_image_gives(
+def test_mirror_images_equals_mirroring_the_input(
     lerobot_folder, untrained_checkpoint, images,
 ):
     change_config(lerobot_folder, image_hflip=True)
@@ -64,7 +64,7 @@ def test_mirrored_images_give_what_the_mirror_image_gives(
     assert not np.array_equal(ours, two_chunks(public, images))
 
 
-def test_an_adapter_gives_what_its_merged_weights_give(
+def test_an_adapter_agrees_with_its_merged_weights(
     lerobot_folder, untrained_checkpoint, images, tmp_path,
 ):
     weights = load_file(lerobot_folder / 'model.safetensors')

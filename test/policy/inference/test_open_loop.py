@@ -1,4 +1,4 @@
-"""Chunk after chunk from one image, with the numbers of the public implementation's open loop."""
+"""Open-loop chunks from one image agree with the public implementation's."""
 
 from dataclasses import replace
 import importlib.util

@@ -1,4 +1,4 @@
-"""One episode's computation: aborts, repetitions, resets, and how many forwards it costs."""
+"""An episode's computation: aborts, repetitions, resets, and the number of forward passes."""
 
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -110,7 +110,7 @@ def test_an_aborted_prediction_changes_nothing(network, chunks, memory_chunks, a
 
 @pytest.mark.parametrize('chunks, memory_chunks', [(0, 8), (2, 8), (3, 2)])
 @pytest.mark.parametrize('at', [1, 6])
-def test_a_prediction_after_an_aborted_one_is_what_it_would_have_been(
+def test_an_aborted_prediction_does_not_change_the_next(
         network, chunks, memory_chunks, at):
     session, undisturbed = (make_session(network, memory_chunks=memory_chunks) for _ in range(2))
     remember(session, chunks)
@@ -146,7 +146,7 @@ def test_a_discarded_prediction_leaves_the_memory_that_was_there(network):
     assert_same_memory(remembered(session), before)
 
 
-def test_what_is_committed_does_not_depend_on_what_was_predicted(network):
+def test_commits_do_not_depend_on_predictions(network):
     session, other = make_session(network), make_session(network)
     remember(session, 3)
     for _ in range(3):
@@ -211,7 +211,7 @@ def test_only_used_channels_are_predicted(network):
     assert tuple(channels.tolist()) == USED
 
 
-def test_what_unused_channels_hold_is_not_remembered(network):
+def test_unused_channels_are_not_committed(network):
     session, other = make_session(network), make_session(network)
     latents, actions = random(1, 1, 48, 2, 4, 4), random(2, 1, 30, 2, 4, 1)
     session.commit(latents, actions)
@@ -220,7 +220,7 @@ def test_what_unused_channels_hold_is_not_remembered(network):
     assert_same_memory(remembered(session), remembered(other))
 
 
-def test_a_new_text_leaves_what_is_remembered_and_changes_what_is_predicted(network):
+def test_a_new_text_keeps_the_cache_and_changes_predictions(network):
     session = make_session(network)
     remember(session, 1)
     before, prediction = remembered(session), predict(session)

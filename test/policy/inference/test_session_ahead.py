@@ -1,4 +1,4 @@
-"""Predicting ahead: nothing of it stays, what was seen counts, and only needed forwards run."""
+"""Predicting ahead: provisional tokens, observed frames, and the number of forward passes."""
 
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -208,7 +208,7 @@ def test_the_interrupt_is_checked_before_every_forward(network):
     assert looks == list(range(len(counted.calls)))
 
 
-def test_what_was_predicted_before_leaves_no_trace(network):
+def test_earlier_predictions_have_no_effect(network):
     session, other = make_session(network), make_session(network)
     remember(session, 2)
     remember(other, 2)
@@ -218,7 +218,7 @@ def test_what_was_predicted_before_leaves_no_trace(network):
 
 
 @pytest.mark.parametrize('seen', [0, 1])
-def test_what_was_seen_of_the_running_chunk_is_taken_as_it_is(network, seen):
+def test_observed_frames_of_the_running_chunk_are_not_changed(network, seen):
     """Another forecast of frames that were seen changes nothing; of the rest it does."""
     session = make_session(network)
     remember(session, 1)
@@ -232,7 +232,7 @@ def test_what_was_seen_of_the_running_chunk_is_taken_as_it_is(network, seen):
 
 
 @pytest.mark.parametrize('forecast', [False, True])
-def test_the_actions_that_execute_steer_what_comes(network, forecast):
+def test_the_executing_actions_change_the_next_chunk(network, forecast):
     session = make_session(network)
     remember(session, 1)
     stand_in = predict(session) if forecast else None
@@ -241,7 +241,7 @@ def test_the_actions_that_execute_steer_what_comes(network, forecast):
     assert not torch.equal(one.actions, other.actions)
 
 
-def test_what_is_imagined_follows_the_actions_and_begins_with_what_was_seen(network):
+def test_imagined_frames_depend_on_actions_and_follow_observed_frames(network):
     """Forward dynamics: other actions lead to other frames, and the seen ones stay."""
     session = make_session(network)
     remember(session, 1)
@@ -251,7 +251,7 @@ def test_what_is_imagined_follows_the_actions_and_begins_with_what_was_seen(netw
 
 
 @pytest.mark.parametrize('seen', [0, 1])
-def test_imagining_holds_what_was_seen_and_has_the_actions_before_the_video(network, seen):
+def test_imagining_clamps_observed_frames_and_writes_actions_first(network, seen):
     session = make_session(network)
     remember(session, 2)
     frame, end = session.frame, session.kv_cache.end
@@ -272,7 +272,7 @@ def test_imagining_holds_what_was_seen_and_has_the_actions_before_the_video(netw
 
 @pytest.mark.parametrize('predicted', [False, True])
 @pytest.mark.parametrize('frames', [1, 2])
-def test_a_chunk_is_remembered_from_what_its_prediction_saw(network, predicted, frames):
+def test_a_chunk_is_committed_with_the_cache_of_its_prediction(network, predicted, frames):
     """What a whole chunk displaces is gone before its first token is written."""
     session = make_session(network, memory_chunks=3)
     remember(session, 4)
@@ -327,7 +327,7 @@ def test_unused_channels_of_executing_actions_do_not_matter(network):
     assert_same_prediction(ahead(session), ahead(session, actions=actions))
 
 
-def test_a_forecast_that_was_left_noisy_is_remembered_as_noisy(network):
+def test_a_noisy_forecast_is_written_with_its_time_step(network):
     session = make_session(network, replace(VIDEO, exec_steps=2))
     remember(session, 1)
     forecast = predict(session)
@@ -446,7 +446,7 @@ def test_keeping_the_last_chunk_of_nothing_keeps_nothing(network):
     assert session.kv_cache.valid == 0 and session.frame == 0
 
 
-def test_what_the_caller_does_to_committed_latents_later_does_not_matter(network):
+def test_committed_latents_are_copied(network):
     session, fresh = make_session(network), make_session(network)
     latents = real_latents(0)
     session.commit(latents, real_actions(0))

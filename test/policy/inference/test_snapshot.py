@@ -1,4 +1,4 @@
-"""Snapshots: what is restored goes on as if nothing had been in between."""
+"""Snapshots: a restored episode continues as if it had not been interrupted."""
 
 import copy
 from dataclasses import replace
@@ -93,7 +93,7 @@ def tensors(value):
 # Chunk 0 runs; chunk 1 runs; long after the first tokens have gone.
 @pytest.mark.parametrize('chunks', [0, 1, 5])
 @pytest.mark.parametrize('pending', [0, 1])
-def test_what_is_restored_goes_on_bit_for_bit(engine, chunks, pending):
+def test_a_restored_episode_continues_bit_for_bit(engine, chunks, pending):
     live(engine, chunks)
     for seed in range(pending):
         see(engine, seed)
@@ -248,7 +248,7 @@ def refusal(engine, snapshot):
 @pytest.mark.parametrize('change, named', [
     ({'memory_chunks': 4}, 'tokens'), ({'guidance': 5.0}, '2 guidance halves'),
     ({}, 'bfloat16')])
-def test_another_size_of_memory_is_refused_by_what_differs(make_engine, change, named):
+def test_a_snapshot_of_another_size_is_rejected_with_both_sizes(make_engine, change, named):
     engine = make_engine()
     other = make_engine(**change) if change else make_engine(
         network=copy.deepcopy(engine.session.network).to(torch.bfloat16))

@@ -1,4 +1,4 @@
-"""What the cameras have shown lately, read by time."""
+"""The buffer of the newest camera images, read by time."""
 
 import pytest
 
@@ -98,7 +98,7 @@ def test_a_time_is_reached_when_every_camera_has_an_image_from_then_or_later():
     assert rings.reached(NOW + 33 * MS)
 
 
-def test_a_camera_that_never_came_reaches_nothing():
+def test_a_camera_without_images_reaches_no_time():
     assert not make_rings(head=[5], wrist=[]).reached(NOW)
 
 
@@ -110,7 +110,7 @@ def test_an_image_out_of_order_is_dropped():
     assert shown(rings.pick(NOW + 10 * MS, 0.1)) == {'head': 'head 0'}
 
 
-def test_images_older_than_the_rings_reach_back_are_forgotten():
+def test_images_older_than_the_buffer_are_dropped():
     rings = make_rings(keep=0.05, head=[0, 33, 66, 99])
     with pytest.raises(CameraFault, match='camera head'):
         rings.pick(NOW + 33 * MS, 0.01)

@@ -1,4 +1,4 @@
-"""What the robot was really sent, read on the action grid."""
+"""The log of executed commands, read on the action grid."""
 
 import numpy as np
 import pytest
@@ -48,12 +48,12 @@ def test_a_late_command_from_before_a_jump_back_does_not_hide_the_new_ones():
     np.testing.assert_allclose(log.at([0, 2 * TICK]), [[0, 0], [2, 2]])
 
 
-def test_commands_older_than_it_reaches_back_are_forgotten():
+def test_commands_older_than_the_limit_are_dropped():
     log = make_log(keep=0.05)
     np.testing.assert_allclose(log.at([NOW]), [[5, -5]])
 
 
-def test_the_newest_command_is_told_with_its_stamp():
+def test_the_newest_command_has_its_stamp():
     log = make_log()
     assert log.newest_ns == NOW + 10 * TICK and log.newest().tolist() == [10, -10]
 

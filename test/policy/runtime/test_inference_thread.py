@@ -1,4 +1,4 @@
-"""The inference thread on the untrained checkpoint, with a world that the test plays."""
+"""The inference thread with the untrained checkpoint and a scripted robot."""
 
 import dataclasses
 import threading
@@ -121,7 +121,7 @@ def test_each_chunk_begins_after_the_one_before_has_ended(stage):
 
 
 @pytest.mark.parametrize('schedule', ['async', 'async_ungrounded'])
-def test_chunks_predicted_ahead_by_the_real_engine_join_and_are_remembered(stage, schedule):
+def test_chunks_predicted_ahead_by_the_real_engine_join_and_are_committed(stage, schedule):
     stage.start(schedule)
 
     def joined():
@@ -156,7 +156,7 @@ def test_an_obstacle_stops_the_arm_and_keeps_only_complete_frames(stage):
     wait_for(lambda: len(stage.chunks) == 3, 'the next chunk')
 
 
-def test_what_was_executed_is_remembered_and_not_what_was_predicted(stage):
+def test_executed_actions_are_committed_not_predicted_ones(stage):
     stage.start()
     engine = stage.scheduler.engine
     committed = []
@@ -169,7 +169,7 @@ def test_what_was_executed_is_remembered_and_not_what_was_predicted(stage):
     assert np.abs(committed[0] - chunk.positions).max() > 0  # read back, not passed on
 
 
-def test_a_chunk_of_which_nothing_was_reported_executed_is_not_remembered(stage):
+def test_a_chunk_without_executed_commands_is_not_committed(stage):
     stage.reports_executed = False
     stage.start()
     wait_for(lambda: len(stage.chunks) == 2, 'two chunks')
@@ -259,7 +259,7 @@ def test_a_chunk_that_cannot_be_executed_holds_and_is_not_predicted_again(stage)
     wait_for(lambda: len(stage.chunks) == 2, 'the next chunk')
 
 
-def test_a_refused_chunk_is_tried_again_when_somebody_else_has_had_the_arm(stage):
+def test_a_rejected_chunk_is_retried_after_another_owner_of_the_arm(stage):
     refusing = True
 
     def to_joints(actions, start):
@@ -290,7 +290,7 @@ def test_an_episode_whose_first_chunk_is_refused_begins_anew_after_a_while(stage
 
 
 @pytest.mark.parametrize('frame', ['eef_delta', 'eef_relative'])
-def test_an_end_effector_policy_moves_an_arm_and_remembers_its_own_actions(
+def test_an_end_effector_policy_moves_an_arm_and_commits_its_actions(
         frame, policy, untrained_checkpoint):
     embodiment = load_embodiment('sim_left')
     channels = (0, 1, 2, 3, 4, 5, 6) + ((28,) if frame == 'eef_relative' else ())
@@ -341,7 +341,7 @@ def test_statistics_hold_no_warm_up(stage):
         stage.chunks[0].inference_seconds)
 
 
-def test_what_arises_during_a_prediction_is_seen_before_anything_moves(stage):
+def test_faults_during_a_prediction_are_checked_before_any_motion(stage):
     engine = stage.scheduler.engine
     predict = engine.predict
 
@@ -356,7 +356,7 @@ def test_what_arises_during_a_prediction_is_seen_before_anything_moves(stage):
     assert not stage.chunks
 
 
-def test_while_somebody_else_has_the_arm_it_predicts_once(stage):
+def test_with_another_owner_of_the_arm_it_predicts_once(stage):
     engine, count = stage.scheduler.engine, []
     predict = engine.predict
     engine.predict = lambda interrupt: (count.append(1), predict(interrupt))[1]

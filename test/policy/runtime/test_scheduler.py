@@ -263,7 +263,7 @@ def test_without_measurements_it_predicts_at_once_and_then_as_late_as_they_allow
         assert 0 <= needed - call.ended < ns(0.06)
 
 
-def test_the_running_chunk_is_what_was_executed_so_far_and_the_plan_for_the_rest():
+def test_actions_of_the_running_chunk_are_the_executed_then_the_planned_ones():
     stage = Stage()
     stage.play_chunks(4)
     stage.clipped = 0.05
@@ -276,7 +276,7 @@ def test_the_running_chunk_is_what_was_executed_so_far_and_the_plan_for_the_rest
     np.testing.assert_allclose(beside, np.where(done, 0.05, 0.0), atol=1e-3)
 
 
-def test_what_is_remembered_is_whole_and_as_it_was_executed():
+def test_committed_chunks_are_complete_with_the_executed_actions():
     stage = Stage()
     stage.clipped = 0.05
     chunks = stage.play_chunks(5)
@@ -347,7 +347,7 @@ def test_a_first_action_far_off_is_approached_at_the_speed_limit():
         chunks[4].positions[-1, 0], chunks[3].positions[-1, 0] + 0.5 + CHUNK * 0.03, atol=1e-6)
 
 
-def test_another_instruction_withdraws_what_was_predicted_for_the_one_before():
+def test_a_new_instruction_withdraws_the_chunk_of_the_old_one():
     stage = Stage()
     stage.engine.seconds = 0.1
     stage.play_chunks(1)
@@ -374,7 +374,7 @@ def test_an_instruction_stops_a_prediction_ahead_and_it_is_made_again():
 
 
 @pytest.mark.parametrize('reason', ['not_ready', 'taken_by'])
-def test_what_takes_the_arm_away_cuts_off_within_a_denoising_step(reason):
+def test_another_owner_of_the_arm_aborts_within_a_denoising_step(reason):
     stage = Stage()
     stage.engine.seconds, stage.engine.steps = 0.5, 10
     chunk = stage.play_chunks(3)[-1]
@@ -437,7 +437,7 @@ def test_a_pose_that_cannot_be_taken_ahead_is_decided_when_the_chunk_has_been_se
     assert stage.engine.calls[-1].name == 'predict'
 
 
-def test_where_nothing_is_reported_executed_what_was_predicted_ahead_is_cut_off_too():
+def test_without_executed_commands_the_chunk_ahead_is_truncated_too():
     stage = Stage()
     stage.play_chunks(3)
     stage.executed.add = lambda stamp, row: None
@@ -478,7 +478,7 @@ def test_saving_leaves_a_prediction_to_go_on():
     assert all(call.ended is not None for call in calls[:-1])
 
 
-def test_what_had_been_seen_of_the_running_chunk_is_in_the_snapshot():
+def test_a_snapshot_has_the_observed_frames_of_the_running_chunk():
     stage = Stage()
     stage.play_chunks(3)
     stage.play(lambda: len(stage.engine.seen) == 1)
@@ -503,7 +503,7 @@ def test_a_name_that_is_none_is_refused(name, words):
         Stage().scheduler.save(name)
 
 
-def test_one_snapshot_too_many_is_refused_and_the_names_are_told():
+def test_one_snapshot_too_many_is_rejected_with_the_saved_names():
     stage = Stage()
     stage.scheduler.save('one')
     stage.scheduler.save('two')
@@ -570,7 +570,7 @@ def test_a_clock_that_jumps_back_takes_no_time_from_a_task():
     assert task.update(ns(10.5), None)[0] == Outcome.TIMEOUT
 
 
-def test_a_newer_task_takes_the_place_of_one_and_both_are_told():
+def test_a_newer_task_replaces_one_and_both_get_results():
     stage = Stage()
     first = begin(stage)
     stage.play_chunks(2)
@@ -592,7 +592,7 @@ def test_a_task_waits_for_the_arm_and_ends_when_it_is_taken_away():
     assert 'STOPPED' in task.result.result()[1]
 
 
-def test_a_cancelled_task_rests_and_remembers_what_was_complete():
+def test_a_cancelled_task_stops_and_keeps_complete_chunks():
     stage = Stage()
     task = begin(stage)
     chunk = stage.play_chunks(2)[-1]

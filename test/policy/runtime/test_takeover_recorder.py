@@ -1,4 +1,4 @@
-"""A person takes the arm and gives it back: what the memory holds, on the real engine."""
+"""Takeovers by an operator: the content of the memory afterwards, with the real engine."""
 
 import dataclasses
 import os
@@ -196,7 +196,7 @@ def replayed(stage, engine):
     return engine
 
 
-def test_who_does_just_what_the_policy_would_have_done_leaves_the_same_memory(
+def test_an_operator_who_repeats_the_plan_leaves_the_same_memory(
         make_stage, make_short_engine):
     alone = under_way(make_stage(), 2)
     begun, trace = alone.now, {}
@@ -222,7 +222,7 @@ def test_who_does_just_what_the_policy_would_have_done_leaves_the_same_memory(
 
 
 @pytest.mark.parametrize('schedule', ['sync', 'async', 'async_ungrounded'])
-def test_the_policy_goes_on_from_what_the_person_did(make_stage, make_short_engine, schedule):
+def test_the_policy_continues_from_the_operators_motion(make_stage, make_short_engine, schedule):
     stage = under_way(make_stage(schedule))
     before, told = stage.frames, len(stage.chunks)
     frames = stage.engine.policy.frames_per_chunk
@@ -278,7 +278,7 @@ def test_who_stands_still_for_a_minute_pushes_nothing_out(make_stage):
         np.testing.assert_allclose(row, stage.hand(begins + ns(wanted)), atol=0.02)
 
 
-def test_a_hold_freezes_the_grid_and_what_moves_meanwhile_is_no_memory(make_stage):
+def test_a_hold_freezes_the_grid_and_motion_during_it_is_not_committed(make_stage):
     stage = under_way(make_stage())
     stage.take(2.3 * stage.frame_seconds)
     stage.switch('HOLD')
@@ -352,7 +352,7 @@ def test_who_takes_over_right_after_the_start_begins_the_episode_with_the_motion
     assert len(stage.first_seen) == 2
 
 
-def test_forget_begins_a_new_epoch_when_a_person_takes_the_arm(make_stage):
+def test_forget_begins_a_new_epoch_with_a_takeover(make_stage):
     stage = under_way(make_stage(), 3)
     stage.memory = 'forget'
     assert stage.frames > 0
@@ -386,7 +386,7 @@ def test_a_prediction_is_given_up_when_a_person_takes_the_arm(make_stage):
     assert steps == ['POLICY'] and not stage.chunks
 
 
-def test_a_lost_camera_freezes_the_grid_and_what_was_complete_is_kept(make_stage):
+def test_a_lost_camera_freezes_the_grid_and_complete_frames_are_kept(make_stage):
     stage = under_way(make_stage())
     stage.take(1.5 * stage.frame_seconds)
     stage.not_ready = 'camera head: no image'
@@ -428,7 +428,7 @@ def test_a_mux_that_falls_silent_leaves_a_gap_and_no_frame_across_it(make_stage)
         atol=0.05)
 
 
-def test_without_the_word_of_what_was_executed_nothing_is_watched(make_stage):
+def test_without_executed_commands_a_takeover_is_not_recorded(make_stage):
     stage = make_stage('sync', executed=None)
     stage.play(lambda: stage.frames > 0)
     frames = stage.frames
@@ -463,7 +463,7 @@ def test_a_reset_during_a_takeover_begins_the_episode_anew_from_there(make_stage
         (stage.engine.policy.frames_per_chunk - 1) * stage.frame_seconds)
 
 
-def test_what_is_saved_during_a_takeover_can_be_gone_back_to(make_stage):
+def test_a_snapshot_of_a_takeover_can_be_restored(make_stage):
     stage = under_way(make_stage())
     stage.take(1.2 * stage.frame_seconds)
     stage.play(lambda: stage.engine._seen)
@@ -507,7 +507,7 @@ def test_a_task_goes_on_over_a_takeover_and_ends_at_a_hold(make_stage):
     assert other.result.result() == (Outcome.STOPPED, 'control_mode is HOLD')
 
 
-def test_a_task_ends_where_takeovers_are_forgotten(make_stage):
+def test_a_takeover_ends_a_task_under_forget(make_stage):
     stage = make_stage()
     stage.memory = 'forget'
     task = begin(stage)

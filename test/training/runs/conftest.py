@@ -1,4 +1,4 @@
-"""What tests of whole training runs share: settings so small that a step takes milliseconds."""
+"""Fixtures of whole training runs, with settings whose steps take milliseconds."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Recordings: a seed records the same again, files hold all of it, what is there stays."""
+"""Recordings: reproducible by seed, complete in files, and not overwritten."""
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ def test_a_damaged_file_is_named(recording, tmp_path):
         load_recording(path)
 
 
-def test_only_what_is_missing_is_recorded(tmp_path, wobble):
+def test_only_missing_episodes_are_recorded(tmp_path, wobble):
     first = list(record_missing(tmp_path, 'table', [5], SHORT, make_actor=wobble))
     again = list(record_missing(tmp_path, 'table', [5, 6], SHORT, make_actor=wobble))
     assert first == [recording_path(tmp_path, 'table', 5)]

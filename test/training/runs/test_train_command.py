@@ -1,4 +1,4 @@
-"""`lingbot_va train`: what it refuses in one line, and that a short run goes on."""
+"""`lingbot_va train`: errors in one line, and a short run that resumes."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def command(*words):
     (['--config', 'huge'], "settings 'huge': expected a path or one of the shipped"),
     (['--stages', 'network'], 'policy.yaml does not exist: run the stage latents first'),
 ])
-def test_what_cannot_be_done_is_refused_in_one_line(words, line, tmp_path, capsys):
+def test_impossible_options_are_rejected_in_one_line(words, line, tmp_path, capsys):
     from lingbot_va_ros.cli.main import main
     assert main(['train', '--out', str(tmp_path), *words]) == 2
     said = capsys.readouterr().err.strip()

@@ -1,4 +1,4 @@
-"""A run from nothing to a checkpoint that acts: losses fall, a stop changes nothing."""
+"""A run from scratch to a checkpoint: losses decrease, and a stop changes nothing."""
 
 from dataclasses import replace
 import json
@@ -87,7 +87,7 @@ def test_latents_of_a_recording_are_those_of_a_stream(encoded, make_run):
         ours, torch.cat((first, rest), 2)[0], atol=1e-4, rtol=1e-4)
 
 
-def test_a_pair_of_chunks_has_no_trace_of_what_came_before(encoded):
+def test_a_pair_of_chunks_depends_on_no_older_image(encoded):
     vae = load_video_vae(encoded / 'codec' / 'vae', CPU, torch.float32)
     path = next((encoded / 'data' / 'table').glob('*.npz'))
     recording = load_recording(path)
