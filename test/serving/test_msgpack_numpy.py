@@ -51,7 +51,7 @@ def test_scalars_come_back_as_they_were():
     (array(data='ab'), 'array data of type str'),
     (msgpack.packb({b'__ndarray__': True}), 'dtype None is refused'),
     (msgpack.packb({b'__npgeneric__': True, b'data': 'x', b'dtype': '<f4'}), 'expected a number'),
-    (msgpack.packb({b'__npgeneric__': True, b'data': 300, b'dtype': '|u1'}), 'is no uint8'),
+    (msgpack.packb({b'__npgeneric__': True, b'data': 300, b'dtype': '|u1'}), 'is not uint8'),
     (msgpack.packb({b'__npgeneric__': True, b'data': b'', b'dtype': '|O'}), 'is refused'),
     (msgpack.packb(msgpack.ExtType(42, b'')), 'refused'),
     (msgpack.packb(msgpack.ExtType(42, b'x')), 'not a complete msgpack message'),
