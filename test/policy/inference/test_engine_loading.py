@@ -73,7 +73,7 @@ def test_parts_of_different_models_are_refused(
 
 def test_a_known_instruction_needs_no_text_encoder(checkpoint, monkeypatch):
     load(checkpoint, instructions=['wipe the plate'])
-    monkeypatch.setattr(prompts, '_remembered', {})  # as in a new process
+    monkeypatch.setattr(prompts, '_cached', {})  # as in a new process
     monkeypatch.setattr(prompts, 'load_text_encoder', lambda *ignored: pytest.fail('loaded'))
     engine = load(checkpoint, instructions=['wipe the plate'])
     engine.set_instruction('wipe the plate')
