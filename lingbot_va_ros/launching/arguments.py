@@ -64,6 +64,11 @@ _SIM = {
         '', 'Random seed of the scene (not of the policy). Empty: as in params_file, else the '
         'default of sim_robot.'),
 }
+_MOCK = {
+    'embodiment': (
+        'sim_left', 'Embodiment file of the robot: a path or the name of a shipped one. Its '
+        'controllers must be joint_trajectory_controllers.'),
+}
 _FOLLOW_CLOCK = {
     'use_sim_time': ('true', 'Whether the nodes follow /clock (true or false).')}
 _GAZEBO = {
@@ -115,6 +120,11 @@ class SimArguments(Arguments):
 
 
 @dataclass(frozen=True)
+class MockArguments(Arguments):
+    """The arguments of mock.launch.py; `embodiment` is always given."""
+
+
+@dataclass(frozen=True)
 class GazeboArguments(Arguments):
     """The arguments of gazebo.launch.py; paths are expanded."""
 
@@ -133,7 +143,8 @@ class IsaacArguments(Arguments):
     start_controllers: bool
 
 
-_EXTRA_ARGUMENTS = {SimArguments: _SIM, GazeboArguments: _GAZEBO, IsaacArguments: _ISAAC}
+_EXTRA_ARGUMENTS = {
+    SimArguments: _SIM, MockArguments: _MOCK, GazeboArguments: _GAZEBO, IsaacArguments: _ISAAC}
 
 
 ArgumentsType = TypeVar('ArgumentsType', bound=Arguments)
@@ -170,6 +181,8 @@ def read(context: LaunchContext, kind: type[ArgumentsType]) -> ArgumentsType:
             f'namespace is {given["namespace"]!r}; expected letters, digits and _ (not a digit '
             'first), with / between the parts')
     in_file = _set_in_file(given['params_file'], faults)
+    if kind is MockArguments:
+        values['embodiment'] = given['embodiment'] or _MOCK['embodiment'][0]
     if 'arms' in given:
         _read_arms(values, faults)
     if kind is SimArguments:

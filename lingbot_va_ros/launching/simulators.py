@@ -1,18 +1,12 @@
 """Gazebo and Isaac Sim as launch actions: the robot's description, controllers, bridges."""
 
-from collections.abc import Sequence
 from pathlib import Path
 import shlex
 
-from ament_index_python.packages import get_package_prefix, PackageNotFoundError
-from launch import LaunchContext
 from launch.action import Action
-from launch.actions import IncludeLaunchDescription, OpaqueFunction, RegisterEventHandler
-from launch.event_handlers import OnProcessExit
+from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import PathJoinSubstitution
-from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from lingbot_va_ros.launching.arguments import (
@@ -24,20 +18,21 @@ from lingbot_va_ros.launching.arguments import (
 from lingbot_va_ros.launching.bridges import IsaacTopics, read_isaac_topics
 from lingbot_va_ros.launching.description import describe
 from lingbot_va_ros.launching.nodes import image_profile
+from lingbot_va_ros.launching.ros2_control import (
+    CONTROL_PACKAGES,
+    node,
+    require,
+    robot_state_publisher,
+    spawner,
+    then,
+)
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.specs.embodiment import load_embodiment
 
-_CONTROLLERS = ('joint_state_broadcaster', 'joint_trajectory_controller')
-_CONTROL_PACKAGES = ('controller_manager', 'robot_state_publisher', 'xacro', *_CONTROLLERS)
+_CONTROL_PACKAGES = (*CONTROL_PACKAGES, 'xacro')
 _GAZEBO_PACKAGES = (
     'ros_gz_sim', 'ros_gz_bridge', 'ros_gz_image', 'gz_ros2_control', *_CONTROL_PACKAGES)
 _ISAAC_PACKAGES = ('joint_state_topic_hardware_interface', *_CONTROL_PACKAGES)
-# Longest wait of the spawner; a simulator may load a world slowly.
-_CONTROLLER_MANAGER_SECONDS = '120'
-
-
-class MissingPackages(RuntimeError):
-    """ROS packages of a launch file are not installed; the message names them."""
 
 
 def gazebo(arguments: GazeboArguments) -> list[Action]:
@@ -48,7 +43,7 @@ def gazebo(arguments: GazeboArguments) -> list[Action]:
 
     :raises MissingPackages: names the packages that are not installed.
     """
-    _require(_GAZEBO_PACKAGES)
+    require(_GAZEBO_PACKAGES)
     namespace = arguments.namespace
     controllers = _controllers(arguments.arms)
     description = describe(
@@ -61,19 +56,19 @@ def gazebo(arguments: GazeboArguments) -> list[Action]:
         launch_arguments=[
             ('gz_args', f'{options} {shlex.quote(arguments.world)}'),
             ('on_exit_shutdown', 'true')])
-    create = _node(namespace, 'ros_gz_sim', 'create', arguments=[
+    create = node(namespace, 'ros_gz_sim', 'create', arguments=[
         '-topic', 'robot_description', '-name', 'sim_robot'])
-    bridge = _node(
+    bridge = node(
         namespace, 'ros_gz_bridge', 'parameter_bridge', name='gazebo_bridge',
         parameters=[{'config_file': arguments.bridge_config}])
-    images = _node(
+    images = node(
         namespace, 'ros_gz_image', 'image_bridge', name='gazebo_image_bridge',
         arguments=[source.topic for source in
                    load_embodiment(SIM_EMBODIMENTS[arguments.arms]).cameras.values()],
         additional_env=image_profile())
     return [
-        simulator, _robot_state_publisher(arguments, description), bridge, images,
-        _then(create, [_spawner(namespace)], 'the robot could not be spawned in the world'),
+        simulator, robot_state_publisher(arguments, description), bridge, images,
+        then(create, [spawner(namespace)], 'the robot could not be spawned in the world'),
         create]
 
 
@@ -85,16 +80,16 @@ def isaac_control(arguments: IsaacArguments) -> list[Action]:
     """
     if not arguments.start_controllers:
         return []
-    _require(_ISAAC_PACKAGES)
+    require(_ISAAC_PACKAGES)
     namespace = arguments.namespace
     topics = read_isaac_topics(arguments.bridge_config)
     description = describe(
         arguments.arms, 'isaac', joint_states=_absolute(arguments, topics.joint_states),
         joint_commands=_absolute(arguments, topics.joint_commands))
-    manager = _node(
+    manager = node(
         namespace, 'controller_manager', 'ros2_control_node',
         parameters=[str(_controllers(arguments.arms)), {'use_sim_time': arguments.use_sim_time}])
-    return [_robot_state_publisher(arguments, description), manager, _spawner(namespace)]
+    return [robot_state_publisher(arguments, description), manager, spawner(namespace)]
 
 
 def isaac_cameras(arguments: IsaacArguments) -> list[tuple[str, str]]:
@@ -105,19 +100,6 @@ def isaac_cameras(arguments: IsaacArguments) -> list[tuple[str, str]]:
             if topics.cameras.get(name, source.topic) != source.topic]
 
 
-def _require(packages: Sequence[str]) -> None:
-    missing = []
-    for package in packages:
-        try:
-            get_package_prefix(package)
-        except PackageNotFoundError:
-            missing.append(package)
-    if missing:
-        raise MissingPackages(
-            f'not installed: {", ".join(missing)}; each is the package ros-$ROS_DISTRO-NAME of '
-            'apt, with - for _')
-
-
 def _controllers(arms: str) -> Path:
     return shared_file('config', 'bridges', 'controllers', f'{SIM_EMBODIMENTS[arms]}.yaml')
 
@@ -126,34 +108,3 @@ def _absolute(arguments: Arguments, topic: str) -> str:
     """Return a topic with the namespace of the launch file; hardware plugins have none."""
     namespace = arguments.namespace.strip('/')
     return topic if topic.startswith('/') else '/' + f'{namespace}/{topic}'.lstrip('/')
-
-
-def _node(namespace: str, package: str, executable: str, **settings) -> Node:
-    return Node(
-        package=package, executable=executable, namespace=namespace, output='screen', **settings)
-
-
-def _robot_state_publisher(arguments: Arguments, description: str) -> Node:
-    namespace = arguments.namespace
-    return _node(
-        namespace, 'robot_state_publisher', 'robot_state_publisher', name='robot_state_publisher',
-        parameters=[{
-            'robot_description': ParameterValue(description, value_type=str),
-            'use_sim_time': arguments.use_sim_time}])
-
-
-def _spawner(namespace: str) -> Node:
-    return _node(namespace, 'controller_manager', 'spawner', arguments=[
-        *_CONTROLLERS, '--controller-manager', 'controller_manager',
-        '--controller-manager-timeout', _CONTROLLER_MANAGER_SECONDS])
-
-
-def _then(first: Node, following: list[Action], fault: str) -> Action:
-    """Start the following actions when a process has succeeded; end the launch if it failed."""
-    def go_on(context: LaunchContext) -> list[Action]:
-        if context.locals.event.returncode != 0:
-            raise RuntimeError(fault)
-        return following
-
-    return RegisterEventHandler(
-        OnProcessExit(target_action=first, on_exit=[OpaqueFunction(function=go_on)]))
