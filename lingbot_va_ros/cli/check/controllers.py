@@ -65,7 +65,8 @@ def controller_findings(
     Return the findings about the controller of a topic.
 
     :param nodes: those that subscribe to the topic. ros2_control's has the name with which the
-        topic begins.
+        topic begins; it is read also where it does not subscribe.
+    :returns: nothing where neither runs.
     """
     where = probe.resolve(controller.topic)
     named = where.rsplit('/', 1)[0]
@@ -78,13 +79,13 @@ def controller_findings(
         if values is None and node == named:
             return [error(node, 'does not return its parameters in time: its tolerances '
                                 'and settings are unknown')]
-        if values and 'joints' in values:
+        if values and (node == named or 'joints' in values):
             if not values.get('update_rate'):  # 0: that of its controller_manager
                 values['update_rate'] = _manager_rate(probe, node)
             return judge_parameters(node, values, controller, mux)
-    return [warning(
+    return [] if not candidates else [warning(
         where, f'no parameters of a joint_trajectory_controller can be read from '
-        f'{join_names(nodes)}: not ros2_control; its configuration is unknown')]
+        f'{join_names(candidates)}: not ros2_control; its configuration is unknown')]
 
 
 def judge_parameters(
@@ -92,7 +93,7 @@ def judge_parameters(
 ) -> list[Finding]:
     """Return the findings about the parameters of a controller."""
     found = []
-    joints = list(values['joints'])
+    joints = list(values.get('joints', controller.joints))
     missing = [name for name in controller.joints if name not in joints]
     extra = [name for name in joints if name not in controller.joints]
     if missing:

@@ -302,8 +302,7 @@ def _all_controllers(
         wrong, listeners = controller_topic_findings(
             probe.node, probe.resolve(controller.topic), qos.COMMAND, mux_name)
         found += wrong
-        if listeners:
-            found += controller_findings(probe, controller, listeners, figures)
+        found += controller_findings(probe, controller, listeners, figures)
         listening += listeners
     return found + manager_findings(probe, listening)
 

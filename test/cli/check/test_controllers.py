@@ -23,6 +23,8 @@ MUX = MuxFigures({'rail': 0.02, 'elbow': 0.35, 'grip': float('inf')}, 100.0)
     ({'command_interfaces': ['effort']}, 'warning', 'without position'),
     ({'state_interfaces': ['velocity']}, 'error', 'expected position among them'),
     ({'allow_nonzero_velocity_at_trajectory_end': True}, 'warning', 'expected false'),
+    ({'joints': None}, None, ''),
+    ({'joints': ['rail', 'elbow']}, 'error', 'lack grip'),
     ({'update_rate': 100}, None, ''),
     ({'update_rate': 99}, 'warning', 'its update_rate is 99 Hz'),
     ({'update_rate': None}, None, ''),
