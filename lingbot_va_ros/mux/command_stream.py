@@ -25,7 +25,7 @@ LONGEST_RETREAT = 3.0
 REST_TOLERANCE = 1e-7  # rad, m; per s
 # Periods that a following command announces beyond those that never change again: a message that
 # comes late still finds the controller on a motion that the next one continues.
-ANNOUNCED_PERIODS = 2
+ANNOUNCED_PERIODS = 3
 # At the workspace's wall the command between braking and the desired one is found by so many
 # halvings.
 HALVINGS = 6
@@ -241,6 +241,10 @@ class CommandStream:
             return None
         low, high = np.minimum(q, self._limits.lower), np.maximum(q, self._limits.upper)
         if np.any(positions < low) or np.any(positions > high):
+            return None
+        # A joint that accelerates gains speed until its acceleration has sunk to 0.
+        fastest = np.maximum(np.abs(v), self._limits.velocity)
+        if np.any(np.abs(velocities) > fastest):
             return None
         times = time_ns + self.period_ns * np.arange(len(positions) + 1)
         plan = Plan(times, np.vstack((q, positions)), np.vstack((v, velocities)))

@@ -77,6 +77,16 @@ def test_a_whole_command_is_inside_the_limits_and_ends_at_rest(some_goals):
         assert not np.any(command.velocities[-1])
 
 
+@pytest.mark.parametrize('ticks', range(1, 40, 3))
+def test_a_gentle_stop_of_an_accelerating_joint_keeps_its_velocity_limit(ticks):
+    stream = stream_at()
+    now, _ = commands_to(stream, [[1.9, 0.9]], ticks)[-1]
+    stop = stream.stop(now + PERIOD, gentle=True)
+    times = np.arange(now + PERIOD, stop.end_ns, PERIOD // 4)
+    speeds = np.array([stop.sample(int(time_ns))[1] for time_ns in times])
+    assert np.abs(speeds).max() <= 2.0 + 1e-9
+
+
 def test_missed_ticks_continue_from_where_the_braking_tail_has_led():
     stream = stream_at()
     now, last = commands_to(stream, [[1.5, 0.9]], ticks=20)[-1]

@@ -27,7 +27,11 @@ from lingbot_va_ros.sim.controllers.control_loop import ControlLoop
 from lingbot_va_ros.sim.controllers.delivery import Delivery
 from lingbot_va_ros.sim.controllers.first_order_joints import FirstOrderJoints
 from lingbot_va_ros.sim.controllers.messages import Trajectory
-from lingbot_va_ros.sim.controllers.settings import controller_settings, CONTROLLERS
+from lingbot_va_ros.sim.controllers.settings import (
+    controller_settings,
+    CONTROLLERS,
+    Replacement,
+)
 from lingbot_va_ros.sim.controllers.trajectory_controller import TrajectoryController
 from lingbot_va_ros.specs.embodiment import Embodiment, load_embodiment
 
@@ -93,8 +97,9 @@ def _measure(embodiment: Embodiment, condition: Condition) -> dict[str, Any]:
     speeds, accelerations = [], []
     rejected, mode = 0, MuxMode.POLICY
     for seed, phase in enumerate(PHASES):
-        controller = TrajectoryController(
-            embodiment.joints, controller_settings(condition.controller, rate=condition.rate))
+        # Rolling as command_mux asks for it: allow_trajectory_replacement is false.
+        controller = TrajectoryController(embodiment.joints, controller_settings(
+            condition.controller, rate=condition.rate, replacement=Replacement.IMMEDIATE))
         loop = ControlLoop(
             controller, Delivery(condition.delay, condition.jitter, seed), lambda rejection: None)
         mux = MuxInVirtualTime(embodiment, round(NANOSECONDS / condition.mux_rate))
