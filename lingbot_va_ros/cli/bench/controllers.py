@@ -27,11 +27,7 @@ from lingbot_va_ros.sim.controllers.control_loop import ControlLoop
 from lingbot_va_ros.sim.controllers.delivery import Delivery
 from lingbot_va_ros.sim.controllers.first_order_joints import FirstOrderJoints
 from lingbot_va_ros.sim.controllers.messages import Trajectory
-from lingbot_va_ros.sim.controllers.settings import (
-    controller_settings,
-    CONTROLLERS,
-    Replacement,
-)
+from lingbot_va_ros.sim.controllers.settings import controller_settings, CONTROLLERS, Replacement
 from lingbot_va_ros.sim.controllers.trajectory_controller import TrajectoryController
 from lingbot_va_ros.specs.embodiment import Embodiment, load_embodiment
 
