@@ -19,6 +19,7 @@ from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from support.ros_domain import claim_domain
+from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory
 import yaml
 
@@ -102,6 +103,16 @@ class Graph:
         self._thread.start()
         return self
 
+    def is_seen_by(self, probe):
+        """Return whether a probe has found every node and every end of a topic."""
+        def ends_of(node):
+            return [(topic, node.count_publishers(topic), node.count_subscribers(topic))
+                    for topic, _ in sorted(self.robot.get_topic_names_and_types())
+                    if topic.startswith(f'/{self.namespace}/')]
+        ours = sorted(f'/{self.namespace}/{node.get_name()}' for node in self._nodes)
+        found = [name for name in probe.nodes() if name.startswith(f'/{self.namespace}/')]
+        return found == ours and ends_of(probe.node) == ends_of(self.robot)
+
     def _spin(self):
         try:
             self._executor.spin()
@@ -168,10 +179,21 @@ class Graph:
 
 
 @pytest.fixture
-def graph(request, monkeypatch):
-    # Other processes are found within seconds; nodes of this one at once.
-    monkeypatch.setattr(live, 'LEAST_DISCOVERY', 1.0)
+def quick(monkeypatch):
+    """Let discovery be short where no other process has to be found."""
+    monkeypatch.setattr(live, 'LEAST_DISCOVERY', 0.3)
+    monkeypatch.setattr(live, 'QUIET', 0.3)
+
+
+@pytest.fixture
+def graph(request, monkeypatch, quick):
     made = Graph(f'live_{abs(hash(request.node.name)) % 10 ** 8}')
+    wait_until_quiet = live.GraphProbe.wait_for_graph
+
+    def wait_for_graph(probe):
+        wait_for(lambda: made.is_seen_by(probe), 'discovery of the whole graph')
+        wait_until_quiet(probe)
+    monkeypatch.setattr(live.GraphProbe, 'wait_for_graph', wait_for_graph)
     yield made
     made.close()
 
@@ -399,7 +421,7 @@ def test_a_clock_that_only_a_part_of_the_graph_follows_is_named(graph, check):
     assert len(errors(found)) == 2, found
 
 
-def test_an_empty_domain_is_one_line(check, monkeypatch):
+def test_an_empty_domain_is_one_line(check, monkeypatch, quick):
     monkeypatch.setenv('ROS_DOMAIN_ID', str(claim_domain()))
     code, found = check('nowhere')
     assert code == 1
