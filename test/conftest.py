@@ -18,6 +18,20 @@ from support.ros_domain import claim_domain
 from lingbot_va_ros.sim.gl import choose_gl
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+TESTS = CHECKOUT / 'test'
+# The files that take more than ten seconds, in about the order of their times: most of them wait
+# for processes and for real time.
+LONGEST_FILES = (
+    'nodes/policy/test_node.py', 'nodes/policy/test_under_faults.py', 'packaging/test_colcon.py',
+    'test_end_to_end.py', 'cli/check/test_graph_probe.py', 'nodes/command_mux/test_node.py',
+    'launch/test_simulator_bridges.py', 'launch/test_launch_files.py', 'cli/test_serve.py',
+    'nodes/test_sim_robot.py', 'nodes/command_mux/test_takeovers.py',
+    'training/runs/test_training_run.py', 'training/runs/test_train_command.py',
+    'cli/eval/test_command.py', 'cli/bench/test_ros_path.py', 'cli/imagine/test_command.py',
+    'nodes/command_mux/test_grippers.py', 'nodes/command_mux/test_under_fire.py',
+    'packaging/test_pip.py', 'policy/inference/test_session_ahead.py',
+    'cli/check/test_command.py', 'launch/test_simulator_launch_files.py',
+    'cli/bench/test_command.py', 'model/test_loading.py')
 
 # The same examples at every run and no clock that judges them: a suite that fails by chance tells
 # nothing. HYPOTHESIS_PROFILE=searching looks for new ones.
@@ -45,6 +59,17 @@ os.environ['XDG_CACHE_HOME'] = _cache.name
 # Nor does a mux of one run find the stop that one of another has left.
 _runtime = tempfile.TemporaryDirectory(prefix='lingbot_va_ros_test_runtime_')
 os.environ['XDG_RUNTIME_DIR'] = _runtime.name
+
+
+def pytest_collection_modifyitems(items):
+    """
+    Begin with the files that take longest.
+
+    `make test` gives whole files to its processes, in this order: what comes last is short, so
+    that no process is left alone at a long file.
+    """
+    order = {TESTS / name: place for place, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 @pytest.fixture(scope='session')

@@ -1,26 +1,13 @@
-"""A colcon build of a copy of the package, shared by the packaging tests."""
+"""What the packaging tests share: a bare shell, and the files that pip has installed."""
 
-from dataclasses import dataclass
+from importlib import metadata
 import os
 from pathlib import Path
-import shutil
-import subprocess
 import sys
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-PARTS = ('action', 'cmake', 'config', 'launch', 'lingbot_va_ros', 'models', 'msg', 'srv', 'test',
-         'urdf', 'CMakeLists.txt', 'package.xml', 'pyproject.toml', 'requirements.txt',
-         'setup.py')
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """What colcon has made: the workspace's install folder and the package's prefix in it."""
-
-    install: Path
-    prefix: Path
+PREFIX = Path(sys.prefix)
 
 
 def bare_environment(home: Path) -> dict[str, str]:
@@ -38,28 +25,13 @@ def bare_shell(tmp_path):
 
 
 @pytest.fixture(scope='session')
-def overlay(tmp_path_factory) -> Overlay:
-    """Build the package with colcon, on top of the ROS that these tests run in."""
-    workspace = tmp_path_factory.mktemp('workspace')
-    source = workspace / 'src' / 'lingbot_va_ros'
-    source.mkdir(parents=True)
-    for part in PARTS:
-        if (CHECKOUT / part).is_dir():
-            shutil.copytree(CHECKOUT / part, source / part,
-                            ignore=shutil.ignore_patterns('__pycache__'))
-        elif (CHECKOUT / part).exists():
-            shutil.copy2(CHECKOUT / part, source)
-    scripts = Path(sys.executable).parent
-    environment = dict(os.environ)
-    environment['PATH'] = f'{scripts}{os.pathsep}{environment["PATH"]}'
-    for variable in ('AMENT_PREFIX_PATH', 'CMAKE_PREFIX_PATH'):
-        known = environment.get(variable, '').split(os.pathsep)
-        environment[variable] = os.pathsep.join([*filter(None, known), sys.prefix])
-    generator = ['-G', 'Ninja'] if shutil.which('ninja', path=environment['PATH']) else []
-    done = subprocess.run(
-        ['colcon', '--log-base', 'log', 'build', '--executor', 'sequential', '--cmake-args',
-         f' -DPython3_EXECUTABLE={sys.executable}', *generator],
-        cwd=workspace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    return Overlay(workspace / 'install', workspace / 'install' / 'lingbot_va_ros')
+def pip_files() -> set[str]:
+    """Return the package's files relative to the prefix, as pip has recorded them."""
+    try:
+        files = metadata.files('lingbot_va_ros')
+    except metadata.PackageNotFoundError:
+        files = None
+    if not files or not any(file.name == 'RECORD' for file in files):
+        pytest.skip('this copy of the package was not installed by pip')
+    return {str(Path(os.path.normpath(file.locate())).relative_to(PREFIX)) for file in files
+            if file.suffix != '.pyc' and '.dist-info' not in str(file)}

@@ -1,13 +1,26 @@
-"""A colcon workspace builds the package, and the sourced workspace runs that build."""
+"""
+A colcon workspace builds the files that pip installs, and the sourced workspace runs that build.
 
+All tests that need the workspace are in this file, so that one process alone builds it.
+"""
+
+from dataclasses import dataclass
 import json
+import os
+from pathlib import Path
 import shlex
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-pytestmark = pytest.mark.timeout(240)
+CHECKOUT = Path(__file__).resolve().parents[2]
+PARTS = ('action', 'cmake', 'config', 'launch', 'lingbot_va_ros', 'models', 'msg', 'srv', 'test',
+         'urdf', 'CMakeLists.txt', 'package.xml', 'pyproject.toml', 'requirements.txt',
+         'setup.py')
+
+pytestmark = pytest.mark.timeout(600)
 
 # Sends one message of the package's own over DDS, and says where everything came from.
 PROBE = """
@@ -32,6 +45,56 @@ print(json.dumps({
     'share': str(resources.share_folder()), 'prefix': get_package_prefix('lingbot_va_ros'),
     'heard': [[message.mode, message.reason] for message in heard[:1]]}))
 """
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """What colcon has made: the workspace's install folder and the package's prefix in it."""
+
+    install: Path
+    prefix: Path
+
+
+@pytest.fixture(scope='module')
+def overlay(tmp_path_factory) -> Overlay:
+    """Build the package with colcon, on top of the ROS that these tests run in."""
+    workspace = tmp_path_factory.mktemp('workspace')
+    source = workspace / 'src' / 'lingbot_va_ros'
+    source.mkdir(parents=True)
+    for part in PARTS:
+        if (CHECKOUT / part).is_dir():
+            shutil.copytree(CHECKOUT / part, source / part,
+                            ignore=shutil.ignore_patterns('__pycache__'))
+        elif (CHECKOUT / part).exists():
+            shutil.copy2(CHECKOUT / part, source)
+    scripts = Path(sys.executable).parent
+    environment = dict(os.environ)
+    environment['PATH'] = f'{scripts}{os.pathsep}{environment["PATH"]}'
+    for variable in ('AMENT_PREFIX_PATH', 'CMAKE_PREFIX_PATH'):
+        known = environment.get(variable, '').split(os.pathsep)
+        environment[variable] = os.pathsep.join([*filter(None, known), sys.prefix])
+    generator = ['-G', 'Ninja'] if shutil.which('ninja', path=environment['PATH']) else []
+    done = subprocess.run(
+        ['colcon', '--log-base', 'log', 'build', '--executor', 'sequential', '--cmake-args',
+         f' -DPython3_EXECUTABLE={sys.executable}', *generator],
+        cwd=workspace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    return Overlay(workspace / 'install', workspace / 'install' / 'lingbot_va_ros')
+
+
+def test_pip_and_colcon_install_the_same_files(overlay, pip_files):
+    by_colcon = {str(path.relative_to(overlay.prefix)) for path in overlay.prefix.rglob('*')
+                 if path.is_file() and path.suffix != '.pyc'}
+    # What the tools add about themselves: colcon its hooks, CMake and pip a record of the package.
+    by_colcon = {
+        path for path in by_colcon
+        if '.egg-info' not in path and not path.startswith(
+            ('share/colcon-core', 'share/lingbot_va_ros/hook/', 'share/lingbot_va_ros/package.'))}
+    by_colcon.add('share/lingbot_va_ros/package.xml')
+    by_pip = pip_files - {'share/lingbot_va_ros/package.dsv'}
+    assert by_pip - by_colcon == set()
+    assert by_colcon - by_pip == set()
 
 
 def test_a_sourced_workspace_runs_from_its_own_files(overlay, bare_shell):

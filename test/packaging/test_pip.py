@@ -1,6 +1,5 @@
-"""pip installs the same files as colcon; they run without a sourced workspace."""
+"""pip installs files where ROS finds them; they run without a sourced workspace."""
 
-from importlib import metadata
 import os
 from pathlib import Path
 import signal
@@ -18,61 +17,31 @@ NODES = {
     'policy_node': 'lingbot_va_policy', 'command_mux': 'command_mux', 'sim_robot': 'sim_robot'}
 
 
-def installed_by_pip() -> set[str]:
-    """Return the package's files relative to the prefix, as pip has recorded them."""
-    try:
-        files = metadata.files('lingbot_va_ros')
-    except metadata.PackageNotFoundError:
-        files = None
-    if not files or not any(file.name == 'RECORD' for file in files):
-        pytest.skip('this copy of the package was not installed by pip')
-    return {str(Path(os.path.normpath(file.locate())).relative_to(PREFIX)) for file in files
-            if file.suffix != '.pyc' and '.dist-info' not in str(file)}
-
-
-@pytest.mark.timeout(240)
-def test_pip_and_colcon_install_the_same_files(overlay):
-    by_colcon = {str(path.relative_to(overlay.prefix)) for path in overlay.prefix.rglob('*')
-                 if path.is_file() and path.suffix != '.pyc'}
-    # What the tools add about themselves: colcon its hooks, CMake and pip a record of the package.
-    by_colcon = {
-        path for path in by_colcon
-        if '.egg-info' not in path and not path.startswith(
-            ('share/colcon-core', 'share/lingbot_va_ros/hook/', 'share/lingbot_va_ros/package.'))}
-    by_colcon.add('share/lingbot_va_ros/package.xml')
-    by_pip = installed_by_pip() - {'share/lingbot_va_ros/package.dsv'}
-    assert by_pip - by_colcon == set()
-    assert by_colcon - by_pip == set()
-
-
-def test_the_ament_index_knows_the_package(monkeypatch):
-    installed_by_pip()
+def test_the_ament_index_knows_the_package(pip_files, monkeypatch):
     monkeypatch.setenv('AMENT_PREFIX_PATH', str(PREFIX))
     assert get_package_prefix('lingbot_va_ros') == str(PREFIX)
 
 
-def test_shared_files_are_installed():
-    files = installed_by_pip()
+def test_shared_files_are_installed(pip_files):
     for folder in ('config', 'launch', 'msg', 'models', 'srv', 'action', 'urdf'):
         source = Path(__file__).resolve().parents[2] / folder
         missing = {f'share/lingbot_va_ros/{folder}/{path.relative_to(source)}'
                    for path in source.rglob('*')
-                   if path.is_file() and path.suffix != '.pyc'} - files
+                   if path.is_file() and path.suffix != '.pyc'} - pip_files
         assert missing == set()
 
 
 @pytest.mark.parametrize('name', [*NODES, 'lingbot_va'])
-def test_an_executable_is_where_ros2_run_looks(name):
+def test_an_executable_is_where_ros2_run_looks(name, pip_files):
     file = PREFIX / 'lib' / 'lingbot_va_ros' / name
-    assert str(file.relative_to(PREFIX)) in installed_by_pip()
+    assert str(file.relative_to(PREFIX)) in pip_files
     assert os.access(file, os.X_OK)
     shebang = file.read_text().splitlines()[0]
     assert Path(shebang.removeprefix('#!')).samefile(sys.executable)
     assert Path(shebang.removeprefix('#!')).is_relative_to(PREFIX)
 
 
-def test_the_command_line_runs_from_a_bare_shell(bare_shell):
-    installed_by_pip()
+def test_the_command_line_runs_from_a_bare_shell(bare_shell, pip_files):
     done = subprocess.run(
         [PREFIX / 'bin' / 'lingbot_va', '--help'], env=bare_shell, capture_output=True, text=True,
         timeout=60, check=False)
@@ -81,8 +50,7 @@ def test_the_command_line_runs_from_a_bare_shell(bare_shell):
 
 
 @pytest.mark.parametrize('name', NODES)
-def test_a_node_runs_from_a_bare_shell(name, bare_shell):
-    installed_by_pip()
+def test_a_node_runs_from_a_bare_shell(name, bare_shell, pip_files):
     watcher_context = rclpy.Context()
     rclpy.init(context=watcher_context)
     watcher = rclpy.create_node('watcher', context=watcher_context)
@@ -106,9 +74,8 @@ def test_a_node_runs_from_a_bare_shell(name, bare_shell):
     assert process.returncode == 0, output
 
 
-def test_nothing_that_a_package_depends_on_is_missing():
+def test_nothing_that_a_package_depends_on_is_missing(pip_files):
     """The pins are installed without asking for dependencies, so one could have been left out."""
-    installed_by_pip()
     done = subprocess.run(
         [sys.executable, '-m', 'pip', '--disable-pip-version-check', 'check'],
         capture_output=True, text=True, timeout=60, check=False)
