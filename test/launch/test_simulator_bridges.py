@@ -9,8 +9,6 @@ publisher does the same over real DDS, to a policy node in a process of its own.
 import contextlib
 from dataclasses import dataclass
 import os
-import subprocess
-import sys
 import threading
 import time
 
@@ -23,7 +21,10 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from support.messages import nanoseconds
+from support.node_processes import node_process
+from support.services import Services
 from support.spinning import spinning
+from support.waiting import DEADLINE
 from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.msg import ActionChunk, PolicyStatus
@@ -36,7 +37,7 @@ RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFOR
 CHANNELS = {
     'rgb8': [0, 1, 2], 'bgr8': [2, 1, 0], 'rgba8': [0, 1, 2, 0], 'bgra8': [2, 1, 0, 0]}
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,7 @@ class Policy:
     def __init__(self, node, namespace, process, log):
         self.node, self.process, self.log = node, process, log
         self._name = f'/{namespace}/lingbot_va_policy'
+        self._services = Services(node)
         self.statuses, self.chunks, self.plans = [], [], []
         self._entities = [
             node.create_subscription(kind, f'{self._name}/{name}', record.append, profile)
@@ -208,6 +210,7 @@ class Policy:
                 (JointTrajectory, 'joint_trajectory', self.plans, qos.EVENTS))]
 
     def close(self):
+        self._services.close()
         for entity in self._entities:
             self.node.destroy_subscription(entity)
 
@@ -215,7 +218,7 @@ class Policy:
     def status(self):
         return self.statuses[-1] if self.statuses else PolicyStatus()
 
-    def wait_for(self, condition, what, seconds=20.0):
+    def wait_for(self, condition, what, seconds=DEADLINE):
         end = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, self.log()
@@ -229,20 +232,13 @@ class Policy:
             lambda: self.status.mode == PolicyStatus.HOLDING and words in self.status.reason,
             f'HOLDING with {words!r}')
 
-    def call(self, kind, name, request, seconds=30.0):
-        client = self.node.create_client(kind, f'{self._name}/{name}')
-        try:
-            self.wait_for(client.service_is_ready, f'the service {name}')
-            future = client.call_async(request)
-            self.wait_for(future.done, f'an answer of {name}', seconds)
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+    def call(self, kind, name, request, seconds=DEADLINE):
+        return self._services.call(kind, f'{self._name}/{name}', request, seconds)
 
     def change(self, transition):
         return self.call(
             ChangeState, 'change_state',
-            ChangeState.Request(transition=Transition(id=transition))).success
+            ChangeState.Request(transition=Transition(id=transition)), 120.0).success
 
     def state(self):
         return self.call(GetState, 'get_state', GetState.Request()).current_state.id
@@ -265,20 +261,15 @@ def running_policy(node, namespace, folder, checkpoint):
     A namespace of its own: DDS goes on to show the services of a killed process for a while.
     """
     log = folder / 'policy.log'
-    with log.open('w') as out:
-        process = subprocess.Popen(
-            [sys.executable, '-m', 'lingbot_va_ros.nodes.policy.node', '--ros-args',
-             '-r', f'__ns:=/{namespace}',
-             '-p', 'use_sim_time:=true', '-p', 'executed_source:=plan',
-             '-p', f'checkpoint:={checkpoint}', '-p', 'instruction:=go'],
-            stdout=out, stderr=subprocess.STDOUT, env={**os.environ, 'PYTHONUNBUFFERED': '1'})
-    policy = Policy(node, namespace, process, log.read_text)
-    try:
-        yield policy
-    finally:
-        process.kill()
-        process.wait()
-        policy.close()
+    with node_process(
+            'policy_node', log, '-r', f'__ns:=/{namespace}', '-p', 'use_sim_time:=true',
+            '-p', 'executed_source:=plan', '-p', f'checkpoint:={checkpoint}',
+            '-p', 'instruction:=go') as process:
+        policy = Policy(node, namespace, process, log.read_text)
+        try:
+            yield policy
+        finally:
+            policy.close()
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -4,9 +4,7 @@ Policy and mux over real DDS while a person takes the arm and gives it back, aga
 Runs for some seconds; set LINGBOT_VA_TAKEOVER_SECONDS for longer.
 """
 
-import contextlib
 import os
-import subprocess
 import time
 
 from lifecycle_msgs.msg import Transition
@@ -18,12 +16,13 @@ import rclpy
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, JointState
 from support.messages import nanoseconds, stamped
+from support.node_processes import node_process
+from support.services import Services
 from support.spinning import spinning
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory
 import yaml
 
-from lingbot_va_ros.cli.common.processes import node_command
 from lingbot_va_ros.motion.plan import Plan, resting_at
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
 from lingbot_va_ros.nodes import qos
@@ -55,7 +54,7 @@ class World:
         self.leader = lambda time_ns: ROBOT.home
         self.statuses, self.chunks, self.executed, self.modes = [], [], [], []
         self._picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-        self._clients = {}
+        self.call = Services(node).call
         for kind, name, callback, profile in (
                 (JointTrajectory, 'joint_trajectory_controller/joint_trajectory',
                  self._on_command, qos.EVENTS),
@@ -102,13 +101,6 @@ class World:
     def mode(self):
         return self.modes[-1].mode if self.modes else None
 
-    def call(self, kind, name, request, deadline=DEADLINE):
-        client = self._clients.setdefault(name, self.node.create_client(kind, name))
-        assert client.wait_for_service(DEADLINE), f'no service {name}'
-        future = client.call_async(request)
-        wait_for(future.done, f'an answer of {name}', deadline)
-        return future.result()
-
     def change(self, transition):
         return self.call(ChangeState, f'{POLICY}/change_state', ChangeState.Request(
             transition=Transition(id=transition)), 120.0).success
@@ -134,20 +126,6 @@ class World:
         assert all(answer.successful for answer in answers), answers
 
 
-@contextlib.contextmanager
-def process(log, module, *arguments):
-    with log.open('w') as out:
-        running = subprocess.Popen(
-            [*node_command(module), '--ros-args',
-             '-r', f'__ns:={NAMESPACE}', *arguments],
-            stdout=out, stderr=subprocess.STDOUT, env={**os.environ, 'PYTHONUNBUFFERED': '1'})
-        try:
-            yield running
-        finally:
-            running.kill()
-            running.wait()
-
-
 @pytest.fixture(scope='module')
 def graph(untrained_checkpoint, tmp_path_factory):
     """A world with the mux and an active policy that has the arm."""
@@ -158,16 +136,19 @@ def graph(untrained_checkpoint, tmp_path_factory):
     policy_file = yaml.safe_load((untrained_checkpoint / 'policy.yaml').read_text())
     policy_file['action_rate'] *= 2.5  # shorter chunks: more of them
     (folder / 'policy.yaml').write_text(yaml.safe_dump(policy_file))
+    here = '-r', f'__ns:={NAMESPACE}'
     patient = [word for parameter in PATIENT for word in ('-p', parameter)]
     try:
         with spinning(node), \
-                process(folder / 'mux.log', 'command_mux', *patient, '-r',
-                        'policy/joint_trajectory:=lingbot_va_policy/joint_trajectory') as mux, \
-                process(folder / 'policy.log', 'policy_node', '-r',
-                        'control_mode:=command_mux/mode', '-p', 'schedule:=async',
-                        '-p', f'checkpoint:={untrained_checkpoint}',
-                        '-p', f'policy_config:={folder / "policy.yaml"}',
-                        '-p', 'max_camera_skew:=0.3') as policy:
+                node_process(
+                    'command_mux', folder / 'mux.log', *here, *patient, '-r',
+                    'policy/joint_trajectory:=lingbot_va_policy/joint_trajectory') as mux, \
+                node_process(
+                    'policy_node', folder / 'policy.log', *here, '-r',
+                    'control_mode:=command_mux/mode', '-p', 'schedule:=async',
+                    '-p', f'checkpoint:={untrained_checkpoint}',
+                    '-p', f'policy_config:={folder / "policy.yaml"}',
+                    '-p', 'max_camera_skew:=0.3') as policy:
             assert world.change(Transition.TRANSITION_CONFIGURE)
             assert world.change(Transition.TRANSITION_ACTIVATE)
             world.processes = (mux, policy)

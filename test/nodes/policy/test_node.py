@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 from action_msgs.msg import GoalStatus
@@ -22,6 +21,8 @@ from rosgraph_msgs.msg import Clock
 from safetensors.torch import load_file, save_file
 from sensor_msgs.msg import Image, JointState
 from support.messages import nanoseconds
+from support.node_processes import node_process
+from support.services import Services
 from support.spinning import spinning as spin_in_thread
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory
@@ -61,6 +62,7 @@ class World:
         self.encoding = {}
         self.joints = True
         self.clock = time.time_ns
+        self._services = Services(node)
         self.statuses, self.plans, self.chunks = [], [], []
         self._images = {
             name: node.create_publisher(
@@ -94,14 +96,7 @@ class World:
         return self.statuses[-1] if self.statuses else PolicyStatus()
 
     def call(self, kind, name, request, deadline=DEADLINE):
-        client = self.node.create_client(kind, f'{self.name}/{name}')
-        try:
-            assert client.wait_for_service(DEADLINE), f'no service {name}'
-            future = client.call_async(request)
-            wait_for(future.done, f'an answer of {name}', deadline)
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+        return self._services.call(kind, f'{self.name}/{name}', request, deadline)
 
     def change(self, transition, deadline=120.0):
         request = ChangeState.Request(transition=Transition(id=transition))
@@ -147,15 +142,8 @@ def spinning():
 def policy_process(tmp_path, *arguments):
     """Run the policy node; yields the process and a function that reads its log."""
     log = tmp_path / 'policy.log'
-    with log.open('w') as out:
-        process = subprocess.Popen(
-            [sys.executable, '-m', 'lingbot_va_ros.nodes.policy.node', '--ros-args', *arguments],
-            stdout=out, stderr=subprocess.STDOUT, env={**os.environ, 'PYTHONUNBUFFERED': '1'})
-        try:
-            yield process, log.read_text
-        finally:
-            process.kill()
-            process.wait()
+    with node_process('policy_node', log, *arguments) as process:
+        yield process, log.read_text
 
 
 @pytest.fixture(scope='module')

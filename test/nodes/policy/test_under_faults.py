@@ -6,8 +6,6 @@ LINGBOT_VA_FAULT_SECONDS for longer.
 """
 
 import os
-import subprocess
-import sys
 import time
 
 from lifecycle_msgs.msg import Transition
@@ -19,6 +17,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from support.messages import nanoseconds, stamped
+from support.node_processes import node_process
+from support.services import Services
 from support.spinning import spinning
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -32,7 +32,6 @@ from lingbot_va_ros.srv import ResetMemory, SetInstruction
 NS = 1_000_000_000
 SECONDS = float(os.environ.get('LINGBOT_VA_FAULT_SECONDS', '5'))
 SEED = int(os.environ.get('LINGBOT_VA_FAULT_SEED', '1'))
-DEADLINE = 40.0
 POLICY = 'lingbot_va_policy'
 ROBOT = load_embodiment('sim_left')
 CAMERAS = ('head', 'left_wrist')
@@ -62,6 +61,7 @@ class FaultyWorld:
     def __init__(self, node, namespace):
         self.node = node
         self.namespace = namespace
+        self.services = Services(node)
         self.started = time.monotonic_ns()
         self.origin = 1000 * NS
         self.silent, self.skewed = set(), {}
@@ -182,12 +182,10 @@ class FaultyWorld:
         return 0.0, lambda: None
 
     def connect(self):
-        self._reset = self.node.create_client(
+        self._reset = self.services.client(
             ResetMemory, f'{self.namespace}/{POLICY}/reset_memory')
-        self._instruct = self.node.create_client(
+        self._instruct = self.services.client(
             SetInstruction, f'{self.namespace}/{POLICY}/set_instruction')
-        assert self._reset.wait_for_service(DEADLINE)
-        assert self._instruct.wait_for_service(DEADLINE)
 
     def misbehave(self, rng, for_seconds):
         """Let things go wrong one after the other, now and then two at once."""
@@ -222,23 +220,17 @@ def recorded(request, world_node, untrained_checkpoint, tmp_path_factory):
     # A killed process is still discovered for a while: no two may have the same names.
     namespace = f'/{request.param}'
     log = tmp_path_factory.mktemp('faults') / 'policy.log'
-    with log.open('w') as out:
-        process = subprocess.Popen(
-            [sys.executable, '-m', 'lingbot_va_ros.nodes.policy.node', '--ros-args',
-             '-r', f'__ns:={namespace}', '-p', f'checkpoint:={untrained_checkpoint}',
-             '-p', 'use_sim_time:=true', '-p', f'schedule:={request.param}',
-             '-p', 'instruction:=wipe the plate',
-             '-p', f'max_camera_age:={MAX_CAMERA_AGE}', '-p', 'max_camera_skew:=0.08'],
-            stdout=out, stderr=subprocess.STDOUT, env={**os.environ, 'PYTHONUNBUFFERED': '1'})
-    try:
+    with node_process(
+            'policy_node', log, '-r', f'__ns:={namespace}',
+            '-p', f'checkpoint:={untrained_checkpoint}', '-p', 'use_sim_time:=true',
+            '-p', f'schedule:={request.param}', '-p', 'instruction:=wipe the plate',
+            '-p', f'max_camera_age:={MAX_CAMERA_AGE}', '-p', 'max_camera_skew:=0.08') as process:
         world = FaultyWorld(world_node, namespace)
-        client = world_node.create_client(ChangeState, f'{namespace}/{POLICY}/change_state')
-        assert client.wait_for_service(DEADLINE)
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-            future = client.call_async(
-                ChangeState.Request(transition=Transition(id=transition)))
-            wait_for(future.done, 'an answer', 120.0)
-            assert future.result().success, log.read_text()
+            answer = world.services.call(
+                ChangeState, f'{namespace}/{POLICY}/change_state',
+                ChangeState.Request(transition=Transition(id=transition)), 120.0)
+            assert answer.success, log.read_text()
         world.connect()
         wait_for(lambda: len(world.chunks) >= 2, 'two chunks')
         world.misbehave(np.random.default_rng(SEED), SECONDS)
@@ -249,14 +241,11 @@ def recorded(request, world_node, untrained_checkpoint, tmp_path_factory):
         world.lasted = process.poll() is None
         world.schedule = request.param
         yield world
-    finally:
-        process.kill()
-        process.wait()
-        for timer in list(world_node.timers):
-            world_node.destroy_timer(timer)
-        for subscription in list(world_node.subscriptions):
-            if subscription.topic_name.startswith(namespace):
-                world_node.destroy_subscription(subscription)
+    for timer in list(world_node.timers):
+        world_node.destroy_timer(timer)
+    for subscription in list(world_node.subscriptions):
+        if subscription.topic_name.startswith(namespace):
+            world_node.destroy_subscription(subscription)
 
 
 def test_it_lives_without_a_fault_of_its_own(recorded):
