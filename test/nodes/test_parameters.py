@@ -1,6 +1,7 @@
 """A parameter of a wrong type or value is rejected in one line that names it, in every node."""
 
 from dataclasses import replace
+import re
 import subprocess
 import sys
 
@@ -10,9 +11,13 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from lingbot_va_ros.nodes.command_mux import parameters as command_mux
+from lingbot_va_ros.nodes.command_mux.node import CommandMux
 from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, WrongParameter
 from lingbot_va_ros.nodes.policy import parameters as policy
+from lingbot_va_ros.nodes.policy.node import PolicyNode
+from lingbot_va_ros.nodes.run import run_node
 from lingbot_va_ros.nodes.sim_robot import parameters as sim_robot
+from lingbot_va_ros.nodes.sim_robot.node import SimRobot
 
 TABLES = {'policy': policy.PARAMETERS, 'command_mux': command_mux.PARAMETERS,
           'sim_robot': sim_robot.PARAMETERS}
@@ -114,28 +119,56 @@ def test_a_whole_table_can_be_read_only(ros):
     assert declared(ros, [row], read_only=True)[1]['count'].read_only
 
 
+def assert_one_line(said, expected):
+    """Assert that a node has said in one line why it cannot start."""
+    # Kilted's Fast DDS adds a line of its own about the variable that Jazzy's reads, and rcl one
+    # about arguments that it cannot parse.
+    lines = [line for line in said.strip().splitlines()
+             if 'PROFILES_FILE' not in line and '[rcl]' not in line]
+    assert len(lines) == 1 and lines[0].startswith('cannot start: '), said
+    assert re.search(expected, lines[0])
+
+
 @pytest.mark.parametrize('module, parameter, expected', [
-    ('policy.node', 'instruction:=no', 'parameter instruction is false (a boolean); expected a '
-     """string; quote it for YAML: -p 'instruction:="..."'"""),
-    ('policy.node', 'schedule:=sometimes', "parameter schedule is 'sometimes'; expected one of s"),
-    ('command_mux.node', 'embodiment:=7', 'embodiment is 7 (an integer); expected a string'),
-    ('sim_robot.node', 'task:=off', 'parameter task is false (a boolean); expected a string'),
-    *((module, 'use_sim_time:=5', "'use_sim_time' to '5' of type 'INTEGER', expecting type 'BOOL'")
-      for module in ('policy.node', 'command_mux.node', 'sim_robot.node')),
-    ('policy.node', 'seed:=[1, a]', "Couldn't parse parameter override rule: '-p seed:=[1, a]'"),
+    ('policy.node', 'instruction:=no', r'parameter instruction is false \(a boolean\); expected a '
+     r"""string; quote it for YAML: -p 'instruction:="..."'"""),
+    ('command_mux.node', 'embodiment:=7', r'embodiment is 7 \(an integer\); expected a string'),
+    ('sim_robot.node', 'task:=off', r'parameter task is false \(a boolean\); expected a string'),
 ])
 def test_a_process_prints_one_line_and_ends_with_1(module, parameter, expected):
     done = subprocess.run(
         [sys.executable, '-m', f'lingbot_va_ros.nodes.{module}', '--ros-args', '-p', parameter],
-        capture_output=True, text=True, timeout=30)
+        capture_output=True, text=True, timeout=50)
     assert done.returncode == 1, done.stderr
-    # Kilted's Fast DDS adds a line of its own about the variable that Jazzy's reads, and rcl one
-    # about arguments that it cannot parse.
-    lines = [line for line in done.stderr.strip().splitlines()
-             if 'PROFILES_FILE' not in line and '[rcl]' not in line]
-    assert len(lines) == 1 and lines[0].startswith('cannot start: '), done.stderr
-    assert expected in lines[0]
+    assert_one_line(done.stderr, expected)
     assert not done.stdout
+
+
+@pytest.mark.parametrize('node, parameter, expected', [
+    (PolicyNode, 'schedule:=sometimes', "parameter schedule is 'sometimes'; expected one of s"),
+    (PolicyNode, 'seed:=[1, a]', r"Couldn't parse parameter override rule: '-p seed:=\[1, a\]'"),
+    *((node, 'use_sim_time:=5', "'use_sim_time' to '5' of type 'INTEGER', expecting type 'BOOL'")
+      for node in (PolicyNode, CommandMux, SimRobot)),
+    (CommandMux, 'embodiment:=nowhere',
+     "no embodiment is called 'nowhere'; expected one of .*sim_left"),
+    (CommandMux, 'command_rate:=5', 'parameter command_rate is 5; expected 10 … 1000'),
+    (CommandMux, 'source_timeout:=fast', r"parameter source_timeout is 'fast' \(a string\); exp"),
+    (CommandMux, 'command_rate:=.nan', 'parameter command_rate is nan; expected 10 … 1000'),
+    (CommandMux, 'teleop_joint_map.left_joint_1.joint:=off',
+     r'left_joint_1.joint is false \(a boolean\)'),
+    (CommandMux, 'source_timeout:=0.03',
+     'source_timeout is 0.03 s; expected at least 5 command periods'),
+    (CommandMux, 'teleop_joint_map.left_joint_9.joint:=a',
+     'teleop_joint_map.left_joint_9.joint: expected teleop_joint_map.<joint>.<key> with a joint '
+     r'of embodiment .sim_left. \(left_joint_1'),
+    (CommandMux, 'teleop_joint_map.left_joint_1.sign:=0', 'left_joint_1.sign is 0; expected 1 or'),
+])
+def test_a_node_that_cannot_start_says_why_in_one_line(
+        own_signals, node, parameter, expected, capfd):
+    assert run_node(node, ['--ros-args', '-p', parameter]) == 1
+    said = capfd.readouterr()
+    assert_one_line(said.err, expected)
+    assert not said.out
 
 
 @pytest.mark.parametrize('name, value, line', [

@@ -92,15 +92,6 @@ def test_a_context_that_others_have_shut_down_is_not_asked(writer):
     assert not wait_until_acknowledged(node, 1.0)
 
 
-@pytest.fixture
-def own_signals():
-    """Put back the handlers that `run_node` takes the place of."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 def test_a_node_waits_for_its_last_words_between_its_close_and_its_end(own_signals, monkeypatch):
     order = []
 
