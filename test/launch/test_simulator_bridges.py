@@ -37,7 +37,7 @@ RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFOR
 CHANNELS = {
     'rgb8': [0, 1, 2], 'bgr8': [2, 1, 0], 'rgba8': [0, 1, 2, 0], 'bgra8': [2, 1, 0, 0]}
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class Policy:
     def change(self, transition):
         return self.call(
             ChangeState, 'change_state',
-            ChangeState.Request(transition=Transition(id=transition)), 120.0).success
+            ChangeState.Request(transition=Transition(id=transition)), 300.0).success
 
     def state(self):
         return self.call(GetState, 'get_state', GetState.Request()).current_state.id

@@ -2,7 +2,7 @@
 
 import time
 
-DEADLINE = 40.0  # seconds; long, because only a test that fails waits for all of it
+DEADLINE = 120.0  # seconds; long, because only a test that fails waits for all of it
 
 
 def wait_for(condition, what, deadline=DEADLINE):

@@ -24,7 +24,7 @@ from support.messages import nanoseconds
 from support.node_processes import node_process
 from support.services import Services
 from support.spinning import spinning as spin_in_thread
-from support.waiting import wait_for
+from support.waiting import DEADLINE, wait_for
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 import yaml
@@ -42,10 +42,9 @@ NODE = 'lingbot_va_policy'
 ROBOT = load_embodiment('sim_left')
 HOME = ROBOT.home
 CAMERAS = ('head', 'left_wrist')
-DEADLINE = 30.0
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 
 def is_stop(plan):
@@ -98,7 +97,7 @@ class World:
     def call(self, kind, name, request, deadline=DEADLINE):
         return self._services.call(kind, f'{self.name}/{name}', request, deadline)
 
-    def change(self, transition, deadline=120.0):
+    def change(self, transition, deadline=300.0):
         request = ChangeState.Request(transition=Transition(id=transition))
         return self.call(ChangeState, 'change_state', request, deadline).success
 

@@ -40,7 +40,7 @@ STEP = 0.02  # seconds between two commands of the played mux
 LONGEST_SILENCE = 3.0  # seconds between two plans or statuses, on a machine that is busy
 MAX_CAMERA_AGE = 0.5
 
-pytestmark = pytest.mark.timeout(SECONDS + 150)
+pytestmark = pytest.mark.timeout(SECONDS + 600)
 
 
 def seconds(duration):
@@ -229,7 +229,7 @@ def recorded(request, world_node, untrained_checkpoint, tmp_path_factory):
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
             answer = world.services.call(
                 ChangeState, f'{namespace}/{POLICY}/change_state',
-                ChangeState.Request(transition=Transition(id=transition)), 120.0)
+                ChangeState.Request(transition=Transition(id=transition)), 300.0)
             assert answer.success, log.read_text()
         world.connect()
         wait_for(lambda: len(world.chunks) >= 2, 'two chunks')
