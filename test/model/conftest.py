@@ -5,6 +5,7 @@ One thread for torch: small tensors gain nothing from more, and other tests need
 """
 
 import pytest
+from support.networks import randomize
 import torch
 
 from lingbot_va_ros.model.mixture_of_transformers import make_network as network_of
@@ -22,11 +23,5 @@ def make_network(request):
             'num_layers': num_layers, 'heads': 2, 'head_dim': 24, 'ffn_dim': 64,
             'latent_channels': 8, 'action_channels': 5, 'text_dim': 16, 'time_frequencies': 16,
             'action_hidden_dim': request.param, **sizes})
-        network, generator = network_of(config), torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for name, weight in network.named_parameters():
-                noise = torch.randn(weight.shape, generator=generator)
-                weight.copy_(noise / weight.shape[-1] ** 0.5 if weight.dim() > 1
-                             else noise * 0.1 + name.endswith(('norm', 'norm.weight')))
-        return network.requires_grad_(False).eval().to(dtype)
+        return randomize(network_of(config)).requires_grad_(False).eval().to(dtype)
     return make

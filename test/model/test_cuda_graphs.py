@@ -9,6 +9,7 @@ the calls of torch.cuda in `CudaRecorder` are not run here.
 from dataclasses import replace
 
 import pytest
+from support.networks import random
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
@@ -82,10 +83,6 @@ def network(request, untrained_checkpoint):
     for weight in mixture.requires_grad_(False).parameters():
         weight.normal_(0, weight.shape[-1] ** -0.5, generator=generator)
     return mixture
-
-
-def random(seed, *shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def make_session(network, graphs=None):

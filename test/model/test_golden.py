@@ -1,6 +1,5 @@
 """The engine agrees with the public implementation's outputs; the replay reports deviations."""
 
-import importlib.util
 import json
 from pathlib import Path
 import re
@@ -8,14 +7,13 @@ import runpy
 import shutil
 import sys
 
+import golden_replay as replay
 import pytest
 from safetensors.torch import load_file, save_file
+from support.golden import GOLDEN
 
 from lingbot_va_ros.model import attention, onednn
 
-TEST = Path(__file__).resolve().parents[1]
-GOLDEN = TEST / 'golden'
-SCRIPT = TEST / 'golden_replay.py'
 FILES = sorted(path.name for path in GOLDEN.glob('*.safetensors')
                if not path.name.endswith('_inputs.safetensors'))
 # What is computed in few steps has to agree more closely than a rollout.
@@ -23,16 +21,6 @@ CLOSE = ('scheduler', 'grid_ids', 'actions', 'text_encoder', 'transformer_forwar
 # Latents reach 8; float32 latents of the public code and of this engine are each up to 9.5e-6
 # away from float64, on either side.
 CLOSE_LATENTS = ('vae_stream',)
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location('golden_replay', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-replay = load_script()
 SHOWN_ONLY = [name for name in FILES if replay.informational(replay.GoldenFolder(GOLDEN), name)]
 
 
@@ -93,9 +81,9 @@ def copy_of(tmp_path):
 
 def run_script(monkeypatch, *arguments) -> object:
     """Run the script as `python golden_replay.py …` does and return its exit code."""
-    monkeypatch.setattr(sys, 'argv', [str(SCRIPT), *map(str, arguments)])
+    monkeypatch.setattr(sys, 'argv', [str(replay.__file__), *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(SCRIPT), run_name='__main__')
+        runpy.run_path(str(replay.__file__), run_name='__main__')
     return ended.value.code
 
 

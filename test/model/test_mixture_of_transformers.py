@@ -8,6 +8,7 @@ from dataclasses import replace
 import json
 
 import pytest
+from support.networks import random
 import torch
 
 from lingbot_va_ros.model.checkpoint import load_transformer, save_transformer, transformer_tensors
@@ -37,10 +38,6 @@ PAPER = TransformerConfig(
 ROWS, COLUMNS = 4, 6
 # Layers, heads, action width, frames of a chunk, actions of a frame.
 SIZES = [(2, 2, 20, 2, 4), (4, 3, 72, 3, 1)]
-
-
-def random(seed, *shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def network_of(layers=2, heads=2, narrow=20, **sizes):

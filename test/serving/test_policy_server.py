@@ -1,12 +1,12 @@
 """The public protocol gives the public implementation's results; errors change nothing."""
 
-import importlib.util
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
+import golden_replay as replay
 import numpy as np
 import pytest
+from support.golden import GOLDEN, PROMPT, RecordedText
 
 from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.inference.engine import Engine
@@ -15,31 +15,8 @@ from lingbot_va_ros.serving.policy_server import PolicyServer
 from lingbot_va_ros.serving.protocol import read_request, RequestError
 from lingbot_va_ros.specs.policy_file import PolicyFile, Sampling
 
-TEST = Path(__file__).resolve().parents[1]
-GOLDEN = TEST / 'golden'
 ROLLOUTS = json.loads((GOLDEN / 'manifest.json').read_text())['rollouts']
 TIED = '.lowest_slot_ties'
-PROMPT = 'stack the cubes'
-
-
-def load_replay():
-    spec = importlib.util.spec_from_file_location('golden_replay', TEST / 'golden_replay.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-replay = load_replay()
-
-
-class GoldenText:
-    """The recorded embeddings, in place of the encoder that made them (it is not in the data)."""
-
-    def __init__(self, inputs):
-        self.rows = {PROMPT: inputs['prompt_embeds'], '': inputs['negative_prompt_embeds']}
-
-    def encode(self, instruction):
-        return self.rows[instruction]
 
 
 class Rollout:
@@ -71,7 +48,7 @@ class Rollout:
             trained=False, observation_keys=self.keys)
         self.chunk = 0
         self.policy = PolicyServer(
-            Engine(golden.network(letter), golden.vae(letter), GoldenText(self.inputs), policy,
+            Engine(golden.network(letter), golden.vae(letter), RecordedText(self.inputs), policy,
                    policy.video, policy.action, policy.memory_chunks, seed=0),
             noise=lambda *_: (self.inputs[f'chunk{self.chunk}.noise_latents'],
                               self.inputs[f'chunk{self.chunk}.noise_actions']))

@@ -6,15 +6,11 @@ from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
 from lingbot_va_ros.policy.inference.session import Session
 from lingbot_va_ros.specs.policy_file import Sampling
+from support.networks import random
 
 SHAPE = ChunkShape(frames=2, actions=4, rows=4, columns=4)
 USED = (14, 15, 28)
 VIDEO, ACTION = Sampling(3, 5.0, 5.0), Sampling(4, 1.0, 1.0)
-
-
-def random(seed, *shape):
-    """Return standard normal numbers that depend on the seed alone."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def make_session(network, video=VIDEO, action=ACTION, memory_chunks=8) -> Session:

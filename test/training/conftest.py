@@ -7,6 +7,7 @@ One thread for torch: small tensors gain nothing from more, and other tests need
 from dataclasses import replace
 
 import pytest
+from support.networks import random, randomize
 import torch
 
 from lingbot_va_ros.model.mixture_of_transformers import make_network
@@ -23,22 +24,10 @@ ROWS, COLUMNS = 4, 6  # latents of a picture: 6 tokens
 TEXT_ROWS = 12  # of which the second half is zero
 
 
-def random(seed, *shape):
-    """Return standard normal numbers that depend on the seed alone."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 @pytest.fixture(params=[None, 20], ids=['shared', 'mixture'])
 def network(request):
     """Return a network with random weights, of either variant."""
-    config = replace(SHARED, action_hidden_dim=request.param)
-    network, generator = make_network(config), torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, weight in network.named_parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            weight.copy_(noise / weight.shape[-1] ** 0.5 if weight.dim() > 1
-                         else noise * 0.1 + name.endswith(('norm', 'norm.weight')))
-    return network
+    return randomize(make_network(replace(SHARED, action_hidden_dim=request.param)))
 
 
 @pytest.fixture

@@ -1,13 +1,13 @@
 """Open-loop chunks from one image agree with the public implementation's."""
 
 from dataclasses import replace
-import importlib.util
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
+import golden_replay as replay
 import numpy as np
 import pytest
+from support.golden import GOLDEN, PROMPT, RecordedText
 import torch
 
 from lingbot_va_ros.policy.errors import PredictionAborted
@@ -16,38 +16,15 @@ from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
 from lingbot_va_ros.policy.inference.open_loop import forwards_per_chunk, imagine
 from lingbot_va_ros.specs.policy_file import PolicyFile, Sampling
 
-TEST = Path(__file__).resolve().parents[2]
-GOLDEN = TEST / 'golden'
 OPEN_LOOP = {
     name: entry for name, entry in json.loads(
         (GOLDEN / 'manifest.json').read_text())['rollouts'].items() if entry['open_loop']}
-PROMPT = 'stack the cubes'
 TOLERANCE = 1e-4
-
-
-def load_replay():
-    spec = importlib.util.spec_from_file_location('golden_replay', TEST / 'golden_replay.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-replay = load_replay()
 
 
 @pytest.fixture(scope='module')
 def golden():
     return replay.GoldenFolder(GOLDEN)
-
-
-class RecordedText:
-    """The recorded embeddings, in place of the encoder that made them (it is not in the data)."""
-
-    def __init__(self, inputs):
-        self.rows = {PROMPT: inputs['prompt_embeds'], '': inputs['negative_prompt_embeds']}
-
-    def encode(self, instruction):
-        return self.rows[instruction]
 
 
 def golden_engine(golden, name, settings):
