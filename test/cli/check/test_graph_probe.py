@@ -109,9 +109,13 @@ class Graph:
             return [(topic, node.count_publishers(topic), node.count_subscribers(topic))
                     for topic, _ in sorted(self.robot.get_topic_names_and_types())
                     if topic.startswith(f'/{self.namespace}/')]
-        ours = sorted(f'/{self.namespace}/{node.get_name()}' for node in self._nodes)
-        found = [name for name in probe.nodes() if name.startswith(f'/{self.namespace}/')]
-        return found == ours and ends_of(probe.node) == ends_of(self.robot)
+
+        def nodes_of(node):
+            return sorted(
+                name for name, space in node.get_node_names_and_namespaces()
+                if space == f'/{self.namespace}' and not name.startswith('lingbot_va_check_'))
+        return nodes_of(probe.node) == nodes_of(self.robot) and (
+            ends_of(probe.node) == ends_of(self.robot))
 
     def _spin(self):
         try:
