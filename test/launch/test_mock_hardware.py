@@ -2,6 +2,7 @@
 
 from collections import deque
 import os
+from pathlib import Path
 import time
 from xml.etree import ElementTree
 
@@ -114,6 +115,45 @@ def test_missing_packages_are_named_in_one_line(mock, launch_file):
         line, = [line for line in launched.output.splitlines() if 'not installed:' in line]
         assert 'controller_manager' in line and 'joint_trajectory_controller' in line
         assert launched.running() == []
+
+
+@pytest.fixture
+def known_packages(tmp_path, monkeypatch, mock):
+    """Let ament's index know ros2_control's packages; nothing of them is there to be run."""
+    prefix = tmp_path / 'prefix'
+    index = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages'
+    index.mkdir(parents=True)
+    for package in mock._PACKAGES:
+        (index / package).write_text('')
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(prefix), prepend=os.pathsep)
+
+
+def test_it_starts_the_manager_its_controllers_the_mux_and_the_policy(mock, known_packages):
+    from launch import LaunchContext
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+    from launch_ros.actions import Node
+
+    context = LaunchContext()
+    path = Path(__file__).resolve().parents[2] / 'launch' / 'mock.launch.py'
+    *declared, start = PythonLaunchDescriptionSource(
+        str(path)).get_launch_description(context).entities
+    context.launch_configurations.update(autostart='false', namespace='cell')
+    for declaration in declared:
+        declaration.execute(context)
+    nodes = [action for action in start.execute(context) if isinstance(action, Node)]
+    for node in nodes:
+        node._perform_substitutions(context)
+    by_name = {node.node_executable: node for node in nodes}
+    assert set(by_name) == {
+        'robot_state_publisher', 'ros2_control_node', 'spawner', 'command_mux', 'policy_node'}
+    assert by_name['ros2_control_node'].node_name == '/cell/controller_manager'
+    words = by_name['spawner']._Node__arguments
+    assert words[:2] == ['joint_state_broadcaster', 'joint_trajectory_controller']
+    parameters = {}
+    for entry, is_file in by_name['command_mux']._Node__expanded_parameter_arguments:
+        for section in yaml.safe_load(Path(entry).read_text() if is_file else entry).values():
+            parameters.update(section['ros__parameters'])
+    assert parameters['embodiment'] == 'sim_left'
 
 
 class Operator:
