@@ -1,7 +1,6 @@
 """A robot on ros2_control's mock hardware as launch actions: it follows every command at once."""
 
 import atexit
-from dataclasses import replace
 import os
 from pathlib import Path
 import tempfile
@@ -12,9 +11,9 @@ from launch.action import Action
 import yaml
 
 from lingbot_va_ros.launching.arguments import MockArguments
-from lingbot_va_ros.launching.nodes import report_failure
 from lingbot_va_ros.launching.ros2_control import (
     CONTROL_PACKAGES,
+    end_with,
     node,
     require,
     robot_state_publisher,
@@ -44,8 +43,9 @@ def mock_hardware(arguments: MockArguments) -> list[Action]:
     require(_PACKAGES)
     embodiment, namespace = load_embodiment(arguments.embodiment), arguments.namespace
     names = controller_names(embodiment)
+    # Without a name: it would be given to every controller, which are nodes of this process.
     manager = node(
-        namespace, 'controller_manager', 'ros2_control_node', name='controller_manager',
+        namespace, 'controller_manager', 'ros2_control_node',
         parameters=[
             _written(controller_parameters(embodiment, os.environ.get('ROS_DISTRO', ''))),
             {'use_sim_time': arguments.use_sim_time}],
@@ -57,9 +57,7 @@ def mock_hardware(arguments: MockArguments) -> list[Action]:
     start = spawner(namespace, list(names.values()))
     return [
         robot_state_publisher(arguments, mock_description(embodiment)),
-        report_failure(
-            manager, replace(arguments, use_respawn=False), 'the mock hardware stopped',
-            end_launch=True),
+        end_with(manager, 'controller_manager ended: the mock hardware stopped'),
         manager, then(start, [], 'the controllers could not be started'), start]
 
 

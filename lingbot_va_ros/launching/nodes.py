@@ -42,7 +42,7 @@ def policy(
             ('~/joint_trajectory', 'policy/joint_trajectory'),
             ('control_mode', 'command_mux/mode'), *remappings],
         **_settings(arguments, parameters))
-    actions = [report_failure(node, arguments, 'there are no more plans; the mux holds the arm')]
+    actions = [_report_failure(node, arguments, 'there are no more plans; the mux holds the arm')]
     if arguments.autostart:
         actions += Autostart(node).actions()
     return [*actions, node]
@@ -53,7 +53,7 @@ def command_mux(arguments: Arguments) -> list[Action]:
     parameters = {'use_sim_time': arguments.use_sim_time, **_given(arguments, 'embodiment')}
     node = Node(
         executable='command_mux', name='command_mux', **_settings(arguments, parameters))
-    return [report_failure(node, arguments, 'no more commands reach the arm'), node]
+    return [_report_failure(node, arguments, 'no more commands reach the arm'), node]
 
 
 def sim_robot(arguments: SimArguments) -> list[Action]:
@@ -62,7 +62,7 @@ def sim_robot(arguments: SimArguments) -> list[Action]:
         'arms': arguments.arms, 'publish_clock': arguments.use_sim_time,
         **_given(arguments, 'task', 'seed')}
     node = Node(executable='sim_robot', name='sim_robot', **_settings(arguments, parameters))
-    return [report_failure(node, arguments, 'the simulated robot stopped', end_launch=True), node]
+    return [_report_failure(node, arguments, 'the simulated robot stopped', end_launch=True), node]
 
 
 def image_profile() -> dict[str, str]:
@@ -131,7 +131,7 @@ def _without_empty(data: Any) -> Any:
     return {key: value for key, value in kept.items() if value != {}}
 
 
-def report_failure(
+def _report_failure(
         node: Node, arguments: Arguments, meaning: str, end_launch: bool = False) -> Action:
     """Log the consequence of a failed node; launch itself logs only that it failed."""
     def say(context: LaunchContext) -> None:

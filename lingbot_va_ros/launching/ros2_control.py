@@ -76,3 +76,13 @@ def then(first: Node, following: list[Action], fault: str) -> Action:
 
     return RegisterEventHandler(
         OnProcessExit(target_action=first, on_exit=[OpaqueFunction(function=go_on)]))
+
+
+def end_with(process: Node, fault: str) -> Action:
+    """End the launch when a process ends by itself."""
+    def end(context: LaunchContext) -> None:
+        if not context.is_shutdown:
+            raise RuntimeError(fault)
+
+    return RegisterEventHandler(
+        OnProcessExit(target_action=process, on_exit=[OpaqueFunction(function=end)]))

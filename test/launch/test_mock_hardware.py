@@ -146,7 +146,10 @@ def test_it_starts_the_manager_its_controllers_the_mux_and_the_policy(mock, know
     by_name = {node.node_executable: node for node in nodes}
     assert set(by_name) == {
         'robot_state_publisher', 'ros2_control_node', 'spawner', 'command_mux', 'policy_node'}
-    assert by_name['ros2_control_node'].node_name == '/cell/controller_manager'
+    manager = by_name['ros2_control_node']
+    # A name would be that of every controller in the process.
+    assert 'unspecified' in manager.node_name
+    assert manager.expanded_node_namespace == '/cell'
     words = by_name['spawner']._Node__arguments
     assert words[:2] == ['joint_state_broadcaster', 'joint_trajectory_controller']
     parameters = {}
