@@ -34,9 +34,12 @@ class StepGraphs:
     recording fails, one line is logged, and all steps run normally from then on.
 
     :param record: a `CudaRecorder`, or another function that records a step.
+
+    `recordings` counts the steps that were recorded.
     """
 
     def __init__(self, network: Network, record: Record):
+        self.recordings = 0
         self._network = network
         self._record: Record | None = record
         self._inputs: dict = {}  # by kind and sizes: content, time embedding and vectors, rotary
@@ -82,6 +85,7 @@ class StepGraphs:
         self._recorded.move_to_end(key)
         if self._recorded[key] is None:
             try:
+                self.recordings += 1
                 self._recorded[key] = self._record(step)
             except RuntimeError as error:
                 self._give_up(error)

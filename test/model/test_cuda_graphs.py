@@ -176,10 +176,12 @@ def test_a_step_on_another_device_reads_nothing_of_the_host(network, kind, conte
 
 def test_each_number_of_chunks_in_the_memory_has_graphs_of_its_own(network):
     recorder = Recorder()
-    session = make_session(network, StepGraphs(network, recorder))
+    graphs = StepGraphs(network, recorder)
+    session = make_session(network, graphs)
     for chunk in range(2):
         predict(session)
         assert recorder.recordings == 2 * (chunk + 1)  # video and actions
+        assert graphs.recordings == recorder.recordings
         commit(session)
 
 

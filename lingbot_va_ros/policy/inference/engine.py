@@ -101,8 +101,18 @@ class Engine:
         return self.session.frame > 0
 
     @property
+    def graph_recordings(self) -> int:
+        """Denoising steps that were recorded as CUDA graphs so far."""
+        graphs = self.session.denoiser.graphs
+        return 0 if graphs is None else graphs.recordings
+
+    @property
     def _tokens_per_frame(self) -> int:
         return (self.session.denoiser.video_tokens + self.shape.action_tokens) // self.shape.frames
+
+    def knows_instruction(self, instruction: str) -> bool:
+        """Return whether an instruction can be set without its text being encoded."""
+        return instruction == self.instruction or self.text_encoder.knows(instruction)
 
     def set_instruction(self, instruction: str) -> None:
         """Change the instruction; tokens written under the old one stay in the KV cache."""

@@ -119,11 +119,12 @@ class Predictor:
             if measured is None:  # cleared since the robot was ready
                 return
             episode.observe_first(robot.cameras.newest(robot.live().max_camera_skew), measured)
+        recordings = engine.graph_recordings
         chunk = _finite(engine.predict(self._interrupt))
         self._pad(since)
         seconds = robot.clock.steady() - since
         episode.forget_encoding_time()
-        self._latency.add(seconds)
+        self._latency.add(seconds, recorded=engine.graph_recordings > recordings)
         self._ready = PredictedChunk(chunk, epoch, episode.observed_ns, seconds)
 
     def begin(self) -> bool:
@@ -176,7 +177,7 @@ class Predictor:
             return False
         # What was encoded and committed right before belongs to its time, as from rest.
         since = clock.steady() if episode.encoding_since is None else episode.encoding_since
-        observed = episode.observed_ns
+        observed, recordings = episode.observed_ns, episode.engine.graph_recordings
         chunk = _finite(episode.engine.predict_ahead(
             expected_actions(episode.robot, running), episode.settings.schedule == 'async',
             self._interrupt))
@@ -189,7 +190,8 @@ class Predictor:
             return False
         seconds = clock.steady() - since
         episode.forget_encoding_time()
-        self._latency.add(seconds, ahead=True)
+        self._latency.add(
+            seconds, ahead=True, recorded=episode.engine.graph_recordings > recordings)
         return episode.join(running, PredictedChunk(chunk, epoch, observed, seconds), joints)
 
     def _pad(self, since: float) -> None:
