@@ -38,7 +38,7 @@ class NodeParameter:
         kind = type(self.default)
         # bool is a subclass of int, but true is not accepted as 1.
         if type(value) is not kind and not (kind is float and type(value) is int):
-            given = _TYPE_NAMES.get(type(value), 'an array')
+            given = 'not set' if value is None else _TYPE_NAMES.get(type(value), 'an array')
             line = (f'parameter {self.name} is {_shown(value)} ({given}); expected '
                     f'{_EXPECTED[kind]}')
             if kind is str:

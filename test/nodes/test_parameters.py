@@ -18,6 +18,8 @@ from lingbot_va_ros.nodes.policy.node import PolicyNode
 from lingbot_va_ros.nodes.run import run_node
 from lingbot_va_ros.nodes.sim_robot import parameters as sim_robot
 from lingbot_va_ros.nodes.sim_robot.node import SimRobot
+from lingbot_va_ros.resources import shared_file
+from lingbot_va_ros.specs.policy_file import load_policy_file
 
 TABLES = {'policy': policy.PARAMETERS, 'command_mux': command_mux.PARAMETERS,
           'sim_robot': sim_robot.PARAMETERS}
@@ -176,8 +178,35 @@ def test_a_node_that_cannot_start_says_why_in_one_line(
     ('max_camera_skew', 'wide', "max_camera_skew is 'wide' (a string); expected a number"),
     ('padded_latency', True, 'padded_latency is true (a boolean); expected a number'),
     ('guidance_scale', float('nan'), 'guidance_scale is nan; expected -1 … 100'),
+    ('max_camera_age', 10 ** 15, 'max_camera_age is 1000000000000000; expected 0.001 … 60'),
+    ('max_camera_age', -5, 'max_camera_age is -5; expected 0.001 … 60'),
+    ('max_joint_age', float('inf'), 'max_joint_age is inf; expected 0.001 … 60'),
+    ('max_joint_age', None, 'max_joint_age is None (not set); expected a number'),
+    ('padded_latency', -1, 'padded_latency is -1; expected 0 … 3600'),
+    ('video_steps', -1, 'video_steps is -1; expected 0 … 1000'),
+    ('video_steps', 10 ** 9, 'video_steps is 1000000000; expected 0 … 1000'),
+    ('video_steps', 2.0, 'video_steps is 2 (a floating-point number); expected an integer'),
+    ('video_exec_steps', -2, 'video_exec_steps is -2; expected -1 … 1001'),
+    ('imagine_steps', 0, 'imagine_steps is 0; expected 1 … 1000'),
 ])
 def test_a_running_policy_refuses_a_number_of_another_type_or_range(name, value, line):
     refusal, = policy.refusals([Parameter(name, value=value)], True)
     assert line in refusal
     assert policy.refusals([Parameter(name, value=1)], True) == []
+
+
+def test_zero_steps_stand_for_the_policy_file():
+    assert policy.refusals([Parameter('video_steps', value=0)], True) == []
+    file = load_policy_file(shared_file('config', 'policies', 'tiny.yaml'))
+    values = {row.name: row.default for row in policy.PARAMETERS}
+    assert policy.sampling(file, values) == (file.video, file.action)
+    video, action = policy.sampling(file, {**values, 'video_steps': 7, 'action_steps': 9})
+    assert (video.steps, action.steps) == (7, 9)
+
+
+def test_a_memory_has_as_many_chunks_as_a_policy_file_may_ask_for():
+    file = load_policy_file(shared_file('config', 'policies', 'tiny.yaml'))
+    assert policy.memory_chunks(file, 0) == file.memory_chunks
+    assert policy.memory_chunks(file, 20_000) == 10_000
+    with pytest.raises(ValueError, match='memory_frames is 20002, 10001 chunks; expected at most'):
+        policy.memory_chunks(file, 20_002)
