@@ -8,7 +8,11 @@ from lingbot_va_ros.policy.runtime.robot_interface import LiveSettings, RobotInt
 
 
 class PlayedClock:
-    """Simulated time: waiting passes the time of a stage, which has `now` in nanoseconds."""
+    """
+    Simulated time: waiting passes the time of a stage, which has `now` in nanoseconds.
+
+    A stage that sets its clock keeps in `set_by` by how much, for the steady clock.
+    """
 
     def __init__(self, stage):
         self._stage = stage
@@ -17,7 +21,7 @@ class PlayedClock:
         return self._stage.now
 
     def steady(self):
-        return self._stage.now / NANOSECONDS
+        return (self._stage.now - getattr(self._stage, 'set_by', 0)) / NANOSECONDS
 
     def wait(self, seconds):
         self._stage.pass_time(seconds)
@@ -43,9 +47,11 @@ class RecordedEvents:
 
     def __init__(self, clock):
         self._clock = clock
-        self.modes, self.chunks, self.chunk_times, self.faults = [], [], [], []
+        self.statuses, self.modes, self.faults = [], [], []
+        self.chunks, self.chunk_times = [], []
 
     def status_changed(self, status):
+        self.statuses.append(status)
         self.modes.append(status.mode)
 
     def chunk_begun(self, chunk):

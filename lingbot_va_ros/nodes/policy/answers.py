@@ -10,7 +10,8 @@ from rclpy.task import Future as RosFuture
 
 from lingbot_va_ros.nodes.policy.phase import NodePhase
 
-ANSWER_SECONDS = 30.0  # longer than any forward pass and text encoding
+# Longer than any text encoding, which nothing can interrupt; a lost thread must not hang.
+ANSWER_SECONDS = 300.0
 
 T = TypeVar('T')
 

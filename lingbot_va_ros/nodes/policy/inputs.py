@@ -24,12 +24,15 @@ from lingbot_va_ros.nodes.policy.configuration import Configuration
 from lingbot_va_ros.nodes.policy.parameters import declare_camera
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
 from lingbot_va_ros.policy.runtime.clock import Clock
+from lingbot_va_ros.policy.runtime.clock_steps import ClockSteps
 from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
 
 # A stamp may be ahead of a simulated clock that advances in steps. A stamp further ahead is of
 # another clock, or of the time before a reset of the simulation; later images would count as
 # older.
 MAX_AHEAD = 1.0  # seconds
+# The same right after the clock was set back; commands have the stamp of the time they are due.
+MAX_AHEAD_SETTLING = 0.1  # seconds
 # Seconds for which the executor's thread yields the GIL to the inference thread that it has woken.
 GIL_YIELD_SECONDS = 0.0002
 
@@ -42,12 +45,16 @@ class PolicyInputs:
     inference thread.
 
     :param clock: woken when all cameras have newer images, and when the control mode changes.
+    :param steps: looked at before anything is kept or judged.
     """
 
-    def __init__(self, node: Node, configuration: Configuration, clock: Clock):
+    def __init__(
+        self, node: Node, configuration: Configuration, clock: Clock, steps: ClockSteps,
+    ):
         self.control = ControlOwner()
         self._node = node
         self._clock = clock
+        self._steps = steps
         self._embodiment = configuration.embodiment
         self._cameras = configuration.cameras
         self._executed = configuration.executed
@@ -68,7 +75,9 @@ class PolicyInputs:
         self._subscriptions.clear()
 
     def clear(self) -> None:
-        """Discard all received messages, after a backward jump of the clock."""
+        """Discard all received messages, after a step of the clock."""
+        self._camera_faults.clear()
+        self.control.restart(self._clock.now_ns())
         self._cameras.clear()
         self._joints.clear()
         if self._executed is not None:
@@ -81,6 +90,7 @@ class PolicyInputs:
 
     def not_ready_reason(self) -> str | None:
         """Return the reason, in one line, why the policy is not ready, or None."""
+        self._steps.look()
         now = self._clock.now_ns()
         if now == 0 and self._node.get_parameter('use_sim_time').value:
             return '/clock: silent, or it stands at 0 (use_sim_time is true)'
@@ -135,7 +145,10 @@ class PolicyInputs:
     def _keep_image(
         self, camera: str, message: Image | CompressedImage, fault: str | None,
     ) -> None:
+        self._steps.look()
         stamp = nanoseconds_of(message.header.stamp)
+        if self._is_of_the_time_before(stamp):
+            return
         if not fault and stamp > self._clock.now_ns() + to_nanoseconds(MAX_AHEAD):
             fault = f"stamps are more than {MAX_AHEAD:g} s ahead of this node's clock"
         if fault:
@@ -149,12 +162,22 @@ class PolicyInputs:
             # The woken thread gets the GIL now, not when this thread next waits.
             time.sleep(GIL_YIELD_SECONDS)
 
+    def _is_of_the_time_before(self, stamp_ns: int) -> bool:
+        """Return whether a message was sent before the clock was set back a moment ago."""
+        return self._steps.is_settling() and (
+            stamp_ns > self._clock.now_ns() + to_nanoseconds(MAX_AHEAD_SETTLING))
+
     def _on_joint_state(self, message: JointState) -> None:
+        stamp = nanoseconds_of(message.header.stamp)
+        if self._is_of_the_time_before(stamp):
+            return
         self._joints.update(
-            message.name, message.position, nanoseconds_of(message.header.stamp))
+            message.name, message.position, stamp)
 
     def _on_executed(self, message: JointTrajectory) -> None:
-        if self._executed is None or not message.points:
+        self._steps.look()
+        stamp = nanoseconds_of(message.header.stamp)
+        if self._executed is None or not message.points or self._is_of_the_time_before(stamp):
             return
         last = self._executed.newest()
         if last is None:
@@ -170,7 +193,7 @@ class PolicyInputs:
                 'executed: a position is not finite; it is not written to the memory',
                 throttle_duration_sec=1.0)
             return
-        self._executed.add(nanoseconds_of(message.header.stamp), row)
+        self._executed.add(stamp, row)
 
     def _on_control_mode(self, message: ControlMode) -> None:
         if message.mode == self.control.mode:

@@ -53,6 +53,8 @@ class MemoryServices:
         instruction = normalize_instruction(request.instruction)
         if self._phase.name == 'configuring':  # the new memory will be empty
             self._slot.stop(new_epoch=True)
+            if instruction:
+                self._instruction.change(instruction)
             forgotten, message = 0, 'the memory is empty: the policy is being configured'
         elif not self._phase.configured:
             response.success = False
@@ -61,12 +63,12 @@ class MemoryServices:
             return response
         else:
             try:
-                forgotten = await answer_of(self._node, self._thread.reset(instruction))
+                forgotten = await self._reset(instruction)
             except Exception as error:  # the memory was reset; only the text failed
+                self._instruction.sync_parameter()
                 return self._failed(response, error)
             message = f'dropped {forgotten} frames'
-        if instruction:
-            self._instruction.follow(instruction)
+        self._instruction.sync_parameter()
         response.success, response.message = True, message
         response.forgotten_frames, response.epoch = forgotten, self._slot.epoch
         # A chunk of the old epoch may have a stamp in the future.
@@ -75,17 +77,33 @@ class MemoryServices:
         self._outputs.publish_status()
         return response
 
+    async def _reset(self, instruction: str) -> int:
+        """
+        Forget the episode, wait until a new instruction is encoded, and return the frames.
+
+        :raises Exception: the text cannot be encoded.
+        """
+        if not instruction:
+            return await answer_of(self._node, self._thread.reset())
+        forgotten, encoded = await answer_of(self._node, self._instruction.request(
+            instruction, lambda scheduler, text: scheduler.reset(text), new_epoch=True))
+        await answer_of(self._node, encoded)
+        return forgotten
+
     async def _on_set_instruction(
         self, request: SetInstruction.Request, response: SetInstruction.Response,
     ) -> SetInstruction.Response:
         instruction = normalize_instruction(request.instruction)
+        taken = self._instruction.change(instruction)
+        self._instruction.sync_parameter()
+        self._outputs.publish_status()
         if self._phase.configured:
             try:
-                await answer_of(self._node, self._thread.ask(
-                    lambda scheduler: scheduler.set_instruction(instruction)))
+                _, encoded = await answer_of(self._node, taken)
+                await answer_of(self._node, encoded)
             except Exception as error:
+                self._instruction.sync_parameter()
                 return self._failed(response, error)
-        self._instruction.follow(instruction)
         response.success = True
         response.message = (
             f'the instruction is now {instruction!r}' if instruction
@@ -128,7 +146,7 @@ class MemoryServices:
             return response
         except Exception as error:
             return self._failed(response, error)
-        self._instruction.follow(self._thread.status.instruction)
+        self._instruction.sync_parameter()
         response.success, response.epoch = True, self._slot.epoch
         response.message = f'loaded the {response.frames} frames of {request.name!r}'
         self._outputs.publish_status()

@@ -7,6 +7,7 @@ the plan. The executor is single-threaded: rclpy's multi-threaded one needs most
 same messages.
 """
 
+from concurrent.futures import Future
 import gc
 import os
 import sys
@@ -22,6 +23,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from lingbot_va_ros.motion.plan_slot import PlanSlot
+from lingbot_va_ros.motion.time import to_seconds
 from lingbot_va_ros.nodes.parameters import declare_parameters
 from lingbot_va_ros.nodes.policy import parameters as policy_parameters
 from lingbot_va_ros.nodes.policy.answers import wait_for_answer
@@ -40,7 +42,9 @@ from lingbot_va_ros.nodes.policy.task_action import TaskAction
 from lingbot_va_ros.nodes.policy.transitions import logged, TransitionThread
 from lingbot_va_ros.nodes.priority import threads_of_process
 from lingbot_va_ros.nodes.run import run_node
+from lingbot_va_ros.nodes.ticks import MAX_SIMULATED_STEP_NS
 from lingbot_va_ros.policy.runtime.clock import SystemClock
+from lingbot_va_ros.policy.runtime.clock_steps import ClockSteps
 from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
 from lingbot_va_ros.policy.runtime.inference_thread import InferenceThread
 from lingbot_va_ros.policy.runtime.robot_interface import (
@@ -69,6 +73,9 @@ class PolicyNode(LifecycleNodeMixin, Node):
         declare_parameters(self, policy_parameters.PARAMETERS)
         self._phase = NodePhase()
         self._time = SystemClock(lambda: self.get_clock().now().nanoseconds)
+        ros_clock: Any = self.get_clock()  # rclpy's hint is that of its base class
+        self._steps = ClockSteps(
+            self._time.now_ns, self._on_clock_step, lambda: ros_clock.ros_time_is_active)
         self._slot = PlanSlot(self._time.now_ns)
         self._configuration: Configuration | None = None
         self._inputs: PolicyInputs | None = None
@@ -78,11 +85,12 @@ class PolicyNode(LifecycleNodeMixin, Node):
         LifecycleNodeMixin.__init__(self, callback_group=group)
         self._transitions = TransitionThread(self, self._phase)
         self._outputs = PolicyOutputs(
-            self, self._time, self._slot, self._status, self._tell_task, self._on_fault)
+            self, self._time, self._slot, self._status, self._tell_task, self._follow_instruction,
+            self._on_fault)
         self._thread = InferenceThread(self._slot, self._time, self._outputs)
         self._streamer = PlanStreamer(
-            self, self._slot, lambda: self._thread.continuous, self._on_fault)
-        self._instruction = Instruction(self, self._thread, self._phase)
+            self, self._slot, lambda: self._thread.continuous, self._steps.look, self._on_fault)
+        self._instruction = Instruction(self, self._thread)
         self._memory_services = MemoryServices(
             self, self._time, self._slot, self._thread, self._phase, self._instruction,
             self._outputs, self._control, group)
@@ -93,13 +101,15 @@ class PolicyNode(LifecycleNodeMixin, Node):
         for period, callback in (
                 (0.5, self._outputs.publish_status), (1.0, self._outputs.publish_diagnostics),
                 (MARKERS_PERIOD, self._outputs.publish_markers),
-                (GRAPH_PERIOD, self._count_publishers)):
+                (GRAPH_PERIOD, self._look_around)):
             self.create_timer(period, callback, clock=steady)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._jump_handle = self.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
-                          on_clock_change=False),
-            post_callback=self._on_clock_jump)
+            JumpThreshold(
+                min_forward=Duration(nanoseconds=MAX_SIMULATED_STEP_NS),
+                min_backward=Duration(nanoseconds=-1), on_clock_change=False),
+            post_callback=lambda jump: self._on_clock_step(jump.delta.nanoseconds))
+        self._instruction.change(self._instruction.text)
         self._outputs.publish_status()
 
     # Lifecycle
@@ -203,7 +213,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._configuration = configuration
         self._slot.set_limits(configuration.limits)
         self._outputs.configure(configuration)
-        self._inputs = PolicyInputs(self, configuration, self._time)
+        self._inputs = PolicyInputs(self, configuration, self._time, self._steps)
         instruction = self._instruction.text
         wait_for_answer(self._thread.ask(lambda scheduler: scheduler.load(
             make_engine(configuration, instruction, self._set_loading),
@@ -249,6 +259,9 @@ class PolicyNode(LifecycleNodeMixin, Node):
         status = self._phase.status(self._thread.status, self._instruction.text)
         return status, self._streamer.starved_ticks
 
+    def _follow_instruction(self, text: str) -> None:
+        self._instruction.follow(text)
+
     def _tell_task(self, status: RuntimeStatus) -> None:
         if self._task_action is not None:
             self._task_action.notify(status.memory_frames)
@@ -277,24 +290,31 @@ class PolicyNode(LifecycleNodeMixin, Node):
     def _control(self) -> ControlOwner | None:
         return self._inputs.control if self._inputs is not None else None
 
-    def _count_publishers(self) -> None:
+    def _look_around(self) -> None:
+        """Look at the clock and the graph, and let the parameter follow the instruction."""
+        self._steps.look()
         inputs = self._inputs
         if inputs is not None:
             inputs.count_publishers()
+        self._instruction.sync_parameter()
 
-    def _on_clock_jump(self, jump: Any) -> None:
-        """Begin a new epoch after a backward jump of the clock; older stamps are in the future."""
-        if jump.delta.nanoseconds >= 0:
-            return
+    def _on_clock_step(self, step_ns: int) -> None:
+        """
+        Start over in the time that holds now; called by any thread.
+
+        What was received has stamps of another time. Where the clock went back, so has what is
+        remembered, and a new epoch begins; where it went forward, the arm rests.
+        """
         if self._inputs is not None:
             self._inputs.clear()
         if not self._phase.configured:
             return
+        back = step_ns < 0
         self.get_logger().warning(
-            f'the clock jumped back by {-jump.delta.nanoseconds / 1e9:.3f} s: new epoch')
+            f'the clock stepped by {to_seconds(step_ns):.3f} s: '
+            + ('new epoch' if back else 'the running chunk is dropped'))
         self._outputs.forget_chunk()
-        self._slot.clear()
-        self._thread.reset()
+        self._thread.restart_time(new_epoch=back)
 
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         declared = [entry for entry in parameters if self.has_parameter(entry.name)]
@@ -306,19 +326,31 @@ class PolicyNode(LifecycleNodeMixin, Node):
             if policy_parameters.SAMPLING & changed.keys():
                 self._change_sampling(changed)
             if 'instruction' in changed:
-                self._instruction.change(changed['instruction'])
+                self._instruction.take_parameter(changed['instruction'])
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _change_sampling(self, changed: dict[str, Any]) -> None:
+        """
+        Have the inference thread take other steps and guidance; waits for nothing.
+
+        :raises ValueError: the checkpoint, as it was configured, cannot take them.
+        """
         configuration = self._configuration
-        if not self._phase.configured or configuration is None:
+        if configuration is None:
             return
         values = {**self._values(), **changed}
         video, action = policy_parameters.sampling(configuration.policy, values)
-        wait_for_answer(self._thread.ask(lambda scheduler: scheduler.set_sampling(
-            video, action, values['imagine_steps'])), self._phase)
+        policy_parameters.check_guidance(
+            (configuration.video, configuration.action), (video, action))
+        self._thread.ask(lambda scheduler: scheduler.set_sampling(
+            video, action, values['imagine_steps'])).add_done_callback(self._log_sampling)
+
+    def _log_sampling(self, taken: Future[None]) -> None:
+        error = taken.exception()
+        if error is not None and self._phase.configured:
+            self.get_logger().error(f'other steps or guidance were not taken: {error}')
 
     def _values(self) -> dict[str, Any]:
         parameters: dict[str, Any] = self.get_parameters_by_prefix('')  # rclpy's hint is wrong

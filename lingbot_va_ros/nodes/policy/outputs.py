@@ -27,19 +27,22 @@ class PolicyOutputs:
 
     :param status: returns the status to publish and the starved ticks.
     :param on_status: called with every published status.
+    :param on_instruction: called with the scheduler's instruction, at every event of its status.
     :param on_fault: called with the traceback of an exception that stopped the policy.
     """
 
     def __init__(
         self, node: Node, clock: Clock, slot: PlanSlot,
         status: Callable[[], tuple[RuntimeStatus, int]],
-        on_status: Callable[[RuntimeStatus], None], on_fault: Callable[[str], None],
+        on_status: Callable[[RuntimeStatus], None], on_instruction: Callable[[str], None],
+        on_fault: Callable[[str], None],
     ):
         self._node = node
         self._clock = clock
         self._slot = slot
         self._status = status
         self._on_status = on_status
+        self._on_instruction = on_instruction
         self._on_fault = on_fault
         self._closing = False
         self._configuration: Configuration | None = None
@@ -74,8 +77,9 @@ class PolicyOutputs:
 
     # Events of the scheduler
 
-    def status_changed(self, _status: RuntimeStatus) -> None:
+    def status_changed(self, status: RuntimeStatus) -> None:
         """Publish the status, combined with the phase of the lifecycle."""
+        self._on_instruction(status.instruction)
         self.publish_status()
 
     def chunk_begun(self, chunk: PublishedChunk) -> None:

@@ -178,6 +178,19 @@ def sampling(policy: PolicyFile, values: dict[str, Any]) -> tuple[Sampling, Samp
     return video, action
 
 
+def check_guidance(
+    configured: tuple[Sampling, Sampling], wanted: tuple[Sampling, Sampling],
+) -> None:
+    """
+    Check that a memory made for some sampling of video and action can take another.
+
+    :raises ValueError: guidance above 1 where the memory was made without a second half.
+    """
+    if max(each.guidance for each in wanted) > 1 >= max(each.guidance for each in configured):
+        raise ValueError(
+            'guidance above 1 needs a memory with two halves: set it before configure')
+
+
 def memory_chunks(policy: PolicyFile, memory_frames: int) -> int:
     """
     Return the number of chunks in the memory.

@@ -37,8 +37,9 @@ class NodePhase:
         active.
 
         :param status: of the scheduler.
-        :param instruction: the instruction of the next activation.
+        :param instruction: the node's; the scheduler may not have taken it yet.
         """
+        status = replace(status, instruction=instruction)
         if self.loading:
             return RuntimeStatus(
                 mode=PolicyMode.LOADING, reason=self.loading, instruction=instruction)

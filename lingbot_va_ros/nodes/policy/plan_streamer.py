@@ -21,17 +21,19 @@ class PlanStreamer:
     Publishes `~/joint_trajectory` from the plan slot, in a thread of its own.
 
     :param is_continuous: returns whether the arm moves from chunk to chunk without a stop.
+    :param on_tick: called in the thread, before each plan is read.
     :param on_fault: called in the thread with the traceback of an exception that ends it.
     """
 
     def __init__(
         self, node: Node, slot: PlanSlot, is_continuous: Callable[[], bool],
-        on_fault: Callable[[str], None],
+        on_tick: Callable[[], object], on_fault: Callable[[str], None],
     ):
         self.starved_ticks = 0  # ticks after the end of the plan in continuous motion
         self._node = node
         self._slot = slot
         self._is_continuous = is_continuous
+        self._on_tick = on_tick
         self._on_fault = on_fault
         self._publisher = node.create_publisher(
             JointTrajectory, '~/joint_trajectory', qos.COMMAND)
@@ -63,6 +65,7 @@ class PlanStreamer:
         raise_priority(self._node, [0])
         try:
             for _tick in ticks(self._node.get_clock(), round(NANOSECONDS / rate), ending):
+                self._on_tick()
                 plan, now = self._slot.current()
                 if plan is not None:
                     if now > plan.end_ns and self._is_continuous():

@@ -24,7 +24,7 @@ class TaskAction:
     Its callbacks are coroutines of the node's executor, which await the inference thread. A new
     goal replaces the running one.
 
-    :param instruction: is set to the instruction of the goal.
+    :param instruction: the node's; its parameter is set to that of the goal.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TaskAction:
         """Return the reason why a goal is rejected, or ''."""
         if not self._phase.active:
             return 'the policy is not active'
-        if not (normalize_instruction(goal.instruction) or self._thread.status.instruction):
+        if not (normalize_instruction(goal.instruction) or self._instruction.text):
             return 'its instruction is empty, and there is no current one'
         if not 0.0 <= goal.timeout_seconds < float('inf'):
             return f'timeout_seconds is {goal.timeout_seconds}; expected 0 (no limit) or more'
@@ -90,14 +90,13 @@ class TaskAction:
             await answer_of(self._node, self._thread.begin_task(task))
             if handle.is_cancel_requested:  # requested before the task began
                 self._cancel(task)
-            if not task.result.done():
-                self._instruction.follow(task.instruction)
+            self._instruction.sync_parameter()
             outcome, message = await answer_of(self._node, task.result)
         except ValueError as error:  # deactivated in the meantime
             outcome, message = Outcome.STOPPED, str(error)
         if self._current is not None and self._current[1] is task:
             self._current = None
-            self._instruction.follow(self._thread.status.instruction)
+            self._instruction.sync_parameter()
         if outcome in (Outcome.TIMEOUT, Outcome.CHUNK_LIMIT):
             handle.succeed()
         elif outcome == Outcome.CANCELED:

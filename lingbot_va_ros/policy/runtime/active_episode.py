@@ -28,6 +28,9 @@ from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a node starts
     from lingbot_va_ros.policy.inference.engine import Chunk, Engine
 
+# After its plan has ended, an arm still comes to rest for so long (ROS time).
+TRAILING_NS = to_nanoseconds(0.5)
+
 
 @dataclasses.dataclass(frozen=True)
 class PredictedChunk:
@@ -173,13 +176,18 @@ class ActiveEpisode:
         self._continuous = False
 
     def hold_measured_position(self) -> None:
-        """Rest at the measured position before the first plan, and after the arm was moved."""
+        """
+        Rest at the measured position before the first plan, and after the arm was moved.
+
+        An arm that the policy moves trails the plan: it counts as moved where it stays away.
+        """
         measured = self.robot.joints.positions()
         if measured is None:
             return
         plan, now = self._slot.current()
         if plan is not None:
-            if now < plan.end_ns:
+            trails = self.robot.control.reason() is None
+            if now < plan.end_ns + (TRAILING_NS if trails else 0):
                 return
             moved = np.abs(plan.positions[-1] - measured) > self.settings.start_tolerance
             if not moved.any():

@@ -28,6 +28,12 @@ class ControlOwner:
         """Take a control mode and the ROS time in nanoseconds at which it began."""
         self._state = (mode, since_ns)
 
+    def restart(self, now_ns: int) -> None:
+        """Let the present mode begin now, at a ROS time: the clock has stepped."""
+        mode = self.mode
+        if mode is not None:
+            self._state = (mode, now_ns)
+
     def forget(self) -> None:
         """Go back to the state before the first mode."""
         self._state = (None, 0)

@@ -85,6 +85,20 @@ class InferenceThread:
         """
         return self.ask(lambda scheduler: scheduler.reset(instruction), new_epoch=True)
 
+    def restart_time(self, new_epoch: bool) -> Future[None]:
+        """
+        Forget the plan and the chunks on their way: the clock has stepped.
+
+        :param new_epoch: forget the episode too: what it remembers has stamps of the future.
+        """
+        def restart(scheduler: Scheduler) -> None:
+            scheduler.restart_time()
+            if new_epoch:
+                scheduler.reset('')
+
+        self._slot.clear()
+        return self.ask(restart, new_epoch=new_epoch)
+
     def begin_task(self, task: Task) -> Future[None]:
         """Work on a task, in a new epoch unless it keeps the memory; see `Task.result`."""
         return self.ask(
@@ -108,7 +122,8 @@ class InferenceThread:
             if self._requests.serve():
                 scheduler.allow_retry()
             if not scheduler.active:
-                self._clock.wait(IDLE_SECONDS)
+                if not scheduler.encode_waiting():
+                    self._clock.wait(IDLE_SECONDS)
                 continue
             try:
                 scheduler.advance()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, TYPE_CHECKING
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.policy.errors import NotExecutable, PredictionAborted
+from lingbot_va_ros.policy.runtime.activation import Activation, figures
 from lingbot_va_ros.policy.runtime.active_chunk import ActiveChunk
 from lingbot_va_ros.policy.runtime.active_episode import ActiveEpisode
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 from lingbot_va_ros.policy.runtime.chunk_actions import is_executed
 from lingbot_va_ros.policy.runtime.clock import Clock
 from lingbot_va_ros.policy.runtime.events import PolicyEvents
+from lingbot_va_ros.policy.runtime.instruction_text import InstructionText
 from lingbot_va_ros.policy.runtime.latency import Latency
 from lingbot_va_ros.policy.runtime.predictor import Predictor
 from lingbot_va_ros.policy.runtime.requests import RequestQueue
@@ -24,7 +26,7 @@ from lingbot_va_ros.policy.runtime.snapshot_store import (
 )
 from lingbot_va_ros.policy.runtime.status import PolicyMode, RuntimeStatus
 from lingbot_va_ros.policy.runtime.takeover_recorder import TakeoverRecorder
-from lingbot_va_ros.policy.runtime.task import normalize_instruction, Outcome, Task
+from lingbot_va_ros.policy.runtime.task import CurrentTask, normalize_instruction, Outcome, Task
 from lingbot_va_ros.specs.policy_file import Sampling
 
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a node starts
@@ -34,44 +36,6 @@ POLL = 0.005  # seconds between two looks at cameras and clock while a chunk is 
 # The same while none is: requests, images of all cameras and another control mode wake it anyway,
 # and more looks would take the interpreter from the threads that bring them.
 REST = 0.02
-
-
-@dataclass(frozen=True)
-class Activation:
-    """The episode that `Scheduler.start` makes active, its predictor and its recorder."""
-
-    episode: ActiveEpisode
-    predictor: Predictor
-    recorder: TakeoverRecorder
-
-    def truncate(self) -> None:
-        """Stop the arm here, commit the complete frames, and drop the rest."""
-        self.predictor.discard()
-        self.episode.truncate()
-        self.recorder.start_over()
-
-    def drop(self) -> None:
-        """Forget the chunks that are predicted or active."""
-        self.predictor.discard()
-        self.episode.drop()
-        self.recorder.start_over()
-
-    def restart(self) -> None:
-        """Forget the chunks, and number the next ones from 0."""
-        self.drop()
-        self.episode.restart_numbering()
-
-
-def _figures(engine: Engine | None, episode: ActiveEpisode | None) -> dict[str, Any]:
-    """Return the figures of a RuntimeStatus that engine and episode know."""
-    if engine is None:
-        return {}
-    policy = engine.policy
-    return {
-        'chunk_id': max(0, episode.next_chunk_id - 1) if episode is not None else 0,
-        'memory_frames': engine.memory_frames, 'memory_capacity': engine.memory_capacity,
-        'chunk_seconds':
-            policy.frames_per_chunk * policy.actions_per_frame * policy.action_period}
 
 
 class Scheduler:
@@ -90,29 +54,18 @@ class Scheduler:
         self, slot: PlanSlot, clock: Clock, events: PolicyEvents, requests: RequestQueue,
     ):
         self.status = RuntimeStatus()
+        self.engine: Engine | None = None  # the loaded one
+        self.active = False  # whether the policy works, between `start` and `stop`
         self._slot = slot
         self._clock = clock
         self._events = events
         self._requests = requests
         self._latency = Latency()
-        self._engine: Engine | None = None
         self._snapshots = SnapshotStore(0)
         # Stays after `stop`, until the next `start` or `unload`.
         self._activation: Activation | None = None
-        self._active = False
-        self._instruction = ''
-        self._task: Task | None = None
-        self._finished = ''  # the result of the last task, until there is another
-
-    @property
-    def active(self) -> bool:
-        """Whether the policy works, between `start` and `stop`."""
-        return self._active
-
-    @property
-    def engine(self) -> Engine | None:
-        """The loaded engine, or None."""
-        return self._engine
+        self._text = InstructionText()
+        self._tasks = CurrentTask()
 
     @property
     def episode(self) -> ActiveEpisode | None:
@@ -122,22 +75,21 @@ class Scheduler:
     @property
     def continuous(self) -> bool:
         """Whether the arm is meant to go on from chunk to chunk without a stop."""
-        episode = self.episode
-        return episode is not None and episode.continuous
+        return self.episode is not None and self.episode.continuous
 
     # Requests, served between two steps
 
     def load(self, engine: Engine, max_snapshots: int) -> None:
         """Take an engine; its statistics begin at none."""
-        self._engine, self._snapshots = engine, SnapshotStore(max_snapshots)
+        self.engine, self._snapshots = engine, SnapshotStore(max_snapshots)
         self._activation = None
         self._latency.clear()
-        self._finished = ''
+        self._tasks.finished = ''
         self._report(PolicyMode.IDLE, 'inactive')
 
     def unload(self) -> None:
         """Release the engine, what it holds on the device, and the snapshots."""
-        self._engine, self._activation, self._active = None, None, False
+        self.engine, self._activation, self.active = None, None, False
         self._snapshots = SnapshotStore(0)
         self._report(PolicyMode.IDLE, 'unconfigured')
 
@@ -153,26 +105,26 @@ class Scheduler:
         self._activation = Activation(
             episode, Predictor(episode, self._slot, self._requests, self._latency, self),
             TakeoverRecorder(episode))
-        self._active = True
+        self.active = True
         engine.keeps_images = settings.last_chunk_only
         self.set_instruction(instruction)
 
     def stop(self, reason: str) -> None:
         """Stop working; the complete frames of the running chunk are committed."""
-        if self._active and self._activation is not None:
-            self._end_task(Outcome.STOPPED, reason)
+        if self.active and self._activation is not None:
+            self._tasks.end(Outcome.STOPPED, reason)
             self._activation.truncate()
             self._activation.recorder.abandon()
-        self._active = False
+        self.active = False
         self._report(PolicyMode.IDLE, reason)
 
     def fail(self, reason: str) -> None:
         """Stop working after an exception; nothing more is asked of the engine."""
-        self._active = False
+        self.active = False
         if self._activation is not None:
             self._activation.drop()
             self._activation.recorder.abandon()
-        self._end_task(Outcome.FAULT, reason)
+        self._tasks.end(Outcome.FAULT, reason)
 
     def reset(self, instruction: str) -> int:
         """
@@ -182,20 +134,30 @@ class Scheduler:
         """
         if self._activation is not None:
             self._activation.restart()
-        forgotten = self._engine.reset() if self._engine is not None else 0
+        forgotten = self.engine.reset() if self.engine is not None else 0
         if normalize_instruction(instruction):
             self._use_instruction(instruction)
         self._refresh()
         return forgotten
 
+    def restart_time(self) -> None:
+        """Forget the plan and the chunks on their way: the clock has stepped."""
+        self._slot.clear()
+        if self._activation is not None:
+            self._activation.restart_time()
+
     def set_instruction(self, instruction: str) -> None:
-        """Change the task without forgetting; a task of `begin_task` ends."""
+        """Change the task without forgetting; a task of `begin_task` ends. See `encoded`."""
         instruction = normalize_instruction(instruction)
-        if self._task is not None and instruction != self._instruction:
-            self._end_task(Outcome.PREEMPTED, 'set_instruction took its place')
-        self._finished = ''
+        if instruction != self._text.wanted:
+            self._tasks.end(Outcome.PREEMPTED, 'set_instruction took its place')
+        self._tasks.finished = ''
         self._use_instruction(instruction)
         self._refresh()
+
+    def encoded(self) -> Future[None]:
+        """Return a future that is done when the present instruction is encoded, or not wanted."""
+        return self._text.encoded(self.engine)
 
     def set_sampling(self, video: Sampling, action: Sampling, imagine_steps: int) -> None:
         """
@@ -218,7 +180,7 @@ class Scheduler:
         """
         engine = self._loaded()
         self._snapshots.check(name)
-        saved = saved_episode(engine, self.episode, self._instruction)
+        saved = saved_episode(engine, self.episode, self._text.wanted)
         self._snapshots.keep(name, saved)
         return saved.frames
 
@@ -238,7 +200,7 @@ class Scheduler:
         if self._activation is not None:
             self._activation.restart()
         confirm_restored(saved, engine, self.episode)
-        self._use_instruction(saved.instruction if self._task is None else self._task.instruction)
+        self._use_instruction(self._tasks.instruction or saved.instruction)
         self._refresh()
         return engine.memory_frames
 
@@ -246,28 +208,29 @@ class Scheduler:
         """
         Work on a task from here on; one that is worked on ends.
 
-        The caller has begun a new epoch unless the memory is to be kept.
+        A text that cannot be encoded ends it with the outcome `FAULT`. The caller has begun a new
+        epoch unless the memory is to be kept.
 
         :raises ValueError: the policy is inactive, or there is no instruction.
         """
-        if not self._active or self._activation is None:
+        if not self.active or self._activation is None:
             raise ValueError('the policy is inactive')
-        instruction = normalize_instruction(task.instruction) or self._instruction
+        instruction = normalize_instruction(task.instruction) or self._text.wanted
         if not instruction:
             raise ValueError('no instruction')
-        self._end_task(Outcome.PREEMPTED, 'a newer goal took its place')
+        self._tasks.end(Outcome.PREEMPTED, 'a newer goal took its place')
         if task.keep_memory:
             self._activation.truncate()
         else:
             self.reset('')
         self._use_instruction(instruction)
         task.instruction = instruction
-        self._task, self._finished = task, ''
+        self._tasks.begin(task)
         self._refresh()
 
     def cancel_task(self, task: Task) -> None:
         """End a task if it is still worked on."""
-        if self._task is task and self._activation is not None:
+        if self._tasks.current is task and self._activation is not None:
             self._finish_task(self._activation, Outcome.CANCELED, 'cancelled')
 
     def allow_retry(self) -> None:
@@ -290,11 +253,12 @@ class Scheduler:
         episode, robot = activation.episode, activation.episode.robot
         not_ready, taken_by = robot.not_ready_reason(), robot.control.reason()
         recorded = self._notice_person(activation)
-        if self._task is not None:
-            end = self._task.update(self._clock.now_ns(), taken_by, recorded)
-            if end is not None:
-                self._finish_task(activation, *end)
-                return
+        end = self._tasks.update(self._clock.now_ns(), taken_by, recorded)
+        if end is not None:
+            self._finish_task(activation, *end)
+            return
+        if self._encode(activation, not_ready, taken_by):
+            return
         if recorded and not not_ready:
             self._record(activation, taken_by)
             return
@@ -327,8 +291,7 @@ class Scheduler:
                 self._report(PolicyMode.RUNNING)
             if running.fault or robot.not_ready_reason() or robot.control.reason():
                 raise PredictionAborted
-        if self._task is not None and (
-                self._task.update(self._clock.now_ns(), robot.control.reason())):
+        if self._tasks.update(self._clock.now_ns(), robot.control.reason()):
             raise PredictionAborted
 
     def _continue_from_rest(
@@ -337,15 +300,15 @@ class Scheduler:
         """Predict from rest and begin the chunk, or say why not."""
         episode, predictor = activation.episode, activation.predictor
         episode.hold_measured_position()
-        if self._finished:
-            self._report(PolicyMode.IDLE, self._finished)
+        if self._tasks.finished:
+            self._report(PolicyMode.IDLE, self._tasks.finished)
             self._clock.wait(REST)
             return
         if not_ready:
             predictor.begin_anew()
             self._hold(episode, not_ready)
             return
-        if not self._instruction:
+        if not self._text.wanted:
             episode.expect_stop()
             self._report(PolicyMode.WAITING, 'no instruction')
             self._clock.wait(REST)
@@ -389,9 +352,9 @@ class Scheduler:
             episode.advance_chunk()
             predictor.chunk_committed()
             self._refresh()
-            if self._task is not None:
-                self._task.chunks += 1
-        elif predictor.is_due(running, self._task is None or self._task.wants_more(1)):
+            self._tasks.count_chunk()
+        elif predictor.is_due(
+                running, self._tasks.wants_more(1) and not self._text.is_pending(self.engine)):
             if predictor.predict_ahead(running):
                 self._report(PolicyMode.RUNNING)
         else:
@@ -409,19 +372,11 @@ class Scheduler:
         if recorder.notice_person() and (episode.engine.began or episode.running is not None):
             self._slot.stop(new_epoch=True)
             self.reset('')
-        return recorder.update(wanted=bool(self._instruction) and not self._finished)
+        return recorder.update(wanted=bool(self._text.wanted) and not self._tasks.finished)
 
     def _record(self, activation: Activation, taken_by: str | None) -> None:
         """Record a person's motion, and the rest of it when the arm was given back."""
-        activation.predictor.begin_anew()
-        reason = taken_by or 'the arm was given back'
-        if activation.recorder.recording:
-            reason = f'{taken_by}; what the person does is remembered'
-        try:
-            worked = activation.recorder.step()
-        except CameraFault as fault:
-            worked, reason = False, str(fault)
-        activation.episode.hold_measured_position()
+        worked, reason = activation.record(taken_by)
         self._report(PolicyMode.HOLDING, reason)
         if not worked:
             self._clock.wait(POLL)
@@ -434,33 +389,51 @@ class Scheduler:
     # Tasks and instructions
 
     def _loaded(self) -> Engine:
-        if self._engine is None:
+        if self.engine is None:
             raise ValueError('the policy is not configured')
-        return self._engine
+        return self.engine
 
     def _use_instruction(self, instruction: str) -> None:
-        if self._engine is not None and instruction:
-            self._engine.set_instruction(instruction)
         activation = self._activation
-        if instruction != self._instruction and activation is not None:
+        if instruction == self._text.wanted:
+            return
+        if activation is not None:
             activation.predictor.discard()  # predicted for another task
             if not instruction and activation.episode.running is not None:
                 activation.truncate()
             activation.episode.withdraw_next()
-        self._instruction = instruction
+        self._text.want(instruction, self.engine)
+
+    def encode_waiting(self) -> bool:
+        """Encode an instruction that waits for it, and return whether one did."""
+        if self.engine is None or not self._text.is_pending(self.engine):
+            return False
+        error = self._text.encode(self.engine, self._clock)
+        self._refresh()
+        self._text.settle(error)
+        if error is not None and self._tasks.current and self._activation:
+            self._finish_task(
+                self._activation, Outcome.FAULT, f'the instruction cannot be encoded: {error}')
+        return True
+
+    def _encode(
+        self, activation: Activation, not_ready: str | None, taken_by: str | None,
+    ) -> bool:
+        """Encode an instruction that waits for it, at a fit moment; return whether one did."""
+        if not self._text.is_due(activation.episode.engine, activation.at_rest):
+            return False
+        line = f'encoding the instruction {self._text.wanted!r}'
+        if (why := activation.rest_for(line, not_ready, taken_by)) is not None:
+            self._report(*why)
+        return self.encode_waiting()
 
     def _finish_task(self, activation: Activation, outcome: Outcome, message: str) -> None:
         """End the task and rest until there is another."""
         activation.truncate()
         self._use_instruction('')
-        self._finished = f'run_task {outcome.name}: {message}'
-        self._report(PolicyMode.IDLE, self._finished)
-        self._end_task(outcome, message)
-
-    def _end_task(self, outcome: Outcome, message: str) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.end(outcome, message)
+        self._tasks.finished = f'run_task {outcome.name}: {message}'
+        self._report(PolicyMode.IDLE, self._tasks.finished)
+        self._tasks.end(outcome, message)
 
     def _refresh(self) -> None:
         self._report(self.status.mode, self.status.reason)
@@ -468,9 +441,9 @@ class Scheduler:
     def _report(self, mode: PolicyMode, reason: str = '') -> None:
         """Tell the status, if it differs from the one before."""
         status = RuntimeStatus(
-            mode=mode, reason=reason, instruction=self._instruction,
+            mode=mode, reason=reason, instruction=self._text.wanted,
             inference_seconds=self._latency.newest, inference_seconds_p95=self._latency.p95,
-            **_figures(self._engine, self.episode))
+            **figures(self.engine, self.episode))
         if status != self.status:
             self.status = status
             self._events.status_changed(status)

@@ -85,6 +85,12 @@ class TakeoverRecorder:
         if self._recording:
             self._search_from(self._episode.robot.clock.now_ns())
 
+    def restart_time(self) -> None:
+        """Leave out the motion so far, whose times mean nothing: the clock has stepped."""
+        now = self._episode.robot.clock.now_ns()
+        self._unrecorded_until = self._since_ns = self._let_go_ns = now
+        self._search_from(now)
+
     def abandon(self) -> None:
         """Record nothing any more (the policy stops)."""
         self._recording = False

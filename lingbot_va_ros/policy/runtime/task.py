@@ -78,3 +78,48 @@ class Task:
         """Set the result, once."""
         if not self.result.done():
             self.result.set_result((outcome, message))
+
+
+class CurrentTask:
+    """
+    The task that is worked on, if any, and how the last one ended.
+
+    :param finished: the result of the last task, one line, until there is another task or
+        instruction.
+    """
+
+    def __init__(self) -> None:
+        self.current: Task | None = None
+        self.finished = ''
+
+    @property
+    def instruction(self) -> str:
+        """The instruction of the task; empty without one."""
+        return self.current.instruction if self.current is not None else ''
+
+    def begin(self, task: Task) -> None:
+        """Work on a task."""
+        self.current, self.finished = task, ''
+
+    def end(self, outcome: Outcome, message: str) -> None:
+        """End the task, if there is one."""
+        task, self.current = self.current, None
+        if task is not None:
+            task.end(outcome, message)
+
+    def update(
+        self, now_ns: int, taken_by: str | None, recorded: bool = False,
+    ) -> tuple[Outcome, str] | None:
+        """Return outcome and message once the task has ended; see `Task.update`."""
+        if self.current is None:
+            return None
+        return self.current.update(now_ns, taken_by, recorded)
+
+    def wants_more(self, active: int) -> bool:
+        """Return whether a further chunk may begin behind so many active ones."""
+        return self.current is None or self.current.wants_more(active)
+
+    def count_chunk(self) -> None:
+        """Count a chunk that was executed to its end."""
+        if self.current is not None:
+            self.current.chunks += 1

@@ -12,7 +12,7 @@ from support.scripted_robot import (
     scripted_robot,
 )
 
-from lingbot_va_ros.motion.plan import MotionLimits
+from lingbot_va_ros.motion.plan import MotionLimits, resting_at
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.policy.errors import NotExecutable
@@ -53,8 +53,11 @@ class ScriptedEngine:
         self.speed = 0.3  # rad/s
         self.offset = 0.0  # rad, by which the next chunk is off where the last one ended
         self.imagine_steps = 3
+        self.graph_recordings = 0
         self.memory_capacity = 60
         self.instruction = ''
+        self.text_seconds = None  # that the encoder takes; None: every text is known
+        self.unreadable = None  # the text that cannot be encoded
         self.first_image = None
         self.chunks = 0  # committed
         self.seen = []
@@ -75,7 +78,15 @@ class ScriptedEngine:
     def named(self, *names):
         return [call for call in self.calls if call.name in names]
 
+    def knows_instruction(self, instruction):
+        return instruction == self.instruction or self.text_seconds is None
+
     def set_instruction(self, instruction):
+        self.called('encode', text=instruction)
+        if self.text_seconds is not None and instruction != self.instruction:
+            self.stage.pass_time(self.text_seconds)
+        if instruction == self.unreadable:
+            raise ValueError('no such text')
         self.instruction = instruction
 
     def begin_episode(self, images):
@@ -144,8 +155,10 @@ class Stage:
     """A camera at 50 Hz and an arm that does what the plan says, in simulated time."""
 
     def __init__(
-            self, schedule='async', action_map=None, padded_latency=0.0, **settings):
+            self, schedule='async', action_map=None, padded_latency=0.0,
+            measured=lambda: np.zeros(JOINTS), **settings):
         self.now = START
+        self.set_by = 0
         clock = PlayedClock(self)
         self.requests = RequestQueue(clock)
         self.slot = PlanSlot(clock.now_ns)
@@ -162,11 +175,12 @@ class Stage:
         self.events = RecordedEvents(clock)
         self.scheduler = Scheduler(self.slot, clock, self.events, self.requests)
         self.engine = ScriptedEngine(self)
-        self.settings = RuntimeSettings(schedule=schedule, start_tolerance=99.0, **settings)
+        self.settings = RuntimeSettings(
+            schedule=schedule, **{'start_tolerance': 99.0, **settings})
         self.scheduler.load(self.engine, 2)
         self.pass_time(0.1)
         robot = scripted_robot(
-            clock, self, LIMITS, lambda: np.zeros(JOINTS), action_map, max_camera_skew=0.05,
+            clock, self, LIMITS, measured, action_map, max_camera_skew=0.05,
             padded_latency=padded_latency)
         self.scheduler.start(robot, self.settings, 'go')
 
@@ -419,6 +433,62 @@ def test_after_a_reset_no_chunk_of_the_old_epoch_begins():
     assert [chunk.chunk_id for now, chunk in stage.chunks if now > asked] == [0, 1]
 
 
+@pytest.mark.parametrize('schedule', ['sync', 'async'])
+@pytest.mark.parametrize('moment', np.linspace(0.0, 0.9, 7))
+def test_a_storm_of_resets_stops_an_arm_that_trails_at_one_position(schedule, moment):
+    stages = []
+
+    def measured():
+        """Return where an arm is that trails its commands by 0.25 s: 0.1 rad at 0.4 rad/s."""
+        if not stages or not stages[0].trace:
+            return np.zeros(JOINTS)
+        return stages[0].arm_at(stages[0].now - ns(0.25))[0]
+
+    stage = Stage(schedule, measured=measured, start_tolerance=0.05)
+    stages.append(stage)
+    stage.engine.speed = 0.4
+    stage.play_chunks(3)
+    stage.play(lambda: stage.scheduler.episode.running is not None)
+    stage.pass_time(moment)
+    chunks = len(stage.chunks)
+    stage.engine.seconds = 0.4  # no new chunk begins before all has come to rest
+
+    def reset():
+        stage.requests.ask(
+            lambda: stage.scheduler.reset(''), first=lambda: stage.slot.stop(new_epoch=True))
+
+    reset()
+    stop, asked = stage.slot.current()
+    for delay in (0.006, 0.012, 0.02, 0.026):
+        stage.later(delay, reset)
+    end = stage.now + ns(0.03)
+    stage.play(lambda: stage.now >= end)
+    stage.play(lambda: len(stage.chunks) > chunks)
+    began = stage.chunks[chunks][0]
+    for now, q, _v in stage.trace:
+        if asked <= now < began:
+            np.testing.assert_allclose(q, stop.sample(now)[0], atol=1e-3)
+    # It brakes within its limits, and rests from the moment that these allow.
+    fastest = float(np.max(np.abs(stop.velocities[0]) / LIMITS.acceleration))
+    assert stop.end_ns <= asked + ns(fastest) + TICK
+
+
+def test_an_arm_that_stays_away_from_its_plan_counts_as_moved():
+    stage = Stage('sync', measured=lambda: np.full(JOINTS, 0.2), start_tolerance=0.05)
+    stage.engine.speed = 0.0
+    stage.scheduler.set_instruction('')
+    stage.play(lambda: stage.slot.current()[0] is not None)
+    stage.slot.put(resting_at(stage.now, np.zeros(JOINTS)), stage.slot.epoch)
+    asked = stage.now
+    stage.play(lambda: stage.slot.current()[0].positions[-1][0] == 0.2)
+    assert ns(0.5) <= stage.now - asked < ns(0.6)
+    stage.slot.put(resting_at(stage.now, np.zeros(JOINTS)), stage.slot.epoch)
+    stage.taken_by = 'control_mode is TELEOP'
+    asked = stage.now
+    stage.play(lambda: stage.slot.current()[0].positions[-1][0] == 0.2)
+    assert stage.now - asked < ns(0.1)
+
+
 def test_a_pose_that_cannot_be_taken_ahead_is_decided_when_the_chunk_has_been_seen():
     refusing = []
 
@@ -523,7 +593,7 @@ def begin(stage, **goal):
     stage.requests.ask(
         lambda: stage.scheduler.begin_task(task),
         first=(lambda: None) if task.keep_memory else (lambda: stage.slot.stop(new_epoch=True)))
-    stage.play(lambda: stage.scheduler._task is task)
+    stage.play(lambda: stage.scheduler._tasks.current is task)
     return task
 
 
@@ -661,3 +731,187 @@ def test_blanks_around_words_stay():
     stage = Stage()
     stage.scheduler.set_instruction(' wipe\n')
     assert stage.scheduler.status.instruction == ' wipe\n'
+
+
+# Text that takes a while to be encoded
+
+
+def slow_text(stage, seconds=40.0):
+    stage.engine.text_seconds = seconds
+    return stage
+
+
+def reported(stage, part):
+    return [status for status in stage.events.statuses if part in status.reason]
+
+
+@pytest.mark.parametrize('schedule', ['sync', 'async'])
+def test_a_text_is_encoded_at_rest_and_the_status_says_so(schedule):
+    stage = slow_text(Stage(schedule))
+    stage.play_chunks(3)
+    frames, epoch = stage.engine.memory_frames, stage.slot.epoch
+    stage.scheduler.set_instruction('another')
+    answer = stage.scheduler.encoded()
+    assert stage.scheduler.status.instruction == 'another' and not answer.done()
+    stage.play(lambda: stage.engine.instruction == 'another')
+    said, = reported(stage, "encoding the instruction 'another'")
+    assert said.mode == PolicyMode.WAITING and answer.result(0) is None
+    encoded = stage.engine.named('encode')[-1]
+    began, chunk = [entry for entry in stage.chunks if entry[0] < encoded.now][-1]
+    assert encoded.now >= end_of(chunk)  # every chunk on its way was seen and committed before
+    assert stage.engine.memory_frames > frames and stage.slot.epoch == epoch
+    stage.play_chunks(len(stage.chunks) + 2)
+    assert not stage.starved
+    assert {call.instruction for call in stage.engine.named('predict', 'ahead')
+            if call.now > encoded.now} == {'another'}
+    assert all(PolicyMode.HOLDING != mode for mode in stage.modes)
+
+
+def test_a_text_is_encoded_in_hold_and_the_status_says_both():
+    stage = slow_text(Stage())
+    stage.play_chunks(1)
+    stage.taken_by = 'control_mode is HOLD'
+    stage.play(lambda: stage.scheduler.status.mode == PolicyMode.HOLDING)
+    stage.scheduler.set_instruction('another')
+    stage.play(lambda: stage.engine.instruction == 'another')
+    said, = reported(stage, "'another'")
+    assert said.mode == PolicyMode.HOLDING
+    assert said.reason == "control_mode is HOLD; encoding the instruction 'another'"
+
+
+def test_of_several_texts_only_the_last_is_encoded_and_all_are_answered():
+    stage = slow_text(Stage())
+    stage.play_chunks(1)
+    answers = []
+    for text in ('one', 'two', 'three'):
+        stage.scheduler.set_instruction(text)
+        answers.append(stage.scheduler.encoded())
+    stage.play(lambda: stage.engine.instruction == 'three')
+    assert [call.text for call in stage.engine.named('encode')] == ['go', 'three']
+    assert all(answer.result(0) is None for answer in answers)
+
+
+def test_a_text_that_cannot_be_encoded_leaves_the_one_before():
+    stage = slow_text(Stage())
+    stage.play_chunks(1)
+    stage.engine.unreadable = 'bad'
+    stage.scheduler.set_instruction('bad')
+    answer = stage.scheduler.encoded()
+    stage.play(answer.done)
+    assert isinstance(answer.exception(0), ValueError)
+    assert stage.scheduler.status.instruction == 'go'
+    stage.play_chunks(len(stage.chunks) + 1)
+    assert stage.engine.named('predict')[-1].instruction == 'go'
+
+
+def test_an_unreadable_text_does_not_bring_a_finished_task_back():
+    stage = slow_text(Stage())
+    stage.play_chunks(1)
+    stage.scheduler.set_instruction('')
+    stage.play(lambda: stage.scheduler.status.mode == PolicyMode.WAITING)
+    stage.engine.unreadable = 'bad'
+    stage.scheduler.set_instruction('bad')
+    stage.play(stage.scheduler.encoded().done)
+    assert stage.scheduler.status.instruction == ''
+    chunks = len(stage.chunks)
+    stage.play(lambda: stage.scheduler.status.reason == 'no instruction')
+    assert len(stage.chunks) == chunks
+
+
+def test_a_task_whose_text_cannot_be_encoded_ends_with_a_fault():
+    stage = slow_text(Stage())
+    stage.play_chunks(1)
+    stage.engine.unreadable = 'bad'
+    task = Task('bad')
+    stage.scheduler.begin_task(task)
+    assert ended(stage, task) == Outcome.FAULT
+    _, message = task.result.result()
+    assert 'cannot be encoded: no such text' in message
+    assert stage.scheduler.status.mode == PolicyMode.IDLE
+
+
+def test_once_encoding_was_quick_a_text_is_encoded_while_the_arm_moves():
+    stage = slow_text(Stage(), 0.1)
+    stage.play_chunks(2)
+    stage.scheduler.set_instruction('first')
+    stage.play(lambda: stage.engine.instruction == 'first')
+    stage.play_chunks(len(stage.chunks) + 2)
+    stage.scheduler.set_instruction('second')
+    asked = stage.now
+    stage.play(lambda: stage.engine.instruction == 'second')
+    assert stage.now < asked + ns(0.3)
+    assert not reported(stage, "'second'")
+
+
+def test_an_inactive_policy_encodes_its_text_too():
+    stage = slow_text(Stage())
+    stage.play_chunks(1)
+    stage.scheduler.stop('inactive')
+    stage.scheduler.set_instruction('another')
+    assert stage.scheduler.encode_waiting() and not stage.scheduler.encode_waiting()
+    assert stage.engine.instruction == 'another'
+
+
+# A clock that steps
+
+
+def step_clock(stage, seconds):
+    """Set the clock, and do what the node does when it notices."""
+    stage.now += ns(seconds)
+    stage.set_by += ns(seconds)
+    stage.buffer.clear()
+    stage.executed.clear()
+    stage.slot.clear()
+
+    def restart():
+        stage.scheduler.restart_time()
+        if seconds < 0:
+            stage.scheduler.reset('')
+
+    stage.requests.ask(
+        restart, first=lambda: seconds < 0 and stage.slot.stop(new_epoch=True))
+
+
+@pytest.mark.parametrize('schedule', ['sync', 'async', 'async_ungrounded'])
+@pytest.mark.parametrize('steps', [
+    (-600.0,), (-8.0,), (-1.5,), (5.0,), (-8.0, -8.0), (5.0, 5.0), (-1.5, 5.0), (5.0, -1.5)])
+def test_after_a_step_of_the_clock_chunks_begin_with_images_of_the_new_time(schedule, steps):
+    stage = Stage(schedule)
+    stage.play_chunks(3)
+    stage.play(lambda: stage.scheduler.episode.running is not None)
+    stage.pass_time(0.05)
+    frames = stage.engine.memory_frames
+    for step in steps:
+        step_clock(stage, step)
+        stepped = stage.now
+        stage.pass_time(0.01)
+    before = len(stage.chunks)
+    stage.play(lambda: len(stage.chunks) >= before + 3, 10.0)
+    back = sum(step < 0 for step in steps)
+    assert stage.slot.epoch == 1 + back
+    for began, chunk in stage.chunks[before:]:
+        assert chunk.epoch == stage.slot.epoch
+        assert stepped <= chunk.first_due_ns and chunk.observation_ns <= began
+        assert chunk.inference_seconds < 1.0
+    # After a clock that went forward the memory holds; else an image begins the episode.
+    seen = [chunk.observation_ns >= stepped for _, chunk in stage.chunks[before:]]
+    assert seen == ([True] * 3 if back else [False, True, True])
+    assert stage.chunks[before][1].chunk_id == (0 if back else 3)
+    assert not [status for status in stage.events.statuses if 'nearest image' in status.reason]
+    if not back:
+        assert stage.engine.memory_frames >= frames
+
+
+@pytest.mark.parametrize('step', [-8.0, 5.0])
+def test_a_step_during_a_prediction_lets_no_chunk_of_the_old_time_begin(step):
+    stage = Stage('async')
+    stage.engine.seconds = 1.0
+    stage.play_chunks(2)
+    stage.play(lambda: stage.engine.named('ahead') and stage.engine.named('ahead')[-1].ended)
+    stage.later(0.5, lambda: step_clock(stage, step))
+    stage.play(lambda: stage.set_by)
+    before = len(stage.chunks)
+    stage.play(lambda: len(stage.chunks) >= before + 3, 20.0)
+    for began, chunk in stage.chunks[before:]:
+        assert abs(chunk.first_due_ns - began) < ns(1.0)
+        assert chunk.epoch == stage.slot.epoch or step > 0

@@ -1,0 +1,113 @@
+"""The instruction over real DDS, with a text encoder that takes seconds: nothing else waits."""
+
+import time
+
+from lifecycle_msgs.msg import Transition
+import pytest
+from rcl_interfaces.srv import GetParameters
+import rclpy
+from support import altered_policy
+from support.policy_world import policy_process, World
+from support.spinning import spinning
+from support.waiting import wait_for
+
+from lingbot_va_ros.msg import PolicyStatus
+from lingbot_va_ros.srv import SetInstruction
+
+TEXT_SECONDS = 6.0
+# Longest answer of the executor's thread, on a machine that is busy.
+ANSWER_SECONDS = 2.0
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope='module')
+def node():
+    rclpy.init()
+    with spinning(rclpy.create_node('test_instruction')) as node:
+        yield node
+    rclpy.shutdown()
+
+
+@pytest.fixture
+def world(node, tmp_path, untrained_checkpoint, monkeypatch):
+    """The policy at work on the instruction `go`, whose text is known; other texts are not."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setenv('LINGBOT_VA_TEST_TEXT_SECONDS', str(TEXT_SECONDS))
+    with policy_process(
+            tmp_path, '-p', 'executed_source:=plan', '-p', f'checkpoint:={untrained_checkpoint}',
+            '-p', 'instruction:=go', program=altered_policy.__file__) as (_, log):
+        world = World(node)
+        world.log = log
+        wait_for(lambda: world.statuses, 'a status', 100.0)  # PyTorch is imported first
+        assert world.change(Transition.TRANSITION_CONFIGURE)
+        assert world.change(Transition.TRANSITION_ACTIVATE)
+        wait_for(lambda: world.status.memory_frames, 'a memory')
+        yield world
+        world.cameras, world.joints = set(), False
+
+
+def parameter(world, name='instruction'):
+    since = time.monotonic()
+    answer = world.call(GetParameters, 'get_parameters', GetParameters.Request(names=[name]))
+    assert time.monotonic() < since + ANSWER_SECONDS
+    return answer.values[0]
+
+
+def encoding(world):
+    return world.status.reason.startswith('encoding the instruction')
+
+
+def test_a_parameter_is_taken_at_once_and_its_text_is_encoded_apart(world):
+    since = time.monotonic()
+    result, = world.set(instruction='fold the towel')
+    assert result.successful and time.monotonic() < since + ANSWER_SECONDS
+    assert parameter(world).string_value == 'fold the towel'
+    wait_for(lambda: encoding(world), 'the encoding')
+    statuses, plans = len(world.statuses), len(world.plans)
+    assert world.status.mode == PolicyStatus.WAITING
+    assert world.status.instruction == 'fold the towel'
+    result, = world.set(video_steps=2)
+    assert result.successful and parameter(world, 'video_steps').integer_value == 2
+    assert encoding(world), 'it was over before anything could be tried'
+    # The executor goes on: statuses and plans come while the text is encoded.
+    wait_for(lambda: len(world.statuses) > statuses + 2 and len(world.plans) > plans + 20,
+             'statuses and plans')
+    assert encoding(world)
+    chunks = len(world.chunks)
+    wait_for(lambda: len(world.chunks) > chunks, 'a chunk for the new instruction')
+    assert world.status.instruction == parameter(world).string_value == 'fold the towel'
+    # Images came meanwhile: no camera is at fault, and no epoch began.
+    assert not [status for status in world.statuses[statuses:] if 'camera' in status.reason]
+    assert world.status.epoch == 1
+    assert 'Traceback' not in world.log()
+
+
+def test_a_service_waits_for_its_text_and_parameter_and_status_say_it_meanwhile(world):
+    client = world.node.create_client(SetInstruction, f'{world.name}/set_instruction')
+    assert client.wait_for_service(10.0)
+    answer = client.call_async(SetInstruction.Request(instruction='stack the bowls'))
+    wait_for(lambda: encoding(world), 'the encoding')
+    assert parameter(world).string_value == world.status.instruction == 'stack the bowls'
+    assert not answer.done()
+    world.set(instruction='wipe the plate')
+    assert parameter(world).string_value == 'wipe the plate'
+    wait_for(answer.done, 'the answer')
+    assert answer.result().success
+    wait_for(lambda: encoding(world) and 'wipe' in world.status.reason, 'the other encoding')
+    chunks = len(world.chunks)
+    wait_for(lambda: len(world.chunks) > chunks, 'a chunk for the last instruction')
+    assert world.status.instruction == parameter(world).string_value == 'wipe the plate'
+    world.node.destroy_client(client)
+
+
+def test_guidance_that_the_memory_cannot_take_is_refused_at_once(world):
+    result, = world.set(guidance_scale=5.0)
+    assert not result.successful and 'two halves' in result.reason
+    result, = world.set(video_exec_steps=50)
+    assert not result.successful and 'video_exec_steps is 50' in result.reason
+    for value in (-1, 1001, 10 ** 12):
+        result, = world.set(video_steps=value)
+        assert not result.successful and 'video_steps' in result.reason
+    result, = world.set(video_steps=0)
+    assert result.successful
