@@ -255,7 +255,8 @@ def test_the_arm_follows_a_plan_of_the_operator(mock, launch_file, tmp_path, nam
             moving = (times > operator.begin + 0.5) & (times < operator.begin + SECONDS - 0.2)
             assert moving.sum() > 20, launched.output
             speed = np.polyfit(times[moving] - operator.begin, positions[moving], 1)[0]
-            assert speed == pytest.approx(SPEED, rel=0.05), launched.output
+            # On a busy machine plans come late, and the arm catches up.
+            assert speed == pytest.approx(SPEED, rel=0.2), launched.output
             assert positions[-1] == pytest.approx(
                 operator.embodiment.home[0] + SPEED * SECONDS, abs=0.01)
             operator.choose(ControlMode.HOLD)
