@@ -15,7 +15,7 @@ from lingbot_va_ros.specs.embodiment import Controller
 WANTED = (
     'joints', 'interpolate_from_desired_state', 'open_loop_control', 'command_interfaces',
     'state_interfaces', 'allow_nonzero_velocity_at_trajectory_end', 'allow_partial_joints_goal',
-    'update_rate')
+    'allow_trajectory_replacement', 'update_rate')
 TOLERANCES = ('trajectory', 'goal')
 _FIELDS = {
     ParameterType.PARAMETER_BOOL: 'bool_value', ParameterType.PARAMETER_INTEGER: 'integer_value',
@@ -129,6 +129,11 @@ def judge_parameters(
         found.append(warning(
             node, 'allow_nonzero_velocity_at_trajectory_end is true: the controller would '
             'accept a command of another node that does not end at rest; expected false'))
+    if values.get('allow_trajectory_replacement'):
+        found.append(error(
+            node, 'allow_trajectory_replacement is true: after 6.9 the controller begins each '
+            'command when it takes it instead of at its stamp, and the arm shakes; set it to '
+            'false'))
     rate = values.get('update_rate')
     if rate and rate < mux.command_rate:
         found.append(warning(

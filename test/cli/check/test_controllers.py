@@ -23,6 +23,8 @@ MUX = MuxFigures({'rail': 0.02, 'elbow': 0.35, 'grip': float('inf')}, 100.0)
     ({'command_interfaces': ['effort']}, 'warning', 'without position'),
     ({'state_interfaces': ['velocity']}, 'error', 'expected position among them'),
     ({'allow_nonzero_velocity_at_trajectory_end': True}, 'warning', 'expected false'),
+    ({'allow_trajectory_replacement': True}, 'error', 'instead of at its stamp'),
+    ({'allow_trajectory_replacement': False}, None, ''),
     ({'joints': None}, None, ''),
     ({'joints': ['rail', 'elbow']}, 'error', 'lack grip'),
     ({'update_rate': 100}, None, ''),
