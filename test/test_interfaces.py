@@ -30,6 +30,8 @@ INTERFACES = {
         ('stamp', 'builtin_interfaces/Time')],
     srv.SetInstruction.Request: [('instruction', 'string')],
     srv.SetInstruction.Response: OUTCOME,
+    srv.SetSpeed.Request: [('scale', 'float')],
+    srv.SetSpeed.Response: OUTCOME,
     srv.SaveMemory.Request: [('name', 'string')],
     srv.SaveMemory.Response: [*OUTCOME, ('frames', 'uint32')],
     srv.LoadMemory.Request: [('name', 'string')],

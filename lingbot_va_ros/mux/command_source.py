@@ -74,8 +74,12 @@ class CommandSource(ABC):
         """
 
     @abstractmethod
-    def goal(self, tick_ns: int, next_ns: int) -> Goal:
-        """Return what the source asks the arm to have at `next_ns`, the tick after `tick_ns`."""
+    def goal(self, tick_ns: int, next_ns: int, speed: float) -> Goal:
+        """
+        Return what the source asks the arm to have at `next_ns`, the tick after `tick_ns`.
+
+        :param speed: share of the velocity limits that holds now, 0 … 1.
+        """
 
     @abstractmethod
     def position(self, time_ns: int) -> np.ndarray:

@@ -72,6 +72,10 @@ class CommandStream:
         # Where the stream began in motion, before any command: there is nothing to keep.
         self._begins_moving = False
 
+    def limit_speed(self, share: float) -> None:
+        """Keep following commands and retreats to a share of the velocity limits, 0 … 1."""
+        self._filter.speed = share
+
     @property
     def started(self) -> bool:
         """Whether there is a state: the stream has begun."""

@@ -164,11 +164,12 @@ class LeaderArm(CommandSource):
     def begin(self, start: np.ndarray) -> None:
         self._start = start
 
-    def goal(self, tick_ns: int, next_ns: int) -> Goal:
+    def goal(self, tick_ns: int, next_ns: int, speed: float) -> Goal:
         """
         Return the goal of the next tick, inside the position limits.
 
-        Between two messages it goes on at the smoothed velocity, for LONGEST_LEAD at most.
+        Between two messages it goes on at the smoothed velocity, for LONGEST_LEAD at most. It is
+        as fast as the leader: the approach keeps the arm to the speed.
         """
         lead = np.clip((next_ns - self._stamps) / NANOSECONDS, 0.0, LONGEST_LEAD)
         v = np.where(self._is_led & self._is_moving, self._v, 0.0)

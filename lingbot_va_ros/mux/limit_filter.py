@@ -45,6 +45,8 @@ class LimitFilter:
     def __init__(self, limits: JointLimits, period: float) -> None:
         self.limits = limits
         self.period = float(period)
+        # Share of the velocity limits, 0 … 1, that holds now; may change at any tick.
+        self.speed = 1.0
 
     def step(
         self, q: np.ndarray, v: np.ndarray, q_desired: np.ndarray, v_desired: np.ndarray,
@@ -56,10 +58,10 @@ class LimitFilter:
         A desired state that is no finite number counts as a stop.
         """
         limits, period = self.limits, self.period
-        gain = limits.acceleration * period
+        gain, velocity = limits.acceleration * period, self.speed * limits.velocity
         finite = np.isfinite(q_desired) & np.isfinite(v_desired)
         q_goal = np.clip(np.where(finite, q_desired, q), limits.lower, limits.upper)
-        v_goal = np.clip(np.where(finite, v_desired, 0.0), -limits.velocity, limits.velocity)
+        v_goal = np.clip(np.where(finite, v_desired, 0.0), -velocity, velocity)
         # A goal from which no stop inside the position limits is possible is slowed down.
         v_goal = np.clip(
             v_goal, -np.sqrt(2.0 * limits.acceleration * (q_goal - limits.lower)),
@@ -73,7 +75,7 @@ class LimitFilter:
         highest = self._highest(limits.upper - q, v)
         lowest = -self._highest(q - limits.lower, -v)
         wanted = np.minimum(np.maximum(wanted, lowest), highest)
-        wanted = np.clip(wanted, -limits.velocity, limits.velocity)
+        wanted = np.clip(wanted, -velocity, velocity)
         wanted = np.clip(wanted, v - gain, v + gain)
         return q + (v + wanted) / 2.0 * period, wanted
 

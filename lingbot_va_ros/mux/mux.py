@@ -21,9 +21,10 @@ from lingbot_va_ros.mux.modes import ModeStateMachine, MuxMode
 from lingbot_va_ros.mux.plan_source import PlanSource
 from lingbot_va_ros.mux.report import Report, Tick
 from lingbot_va_ros.mux.settings import MuxSettings
+from lingbot_va_ros.mux.speed_scale import SpeedScale
 from lingbot_va_ros.mux.start_state import GRIPPER_REST_SECONDS, StartState
 from lingbot_va_ros.mux.validation import Rejected
-from lingbot_va_ros.mux.workspace import PLAN_NOISE, WorkspaceWatch
+from lingbot_va_ros.mux.workspace import check_workspace, WorkspaceWatch
 from lingbot_va_ros.robot.joint_state_filter import JointStateFilter
 from lingbot_va_ros.specs.embodiment import Embodiment
 
@@ -58,6 +59,7 @@ class Mux:
         self.period_ns = period_ns
         self.machine = ModeStateMachine(settings.emergency_stop_timeout)
         self.joints = JointStateFilter(embodiment.joints, limits, settings.joint_state_timeout)
+        self.speed = SpeedScale(settings.speed_scale, settings.full_speed_scaling)
         self.sources = CommandSources(embodiment, settings, leader_map or {}, is_gripper)
         self.skipped_ticks = 0
         self.blocked_ticks = 0
@@ -72,10 +74,11 @@ class Mux:
             settings.controller_delay)
         self._start = StartState(
             self.joints, limits, is_gripper, settings.start_tolerance, period)
-        self._approach = Approach(limits, period)
+        self._approach = Approach(limits, period, ~is_gripper)
         self._home = HomeMotion(
             embodiment.home, self._stream, limits, settings.home_speed, period)
         self._arm = ArmWatch(self.joints, embodiment, settings, is_gripper, period_ns)
+        self._speed = 1.0  # share of the velocity limits that holds in this tick
         self._going_home = False
         self._begin_anew = False  # a motion was requested that the next tick begins
         # `machine.stop_requests` when that motion was requested, and when the last stop was sent.
@@ -164,7 +167,7 @@ class Mux:
                 if self._active() is source and arm is not None:
                     source.check_jump(plan, now_ns, arm)
                 if self._plan_watch is not None and excess is not None:
-                    _check_workspace(self._plan_watch, excess, arm)
+                    check_workspace(self._plan_watch, excess, arm)
                 source.accept(plan, message.stamp_ns, now_s)
             return None
         except Rejected as rejected:
@@ -284,8 +287,10 @@ class Mux:
             self.machine.watch(now_s)
             if self._stream.started:
                 self._arm.add_command(tick_ns, self._stream.state(tick_ns)[0])
+            self._arm.take_faults('speed', self.speed.faults)
             self._watch(tick_ns, now_s)
             self._take_over(tick_ns, now_s)
+            self._limit_speed()
             try:
                 command = self._command(tick_ns, now_s)
             except NotFinite as error:
@@ -385,10 +390,15 @@ class Mux:
             return self._step_home(tick_ns)
         return self._stream.follow(tick_ns, functools.partial(self._desired, source))
 
+    def _limit_speed(self) -> None:
+        self._speed = self.speed.enforce(self.period_ns / NANOSECONDS)
+        for part in (self._stream, self._approach, self._home):
+            part.limit_speed(self._speed)
+
     def _desired(
         self, source: CommandSource, step_ns: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the positions and velocities [J] to have one period after a step's begin."""
-        goal = source.goal(step_ns, step_ns + self.period_ns)
+        goal = source.goal(step_ns, step_ns + self.period_ns, self._speed)
         return self._approach.step(
             *self._stream.state(step_ns), goal, source.is_followed_exactly)
 
@@ -461,18 +471,3 @@ class Mux:
                 joint_states=self.joints.report(now_s),
                 skipped_ticks=self.skipped_ticks, blocked=self._stream.blocked,
                 blocked_ticks=self.blocked_ticks)
-
-
-def _check_workspace(
-    watch: WorkspaceWatch, excess: np.ndarray, arm: np.ndarray | None) -> None:
-    """
-    Check that a plan leads no tool out of the box, or further out than it is.
-
-    :param excess: of the plan; see `WorkspaceWatch.worst`.
-    :param arm: positions [J]; None: unknown.
-    :raises Rejected: kind workspace.
-    """
-    now = np.zeros_like(excess) if arm is None else watch.excess(arm)
-    breach = watch.breach(excess, now + PLAN_NOISE)
-    if breach is not None:
-        raise Rejected('workspace', f'it would lead {breach}')

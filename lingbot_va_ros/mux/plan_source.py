@@ -5,9 +5,10 @@ import math
 import numpy as np
 
 from lingbot_va_ros.motion.plan import Plan
-from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
+from lingbot_va_ros.motion.time import to_nanoseconds
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage
 from lingbot_va_ros.mux.command_source import CommandSource, Goal
+from lingbot_va_ros.mux.plan_playback import PlanPlayback
 from lingbot_va_ros.mux.validation import check_jump, check_times, read_plan, Rejected
 from lingbot_va_ros.specs.embodiment import Embodiment
 
@@ -17,7 +18,8 @@ class PlanSource(CommandSource):
     A source of plans: the newest accepted one, and the one that the arm follows.
 
     :param max_jump: seconds; see `validation.check_jump`.
-    :param may_jump: [J] bool: joints for which a plan may begin anywhere.
+    :param may_jump: [J] bool: joints for which a plan may begin anywhere, and which slow down no
+        other.
     :param may_end_moving: whether the last velocities of a plan may differ from 0.
     """
 
@@ -36,7 +38,8 @@ class PlanSource(CommandSource):
         self._stamp_ns = -1
         self._newest: Plan | None = None
         self._is_new = False
-        self._followed: Plan | None = None
+        limits = embodiment.limits
+        self._playback = PlanPlayback(limits.velocity, limits.acceleration, ~may_jump)
 
     def read(self, message: TrajectoryMessage) -> Plan:
         """
@@ -88,25 +91,15 @@ class PlanSource(CommandSource):
 
     def begin(self, start: np.ndarray) -> None:
         """Follow nothing; the next plan is followed from its own beginning."""
-        self._followed, self._is_new = None, self._newest is not None
+        self._playback.clear()
+        self._is_new = self._newest is not None
 
-    def goal(self, tick_ns: int, next_ns: int) -> Goal:
-        """
-        Return what the plan asks for at the next tick.
-
-        A new plan is led to from what the one before asked for, not from where the limit filter
-        let the arm come: a lead from there, renewed with every message, would ask for more speed
-        than can be braked.
-        """
+    def goal(self, tick_ns: int, next_ns: int, speed: float) -> Goal:
+        """Return what the plan asks for at the next tick; see `PlanPlayback`."""
         if self._is_new and self._newest is not None:
-            self._followed = self._newest if self._followed is None else (
-                self._newest.led_to(tick_ns, *_sample(self._followed, tick_ns)))
+            self._playback.take(self._newest, tick_ns)
             self._is_new = False
-        if self._followed is None:
-            raise RuntimeError(f'{self.name} is followed without a plan')
-        _, v_now = _sample(self._followed, tick_ns)
-        q, v = _sample(self._followed, next_ns)
-        return q, v, (v - v_now) / ((next_ns - tick_ns) / NANOSECONDS)
+        return self._playback.step(tick_ns, next_ns, speed)
 
     def position(self, time_ns: int) -> np.ndarray:
         if self._newest is None:
@@ -115,12 +108,5 @@ class PlanSource(CommandSource):
 
     def forget(self) -> None:
         self._newest, self.received, self._stamp_ns = None, -math.inf, -1
-        self._followed, self._is_new = None, False
-
-
-def _sample(plan: Plan, time_ns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (q, v) [J] of a plan; before its begin as if it came from there at that velocity."""
-    before = (int(plan.times_ns[0]) - time_ns) / NANOSECONDS
-    if before <= 0:
-        return plan.sample(time_ns)
-    return plan.positions[0] - plan.velocities[0] * before, plan.velocities[0]
+        self._playback.clear()
+        self._is_new = False

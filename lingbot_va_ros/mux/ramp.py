@@ -30,6 +30,8 @@ class Ramp:
         self.period = float(period)
         # Share of the velocity and acceleration limits, 0 … 1; may change at any tick.
         self.share = 1.0
+        # Further share of the velocity limits alone.
+        self.speed = 1.0
         self.caught = False
         count = len(limits.lower)
         self._generator = ruckig.Ruckig(count, self.period)
@@ -61,7 +63,7 @@ class Ramp:
         :param q_goal, v_goal: where the goal will be one tick later, and its velocity.
         :param a_goal: the acceleration of the goal.
         """
-        velocity = self.share * self.limits.velocity
+        velocity = self.share * self.speed * self.limits.velocity
         acceleration = self.share * self.limits.acceleration
         q_goal = np.clip(q_goal, self.limits.lower, self.limits.upper)
         v_frame = np.clip(v_goal, -GOAL_SHARE * velocity, GOAL_SHARE * velocity)

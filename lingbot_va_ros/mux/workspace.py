@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lingbot_va_ros.mux.validation import Rejected
 from lingbot_va_ros.robot.kinematics import ArmKinematics
 from lingbot_va_ros.specs.embodiment import Embodiment
 
@@ -98,3 +99,18 @@ class WorkspaceWatch:
         for before, after, count in zip(path[:-1], path[1:], parts, strict=True):
             rows += [before + (after - before) * part / count for part in range(1, count + 1)]
         return rows
+
+
+def check_workspace(
+    watch: WorkspaceWatch, excess: np.ndarray, arm: np.ndarray | None) -> None:
+    """
+    Check that a plan leads no tool out of the box, or further out than it is.
+
+    :param excess: of the plan; see `WorkspaceWatch.worst`.
+    :param arm: positions [J]; None: unknown.
+    :raises Rejected: kind workspace.
+    """
+    now = np.zeros_like(excess) if arm is None else watch.excess(arm)
+    breach = watch.breach(excess, now + PLAN_NOISE)
+    if breach is not None:
+        raise Rejected('workspace', f'it would lead {breach}')

@@ -36,7 +36,7 @@ def take(arm, positions=HERE, at_ns=NS, now_ns=None, names=ROBOT.joints):
 
 def goal(arm, time_ns):
     arm.begin(HERE)
-    return arm.goal(time_ns - NS // 100, time_ns)
+    return arm.goal(time_ns - NS // 100, time_ns, 1.0)
 
 
 @pytest.mark.parametrize('kind, second', [

@@ -20,12 +20,17 @@ from lingbot_va_ros.nodes.command_mux.controller_watch import ControllerWatch
 from lingbot_va_ros.nodes.command_mux.gripper_action import GripperActions
 from lingbot_va_ros.nodes.command_mux.inputs import Inputs
 from lingbot_va_ros.nodes.command_mux.outputs import Outputs
-from lingbot_va_ros.nodes.command_mux.parameters import declare_joint_map, PARAMETERS
+from lingbot_va_ros.nodes.command_mux.parameters import (
+    declare_joint_map,
+    FULL_SPEED_SCALING,
+    PARAMETERS,
+)
 from lingbot_va_ros.nodes.command_mux.publishers import (
     DiagnosticsPublisher,
     LatchedStop,
     ModePublisher,
 )
+from lingbot_va_ros.nodes.command_mux.speed import SpeedInterface
 from lingbot_va_ros.nodes.parameters import declare_parameters
 from lingbot_va_ros.nodes.priority import set_realtime_priority, threads_of_process
 from lingbot_va_ros.nodes.run import CannotStart, run_node
@@ -64,6 +69,8 @@ class CommandMux(Node):
         self._period_ns = round(NANOSECONDS / values.pop('command_rate'))
         self._raise_priority(values.pop('realtime_priority'))
         self._latched_stop = LatchedStop(self, values.pop('stop_folder'))
+        scaling_topic = values.pop('speed_scaling_topic')
+        values['full_speed_scaling'] = FULL_SPEED_SCALING[values.pop('speed_scaling_unit')]
         settings = MuxSettings(**values)
         _check_timeouts(settings, self._period_ns)
         joint_map = declare_joint_map(self, embodiment)
@@ -79,6 +86,7 @@ class CommandMux(Node):
         grippers = GripperActions(self, embodiment, threshold, goal_period)
         self._outputs = Outputs(self, embodiment, grippers)
         self._inputs = Inputs(self, self._mux, self._clocks, self._modes.publish)
+        self._speed = SpeedInterface(self, self._mux.speed, scaling_topic)
         grippers.watch(self, self._mux, self._clocks)
         ControllerWatch(self, embodiment, self._outputs.publishers, self._mux)
         self._modes.publish()

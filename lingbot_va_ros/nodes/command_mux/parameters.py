@@ -4,11 +4,14 @@ from rclpy.node import Node
 
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.settings import MuxSettings
+from lingbot_va_ros.mux.speed_scale import LEAST_SCALE
 from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, parameter_overrides
 from lingbot_va_ros.nodes.run import CannotStart
 from lingbot_va_ros.specs.embodiment import Embodiment
 
 _DEFAULT = MuxSettings()
+# What the driver's speed scaling is at full speed, by its unit.
+FULL_SPEED_SCALING = {'percent': 100.0, 'share': 1.0}
 _MAP_PREFIX = 'teleop_joint_map.'
 _MAP_KEYS = ('joint', 'scale', 'offset', 'sign')
 
@@ -65,6 +68,18 @@ PARAMETERS = (
         'takeover_rest', _DEFAULT.takeover_rest,
         'How long the teleoperation source must have rested before it takes the arm by '
         'moving, s.', 0.1, 60.0),
+    NodeParameter(
+        'speed_scale', _DEFAULT.speed_scale,
+        "The operator's speed scale at first, above 0 and at most 1; ~/set_speed changes it.",
+        LEAST_SCALE, 1.0),
+    NodeParameter(
+        'speed_scaling_topic', '',
+        "std_msgs/Float64 with the speed scaling of the robot's driver, as UR's "
+        'speed_scaling_state_broadcaster/speed_scaling; empty: none.'),
+    NodeParameter(
+        'speed_scaling_unit', 'percent',
+        'The unit of speed_scaling_topic: percent (full speed is 100) or share (it is 1).',
+        choices=tuple(FULL_SPEED_SCALING)),
     NodeParameter(
         'deadman_button', _DEFAULT.deadman_button,
         'Index of the button of joy that must be pressed during TELEOP; -1: none.', -1, 255),

@@ -1,0 +1,51 @@
+"""The speed scale of command_mux: its service, its publisher, and the driver's speed scaling."""
+
+import threading
+
+from rclpy.node import Node
+from std_msgs.msg import Float32, Float64
+
+from lingbot_va_ros.mux.speed_scale import SpeedScale
+from lingbot_va_ros.nodes.qos import LATCHED, SENSOR
+from lingbot_va_ros.srv import SetSpeed
+
+
+class SpeedInterface:
+    """
+    Serves ~/set_speed, reads the driver's speed scaling, publishes ~/speed_scale when it changes.
+
+    :param topic: std_msgs/Float64 with the driver's speed scaling; empty: there is none.
+    """
+
+    def __init__(self, node: Node, speed: SpeedScale, topic: str) -> None:
+        self._logger = node.get_logger()
+        self._speed = speed
+        self._lock = threading.Lock()
+        self._published: float | None = None
+        self._publisher = node.create_publisher(Float32, '~/speed_scale', LATCHED)
+        node.create_service(SetSpeed, '~/set_speed', self._on_set_speed)
+        if topic:
+            node.create_subscription(Float64, topic, self._on_speed_scaling, SENSOR)
+        self.publish()
+
+    def publish(self) -> None:
+        """Publish the scale in force, if it is another than the last one published."""
+        with self._lock:
+            scale = self._speed.scale
+            if scale == self._published:
+                return
+            self._published = scale
+            self._publisher.publish(Float32(data=scale))
+        self._logger.info(f'speed scale {scale:g}, as the {self._speed.source} asks for')
+
+    def _on_set_speed(
+        self, request: SetSpeed.Request, response: SetSpeed.Response) -> SetSpeed.Response:
+        response.success, response.message = self._speed.set_operator(request.scale)
+        self.publish()
+        return response
+
+    def _on_speed_scaling(self, message: Float64) -> None:
+        refused = self._speed.take_driver(message.data)
+        if refused:
+            self._logger.warning(refused, throttle_duration_sec=1.0)
+        self.publish()
