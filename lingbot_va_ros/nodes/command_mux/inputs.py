@@ -1,6 +1,7 @@
 """The inputs of command_mux: subscriptions and services, converted for the mux."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rclpy.node import Node
 from sensor_msgs.msg import JointState, Joy
@@ -11,6 +12,7 @@ from trajectory_msgs.msg import JointTrajectory
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
+from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch, with_message_info
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, JOINT_STATES, SENSOR
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
 from lingbot_va_ros.srv import SetControlMode
@@ -25,15 +27,18 @@ class Inputs:
     """
     Passes messages and requests to the mux, in the executor's thread.
 
+    :param watch: of the publishers of joint_states; it is told the stamps of all sources.
     :param on_change: called after every input that may change the mode.
     """
 
     def __init__(
-        self, node: Node, mux: Mux, clocks: Clocks, on_change: Callable[[], None],
+        self, node: Node, mux: Mux, clocks: Clocks, watch: JointStateWatch,
+        on_change: Callable[[], None],
     ) -> None:
         self._logger = node.get_logger()
         self._mux = mux
         self._clocks = clocks
+        self._watch = watch
         self._on_change = on_change
         node.create_subscription(
             JointTrajectory, 'policy/joint_trajectory', self._on_policy, COMMAND)
@@ -43,7 +48,8 @@ class Inputs:
             JointState, 'teleop/joint_states', self._on_leader, JOINT_STATES)
         if mux.settings.deadman_button >= 0:
             node.create_subscription(Joy, 'joy', self._on_joy, SENSOR)
-        node.create_subscription(JointState, 'joint_states', self._on_joint_state, JOINT_STATES)
+        node.create_subscription(
+            JointState, 'joint_states', with_message_info(self._on_joint_state), JOINT_STATES)
         node.create_subscription(
             Bool, 'emergency_stop', self._on_emergency_stop, EVENTS,
             event_callbacks=SubscriptionEventCallbacks(
@@ -52,23 +58,32 @@ class Inputs:
         node.create_service(Trigger, '~/clear_stop', self._on_clear_stop)
         node.create_service(Trigger, '~/go_home', self._on_go_home)
 
-    def _on_joint_state(self, message: JointState) -> None:
+    def _on_joint_state(self, message: JointState, info: Mapping[str, Any]) -> None:
+        now_ns, now_s = self._clocks.now_ns(), self._clocks.now_s()
         self._mux.take_joint_state(
             message.name, message.position, message.velocity,
-            nanoseconds_of(message.header.stamp), self._clocks.now_ns(), self._clocks.now_s())
+            nanoseconds_of(message.header.stamp), now_ns, now_s)
+        self._watch.take(message, info, now_ns, now_s)
 
     def _on_policy(self, message: JointTrajectory) -> None:
         self._log_rejection('policy/joint_trajectory', self._mux.take_policy_plan(
-            _plain_trajectory(message), self._clocks.now_ns(), self._clocks.now_s()))
+            _plain_trajectory(message), *self._note_stamp('policy/joint_trajectory', message)))
 
     def _on_teleop(self, message: JointTrajectory) -> None:
         self._log_rejection('teleop/joint_trajectory', self._mux.take_teleop_plan(
-            _plain_trajectory(message), self._clocks.now_ns(), self._clocks.now_s()))
+            _plain_trajectory(message), *self._note_stamp('teleop/joint_trajectory', message)))
 
     def _on_leader(self, message: JointState) -> None:
         self._log_rejection('teleop/joint_states', self._mux.take_leader_state(
             message.name, message.position, nanoseconds_of(message.header.stamp),
-            self._clocks.now_ns(), self._clocks.now_s()))
+            *self._note_stamp('teleop/joint_states', message)))
+
+    def _note_stamp(
+        self, topic: str, message: JointTrajectory | JointState) -> tuple[int, float]:
+        """Tell the watch a stamp; returns the time on both clocks."""
+        now_ns, now_s = self._clocks.now_ns(), self._clocks.now_s()
+        self._watch.offsets.add(topic, nanoseconds_of(message.header.stamp), now_ns, now_s)
+        return now_ns, now_s
 
     def _log_rejection(self, topic: str, reason: str | None) -> None:
         if reason is not None:

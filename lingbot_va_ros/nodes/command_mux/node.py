@@ -26,6 +26,7 @@ from lingbot_va_ros.nodes.command_mux.publishers import (
     LatchedStop,
     ModePublisher,
 )
+from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch
 from lingbot_va_ros.nodes.parameters import declare_parameters
 from lingbot_va_ros.nodes.priority import set_realtime_priority, threads_of_process
 from lingbot_va_ros.nodes.run import CannotStart, run_node
@@ -74,11 +75,12 @@ class CommandMux(Node):
         self._latched_stop.restore(self._mux)
         self._clocks = Clocks(self)
         self._modes = ModePublisher(self, self._mux, self._latched_stop)
+        watch = JointStateWatch(self, embodiment.joints)
         self._diagnostics = DiagnosticsPublisher(
-            self, self._mux, self._modes, self._clocks, embodiment.name)
+            self, self._mux, self._modes, self._clocks, embodiment.name, watch)
         grippers = GripperActions(self, embodiment, threshold, goal_period)
         self._outputs = Outputs(self, embodiment, grippers)
-        self._inputs = Inputs(self, self._mux, self._clocks, self._modes.publish)
+        self._inputs = Inputs(self, self._mux, self._clocks, watch, self._modes.publish)
         grippers.watch(self, self._mux, self._clocks)
         ControllerWatch(self, embodiment, self._outputs.publishers, self._mux)
         self._modes.publish()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import numpy as np
 import pytest
 import rclpy
@@ -358,6 +358,53 @@ def test_one_false_joint_state_in_policy_drives_the_arm_nowhere(world, ahead_ns)
     assert_inside_limits(executed_points(world), START)
     values = {v.key: v.value for v in world.diagnostics[-1].status[0].values}
     assert 'joint_state_refused_outlier' in values
+
+
+def test_two_publishers_of_a_joint_and_clock_offsets_are_named_in_diagnostics(world):
+    world.policy_mode()
+
+    def values():
+        return {v.key: v.value for v in world.diagnostics[-1].status[0].values}
+    wait_for(lambda: world.diagnostics and values()['clock_offset_ms'], 'the clock offset')
+    assert 0 <= float(values()['clock_offset_ms']) < 1000
+    assert values()['joint_state_publishers'] == '/test_world'
+    assert values()['joint_state_conflict'] == ''
+    intruder = rclpy.create_node('joint_state_publisher')
+    zeros = intruder.create_publisher(JointState, 'joint_states', JOINT_STATES)
+
+    def publish():
+        message = JointState(name=list(ROBOT.joints), position=[0.0] * len(START))
+        stamp_of(world.clock(), message.header.stamp)
+        zeros.publish(message)
+    timer = world.node.create_timer(0.1, publish)
+    try:
+        wait_for(lambda: values()['joint_state_conflict'], 'the second publisher')
+        wait_for(lambda: "'left_joint_3' is at 0.6 and at 0" in values()['joint_state_conflict'],
+                 'the contradiction')
+        assert '(published by /joint_state_publisher, /test_world)' in (
+            values()['joint_state_conflict'])
+        assert world.diagnostics[-1].status[0].level == DiagnosticStatus.WARN
+        assert world.mode() == ControlMode.POLICY, world.modes[-1][1].reason
+    finally:
+        world.node.destroy_timer(timer)
+        intruder.destroy_node()
+    assert_inside_limits(executed_points(world), START)
+
+
+@pytest.mark.parametrize('behind_ns', [30 * NS, -200_000_000])
+def test_joint_states_of_another_clock_give_no_policy(world, behind_ns):
+    world.policy_alive = True
+
+    def publish():
+        message = JointState(name=list(ROBOT.joints), position=list(START))
+        stamp_of(world.clock() - behind_ns, message.header.stamp)
+        world.joint_states.publish(message)
+    timer = world.node.create_timer(0.01, publish)
+    try:
+        words = 'stamped 30.0' if behind_ns > 0 else 's ahead: the clocks are not synchronized'
+        wait_for(lambda: words in world.set_mode(ControlMode.POLICY).message, 'the reason')
+    finally:
+        world.node.destroy_timer(timer)
 
 
 def test_the_emergency_stop_brakes_and_latches(world):
