@@ -36,7 +36,7 @@ class LatchedStop:
     """
     The latched stop of this mux on disk; a folder that cannot be used is a warning in the log.
 
-    :param folder: see `LatchedStopFile`; empty: the user's runtime folder.
+    :param folder: see `LatchedStopFile`; empty: its default.
     """
 
     def __init__(self, node: Node, folder: str) -> None:
@@ -47,10 +47,12 @@ class LatchedStop:
     def restore(self, mux: Mux) -> None:
         """Begin STOPPED where the mux before this one was STOPPED and has left its file."""
         try:
+            self._file.prepare()
             reason = self._file.read()
         except OSError as error:
             self._warn(error)
             return
+        self._logger.info(f'a latched stop is kept in {self._file.path}')
         if reason is not None:
             mux.machine.begin_stopped(_STOPPED_BEFORE + reason)
 
