@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
@@ -358,6 +359,38 @@ def test_one_false_joint_state_in_policy_drives_the_arm_nowhere(world, ahead_ns)
     assert_inside_limits(executed_points(world), START)
     values = {v.key: v.value for v in world.diagnostics[-1].status[0].values}
     assert 'joint_state_refused_outlier' in values
+
+
+@pytest.mark.parametrize('points', [10_000, 50_000])
+def test_long_plans_do_not_delay_the_emergency_stop_and_set_mode(world, points):
+    world.policy_mode()
+    plan = JointTrajectory(joint_names=list(ROBOT.joints))
+    plan.points = [JointTrajectoryPoint(positions=list(START), velocities=list(START))] * points
+    serialized = serialize_message(plan)
+    long_plans = world.node.create_publisher(JointTrajectory, 'teleop/joint_trajectory', COMMAND)
+    stop = world.node.create_publisher(Bool, 'emergency_stop', EVENTS)
+    wait_for(lambda: long_plans.get_subscription_count() and stop.get_subscription_count(),
+             'discovery')
+    timer = world.node.create_timer(0.02, lambda: long_plans.publish(serialized))
+    try:
+        wait_for(lambda: 'at most 1000 are taken' in str(world.diagnostics[-1:])
+                 or 'at most 1048576 are taken' in str(world.diagnostics[-1:]), 'the refusal')
+        stopped, answered = [], []
+        for _ in range(5):
+            begin = time.monotonic()
+            stop.publish(Bool(data=True))
+            at, _ = world.wait_for_mode(ControlMode.STOPPED)
+            stopped.append(at - begin)
+            stop.publish(Bool(data=False))
+            wait_for(lambda: world.trigger('clear_stop').success, 'clear_stop')
+            begin = time.monotonic()
+            assert world.set_mode(ControlMode.HOLD).success
+            answered.append(time.monotonic() - begin)
+        print('stopped after', stopped, 'answered after', answered)
+        assert np.median(stopped) < 0.1 and np.median(answered) < 0.1
+    finally:
+        world.node.destroy_timer(timer)
+    assert_inside_limits(executed_points(world), START)
 
 
 def test_two_publishers_of_a_joint_and_clock_offsets_are_named_in_diagnostics(world):
