@@ -74,13 +74,18 @@ def trajectory_counts(data: bytes) -> tuple[int, int]:
         place += 4
         return int(value)
 
+    def skip_string() -> None:
+        nonlocal place
+        size = length()
+        place += size
+
     try:
-        place += length()  # the frame
+        skip_string()  # the frame
         count = length()
         if count > MAX_NAMES:
             return count, 0
         for _ in range(count):
-            place += length()
+            skip_string()
         return count, length()
     except struct.error:  # cut off: its conversion says so
         return count, 0

