@@ -57,8 +57,8 @@ os.environ['ROS_LOG_DIR'] = _logs.name
 _cache = tempfile.TemporaryDirectory(prefix='lingbot_va_ros_test_cache_')
 os.environ['XDG_CACHE_HOME'] = _cache.name
 # Nor does a mux of one run find the stop that one of another has left.
-_runtime = tempfile.TemporaryDirectory(prefix='lingbot_va_ros_test_runtime_')
-os.environ['XDG_RUNTIME_DIR'] = _runtime.name
+_home = tempfile.TemporaryDirectory(prefix='lingbot_va_ros_test_home_')
+os.environ['HOME'] = _home.name
 
 
 def pytest_collection_modifyitems(items):

@@ -11,13 +11,27 @@ from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.command_stream import CommandStream
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
-from lingbot_va_ros.robot.joint_state_buffer import JointStateBuffer
 from lingbot_va_ros.sim.controllers.messages import Trajectory, TrajectoryPoint
 from lingbot_va_ros.sim.simulation import Simulation
 
 KEEP_SECONDS = 60.0  # of executed commands; longer than any chunk
 TICK_NS = round(CONTROL_PERIOD * NANOSECONDS)
 _NEAR_NS = 1_000_000  # half a physics step
+
+
+class LastMeasured:
+    """The joint positions [J] that were measured last, without noise."""
+
+    def __init__(self, positions: np.ndarray) -> None:
+        self._positions = positions.copy()
+
+    def update(self, positions: np.ndarray) -> None:
+        """Take positions [J]."""
+        self._positions = positions.copy()
+
+    def positions(self) -> np.ndarray:
+        """Return positions [J] in rad or m."""
+        return self._positions.copy()
 
 
 class SimulatedArm:
@@ -40,7 +54,7 @@ class SimulatedArm:
     ):
         self.simulation = simulation
         self.executed = ExecutedLog(KEEP_SECONDS)
-        self.joint_states = JointStateBuffer(simulation.joints)
+        self.joint_states = LastMeasured(simulation.positions)
         # Every command that was sent: the simulated time when it is due, positions [J].
         self.commands: list[tuple[int, np.ndarray]] = []
         self._slot = slot
@@ -50,7 +64,6 @@ class SimulatedArm:
         desired = simulation.control.command
         self._stream.begin(simulation.time_ns, desired, np.zeros_like(desired))
         self._keep(simulation.time_ns, desired)
-        self._measure()
 
     def tick(self) -> None:
         """Advance simulated time by one control period."""
@@ -64,7 +77,7 @@ class SimulatedArm:
             self._step_to(awaited_ns)
             self._cameras.take(awaited_ns)
         self._step_to(end_ns)
-        self._measure()
+        self.joint_states.update(self.simulation.positions)
 
     def _command(self, plan: Plan, begin_ns: int) -> None:
         command = self._stream.follow(begin_ns, lambda step_ns: plan.sample(step_ns + TICK_NS))
@@ -77,10 +90,6 @@ class SimulatedArm:
     def _keep(self, due_ns: int, positions: np.ndarray) -> None:
         self.executed.add(due_ns, positions)
         self.commands.append((due_ns, positions))
-
-    def _measure(self) -> None:
-        self.joint_states.update(
-            self.simulation.joints, self.simulation.positions.tolist(), self.simulation.time_ns)
 
     def _step_to(self, time_ns: int) -> None:
         ahead_ns = time_ns - self.simulation.time_ns

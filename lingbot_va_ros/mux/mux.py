@@ -174,6 +174,11 @@ class Mux:
             with self._lock:
                 return self._reject(source, rejected)
 
+    def take_refusal(self, source: CommandSource, rejected: Rejected) -> str:
+        """Count a message that was rejected before it was read; returns the reason."""
+        with self._lock:
+            return self._reject(source, rejected)
+
     def _reject(self, source: CommandSource, rejected: Rejected) -> str:
         """Count a rejected message; too many in a row of the source that moves the arm: HOLD."""
         source.counts.count_rejected(rejected)

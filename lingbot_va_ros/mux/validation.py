@@ -28,8 +28,8 @@ class Rejected(ValueError):
 
 
 REJECTION_KINDS = (
-    'empty', 'joints', 'lengths', 'not_finite', 'times', 'final_velocity', 'limits', 'stale',
-    'not_newer', 'future', 'jump', 'workspace')
+    'too_long', 'empty', 'joints', 'lengths', 'not_finite', 'times', 'final_velocity', 'limits',
+    'stale', 'not_newer', 'future', 'jump', 'workspace')
 
 
 def read_plan(

@@ -35,7 +35,7 @@ _MENDABLE = (CannotStart, WrongParameter, InvalidParameterTypeException,
 def run_node(
     make_node: Callable[[], Any],
     args: Sequence[str] | None = None,
-    make_executor: Callable[[], Executor] = SingleThreadedExecutor,
+    make_executor: Callable[[Any], Executor] = lambda node: SingleThreadedExecutor(),
 ) -> int:
     """
     Create a node, spin it until SIGINT or SIGTERM, close it, and return the exit code.
@@ -53,6 +53,7 @@ def run_node(
         publishes the final messages and ends the node's threads. `asked_by` is the number of the
         signal, or None if the context was shut down. It returns whether every thread has ended.
     :param args: as of the command line; None takes sys.argv.
+    :param make_executor: returns the executor of the node that it is given.
     :returns: 0; 1 where the node cannot start (a wrong parameter or CannotStart: one line on
         stderr; any other exception: a line and its traceback) or has set its attribute `failed`.
     """
@@ -74,7 +75,7 @@ def run_node(
             traceback.print_exc()
         rclpy.try_shutdown()
         return 1
-    executor = make_executor()
+    executor = make_executor(node)
     executor.add_node(node)
     while not signals:
         try:

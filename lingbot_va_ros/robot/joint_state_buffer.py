@@ -1,83 +1,56 @@
-"""Merges partial joint states into the newest position of every joint."""
+"""The joint states that several threads share, filtered as the mux filters them."""
 
 from collections.abc import Sequence
 import threading
 
 import numpy as np
 
-from lingbot_va_ros.motion.time import NANOSECONDS
+from lingbot_va_ros.robot.joint_state_filter import JointStateFilter, JointStateReport
+from lingbot_va_ros.specs.embodiment import JointLimits
 
 
 class JointStateBuffer:
     """
-    The newest measured position of each joint, with its own time stamp.
+    A JointStateFilter for any thread.
 
-    Arm and gripper may have different publishers. Unknown joints are ignored. The methods are
-    thread-safe.
-
-    :param joints: names, in the order of `positions`.
+    :param joints: names, in the order of positions.
+    :param limits: of these joints.
+    :param timeout: seconds of silence after which a joint must be measured anew.
     """
 
-    def __init__(self, joints: Sequence[str]):
-        self.joints = tuple(joints)
-        self._place = {name: index for index, name in enumerate(joints)}
-        self._positions = np.full(len(self.joints), np.nan)
-        self._stamps = np.zeros(len(self.joints), np.int64)
-        self._foreign: str | None = None
+    def __init__(self, joints: Sequence[str], limits: JointLimits, timeout: float) -> None:
+        self._filter = JointStateFilter(joints, limits, timeout)
         self._lock = threading.Lock()
 
-    def update(self, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> None:
-        """
-        Take the finite positions of one joint state.
-
-        :param positions: rad or m, one for each name.
-        :param stamp_ns: ROS time of the measurement.
-        """
+    def update(
+        self, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float],
+        stamp_ns: int, now_ns: int, now_s: float,
+    ) -> None:
+        """Take one joint state; see `JointStateFilter.update`."""
         with self._lock:
-            known = False
-            for name, position in zip(names, positions):
-                place = self._place.get(name)
-                if place is None or not np.isfinite(position):
-                    continue
-                self._positions[place], self._stamps[place] = position, stamp_ns
-                known = True
-            if not known and self._foreign is None:
-                self._foreign = ', '.join(names[:4])
+            self._filter.update(names, positions, velocities, stamp_ns, now_ns, now_s)
 
     def clear(self) -> None:
         """Discard all positions, for instance after a jump of the clock."""
         with self._lock:
-            self._positions[:] = np.nan
+            self._filter.forget()
 
     def positions(self) -> np.ndarray | None:
         """Return the positions [J] in rad or m, or None until all are known."""
         with self._lock:
-            return None if np.isnan(self._positions).any() else self._positions.copy()
+            return self._filter.positions.copy() if self._filter.is_known else None
 
-    def fault(self, now_ns: int, max_age: float) -> str | None:
+    def fault(self, now_s: float, max_age: float) -> str | None:
         """
         Return a line that names the joints with unknown or old positions, or None.
 
-        A stamp more than `max_age` in the future is a fault too: the position would count as
-        recent for that long, even if its publisher stopped.
-
-        :param now_ns: ROS time.
-        :param max_age: seconds.
+        :param now_s: on the clock of `update`.
+        :returns: None where there is no fault.
         """
         with self._lock:
-            unknown = np.isnan(self._positions)
-            old = ~unknown & (now_ns - self._stamps > max_age * NANOSECONDS)
-            ahead = ~unknown & (self._stamps - now_ns > max_age * NANOSECONDS)
-            foreign = self._foreign
-        if unknown.any():
-            line = f'joint_states: no position of {self._names(unknown)}'
-            return line + (f' (received: {foreign})' if unknown.all() and foreign else '')
-        if old.any():
-            return f'joint_states: older than {max_age:.2f} s: {self._names(old)}'
-        if ahead.any():
-            return (f"joint_states: stamps more than {max_age:.2f} s ahead of this node's clock: "
-                    f'{self._names(ahead)}')
-        return None
+            return self._filter.lost(now_s, self._filter.timeout - max_age) or None
 
-    def _names(self, chosen: np.ndarray) -> str:
-        return ', '.join(name for name, picked in zip(self.joints, chosen) if picked)
+    def report(self, now_s: float) -> JointStateReport:
+        """Return the figures of the filter."""
+        with self._lock:
+            return self._filter.report(now_s)

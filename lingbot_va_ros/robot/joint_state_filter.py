@@ -13,6 +13,8 @@ from lingbot_va_ros.specs.embodiment import JointLimits
 # A position further outside the limits than this share of the joint's range is implausible: wrong
 # units, or a corrupt message.
 IMPLAUSIBLE_SHARE = 0.25
+# So many names of other joints are shown where none of ours came.
+STRANGERS_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class JointStateFilter:
         self._implausible: set[int] = set()  # columns whose newest position was implausible
         self._refused: Counter[str] = Counter()
         self._last_refusal = ''
+        self._strangers = ''  # names in the first message that has no joint of ours
 
     def update(
         self, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float],
@@ -78,6 +81,8 @@ class JointStateFilter:
         :param now_ns: ROS time now.
         :param now_s: the watchdogs' clock.
         """
+        if not self._strangers and not any(name in self._columns for name in names):
+            self._strangers = ', '.join(names[:STRANGERS_SHOWN])
         for index, name in enumerate(names):
             column = self._columns.get(name)
             if column is None or index >= len(positions):
@@ -95,6 +100,11 @@ class JointStateFilter:
                 self.positions[column] = track.position
                 self.velocities[column] = track.velocity
                 self.times_ns[column] = track.position_ns
+
+    @property
+    def is_known(self) -> bool:
+        """Whether every joint has a state, of whatever age."""
+        return all(track.is_agreed for track in self._tracks)
 
     def forget(self) -> None:
         """Count every joint as never received, after a clock jump."""
@@ -120,10 +130,8 @@ class JointStateFilter:
             return []
         if self._implausible & set(old):
             return [f'sound joint_states: {self._first_implausible(old)}']
-        tracks = [self._tracks[column] for column in old]
-        if len(old) == len(self.joints) and all(
-                math.isinf(track.measured_s) and not track.refusal for track in tracks):
-            return ['joint_states (none received)']
+        if len(old) == len(self.joints) and self._never_came(old):
+            return [f'joint_states (none received{self._seen()})']
         return [f'fresh joint_states of {self._names(old)} ({self._why_old(old, now_s)})']
 
     def lost(self, now_s: float, margin: float = 0.0) -> str:
@@ -137,6 +145,8 @@ class JointStateFilter:
             return ''
         if self._implausible & set(old):
             return f'joint_states make no sense: {self._first_implausible(old)}'
+        if self._never_came(old):
+            return f'no joint_states of {self._names(old)} yet{self._seen()}'
         return f'joint_states of {self._names(old)} are too old ({self._why_old(old, now_s)})'
 
     def report(self, now_s: float) -> JointStateReport:
@@ -156,6 +166,13 @@ class JointStateFilter:
 
     def _names(self, columns: list[int]) -> str:
         return ', '.join(self.joints[column] for column in columns)
+
+    def _never_came(self, columns: list[int]) -> bool:
+        tracks = [self._tracks[column] for column in columns]
+        return all(math.isinf(track.measured_s) and not track.refusal for track in tracks)
+
+    def _seen(self) -> str:
+        return f'; seen were {self._strangers}' if self._strangers else ''
 
     def _first_implausible(self, columns: list[int]) -> str:
         column = next(column for column in columns if column in self._implausible)

@@ -232,7 +232,8 @@ stamps = (st.integers(-60_000_000, 60_000_000) | st.integers(-10 ** 12, 10 ** 12
           | st.just(None))  # relative to now; None: the message has none
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.timeout(300)
+@settings(max_examples=50, deadline=None)
 @given(
     position=near | anywhere, velocity=anywhere | st.just([]), offset_ns=stamps,
     after=st.integers(0, 12), delay_ns=st.integers(0, PERIOD - 1), replaces=st.booleans(),

@@ -37,6 +37,7 @@ class World:
         self.name = f'{namespace}/{NODE}'.lstrip('/')
         self.cameras = set(CAMERAS)
         self.encoding = {}
+        self.offset_ns = {}  # of the stamps of a camera; None: they are 0
         self.joints = True
         self.clock = time.time_ns
         self._services = Services(node)
@@ -60,7 +61,9 @@ class World:
         now = self.clock()
         for name in list(self.cameras):
             message = from_rgb(self._picture)
-            message.header.stamp.sec, message.header.stamp.nanosec = divmod(now, NS)
+            offset = self.offset_ns.get(name, 0)
+            stamp = 0 if offset is None else now + offset
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, NS)
             message.encoding = self.encoding.get(name, 'rgb8')
             self._images[name].publish(message)
         if self.joints:

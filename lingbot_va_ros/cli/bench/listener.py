@@ -83,7 +83,7 @@ def make_executor(name: str) -> Executor:
 
 def main() -> None:
     """Run the node until SIGINT or SIGTERM; the first argument names the executor."""
-    sys.exit(run_node(BenchListener, sys.argv[2:], lambda: make_executor(sys.argv[1])))
+    sys.exit(run_node(BenchListener, sys.argv[2:], lambda node: make_executor(sys.argv[1])))
 
 
 if __name__ == '__main__':

@@ -41,6 +41,7 @@ from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.mux.following_error import following_error_limits
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.nodes import qos
+from lingbot_va_ros.nodes.joint_state_watch import with_message_info
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.specs.embodiment import CameraSource, Embodiment
 from lingbot_va_ros.specs.policy_file import PolicyFile
@@ -337,7 +338,8 @@ def _listen(
     publishers = _publishes(probe, topic, 'sensor_msgs/msg/JointState')
     joints = JointStateStream(embodiment, now_ns, simulated)
     if publishers:
-        probe.listen(JointState, topic, joints.take, measuring(qos.JOINT_STATES))
+        probe.listen(
+            JointState, topic, with_message_info(joints.take), measuring(qos.JOINT_STATES))
     newest: dict[str, Any] = {}
     for name, kind in ((f'{MUX}/mode', ControlMode), (f'{POLICY}/status', PolicyStatus)):
         probe.listen(kind, probe.resolve(name), lambda message, name=name: newest.update(

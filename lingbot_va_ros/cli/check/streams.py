@@ -1,8 +1,9 @@
 """Measure the messages of a running robot for some seconds: rates, stamps, images, joints."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import math
 import time
+from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -11,13 +12,17 @@ from lingbot_va_ros.cli.check.finding import error, Finding, warning
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.validation import LIMIT_NOISE
 from lingbot_va_ros.nodes.image_conversion import as_mounted, compressed_to_rgb, to_rgb
+from lingbot_va_ros.nodes.joint_state_watch import message_number
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
+from lingbot_va_ros.robot.joint_publishers import JointPublishers
+from lingbot_va_ros.robot.joint_state_filter import JointStateFilter
 from lingbot_va_ros.specs.embodiment import CameraSource, Embodiment
 
 MAX_FUTURE = 0.05  # s, as command_mux: beyond it the clocks are not synchronized
 OTHER_CLOCK = 1e8  # s; a stamp this far from the clock is from another clock
 RATE_TOLERANCE = 0.9  # share of the nominal rate, because of jitter
 SHOWN = 8  # names in one line
+FILTER_TIMEOUT = 1.0  # s; joint states that come more seldom are not compared
 
 
 def join_names(names: Sequence[str]) -> str:
@@ -144,11 +149,23 @@ class JointStateStream:
         self._positions: dict[str, float] = {}
         self._not_finite: dict[str, str] = {}
         self._odd: dict[str, None] = {}
+        self._now_ns = now_ns
+        self._publishers = JointPublishers(embodiment.joints)
+        self._filter = JointStateFilter(embodiment.joints, embodiment.limits, FILTER_TIMEOUT)
 
-    def take(self, message: JointState) -> None:
-        """Add one joint state; several publishers may each send some of the joints."""
+    def take(self, message: JointState, info: Mapping[str, Any]) -> None:
+        """
+        Add one joint state; several publishers may each send some of the joints.
+
+        :param info: as rclpy gives it; empty where it gives none.
+        """
         self.stamps.add(message.header.stamp)
         now = self.stamps.arrivals[-1]
+        number = message_number(info)
+        if number is not None:
+            self._publishers.update(message.name, number, now)
+        self._filter.update(
+            message.name, message.position, (), 0, self._now_ns(), now)
         if len(set(message.name)) < len(message.name):
             twice = sorted({name for name in message.name if list(message.name).count(name) > 1})
             self._odd[f'twice in one message: {join_names(twice)}'] = None
@@ -171,6 +188,7 @@ class JointStateStream:
             return [error(where, f'no joint state in {seconds:g} s from {publishers}')]
         joints = self._embodiment.joints
         lines = [*self._odd, *self.stamps.faults(max_age)]
+        lines += self._conflicts()
         foreign = [name for name in self._arrivals if name not in joints]
         missing = [name for name in joints if name not in self._arrivals]
         seen = f'; received: {join_names(foreign)}' if foreign else ''
@@ -194,6 +212,14 @@ class JointStateStream:
                 where, f'joints that the embodiment does not have are ignored: '
                 f'{join_names(foreign)}'))
         return found
+
+    def _conflicts(self) -> list[str]:
+        """Return a line for each sign that two publishers bring the same joint."""
+        last = self.stamps.arrivals[-1]
+        doubled = self._publishers.doubled(last)
+        lines = [f'{join_names(doubled)} come from several publishers: one of them is not the '
+                 'driver of the arm'] if doubled else []
+        return [*lines, *self._filter.report(last).contradictions]
 
     def _outside(self) -> list[str]:
         limits, lines = self._embodiment.limits, []

@@ -12,7 +12,7 @@ class Clocks:
 
     def __init__(self, node: Node) -> None:
         self._clock = node.get_clock()
-        self._is_simulated = bool(node.get_parameter('use_sim_time').value)
+        self.is_simulated = bool(node.get_parameter('use_sim_time').value)
 
     def now_ns(self) -> int:
         """Return ROS time in ns; 0 before the first /clock."""
@@ -20,4 +20,4 @@ class Clocks:
 
     def now_s(self) -> float:
         """Return the watchdogs' clock in seconds."""
-        return self.now_ns() / NANOSECONDS if self._is_simulated else time.monotonic()
+        return self.now_ns() / NANOSECONDS if self.is_simulated else time.monotonic()

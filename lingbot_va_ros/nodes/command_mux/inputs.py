@@ -1,7 +1,10 @@
 """The inputs of command_mux: subscriptions and services, converted for the mux."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import functools
+from typing import Any
 
+from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
@@ -9,8 +12,16 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
+from lingbot_va_ros.mux.command_source import CommandSource
 from lingbot_va_ros.mux.mux import Mux
+from lingbot_va_ros.mux.validation import Rejected
+from lingbot_va_ros.nodes.bounded_subscription import (
+    state_fault,
+    subscribe_bounded,
+    trajectory_fault,
+)
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
+from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, JOINT_STATES, SENSOR
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
 from lingbot_va_ros.srv import SetControlMode
@@ -23,59 +34,97 @@ except ImportError:  # Humble
 
 class Inputs:
     """
-    Passes messages and requests to the mux, in the executor's thread.
+    Passes messages and requests to the mux.
 
+    The emergency stop and the services have a thread of their own: they wait for no message of
+    another topic. Everything else is of the executor's thread.
+
+    :param watch: of the publishers of joint_states; it is told the stamps of all sources.
+    :param urgent: the callback group of the emergency stop and the services.
     :param on_change: called after every input that may change the mode.
     """
 
     def __init__(
-        self, node: Node, mux: Mux, clocks: Clocks, on_change: Callable[[], None],
+        self, node: Node, mux: Mux, clocks: Clocks, watch: JointStateWatch,
+        urgent: CallbackGroup, on_change: Callable[[], None],
     ) -> None:
         self._logger = node.get_logger()
         self._mux = mux
         self._clocks = clocks
+        self._watch = watch
         self._on_change = on_change
+        self._subscribe_to_plans(node)
+        self._subscribe_to_states(node)
         node.create_subscription(
-            JointTrajectory, 'policy/joint_trajectory', self._on_policy, COMMAND)
-        node.create_subscription(
-            JointTrajectory, 'teleop/joint_trajectory', self._on_teleop, COMMAND)
-        node.create_subscription(
-            JointState, 'teleop/joint_states', self._on_leader, JOINT_STATES)
-        if mux.settings.deadman_button >= 0:
-            node.create_subscription(Joy, 'joy', self._on_joy, SENSOR)
-        node.create_subscription(JointState, 'joint_states', self._on_joint_state, JOINT_STATES)
-        node.create_subscription(
-            Bool, 'emergency_stop', self._on_emergency_stop, EVENTS,
+            Bool, 'emergency_stop', self._on_emergency_stop, EVENTS, callback_group=urgent,
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=self._on_emergency_stop_mismatch))
-        node.create_service(SetControlMode, '~/set_mode', self._on_set_mode)
-        node.create_service(Trigger, '~/clear_stop', self._on_clear_stop)
-        node.create_service(Trigger, '~/go_home', self._on_go_home)
+        node.create_service(
+            SetControlMode, '~/set_mode', self._on_set_mode, callback_group=urgent)
+        node.create_service(
+            Trigger, '~/clear_stop', self._on_clear_stop, callback_group=urgent)
+        node.create_service(Trigger, '~/go_home', self._on_go_home, callback_group=urgent)
 
-    def _on_joint_state(self, message: JointState) -> None:
+    def _subscribe_to_plans(self, node: Node) -> None:
+        for topic, source, take in (
+                ('policy/joint_trajectory', self._mux.sources.policy, self._mux.take_policy_plan),
+                ('teleop/joint_trajectory', self._mux.sources.teleop, self._mux.take_teleop_plan)):
+            subscribe_bounded(
+                node, JointTrajectory, topic, functools.partial(self._on_plan, topic, take),
+                COMMAND, trajectory_fault, functools.partial(self._on_too_long, topic, source))
+
+    def _subscribe_to_states(self, node: Node) -> None:
+        leader = self._mux.sources.leader
+        subscribe_bounded(
+            node, JointState, leader.name, self._on_leader, JOINT_STATES, state_fault,
+            functools.partial(self._on_too_long, leader.name, leader))
+        subscribe_bounded(
+            node, JointState, 'joint_states', self._on_joint_state, JOINT_STATES, state_fault,
+            functools.partial(self._warn, 'joint_states'))
+        if self._mux.settings.deadman_button >= 0:
+            subscribe_bounded(
+                node, Joy, 'joy', self._on_joy, SENSOR, state_fault,
+                functools.partial(self._warn, 'joy'))
+
+    def _on_joint_state(self, message: JointState, info: Mapping[str, Any]) -> None:
+        now_ns, now_s = self._clocks.now_ns(), self._clocks.now_s()
         self._mux.take_joint_state(
             message.name, message.position, message.velocity,
-            nanoseconds_of(message.header.stamp), self._clocks.now_ns(), self._clocks.now_s())
+            nanoseconds_of(message.header.stamp), now_ns, now_s)
+        self._watch.take(message, info, now_ns, now_s)
 
-    def _on_policy(self, message: JointTrajectory) -> None:
-        self._log_rejection('policy/joint_trajectory', self._mux.take_policy_plan(
-            _plain_trajectory(message), self._clocks.now_ns(), self._clocks.now_s()))
+    def _on_plan(
+        self, topic: str, take: Callable[[TrajectoryMessage, int, float], str | None],
+        message: JointTrajectory, _info: Mapping[str, Any],
+    ) -> None:
+        self._log_rejection(
+            topic, take(_plain_trajectory(message), *self._note_stamp(topic, message)))
 
-    def _on_teleop(self, message: JointTrajectory) -> None:
-        self._log_rejection('teleop/joint_trajectory', self._mux.take_teleop_plan(
-            _plain_trajectory(message), self._clocks.now_ns(), self._clocks.now_s()))
+    def _on_too_long(self, topic: str, source: CommandSource, reason: str) -> None:
+        self._log_rejection(
+            topic, self._mux.take_refusal(source, Rejected('too_long', reason)))
 
-    def _on_leader(self, message: JointState) -> None:
+    def _warn(self, topic: str, reason: str) -> None:
+        self._logger.warning(f'{topic} rejected: {reason}', throttle_duration_sec=1.0)
+
+    def _on_leader(self, message: JointState, _info: Mapping[str, Any]) -> None:
         self._log_rejection('teleop/joint_states', self._mux.take_leader_state(
             message.name, message.position, nanoseconds_of(message.header.stamp),
-            self._clocks.now_ns(), self._clocks.now_s()))
+            *self._note_stamp('teleop/joint_states', message)))
+
+    def _note_stamp(
+        self, topic: str, message: JointTrajectory | JointState) -> tuple[int, float]:
+        """Tell the watch a stamp; returns the time on both clocks."""
+        now_ns, now_s = self._clocks.now_ns(), self._clocks.now_s()
+        self._watch.offsets.add(topic, nanoseconds_of(message.header.stamp), now_ns, now_s)
+        return now_ns, now_s
 
     def _log_rejection(self, topic: str, reason: str | None) -> None:
         if reason is not None:
-            self._logger.warning(f'{topic} rejected: {reason}', throttle_duration_sec=1.0)
+            self._warn(topic, reason)
             self._on_change()
 
-    def _on_joy(self, message: Joy) -> None:
+    def _on_joy(self, message: Joy, _info: Mapping[str, Any]) -> None:
         self._mux.take_joy(
             message.buttons, nanoseconds_of(message.header.stamp), self._clocks.now_s())
         self._on_change()

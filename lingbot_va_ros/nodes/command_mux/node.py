@@ -10,11 +10,13 @@ import time
 import traceback
 
 import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.settings import MuxSettings
+from lingbot_va_ros.nodes.callback_thread import CallbackThread, ExecutorWithout
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
 from lingbot_va_ros.nodes.command_mux.controller_watch import ControllerWatch
 from lingbot_va_ros.nodes.command_mux.gripper_action import GripperActions
@@ -31,6 +33,7 @@ from lingbot_va_ros.nodes.command_mux.publishers import (
     ModePublisher,
 )
 from lingbot_va_ros.nodes.command_mux.speed import SpeedInterface
+from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch
 from lingbot_va_ros.nodes.parameters import declare_parameters
 from lingbot_va_ros.nodes.priority import set_realtime_priority, threads_of_process
 from lingbot_va_ros.nodes.run import CannotStart, run_node
@@ -49,7 +52,8 @@ class CommandMux(Node):
     """
     Connects mux/mux.py with ROS; that module has the rules.
 
-    The executor's thread passes inputs to the mux; a thread of its own sends a command each tick.
+    The executor's thread passes inputs to the mux, another the emergency stop and requests, and a
+    third sends a command each tick.
 
     :raises CannotStart: the embodiment, its workspace, a timeout or the joint map is wrong, or a
         package is missing.
@@ -81,11 +85,14 @@ class CommandMux(Node):
         self._latched_stop.restore(self._mux)
         self._clocks = Clocks(self)
         self._modes = ModePublisher(self, self._mux, self._latched_stop)
+        watch = JointStateWatch(self, embodiment.joints)
         self._diagnostics = DiagnosticsPublisher(
-            self, self._mux, self._modes, self._clocks, embodiment.name)
+            self, self._mux, self._modes, self._clocks, embodiment.name, watch)
         grippers = GripperActions(self, embodiment, threshold, goal_period)
         self._outputs = Outputs(self, embodiment, grippers)
-        self._inputs = Inputs(self, self._mux, self._clocks, self._modes.publish)
+        self.urgent_group = MutuallyExclusiveCallbackGroup()
+        self._inputs = Inputs(
+            self, self._mux, self._clocks, watch, self.urgent_group, self._modes.publish)
         self._speed = SpeedInterface(self, self._mux.speed, scaling_topic)
         grippers.watch(self, self._mux, self._clocks)
         ControllerWatch(self, embodiment, self._outputs.publishers, self._mux)
@@ -94,6 +101,7 @@ class CommandMux(Node):
         self._last_tick_ns = self._clocks.now_ns()
         self._thread = threading.Thread(target=self._run_ticks, name='ticks', daemon=True)
         self._thread.start()
+        self._urgent_thread = CallbackThread(self, self.urgent_group, 'urgent')
 
     def close(self, asked_by: int | None) -> bool:
         """
@@ -101,7 +109,7 @@ class CommandMux(Node):
 
         :param asked_by: the signal. SIGINT comes from an operator who ends the whole system, and a
             latched stop with it; after any other the mux may be respawned.
-        :returns: whether the thread of the ticks has ended.
+        :returns: whether the threads have ended.
         """
         self._ending.set()
         self._thread.join(timeout=JOIN_SECONDS)
@@ -109,9 +117,10 @@ class CommandMux(Node):
             return False
         self._outputs.send(self._mux.last_stop(self._last_tick_ns + self._period_ns))
         self._modes.publish()
+        all_ended = self._urgent_thread.close()
         if asked_by == signal.SIGINT:
             self._latched_stop.clear()
-        return True
+        return all_ended
 
     def _raise_priority(self, priority: int) -> None:
         """
@@ -169,7 +178,7 @@ def main(args: Sequence[str] | None = None) -> None:
         return node
 
     sys.setswitchinterval(SWITCH_SECONDS)
-    sys.exit(run_node(make_node, args))
+    sys.exit(run_node(make_node, args, lambda node: ExecutorWithout(node.urgent_group)))
 
 
 if __name__ == '__main__':

@@ -85,8 +85,8 @@ PARAMETERS = (
         'Index of the button of joy that must be pressed during TELEOP; -1: none.', -1, 255),
     NodeParameter(
         'stop_folder', '',
-        'Where a latched stop is kept for a respawned mux; empty: the runtime folder of '
-        'the user.'),
+        'Where a latched stop is kept for a respawned mux; empty: '
+        '~/.local/state/lingbot_va_ros/stops.'),
     NodeParameter(
         'gripper_goal_rate', 5.0,
         'At most so many goals per second go to a gripper that is driven by an action, '

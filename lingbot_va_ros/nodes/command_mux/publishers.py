@@ -20,6 +20,7 @@ from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.report import Report
 from lingbot_va_ros.mux.validation import REJECTION_KINDS
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
+from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch
 from lingbot_va_ros.nodes.qos import EVENTS, LATCHED
 
 _STOPPED_BEFORE = 'stopped before the mux was restarted: '
@@ -27,13 +28,15 @@ _STOPPED_BEFORE = 'stopped before the mux was restarted: '
 LATENESS_SECONDS = 10
 # Diagnostics come once a second; a change of the mode is seen within this time, s.
 DIAGNOSTICS_SECONDS, LOOK_SECONDS = 1.0, 0.1
+# Publishers and clocks in disorder are logged so often, s.
+WARN_SECONDS = 10.0
 
 
 class LatchedStop:
     """
     The latched stop of this mux on disk; a folder that cannot be used is a warning in the log.
 
-    :param folder: see `LatchedStopFile`; empty: the user's runtime folder.
+    :param folder: see `LatchedStopFile`; empty: its default.
     """
 
     def __init__(self, node: Node, folder: str) -> None:
@@ -44,10 +47,12 @@ class LatchedStop:
     def restore(self, mux: Mux) -> None:
         """Begin STOPPED where the mux before this one was STOPPED and has left its file."""
         try:
+            self._file.prepare()
             reason = self._file.read()
         except OSError as error:
             self._warn(error)
             return
+        self._logger.info(f'a latched stop is kept in {self._file.path}')
         if reason is not None:
             mux.machine.begin_stopped(_STOPPED_BEFORE + reason)
 
@@ -108,11 +113,15 @@ class DiagnosticsPublisher:
     Publishes /diagnostics once a second, and whenever mode or reason changed.
 
     :param hardware: name of the embodiment.
+    :param watch: watches the publishers of joint_states.
     """
 
     def __init__(
         self, node: Node, mux: Mux, modes: ModePublisher, clocks: Clocks, hardware: str,
+        watch: JointStateWatch,
     ) -> None:
+        self._watch = watch
+        self._logger = node.get_logger()
         self._mux = mux
         self._modes = modes
         self._clocks = clocks
@@ -137,15 +146,22 @@ class DiagnosticsPublisher:
         if self._last == self._modes.published and not due:
             return
         self._last, self._last_s = self._modes.published, now
-        report = self._mux.report(self._clocks.now_s())
+        now_s = self._clocks.now_s()
+        report = self._mux.report(now_s)
+        warnings = self._watch.warnings(
+            report.joint_states, now_s, self._clocks.is_simulated)
+        for line in warnings:
+            self._logger.warning(line, throttle_duration_sec=WARN_SECONDS)
         status = DiagnosticStatus()
         status.name = self._name
         status.hardware_id = self._hardware
         status.message = f'{report.mode.name}: {report.reason}'
-        status.level = _level(report)
+        status.level = _level(report, warnings)
         status.values = [
             KeyValue(key=key, value=str(value))
-            for key, value in {**_values(report), **self._lateness_values()}.items()]
+            for key, value in {
+                **_values(report), **self._watch.values(report.joint_states, now_s),
+                **self._lateness_values()}.items()]
         message = DiagnosticArray()
         message.header.stamp = self._clock.now().to_msg()
         message.status = [status]
@@ -160,9 +176,9 @@ class DiagnosticsPublisher:
         }
 
 
-def _level(report: Report) -> bytes:
+def _level(report: Report, warnings: list[str]) -> bytes:
     level = DiagnosticStatus.OK
-    if report.rejected_in_row or report.is_fault or report.blocked:
+    if report.rejected_in_row or report.is_fault or report.blocked or warnings:
         level = DiagnosticStatus.WARN
     if report.mode == MuxMode.STOPPED:
         level = DiagnosticStatus.ERROR

@@ -95,7 +95,8 @@ def read_configuration(values: dict[str, Any], logger: Any) -> Configuration:
         values, checkpoint, policy, embodiment, action_map,
         MotionLimits(limits.lower, limits.upper, limits.velocity, limits.acceleration),
         video, action, chunks, CameraBuffer(policy.cameras, keep_seconds), executed,
-        JointStateBuffer(embodiment.joints), tool_paths(embodiment))
+        JointStateBuffer(embodiment.joints, limits, values['max_joint_age']),
+        tool_paths(embodiment))
 
 
 def make_engine(

@@ -1,6 +1,6 @@
 """The topics that a configured policy reads: cameras, joint states, executed commands, mode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
 import time
 from typing import Any
@@ -11,7 +11,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
-from lingbot_va_ros.motion.time import to_nanoseconds
+from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
 from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.nodes.image_conversion import (
@@ -20,6 +20,7 @@ from lingbot_va_ros.nodes.image_conversion import (
     image_fault,
     to_rgb,
 )
+from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch, with_message_info
 from lingbot_va_ros.nodes.policy.configuration import Configuration
 from lingbot_va_ros.nodes.policy.parameters import declare_camera
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
@@ -27,10 +28,13 @@ from lingbot_va_ros.policy.runtime.clock import Clock
 from lingbot_va_ros.policy.runtime.clock_steps import ClockSteps
 from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
 
-# A stamp may be ahead of a simulated clock that advances in steps. A stamp further ahead is of
-# another clock, or of the time before a reset of the simulation; later images would count as
-# older.
-MAX_AHEAD = 1.0  # seconds
+# Seconds that a stamp may be ahead of our clock: a simulated one advances in steps. Further ahead
+# it is of another clock, or of the time before a simulation was reset: kept, it would hide all
+# that come after it.
+MAX_AHEAD, MAX_AHEAD_SIMULATED = 0.05, 1.0
+# A stamp further off than this, s, is of another clock: simulated, or counted from the start of a
+# device. No delay and no clock that was set wrongly explains it.
+OTHER_CLOCK = 1e8
 # The same right after the clock was set back; commands have the stamp of the time they are due.
 MAX_AHEAD_SETTLING = 0.1  # seconds
 # Seconds for which the executor's thread yields the GIL to the inference thread that it has woken.
@@ -52,6 +56,7 @@ class PolicyInputs:
         self, node: Node, configuration: Configuration, clock: Clock, steps: ClockSteps,
     ):
         self.control = ControlOwner()
+        self._watch = JointStateWatch(node, configuration.embodiment.joints)
         self._node = node
         self._clock = clock
         self._steps = steps
@@ -63,6 +68,8 @@ class PolicyInputs:
         self._columns = {
             name: column for column, name in enumerate(configuration.embodiment.joints)}
         self._camera_faults: dict[str, str] = {}
+        # When the newest image of each camera came, ns, and its age then, s.
+        self._camera_delays: dict[str, tuple[int, float]] = {}
         self._executed_publishers = 0
         self._subscriptions: list[Any] = []
         self.count_publishers()
@@ -79,6 +86,7 @@ class PolicyInputs:
         self._camera_faults.clear()
         self.control.restart(self._clock.now_ns())
         self._cameras.clear()
+        self._camera_delays.clear()
         self._joints.clear()
         if self._executed is not None:
             self._executed.clear()
@@ -98,10 +106,35 @@ class PolicyInputs:
             return 'executed: no publisher of the commands that the arm received'
         for name, fault in list(self._camera_faults.items()):
             return f'camera {name}: {fault}'
-        faults = self._cameras.faults(now, self._node.get_parameter('max_camera_age').value)
+        max_age = self._node.get_parameter('max_camera_age').value
+        faults = self._cameras.faults(now, max_age, self._late_cameras(now, max_age))
         if faults:
             return '; '.join(faults)
-        return self._joints.fault(now, self._node.get_parameter('max_joint_age').value)
+        return self._joints.fault(
+            self._now_s(), self._node.get_parameter('max_joint_age').value)
+
+    def _late_cameras(self, now_ns: int, max_age: float) -> dict[str, str]:
+        """Return by camera that images still come, but with stamps that are too old."""
+        return {
+            camera: f'stamped {delay:.2f} s ago: late, or clocks are not synchronized'
+            for camera, (came_ns, delay) in list(self._camera_delays.items())
+            if delay > max_age and now_ns - came_ns <= max_age * NANOSECONDS}
+
+    def _now_s(self) -> float:
+        """Return the time by which silence is judged: steady, or ROS time in simulation."""
+        if self._is_simulated():
+            return self._clock.now_ns() / NANOSECONDS
+        return time.monotonic()
+
+    def _is_simulated(self) -> bool:
+        return bool(self._node.get_parameter('use_sim_time').value)
+
+    def diagnostics(self) -> tuple[dict[str, str], list[str]]:
+        """Return entries of /diagnostics on joint states and clocks, and what is wrong there."""
+        now_s = self._now_s()
+        report = self._joints.report(now_s)
+        return self._watch.values(report, now_s), self._watch.warnings(
+            report, now_s, self._is_simulated())
 
     def to_rgb(self, camera: str, message: Image | CompressedImage) -> np.ndarray:
         """
@@ -131,7 +164,9 @@ class PolicyInputs:
                 subscribe(
                     CompressedImage, f'{topic}/compressed',
                     functools.partial(self._on_compressed, name), qos.SENSOR)
-        subscribe(JointState, 'joint_states', self._on_joint_state, qos.JOINT_STATES)
+        subscribe(
+            JointState, 'joint_states', with_message_info(self._on_joint_state),
+            qos.JOINT_STATES)
         subscribe(ControlMode, 'control_mode', self._on_control_mode, qos.LATCHED)
         if self._executed is not None:
             subscribe(JointTrajectory, 'executed', self._on_executed, qos.EXECUTED)
@@ -149,14 +184,15 @@ class PolicyInputs:
         stamp = nanoseconds_of(message.header.stamp)
         if self._is_of_the_time_before(stamp):
             return
-        if not fault and stamp > self._clock.now_ns() + to_nanoseconds(MAX_AHEAD):
-            fault = f"stamps are more than {MAX_AHEAD:g} s ahead of this node's clock"
+        now = self._clock.now_ns()
+        fault = fault or stamp_fault(stamp, now, self._is_simulated())
         if fault:
-            if self._camera_faults.get(camera) != fault:
+            if camera not in self._camera_faults:
                 self._node.get_logger().error(f'camera {camera}: {fault}')
             self._camera_faults[camera] = fault
             return
         self._camera_faults.pop(camera, None)
+        self._camera_delays[camera] = now, (now - stamp) / NANOSECONDS
         if self._cameras.add(camera, stamp, message):
             self._clock.wake()
             # The woken thread gets the GIL now, not when this thread next waits.
@@ -167,12 +203,14 @@ class PolicyInputs:
         return self._steps.is_settling() and (
             stamp_ns > self._clock.now_ns() + to_nanoseconds(MAX_AHEAD_SETTLING))
 
-    def _on_joint_state(self, message: JointState) -> None:
+    def _on_joint_state(self, message: JointState, info: Mapping[str, Any]) -> None:
         stamp = nanoseconds_of(message.header.stamp)
         if self._is_of_the_time_before(stamp):
             return
+        now_ns, now_s = self._clock.now_ns(), self._now_s()
         self._joints.update(
-            message.name, message.position, stamp)
+            message.name, message.position, message.velocity, stamp, now_ns, now_s)
+        self._watch.take(message, info, now_ns, now_s)
 
     def _on_executed(self, message: JointTrajectory) -> None:
         self._steps.look()
@@ -200,6 +238,23 @@ class PolicyInputs:
             return  # only the reason has changed
         now, stamp = self._clock.now_ns(), nanoseconds_of(message.header.stamp)
         # Without a stamp, or with one of another clock, the time of arrival is used.
-        known = 0 < stamp <= now + to_nanoseconds(MAX_AHEAD)
+        known = 0 < stamp <= now + to_nanoseconds(MAX_AHEAD_SIMULATED)
         self.control.update(message.mode, stamp if known else now)
         self._clock.wake()
+
+
+def stamp_fault(stamp_ns: int, now_ns: int, is_simulated: bool) -> str | None:
+    """
+    Return in one line why an image that arrives now cannot be used by its stamp, or None.
+
+    :param is_simulated: whether our clock is a simulated one.
+    """
+    if stamp_ns == 0:
+        return 'stamp is 0; expected the time of exposure'
+    age = (now_ns - stamp_ns) / NANOSECONDS
+    if abs(age) > OTHER_CLOCK:
+        return (f'stamped by another clock: {stamp_ns / NANOSECONDS:.1f} s where this node has '
+                f'{now_ns / NANOSECONDS:.1f} s')
+    if age < -(MAX_AHEAD_SIMULATED if is_simulated else MAX_AHEAD):
+        return f'stamped {-age:.2f} s ahead: clocks are not synchronized'
+    return None

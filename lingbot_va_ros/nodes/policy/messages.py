@@ -1,6 +1,6 @@
 """The messages that the policy publishes: trajectories, chunks, status, diagnostics."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
@@ -70,22 +70,26 @@ def status_message(
 
 def diagnostics_message(
     now_ns: int, node_name: str, status: RuntimeStatus, epoch: int, starved_ticks: int,
-    checkpoint: str,
+    checkpoint: str, inputs: Mapping[str, str], warnings: Sequence[str],
 ) -> DiagnosticArray:
     """
     Return the diagnostics.
 
     :param node_name: fully qualified, to distinguish namespaces.
+    :param inputs: entries on the inputs.
+    :param warnings: what is wrong with the inputs, a line each.
     """
     diagnostic = DiagnosticStatus(
         name=f'{node_name}: policy', hardware_id=node_name, level=LEVELS[status.mode],
         message=f'{status.mode.name}: {status.reason}'.rstrip(': '))
+    if warnings and diagnostic.level == DiagnosticStatus.OK:
+        diagnostic.level = DiagnosticStatus.WARN
     diagnostic.values = [KeyValue(key=key, value=str(value)) for key, value in (
         ('instruction', status.instruction), ('epoch', epoch), ('chunk_id', status.chunk_id),
         ('memory_frames', status.memory_frames), ('memory_capacity', status.memory_capacity),
         ('inference_seconds', f'{status.inference_seconds:.4f}'),
         ('inference_seconds_p95', f'{status.inference_seconds_p95:.4f}'),
-        ('starved_ticks', starved_ticks), ('checkpoint', checkpoint))]
+        ('starved_ticks', starved_ticks), ('checkpoint', checkpoint), *inputs.items())]
     message = DiagnosticArray(status=[diagnostic])
     message.header.stamp = stamp_of(now_ns)
     return message

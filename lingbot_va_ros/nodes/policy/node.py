@@ -86,7 +86,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._transitions = TransitionThread(self, self._phase)
         self._outputs = PolicyOutputs(
             self, self._time, self._slot, self._status, self._tell_task, self._follow_instruction,
-            self._on_fault)
+            self._on_fault, self._input_diagnostics)
         self._thread = InferenceThread(self._slot, self._time, self._outputs)
         self._streamer = PlanStreamer(
             self, self._slot, lambda: self._thread.continuous, self._steps.look, self._on_fault)
@@ -258,6 +258,9 @@ class PolicyNode(LifecycleNodeMixin, Node):
     def _status(self) -> tuple[RuntimeStatus, int]:
         status = self._phase.status(self._thread.status, self._instruction.text)
         return status, self._streamer.starved_ticks
+
+    def _input_diagnostics(self) -> tuple[dict[str, str], list[str]]:
+        return ({}, []) if self._inputs is None else self._inputs.diagnostics()
 
     def _follow_instruction(self, text: str) -> None:
         self._instruction.follow(text)

@@ -20,6 +20,9 @@ from lingbot_va_ros.policy.runtime.active_chunk import PublishedChunk
 from lingbot_va_ros.policy.runtime.clock import Clock
 from lingbot_va_ros.policy.runtime.status import RuntimeStatus
 
+# Publishers and clocks in disorder are logged so often, s.
+WARN_SECONDS = 10.0
+
 
 class PolicyOutputs:
     """
@@ -29,6 +32,7 @@ class PolicyOutputs:
     :param on_status: called with every published status.
     :param on_instruction: called with the scheduler's instruction, at every event of its status.
     :param on_fault: called with the traceback of an exception that stopped the policy.
+    :param input_diagnostics: returns entries on the inputs, and what is wrong with them.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class PolicyOutputs:
         status: Callable[[], tuple[RuntimeStatus, int]],
         on_status: Callable[[RuntimeStatus], None], on_instruction: Callable[[str], None],
         on_fault: Callable[[str], None],
+        input_diagnostics: Callable[[], tuple[dict[str, str], list[str]]],
     ):
         self._node = node
         self._clock = clock
@@ -44,6 +49,7 @@ class PolicyOutputs:
         self._on_status = on_status
         self._on_instruction = on_instruction
         self._on_fault = on_fault
+        self._input_diagnostics = input_diagnostics
         self._closing = False
         self._configuration: Configuration | None = None
         self._newest_chunk: PublishedChunk | None = None
@@ -114,10 +120,13 @@ class PolicyOutputs:
         """Publish the diagnostics."""
         configuration = self._configuration
         status, starved_ticks = self._status()
+        values, warnings = self._input_diagnostics()
+        for line in warnings:
+            self._node.get_logger().warning(line, throttle_duration_sec=WARN_SECONDS)
         self._diagnostics.publish(policy_messages.diagnostics_message(
             self._clock.now_ns(), self._node.get_fully_qualified_name(), status,
             self._slot.epoch, starved_ticks,
-            configuration.policy_title if configuration is not None else ''))
+            configuration.policy_title if configuration is not None else '', values, warnings))
 
     def publish_markers(self) -> None:
         """Publish markers of the newest chunk and the status, if there is a subscriber."""

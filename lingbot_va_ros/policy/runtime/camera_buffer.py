@@ -1,7 +1,7 @@
 """The recent images of all cameras: a ring of stamped images per camera, read by time."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 import math
 import threading
@@ -83,15 +83,21 @@ class CameraBuffer:
             ring = self._rings[camera]
             return ring[-1].stamp_ns if ring else None
 
-    def faults(self, now_ns: int, max_age: float) -> list[str]:
-        """Return a line for each camera that is silent or older than `max_age` seconds."""
+    def faults(
+        self, now_ns: int, max_age: float, late: Mapping[str, str] | None = None) -> list[str]:
+        """
+        Return a line for each camera that is silent or older than `max_age` seconds.
+
+        :param late: by camera, why images that still come are too old.
+        """
         lines = []
         for camera in self.cameras:
             newest = self.newest_ns(camera)
             if newest is None:
                 lines.append(f'no image from camera {camera}')
             elif now_ns - newest > max_age * NANOSECONDS:
-                lines.append(f'camera {camera}: no image newer than {max_age:g} s')
+                why = (late or {}).get(camera, f'no image newer than {max_age:g} s')
+                lines.append(f'camera {camera}: {why}')
         return lines
 
     def reached(self, time_ns: int) -> bool:

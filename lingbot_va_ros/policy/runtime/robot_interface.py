@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from lingbot_va_ros.policy.runtime.clock import Clock
 from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
 from lingbot_va_ros.robot.action_map import ActionMap
-from lingbot_va_ros.robot.joint_state_buffer import JointStateBuffer
 from lingbot_va_ros.robot.poses import PoseError
 
 # rad or m; beyond it the arm counts as moved, and the plan starts from its measured position
@@ -55,6 +54,13 @@ class LiveSettings:
     takeover_memory: str = 'keep'
 
 
+class MeasuredJoints(Protocol):
+    """The measured joint positions."""
+
+    def positions(self) -> np.ndarray | None:
+        """Return positions [J] in rad or m, or None while one is unknown."""
+
+
 @dataclass(frozen=True)
 class RobotInterface:
     """
@@ -73,7 +79,7 @@ class RobotInterface:
     clock: Clock
     cameras: CameraBuffer
     executed: ExecutedLog | None
-    joints: JointStateBuffer
+    joints: MeasuredJoints
     action_map: ActionMap
     limits: MotionLimits
     control: ControlOwner

@@ -341,6 +341,27 @@ def test_a_controller_that_answers_late_or_never_is_one_line(graph, check, monke
         node.destroy_node()
 
 
+def test_two_publishers_of_a_joint_are_named(graph, check):
+    graph.camera('head')
+    graph.camera('left_wrist')
+    graph.joints()
+    graph.mux()
+    graph.controller()
+    zeros = graph.node('joint_state_publisher').create_publisher(
+        JointState, 'joint_states', EVENTS)
+
+    def publish():
+        message = JointState(name=list(SIM_LEFT.joints), position=[0.0] * len(SIM_LEFT.joints))
+        message.header.stamp = graph.stamp()
+        zeros.publish(message)
+    graph.robot.create_timer(0.1, publish)
+    code, found = check(graph.start().namespace, seconds=2.5)
+    assert code == 1
+    by = f'/{graph.namespace}/joint_state_publisher, /{graph.namespace}/robot'
+    expect(found, 'error', 'joint_states', 'left_joint_1', 'come from several publishers', by)
+    expect(found, 'error', 'joint_states', "'left_joint_3' is at ", ' and at 0', by)
+
+
 def test_faults_of_the_messages_are_all_named(graph, check):
     graph.camera('head', encoding='16UC1', zero=True)
     graph.camera('left_wrist', rate=2.0, offset=-3600.0)

@@ -8,6 +8,7 @@ import subprocess
 import time
 
 from action_msgs.msg import GoalStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 import numpy as np
@@ -16,6 +17,7 @@ import rclpy
 from rclpy.action import ActionClient
 from rosgraph_msgs.msg import Clock
 from safetensors.torch import load_file, save_file
+from sensor_msgs.msg import JointState
 from support.messages import nanoseconds
 from support.policy_world import CAMERAS, HOME, NODE, NS, policy_process, RELIABLE, ROBOT, World
 from support.spinning import spinning as spin_in_thread
@@ -392,6 +394,55 @@ def test_an_unknown_encoding_is_refused_by_name(configured):
     configured.wait_mode(PolicyStatus.HOLDING, "camera head: encoding '16UC1'")
     configured.encoding.clear()
     configured.wait_mode(PolicyStatus.RUNNING)
+
+
+@pytest.mark.parametrize('offset_ns, words', [
+    (None, 'camera head: stamp is 0'),
+    (NS * 8 // 10, 'camera head: stamped 0.80 s ahead: clocks are not synchronized'),
+    (NS * 3 // 10, 'camera head: stamped 0.30 s ahead: clocks are not synchronized'),
+    (-NS * 1_000_000_000, 'camera head: stamped by another clock: '),
+    (-NS * 3, 'camera head: stamped 3.0'),
+])
+def test_the_fault_of_a_stamp_is_named(configured, offset_ns, words):
+    configured.offset_ns['head'] = offset_ns
+    configured.instruct('go')
+    begin = time.monotonic()
+    wait_for(lambda: time.monotonic() > begin + 0.6, 'old images')
+    assert configured.change(Transition.TRANSITION_ACTIVATE)
+    configured.wait_mode(PolicyStatus.HOLDING, words)
+    configured.offset_ns.clear()
+    configured.wait_mode(PolicyStatus.RUNNING)
+
+
+def test_zeros_of_a_second_publisher_are_named_and_no_observation(configured):
+    diagnostics = []
+    configured.node.create_subscription(
+        DiagnosticArray, '/diagnostics', diagnostics.append, qos.EVENTS)
+    zeros = configured.node.create_publisher(JointState, 'joint_states', RELIABLE)
+
+    def publish():
+        message = JointState(name=list(ROBOT.joints), position=[0.0] * len(ROBOT.joints))
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(configured.clock(), NS)
+        zeros.publish(message)
+    timer = configured.node.create_timer(0.05, publish)
+    try:
+        configured.instruct('go')
+        assert configured.change(Transition.TRANSITION_ACTIVATE)
+        configured.wait_mode(PolicyStatus.RUNNING)
+        plan = configured.plans[-1].points[0].positions
+        np.testing.assert_allclose(plan, HOME, atol=0.3)
+
+        def named():
+            values = [{each.key: each.value for each in status.values}
+                      for message in diagnostics for status in message.status
+                      if status.name.endswith('policy')]
+            return values and 'come from several publishers' in (
+                values[-1].get('joint_state_conflict', '')) and (
+                    abs(float(values[-1]['clock_offset_ms'])) < 1000)
+        wait_for(named, 'two publishers in /diagnostics')
+    finally:
+        configured.node.destroy_timer(timer)
+        configured.node.destroy_publisher(zeros)
 
 
 def test_missing_joint_states_are_named_and_nothing_moves(configured):
