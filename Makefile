@@ -1,4 +1,5 @@
-# From a bare machine (python3, pip, make, a C compiler) to a running demo or test suite.
+# From a bare machine (python3, pip, make, a C++ compiler and Python's headers, which apt installs
+# where you are root) to a running demo or test suite.
 #
 #   make demo                     two tasks on the simulated robot, over ROS 2; leaves demo_output/
 #   make test [DISTRO=kilted]     the test suite, on Jazzy (the default) or Kilted
@@ -104,11 +105,11 @@ $(STAMPS)/torch: constraints/common.txt $(STAMPS)/system
 	  "$$(grep '^torch==' constraints/common.txt)" $(call logged,PyTorch)
 	@touch $@
 
-$(STAMPS)/wheels: $(PINS) tools/mend_wheels.py $(STAMPS)/torch
+$(STAMPS)/wheels: $(PINS) tools/patch_wheels.py $(STAMPS)/torch
 	$(call say,ROS 2 $(DISTRO) and libraries)
 	@$(PIP) install --quiet --no-compile --progress-bar off --no-deps \
 	  $(foreach file,$(PINS),-r $(file)) $(call logged,ROS 2 and libraries)
-	@$(VENV)/bin/python tools/mend_wheels.py $(call logged,mending the wheels)
+	@$(VENV)/bin/python tools/patch_wheels.py $(call logged,patching the wheels)
 	@touch $@
 
 $(STAMPS)/lint: constraints/lint.txt $(STAMPS)/wheels

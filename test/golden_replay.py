@@ -25,7 +25,7 @@ from lingbot_va_ros.model.checkpoint import load_transformer
 from lingbot_va_ros.model.flow_matching import euler_step, nearest_index, noise_levels
 from lingbot_va_ros.model.kv_cache import SlidingKVCache
 from lingbot_va_ros.model.patches import join_patches
-from lingbot_va_ros.model.quantization import FULL, quantize_blocks
+from lingbot_va_ros.model.quantization import quantize_blocks
 from lingbot_va_ros.model.rope import action_positions, rotary_table, video_positions
 from lingbot_va_ros.model.text_encoder import load_text_encoder
 from lingbot_va_ros.model.transformer import Network
@@ -33,6 +33,7 @@ from lingbot_va_ros.model.video_vae import load_video_vae, VaeStream, VideoVae
 from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
 from lingbot_va_ros.policy.inference.normalization import denormalize, normalize
 from lingbot_va_ros.policy.inference.session import Session
+from lingbot_va_ros.specs.engine_choices import FULL
 from lingbot_va_ros.specs.policy_file import Sampling
 
 TOLERANCE = 1e-4

@@ -104,11 +104,11 @@ def quoted(text: str) -> list[tuple[int, str]]:
 
 def missing_files(text: str) -> list[str]:
     """Return one line for each quoted path of the repository that does not exist."""
-    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
     missing = []
     for number, path in quoted(text):
         top = path.split('/')[0]
-        if not QUOTED_PATH.fullmatch(path) or top not in rooms.union(SOURCES):
+        if not QUOTED_PATH.fullmatch(path) or top not in folders.union(SOURCES):
             continue
         if not any(any(folder.glob(path.rstrip('/'))) for folder in (ROOT, PACKAGE)):
             missing.append(f'line {number}: {path}')

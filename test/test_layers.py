@@ -8,8 +8,8 @@ import pytest
 PACKAGE = 'lingbot_va_ros'
 SOURCES = Path(__file__).resolve().parents[1] / PACKAGE
 
-# What each room may import of the package, as prefixes of module names; '' stands for the modules
-# that lie in the package's own folder and import nothing of it. The lowest rooms come first.
+# What each layer may import of the package, as prefixes of module names; '' stands for the modules
+# that lie in the package's own folder and import nothing of it. The lowest layers come first.
 ALLOWED = {
     '': [],
     'motion': ['motion'],
@@ -141,6 +141,19 @@ def breaches(sources: Path) -> list[str]:
 def test_every_module_imports_only_layers_below_it():
     assert modules_of(SOURCES), f'no modules in {SOURCES}'
     assert breaches(SOURCES) == []
+
+
+def test_the_layer_map_of_the_guide_is_the_rule():
+    guide = SOURCES.parent / 'docs' / 'explanation' / 'code.md'
+    ranks, allowed = {}, {}
+    for line in guide.read_text().splitlines():
+        parts = line.split()
+        if parts[2:3] == ['↓']:
+            ranks[parts[1]], allowed[parts[1]] = int(parts[0]), set(parts[3:])
+    assert allowed == {
+        layer: set(below) - {layer} for layer, below in ALLOWED.items() if layer}
+    for layer, below in allowed.items():
+        assert ranks[layer] == max((ranks[each] + 1 for each in below), default=0), layer
 
 
 @pytest.mark.parametrize('file, line, breach', [

@@ -238,7 +238,7 @@ class _Episode:
             limits=motion_limits, control=ControlOwner(), to_rgb=lambda camera, image: image,
             not_ready_reason=lambda: None, live=lambda: live)
         self._settings = RuntimeSettings(
-            schedule=schedule, reaction=0.0, last_chunk_only=memory == 'last_chunk')
+            schedule=SCHEDULES[schedule], reaction=0.0, last_chunk_only=memory == 'last_chunk')
 
     def run(self) -> str:
         """Run the episode to its end and return how it ended."""

@@ -32,15 +32,6 @@ class TimedEngine:
         """Return an attribute of the engine that is not timed."""
         return getattr(self.engine, name)
 
-    @property
-    def keeps_images(self) -> bool:
-        """See `Engine`."""
-        return self.engine.keeps_images
-
-    @keeps_images.setter
-    def keeps_images(self, keeps: bool) -> None:
-        self.engine.keeps_images = keeps
-
     def reset(self) -> int:
         """See `Engine.reset`."""
         self._preparing = 0.0

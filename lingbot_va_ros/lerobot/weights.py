@@ -1,121 +1,25 @@
-"""Finds the parts of a checkpoint in LeRobot's or the public layout, and loads the network."""
+"""Finds weights, adapter and frozen parts of a checkpoint in LeRobot's layout."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-import torch
 
 from lingbot_va_ros.lerobot.lora import Adapter, read_adapter
-from lingbot_va_ros.model.attention import Attention, sdpa
-from lingbot_va_ros.model.checkpoint import (
-    build_transformer,
-    compare_shapes,
-    destinations,
-    tensor_shapes,
-    unread_shapes,
-    weight_files,
-)
-from lingbot_va_ros.model.transformer import Network
+from lingbot_va_ros.model.checkpoint import weight_files
+from lingbot_va_ros.model.network_weights import NetworkWeights, public_weights
 from lingbot_va_ros.specs import lerobot_folder
-from lingbot_va_ros.specs.checkpoint_config import (
-    read_json_object,
-    read_transformer_config,
-    TransformerConfig,
-)
+from lingbot_va_ros.specs.checkpoint_config import read_json_object, read_transformer_config
 from lingbot_va_ros.specs.errors import CheckpointError
 
 FROZEN = ('vae', 'text_encoder', 'tokenizer')
 
 
-@dataclass(frozen=True)
-class Weights:
-    """
-    The files that hold a network's tensors.
-
-    :param prefix: precedes every public name of a tensor in the files.
-    :param where: the file or folder that errors name.
-    """
-
-    config: TransformerConfig
-    files: list[Path]
-    prefix: str
-    where: Path
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes that the config requires, by public name."""
-        table = {name: place.shape for name, place in destinations(self.config).items()}
-        return {**table, **unread_shapes(self.config)}
-
-    def check(self) -> None:
-        """
-        Compare the headers of the files with the config.
-
-        :raises CheckpointError: lists every missing, extra and misshapen tensor.
-        """
-        compare_shapes(
-            tensor_shapes(self.files),
-            {f'{self.prefix}{name}': place.shape
-             for name, place in destinations(self.config).items()},
-            {f'{self.prefix}{name}': shape
-             for name, shape in unread_shapes(self.config).items()}, self.where)
-
-
-@dataclass(frozen=True)
-class CheckpointParts:
-    """
-    The parts of a checkpoint, found in the public layout or in LeRobot's.
-
-    :param adapter: is merged into the weights when they are loaded; None without an adapter.
-    :param frozen: folder with vae/, text_encoder/ and tokenizer/.
-    """
-
-    weights: Weights
-    adapter: Adapter | None
-    frozen: Path
-
-    def load_transformer(
-        self, device: torch.device, dtype: torch.dtype, attention: Attention = sdpa,
-    ) -> Network:
-        """
-        Load the network. An adapter is merged in float32 on the device, then cast to `dtype`.
-
-        :raises CheckpointError: a tensor is missing, extra, misshapen or unreadable.
-        """
-        return build_transformer(
-            self.weights.config, self.weights.files, self.weights.where, device, dtype, attention,
-            self.weights.prefix, self.adapter.merge if self.adapter else None)
-
-
-def find_parts(
-    checkpoint: Path, wan_pretrained_path: str = '', adapter_base: str = '',
-) -> CheckpointParts:
-    """
-    Find the parts of a checkpoint folder, in the public layout or in LeRobot's.
-
-    :param wan_pretrained_path: folder with vae/, text_encoder/ and tokenizer/; empty takes the
-        checkpoint's own folder, or the one that LeRobot's config.json names.
-    :param adapter_base: checkpoint that a LoRA adapter was trained on; empty takes the one that
-        adapter_config.json names.
-    :raises CheckpointError: a part is missing or not on this machine (nothing is downloaded), or
-        an adapter does not fit its base.
-    """
-    checkpoint = Path(checkpoint)
-    folder = lerobot_folder.find_lerobot_folder(checkpoint)
-    if folder is not None:
-        weights, adapter = lerobot_weights(folder, adapter_base)
-        return CheckpointParts(weights, adapter, frozen_folder(folder, wan_pretrained_path))
-    frozen = checkpoint
-    if wan_pretrained_path:
-        frozen = local_folder(wan_pretrained_path, checkpoint, 'wan_pretrained_path')
-    return CheckpointParts(_public_weights(checkpoint), None, frozen)
-
-
-def lerobot_weights(folder: Path, adapter_base: str = '') -> tuple[Weights, Adapter | None]:
+def lerobot_weights(folder: Path, adapter_base: str = '') -> tuple[NetworkWeights, Adapter | None]:
     """
     Return the weights of a LeRobot folder and the adapter to merge into them.
 
-    :param adapter_base: see `find_parts`.
+    :param adapter_base: checkpoint that the adapter was trained on; empty takes the one that
+        adapter_config.json names.
     :raises CheckpointError: weights or adapter are missing, contradict each other, or do not fit.
     """
     folder = Path(folder)
@@ -143,7 +47,7 @@ def lerobot_weights(folder: Path, adapter_base: str = '') -> tuple[Weights, Adap
         name, folder, where, '' if adapter_base else 'adapter_base', adapter.get('revision'))
     inside = lerobot_folder.find_lerobot_folder(base)
     if inside is None:
-        weights = _public_weights(base)
+        weights = public_weights(base)
     elif (inside / lerobot_folder.ADAPTER_CONFIG).is_file():
         raise CheckpointError(
             f'{where}: {inside} is itself an adapter; expected a checkpoint with all weights')
@@ -201,7 +105,7 @@ def local_folder(
             f'cache; nothing is downloaded: {hint}') from None
 
 
-def _own_weights(folder: Path) -> Weights:
+def _own_weights(folder: Path) -> NetworkWeights:
     config = read_transformer_config(folder / lerobot_folder.CONFIG)
     files = [folder / lerobot_folder.WEIGHTS]
     where = files[0]
@@ -209,10 +113,4 @@ def _own_weights(folder: Path) -> Weights:
         where, files = folder, weight_files(folder)
     elif not where.is_file():
         raise CheckpointError(f'{where} does not exist')
-    return Weights(config, files, lerobot_folder.PREFIX, where)
-
-
-def _public_weights(checkpoint: Path) -> Weights:
-    folder = checkpoint / 'transformer'
-    config = read_transformer_config(folder / 'config.json')
-    return Weights(config, weight_files(folder), '', folder)
+    return NetworkWeights(config, files, lerobot_folder.PREFIX, where)

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import sdpa_kernel, SDPBackend
 
-from lingbot_va_ros.model.onednn import has_onednn, product
+from lingbot_va_ros.model.onednn import has_onednn, onednn_matmul_t
+from lingbot_va_ros.specs.engine_choices import ATTENTIONS
 
-CHOICES = ('auto', 'flash', 'sdpa')
 # Queries [B, Lq, H, D], keys and values [B, Lk, H, D] give [B, Lq, H * D], of their dtype.
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -66,8 +66,8 @@ def onednn_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             head_value = value[row, :, head].contiguous().T
             for first in range(0, queries, rows):
                 part = slice(first, first + rows)
-                weights = product(query[row, head, part], head_key).softmax(-1)
-                out[row, part, head] = product(weights, head_value)
+                weights = onednn_matmul_t(query[row, head, part], head_key).softmax(-1)
+                out[row, part, head] = onednn_matmul_t(weights, head_value)
     return out.flatten(2)
 
 
@@ -92,12 +92,12 @@ def choose_attention(
     """
     Return the attention function for a name, and a log line with the choice and its reason.
 
-    :param name: one of `CHOICES`. `auto` takes flash-attn where it can run, else oneDNN for
+    :param name: one of `ATTENTIONS`. `auto` takes flash-attn where it can run, else oneDNN for
         float32 on a CPU, else PyTorch's kernel.
     :raises ValueError: the name is unknown, or it is `flash` and flash-attn cannot run.
     """
-    if name not in CHOICES:
-        raise ValueError(f'attention is {name!r}; expected one of {", ".join(CHOICES)}')
+    if name not in ATTENTIONS:
+        raise ValueError(f'attention is {name!r}; expected one of {", ".join(ATTENTIONS)}')
     if name == 'sdpa':
         return sdpa, 'attention: sdpa, as asked for'
     reason = why_no_flash(device, dtype, head_dim)

@@ -27,12 +27,12 @@ def has_onednn() -> bool:
     left, right = torch.eye(16), torch.arange(256.0).reshape(16, 16)
     try:
         with torch.inference_mode():
-            return torch.equal(product(left, right), right.T)
+            return torch.equal(onednn_matmul_t(left, right), right.T)
     except (AttributeError, RuntimeError, TypeError):
         return False
 
 
-def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+def onednn_matmul_t(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     Return left @ right.T + bias, [M, N] float32, by oneDNN.
 
@@ -52,7 +52,7 @@ class Linear(nn.Linear):
         weight = self.weight
         if not multiplies_by_onednn(features, weight):
             return functional.linear(features, weight, self.bias)
-        out = product(features.reshape(-1, self.in_features), weight, self.bias)
+        out = onednn_matmul_t(features.reshape(-1, self.in_features), weight, self.bias)
         return out.unflatten(0, features.shape[:-1])
 
 

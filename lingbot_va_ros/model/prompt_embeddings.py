@@ -23,10 +23,9 @@ from lingbot_va_ros.model.text_encoder import (
     TextEncoder,
     TOKENS,
 )
+from lingbot_va_ros.specs.engine_choices import ENCODER_PLACES
 from lingbot_va_ros.specs.errors import CheckpointError
 
-# Place of the text encoder after an instruction was encoded; `release` frees it.
-ENCODER_PLACES = ('release', 'cpu', 'device')
 SAMPLES, SAMPLE_BYTES = 256, 4096  # of each weight file, for the hash of the encoder
 SPARE_BYTES = 1 << 30  # that must stay free on a device besides the encoder
 

@@ -11,19 +11,18 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional
 
-from lingbot_va_ros.model.onednn import Linear, multiplies_by_onednn, product
+from lingbot_va_ros.model.onednn import Linear, multiplies_by_onednn, onednn_matmul_t
 from lingbot_va_ros.model.transformer import Network
+from lingbot_va_ros.specs.engine_choices import FULL, WEIGHTS
 
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 MULTIPLE = 16  # of both sizes of a weight, required by 8-bit products
 MIN_ROWS = 32  # PyTorch's int8 product on CUDA needs more than 16
 
-FULL = 'full'
 KINDS = {
     'int8': 'weights in int8, multiplied in the dtype',
     'int8_dynamic': 'weights in int8, multiplied by tokens in int8',
     'float8': 'weights in float8 (e4m3), multiplied by tokens in float8'}
-CHOICES = (FULL, *KINDS)
 
 
 def quantize(weight: Tensor, dtype: torch.dtype) -> tuple:
@@ -62,7 +61,7 @@ class QuantizedLinear(nn.Module):
 
     def _by_weights(self, rows: Tensor) -> Tensor:
         weight = self.weight.to(rows.dtype)
-        multiply = product if multiplies_by_onednn(rows, weight) else functional.linear
+        multiply = onednn_matmul_t if multiplies_by_onednn(rows, weight) else functional.linear
         return multiply(rows, weight) * self.scale.to(rows.dtype)
 
     def _by_int8(self, rows: Tensor) -> Tensor:
@@ -85,8 +84,8 @@ def check_kind(kind: str, device: torch.device, dtype: torch.dtype) -> None:
 
     :raises ValueError: the kind is unknown or not supported.
     """
-    if kind not in CHOICES:
-        raise ValueError(f'weights is {kind!r}; expected one of {", ".join(CHOICES)}')
+    if kind not in WEIGHTS:
+        raise ValueError(f'weights is {kind!r}; expected one of {", ".join(WEIGHTS)}')
     if kind == FULL:
         return
     layer = nn.Linear(64, 64, device=device, dtype=dtype)

@@ -104,7 +104,7 @@ class VaeStream:
     """
     Encodes the images of one episode.
 
-    :param layout: see `camera_groups`.
+    :param layout: how the cameras are joined, see `camera_layout.camera_groups`.
     :param cameras: names, in the order of the checkpoint.
     :param height: of a full-size view in pixels, as `width`.
     :param mirror: whether every image is mirrored left to right first.

@@ -1,21 +1,10 @@
 """The modes of the command mux, and the rules for changing from one to another."""
 
-from enum import IntEnum
 import math
 
+from lingbot_va_ros.specs.control_mode import ControlMode
 
-class MuxMode(IntEnum):
-    """The modes of the mux; the numbers are those of ControlMode.msg."""
-
-    HOLD = 0
-    TELEOP = 1
-    POLICY = 2
-    STOPPED = 3
-
-    @property
-    def has_source(self) -> bool:
-        """Whether a command source moves the arm in this mode."""
-        return self in (MuxMode.TELEOP, MuxMode.POLICY)
+MuxMode = ControlMode
 
 
 class ModeStateMachine:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 import os
 
+from rclpy.node import Node
+
 
 def threads_of_process() -> list[int]:
     """Return the ids of all threads of this process, including those of DDS (Linux)."""
@@ -25,3 +27,24 @@ def set_realtime_priority(threads: Iterable[int], priority: int, inherited: bool
             os.sched_setscheduler(thread, policy, os.sched_param(priority))
         except ProcessLookupError:
             pass  # the thread has ended
+
+
+def raise_priority(
+    node: Node, threads: Iterable[int], priority: int, inherited: bool, what: str,
+) -> None:
+    """
+    Schedule threads under SCHED_FIFO; where the system refuses, warn once and go on.
+
+    :param threads: see `set_realtime_priority`, as `inherited`.
+    :param priority: 1 … 98; 0 leaves the ordinary scheduler.
+    :param what: the subject of the warning, in the plural: what may be late.
+    """
+    if priority == 0:
+        return
+    try:
+        set_realtime_priority(threads, priority, inherited)
+    except (AttributeError, OSError) as error:
+        node.get_logger().warning(
+            f'{what} run at ordinary priority and may be late on a busy machine: no real-time '
+            f'priority {priority} ({error}); grant rtprio in /etc/security/limits.d, or set '
+            'realtime_priority to 0', once=True)

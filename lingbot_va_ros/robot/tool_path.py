@@ -9,7 +9,7 @@ from lingbot_va_ros.specs.embodiment import Embodiment
 
 
 @dataclass(frozen=True)
-class ToolPath:
+class ArmToolPath:
     """
     The tool path of one arm.
 
@@ -28,13 +28,13 @@ class ToolPath:
             self.kinematics.forward(row)[:3, 3] for row in positions[:, list(self.columns)]])
 
 
-def tool_paths(embodiment: Embodiment) -> list[ToolPath]:
+def tool_paths(embodiment: Embodiment) -> list[ArmToolPath]:
     """Return the path of each arm whose base and tool frame the embodiment names."""
     paths = []
     for arm in embodiment.arms:
         base = arm.base_frame or embodiment.base_frame
         if base and arm.tool_frame:
-            paths.append(ToolPath(
+            paths.append(ArmToolPath(
                 arm.side, base, ArmKinematics(embodiment, arm),
                 tuple(embodiment.joints.index(joint) for joint in arm.joints)))
     return paths

@@ -7,8 +7,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 import torch
 
-from lingbot_va_ros.lerobot.weights import find_parts
 from lingbot_va_ros.model.checkpoint import load_transformer
+from lingbot_va_ros.policy.inference.checkpoint_parts import find_parts
 from lingbot_va_ros.specs.errors import CheckpointError
 from lingbot_va_ros.specs.lerobot_folder import find_lerobot_folder
 

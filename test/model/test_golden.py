@@ -54,9 +54,9 @@ def test_onednn_agrees_too_where_small_sizes_take_it(golden, monkeypatch, name):
         called.append(arguments)
         return product(*arguments)
 
-    product = onednn.product
+    product = onednn.onednn_matmul_t
     for module in (attention, onednn):
-        monkeypatch.setattr(module, 'product', counted)
+        monkeypatch.setattr(module, 'onednn_matmul_t', counted)
     for module, limit in (
             (attention, 'MIN_MULTIPLY_ADDS'), (onednn, 'MIN_ROWS'), (onednn, 'MIN_WEIGHTS')):
         monkeypatch.setattr(module, limit, 0)

@@ -12,9 +12,9 @@ from lingbot_va_ros.model.onednn import Linear
 def test_a_large_layer_is_multiplied_by_onednn_and_agrees(monkeypatch):
     layer, features = Linear(512, 768), torch.randn(2, 3, 40, 512)
     called = []
-    product = onednn.product
+    product = onednn.onednn_matmul_t
     monkeypatch.setattr(
-        onednn, 'product', lambda *arguments: called.append(1) or product(*arguments))
+        onednn, 'onednn_matmul_t', lambda *arguments: called.append(1) or product(*arguments))
     with torch.inference_mode():
         out = layer(features)
     assert called == [1]
@@ -29,7 +29,7 @@ def test_a_layer_that_learns_has_gradients():
 
 
 def test_small_inputs_and_other_dtypes_take_the_default_path(monkeypatch):
-    monkeypatch.setattr(onednn, 'product', None)
+    monkeypatch.setattr(onednn, 'onednn_matmul_t', None)
     with torch.inference_mode():
         assert Linear(512, 768)(torch.randn(2, 512)).shape == (2, 768)
         assert Linear(32, 64)(torch.randn(40, 32)).shape == (40, 64)
@@ -38,7 +38,8 @@ def test_small_inputs_and_other_dtypes_take_the_default_path(monkeypatch):
 
 
 def test_a_pytorch_without_the_operator_takes_the_default_path(monkeypatch):
-    monkeypatch.setattr(onednn, 'product', lambda *_arguments: 1 / torch.ops.mkldnn.missing)
+    monkeypatch.setattr(
+        onednn, 'onednn_matmul_t', lambda *_arguments: 1 / torch.ops.mkldnn.missing)
     onednn.has_onednn.cache_clear()
     try:
         with torch.inference_mode():

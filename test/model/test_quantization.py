@@ -6,20 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from lingbot_va_ros.cli.common import engine_options
 from lingbot_va_ros.model import quantization as quantized
 from lingbot_va_ros.model.onednn import Linear
 from lingbot_va_ros.model.quantization import (
     check_kind,
-    CHOICES,
-    FULL,
     KINDS,
     quantize,
     quantize_blocks,
     QuantizedLinear,
     weight_bytes,
 )
-from lingbot_va_ros.nodes.policy import parameters as policy_parameters
+from lingbot_va_ros.specs.engine_choices import FULL, WEIGHTS
 
 CPU = torch.device('cpu')
 # Relative error of one product of normal numbers: two bits of rounding noise, or e4m3's.
@@ -104,13 +101,13 @@ def test_layers_of_odd_sizes_stay_whole():
     assert type(block['odd']) is Linear and isinstance(block['even'], QuantizedLinear)
 
 
-@pytest.mark.parametrize('kind', CHOICES)
+@pytest.mark.parametrize('kind', WEIGHTS)
 def test_this_processor_can_do_all_kinds(kind):
     check_kind(kind, CPU, torch.float32)
 
 
 def test_the_choices_are_the_implemented_kinds():
-    assert policy_parameters.WEIGHTS == engine_options.WEIGHTS == CHOICES
+    assert WEIGHTS == (FULL, *KINDS)
 
 
 def test_an_unknown_kind_is_refused_by_one_line():

@@ -20,16 +20,16 @@ from lingbot_va_ros.cli.bench.roofline import (
 from lingbot_va_ros.cli.bench.session import (
     encode_chunk,
     fill_memory,
-    make_network,
+    make_random_network,
     make_session,
     make_stream,
     part_bytes,
     PeakMemory,
 )
 from lingbot_va_ros.cli.bench.settings import Setting
-from lingbot_va_ros.model.quantization import FULL
 from lingbot_va_ros.model.rope import action_positions, rotary_table, video_positions
 from lingbot_va_ros.policy.inference.session import Session
+from lingbot_va_ros.specs.engine_choices import FULL
 
 NOISY = 500.0  # time step of the forward passes that are timed separately
 
@@ -88,7 +88,7 @@ def measure_setting(
     :param graphs: whether denoising steps are recorded as CUDA graphs.
     """
     peak = PeakMemory(device)
-    network, attention = make_network(setting, device, dtype, seed, weights)
+    network, attention = make_random_network(setting, device, dtype, seed, weights)
     say(attention)
     session, text = make_session(network, setting, seed, graphs)
     bench = _Bench(setting, session, seed)
@@ -115,7 +115,7 @@ def measure_setting(
             say(f'memory {"full" if full else "empty"}')
             rows.append({
                 **bench.row(full, peer, repeats, say, rate), 'encode_ms': encode_ms,
-                'weights': weights, 'graphs': session.denoiser.steps is not network,
+                'weights': weights, 'graphs': session.denoiser.step_runner is not network,
                 **operations, 'peak_bytes': peak_bytes, 'part_bytes': parts})
     finally:
         if peer is not None:
@@ -196,7 +196,7 @@ class _Bench:
         place = memory.reserve(tokens, slice(0, rows))
         content = self._content(kind)
         content = content.expand(rows, *content.shape[1:])
-        steps = session.denoiser.steps
+        steps = session.denoiser.step_runner
         velocity = steps.video_velocity if kind == 'video' else steps.action_velocity
         with torch.inference_mode():
             velocity(content, session.shape.frames * [NOISY], self._rotary(kind), text, place)
@@ -210,7 +210,7 @@ class _Bench:
         session, setting = self._session, self._setting
         timer = Timer(session.network.device)
         # A graph is recorded when a step repeats, and a full window alternates between two slots.
-        warm = 1 if session.denoiser.steps is session.network else 2
+        warm = 1 if session.denoiser.step_runner is session.network else 2
         self._begin(full, peer)
         remembered = session.confirmed_tokens
         for turn in range(warm + repeats):

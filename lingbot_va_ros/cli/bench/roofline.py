@@ -14,8 +14,9 @@ import torch
 
 from lingbot_va_ros.cli.bench.settings import Setting
 from lingbot_va_ros.model.onednn import Linear
-from lingbot_va_ros.model.quantization import FULL, QuantizedLinear
+from lingbot_va_ros.model.quantization import QuantizedLinear
 from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
+from lingbot_va_ros.specs.engine_choices import FULL
 
 TEXT_TOKENS = 512
 COPY_BYTES = {'cpu': 2 ** 27, 'cuda': 2 ** 31}  # larger than every cache

@@ -12,13 +12,13 @@ from lingbot_va_ros.cli.bench.roofline import TEXT_TOKENS
 from lingbot_va_ros.cli.bench.settings import Setting
 from lingbot_va_ros.model.attention import choose_attention
 from lingbot_va_ros.model.cuda_graphs import step_graphs
-from lingbot_va_ros.model.quantization import FULL, quantize_blocks, weight_bytes
+from lingbot_va_ros.model.quantization import quantize_blocks, weight_bytes
 from lingbot_va_ros.model.transformer import Transformer
 from lingbot_va_ros.model.video_vae import AutoencoderKLWan, ENCODER, VaeStream, VideoVae
 from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
-from lingbot_va_ros.policy.inference.denoise import SPARE_CHUNKS
-from lingbot_va_ros.policy.inference.session import Session
+from lingbot_va_ros.policy.inference.session import Session, SPARE_CHUNKS
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
+from lingbot_va_ros.specs.engine_choices import FULL
 
 # Memory for activations, as a factor on weights, keys and values, and memory of the libraries.
 ROOM = 1.1
@@ -65,7 +65,7 @@ def free_bytes(device: torch.device) -> int:
     return 2 ** 62
 
 
-def make_network(
+def make_random_network(
     setting: Setting, device: torch.device, dtype: torch.dtype, seed: int, weights: str = FULL,
 ) -> tuple[Transformer, str]:
     """

@@ -17,7 +17,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from sensor_msgs.msg import JointState
 
 from lingbot_va_ros.cli.check.controllers import (
     controller_findings,
@@ -41,6 +41,7 @@ from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.mux.following_error import following_error_limits
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.nodes import qos
+from lingbot_va_ros.nodes.camera_transports import TRANSPORTS
 from lingbot_va_ros.nodes.joint_state_watch import with_message_info
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.specs.embodiment import CameraSource, Embodiment
@@ -245,10 +246,8 @@ def _camera_source(role: str, embodiment: Embodiment, settings: dict) -> CameraS
 
 
 def _camera_topic(probe: GraphProbe, source: CameraSource) -> tuple[str, type, str]:
-    if source.transport == 'compressed':
-        return (probe.resolve(f'{source.topic}/compressed'), CompressedImage,
-                'sensor_msgs/msg/CompressedImage')
-    return probe.resolve(source.topic), Image, 'sensor_msgs/msg/Image'
+    transport = TRANSPORTS[source.transport]
+    return probe.resolve(source.topic + transport.suffix), transport.kind, transport.type_name
 
 
 def _inputs(

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 from lingbot_va_ros.cli.common.checkpoint import SHIPPED
 from lingbot_va_ros.cli.common.sampling_options import add_sampling_arguments, number, sampling_of
 from lingbot_va_ros.resources import share_folder
+from lingbot_va_ros.specs.engine_choices import (
+    ATTENTIONS,
+    DEVICES,
+    DTYPES,
+    ENCODER_PLACES,
+    WEIGHTS,
+)
 from lingbot_va_ros.specs.policy_file import find_policy_file, load_policy_file, PolicyFile
 
 if TYPE_CHECKING:  # torch takes seconds to import; mistakes in the options come first
     from lingbot_va_ros.policy.inference.engine import Engine
 
-WEIGHTS = ('full', 'int8', 'int8_dynamic', 'float8')
 _WITHOUT = (
     'no checkpoint is installed: give --checkpoint FOLDER; to create an untrained one: '
     'python -m lingbot_va_ros.model.random_checkpoint FOLDER')
@@ -37,11 +43,11 @@ def add_engine_arguments(parser: argparse.ArgumentParser, checkpoint_required: b
         help="policy file: a path or the name of a shipped file (default: the checkpoint's own)")
     add_device_arguments(parser)
     parser.add_argument(
-        '--attention', choices=('auto', 'flash', 'sdpa'), default='auto',
+        '--attention', choices=ATTENTIONS, default=ATTENTIONS[0],
         help='attention kernel; auto uses flash-attn if it is installed and supported '
              '(default: %(default)s)')
     parser.add_argument(
-        '--text-encoder', choices=('release', 'cpu', 'device'), default='release',
+        '--text-encoder', choices=ENCODER_PLACES, default=ENCODER_PLACES[0],
         help='where the text encoder stays after an instruction was encoded; release frees its '
              'memory (default: %(default)s)')
     parser.add_argument(
@@ -61,10 +67,10 @@ def add_checkpoint_argument(
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options for the device, the data type and the quantization of the network."""
     parser.add_argument(
-        '--device', choices=('auto', 'cuda', 'cpu'), default='auto',
+        '--device', choices=DEVICES, default=DEVICES[0],
         help='device that runs the model (default: %(default)s)')
     parser.add_argument(
-        '--dtype', choices=('auto', 'float32', 'bfloat16', 'float16'), default='auto',
+        '--dtype', choices=DTYPES, default=DTYPES[0],
         help='data type of the model; auto: bfloat16 on cuda, float32 on cpu '
              '(default: %(default)s)')
     parser.add_argument(

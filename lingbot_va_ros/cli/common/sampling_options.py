@@ -36,10 +36,10 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         help='denoising steps of the action loop')
     group.add_argument(
         '--guidance-scale', type=number(float, 0, 100), metavar='G',
-        help='classifier-free guidance scale of the video (1: no guidance)')
+        help='classifier-free guidance scale of the video (0 to 1: none)')
     group.add_argument(
         '--action-guidance-scale', type=number(float, 0, 100), metavar='G',
-        help='classifier-free guidance scale of the actions (1: no guidance)')
+        help='classifier-free guidance scale of the actions (0 to 1: none)')
     group.add_argument(
         '--memory-chunks', type=number(int, 1), metavar='N', help='chunks that the KV cache holds')
 

@@ -27,7 +27,7 @@ from lingbot_va_ros.evaluation.tasks import chunk_limit_of, instruction_of, INST
 
 TASKS = ('wipe_plate', 'open_boxes')  # default for a trained checkpoint
 NO_GOAL = 'table'
-TAKEOVER = 'wipe_plate'  # the scripted operator adds a stroke
+TAKEOVER = 'wipe_plate'  # the scripted operator makes one of its strokes
 CHUNKS_WITHOUT_GOAL = 12
 LARGEST_SEED = 2 ** 31 - 1
 RESULTS = ('summary.json', 'report.png', 'episode.mp4')
@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              f'(default: {",".join(TASKS)}; untrained checkpoint: {NO_GOAL}, which has no goal)')
     parser.add_argument(
         '--takeover', action='store_true',
-        help=f'run {TAKEOVER} only; a scripted operator takes over the arm, adds a stroke and '
-             'gives the arm back')
+        help=f'run {TAKEOVER} only; a scripted operator takes over the arm, makes the third '
+             'of the six strokes and gives the arm back')
     parser.add_argument(
         '--seed', type=number(int, 0, LARGEST_SEED), default=0, metavar='N',
         help='random seed of the scene (default: %(default)s)')

@@ -33,7 +33,7 @@ class ChunkTiming:
 
 
 @dataclass(frozen=True)
-class StampedImage:
+class RecordedImage:
     """An image, RGB uint8 [H, W, 3], with the time (s) that it shows or predicts."""
 
     time: float
@@ -65,8 +65,8 @@ class RecordedEpisode:
     commanded: JointMotion
     measured: JointMotion
     chunks: tuple[ChunkTiming, ...]
-    cameras: Mapping[str, Sequence[StampedImage]]
-    imagined: Sequence[StampedImage]
+    cameras: Mapping[str, Sequence[RecordedImage]]
+    imagined: Sequence[RecordedImage]
     published: np.ndarray
     control_period: float
     starved_ticks: int

@@ -16,7 +16,7 @@ from lingbot_va_ros.cli.demo.episode import (
     JointMotion,
     OVERVIEW,
     RecordedEpisode,
-    StampedImage,
+    RecordedImage,
 )
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
@@ -110,9 +110,9 @@ class EpisodeRecorder:
     def _seconds(self, stamp) -> float:
         return (nanoseconds_of(stamp) - self._began_ns) / NANOSECONDS
 
-    def _pictures(self, messages: Sequence[Image]) -> tuple[StampedImage, ...]:
+    def _pictures(self, messages: Sequence[Image]) -> tuple[RecordedImage, ...]:
         return tuple(
-            StampedImage(self._seconds(message.header.stamp), to_rgb(message))
+            RecordedImage(self._seconds(message.header.stamp), to_rgb(message))
             for message in messages)
 
     def _motion(self, joints: Sequence[str], rows: Sequence[tuple]) -> JointMotion:

@@ -1,4 +1,4 @@
-"""Scripted operator that takes over a wipe, adds a stroke and gives the arm back; no ROS."""
+"""Scripted operator that takes over a wipe, makes one stroke and gives the arm back; no ROS."""
 
 from enum import Enum
 
@@ -33,7 +33,7 @@ class Phase(Enum):
 
 class ScriptedOperator:
     """
-    Takes over after a number of strokes, adds one stroke, and gives the arm back.
+    Takes over after a number of strokes, makes the next one, and gives the arm back.
 
     The takeover begins when the sponge is slow at the end of a stroke. If the mux takes the arm
     away from the operator, the operator watches and tries again until one stroke has been counted.

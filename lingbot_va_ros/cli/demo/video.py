@@ -16,7 +16,7 @@ from lingbot_va_ros.cli.demo.episode import (
     outcome,
     OVERVIEW,
     RecordedEpisode,
-    StampedImage,
+    RecordedImage,
     value_at,
 )
 from lingbot_va_ros.mux.modes import MuxMode
@@ -75,8 +75,8 @@ def _widened(row: np.ndarray, width: int) -> np.ndarray:
         row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=BACKGROUND[0])
 
 
-def _picture_at(pictures: Sequence[StampedImage], time: float, stays: float = float('inf')
-            ) -> StampedImage | None:
+def _picture_at(pictures: Sequence[RecordedImage], time: float, stays: float = float('inf')
+            ) -> RecordedImage | None:
     """Return the newest image at a time, or None if it is older than `stays` seconds."""
     index = int(np.searchsorted([picture.time for picture in pictures], time, side='right')) - 1
     if index < 0 or time - pictures[index].time > stays:
@@ -84,14 +84,14 @@ def _picture_at(pictures: Sequence[StampedImage], time: float, stays: float = fl
     return pictures[index]
 
 
-def _imagined_size(pictures: Sequence[StampedImage]) -> tuple:
+def _imagined_size(pictures: Sequence[RecordedImage]) -> tuple:
     """Return height and width of the predicted video in the frame; its views are joined."""
     height, width = pictures[0].image.shape[:2] if pictures else (1, 1)
     return TILE, round(TILE * width / height)
 
 
 def _tile(
-    picture: StampedImage | None, label: str, size: tuple | None = None,
+    picture: RecordedImage | None, label: str, size: tuple | None = None,
 ) -> np.ndarray:
     """Return an image scaled to its size below its label, or a placeholder text."""
     image = None if picture is None else picture.image

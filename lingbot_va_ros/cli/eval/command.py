@@ -24,7 +24,7 @@ from lingbot_va_ros.cli.common.progress import ProgressDisplay
 from lingbot_va_ros.cli.common.sampling_options import number
 from lingbot_va_ros.cli.eval.rows import Condition, conditions_of, EpisodeOutcome, row_of, table_of
 from lingbot_va_ros.evaluation.tasks import MEMORIES
-from lingbot_va_ros.policy.runtime.schedules import SCHEDULES
+from lingbot_va_ros.policy.runtime.schedules import SCHEDULES, SYNC
 
 TASKS = ('wipe_plate', 'open_boxes')  # default
 PICTURES = ('.png', '.pdf', '.svg')
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--seed', type=number(int, 0, LARGEST_SEED), default=0, metavar='N',
         help='random seed of the first scene; each further episode takes the next seed '
              '(default: %(default)s)')
-    for name, known in (('--schedule', SCHEDULES), ('--memory', MEMORIES)):
+    for name, known in (('--schedule', tuple(SCHEDULES)), ('--memory', MEMORIES)):
         parser.add_argument(
             name, type=_some_of(known), action='append', metavar='NAME',
             help=f'{", ".join(known)}: one, or several with commas; repeatable '
@@ -102,7 +102,7 @@ def _console() -> Console:
 
 def _run(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     conditions = conditions_of(
-        _known_tasks(arguments.task), _once(arguments.schedule or [SCHEDULES[:1]]),
+        _known_tasks(arguments.task), _once(arguments.schedule or [[SYNC.name]]),
         _once(arguments.memory or [MEMORIES[:1]]),
         sorted(_once(arguments.latency_chunks or [(0.0,)])))
     seeds = _seeds(arguments)

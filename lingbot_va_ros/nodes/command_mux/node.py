@@ -35,7 +35,7 @@ from lingbot_va_ros.nodes.command_mux.publishers import (
 from lingbot_va_ros.nodes.command_mux.speed import SpeedInterface
 from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch
 from lingbot_va_ros.nodes.parameters import declare_parameters
-from lingbot_va_ros.nodes.priority import set_realtime_priority, threads_of_process
+from lingbot_va_ros.nodes.priority import raise_priority, threads_of_process
 from lingbot_va_ros.nodes.run import CannotStart, run_node
 from lingbot_va_ros.nodes.ticks import ticks
 from lingbot_va_ros.specs.embodiment import EmbodimentError, load_embodiment
@@ -71,7 +71,9 @@ class CommandMux(Node):
         goal_period = 1.0 / values.pop('gripper_goal_rate')
         threshold = values.pop('gripper_threshold')
         self._period_ns = round(NANOSECONDS / values.pop('command_rate'))
-        self._raise_priority(values.pop('realtime_priority'))
+        # The threads of DDS get it too: a publisher waits for the locks that they hold.
+        raise_priority(
+            self, [*threads_of_process(), 0], values.pop('realtime_priority'), True, 'commands')
         self._latched_stop = LatchedStop(self, values.pop('stop_folder'))
         scaling_topic = values.pop('speed_scaling_topic')
         values['full_speed_scaling'] = FULL_SPEED_SCALING[values.pop('speed_scaling_unit')]
@@ -121,22 +123,6 @@ class CommandMux(Node):
         if asked_by == signal.SIGINT:
             self._latched_stop.clear()
         return all_ended
-
-    def _raise_priority(self, priority: int) -> None:
-        """
-        Give every thread of this process a real-time priority, so that ticks are in time.
-
-        The threads of DDS get it too: a publisher waits for the locks that they hold.
-        """
-        if priority == 0:
-            return
-        try:
-            set_realtime_priority([*threads_of_process(), 0], priority, inherited=True)
-        except (AttributeError, OSError) as error:
-            self.get_logger().warning(
-                f'commands run at ordinary priority and may be late on a busy machine: no '
-                f'real-time priority {priority} ({error}); grant rtprio in '
-                '/etc/security/limits.d, or set realtime_priority to 0')
 
     def _run_ticks(self) -> None:
         try:

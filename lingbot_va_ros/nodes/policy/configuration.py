@@ -11,10 +11,11 @@ from lingbot_va_ros.motion.plan import MotionLimits
 from lingbot_va_ros.nodes.policy import parameters as policy_parameters
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
+from lingbot_va_ros.policy.runtime.schedules import SCHEDULES
 from lingbot_va_ros.policy.runtime.task import normalize_instruction
 from lingbot_va_ros.robot.action_map import ActionMap, make_action_map
 from lingbot_va_ros.robot.joint_state_buffer import JointStateBuffer
-from lingbot_va_ros.robot.tool_path import tool_paths, ToolPath
+from lingbot_va_ros.robot.tool_path import ArmToolPath, tool_paths
 from lingbot_va_ros.specs.embodiment import Embodiment, load_embodiment
 from lingbot_va_ros.specs.policy_file import (
     find_policy_file,
@@ -51,7 +52,7 @@ class Configuration:
     cameras: CameraBuffer
     executed: ExecutedLog | None
     joints: JointStateBuffer
-    tool_paths: list[ToolPath]
+    tool_paths: list[ArmToolPath]
 
     @property
     def policy_title(self) -> str:
@@ -87,10 +88,11 @@ def read_configuration(values: dict[str, Any], logger: Any) -> Configuration:
         values['executed_source'] == 'topic') else None
     if not policy.trained:
         logger.warning(f'{checkpoint} is UNTRAINED: random weights, its actions mean nothing')
-    if values['schedule'] == 'async' and not policy.forward_dynamics:
+    if SCHEDULES[values['schedule']].imagines and not policy.forward_dynamics:
         logger.warning(
-            f'schedule async imagines frames by forward dynamics, for which {policy.name} was '
-            'not trained (forward_dynamics: false); async_ungrounded does not use it')
+            f'schedule {values["schedule"]} imagines frames by forward dynamics, for which '
+            f'{policy.name} was not trained (forward_dynamics: false); async_ungrounded does not '
+            'use it')
     return Configuration(
         values, checkpoint, policy, embodiment, action_map,
         MotionLimits(limits.lower, limits.upper, limits.velocity, limits.acceleration),

@@ -14,12 +14,8 @@ from trajectory_msgs.msg import JointTrajectory
 from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
 from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.nodes import qos
-from lingbot_va_ros.nodes.image_conversion import (
-    as_mounted,
-    compressed_to_rgb,
-    image_fault,
-    to_rgb,
-)
+from lingbot_va_ros.nodes.camera_transports import RAW, Transport, TRANSPORTS
+from lingbot_va_ros.nodes.image_conversion import as_mounted
 from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch, with_message_info
 from lingbot_va_ros.nodes.policy.configuration import Configuration
 from lingbot_va_ros.nodes.policy.parameters import declare_camera
@@ -67,6 +63,7 @@ class PolicyInputs:
         # The column of each joint in a row of positions.
         self._columns = {
             name: column for column, name in enumerate(configuration.embodiment.joints)}
+        self._transports: dict[str, Transport] = {}
         self._camera_faults: dict[str, str] = {}
         # When the newest image of each camera came, ns, and its age then, s.
         self._camera_delays: dict[str, tuple[int, float]] = {}
@@ -142,7 +139,7 @@ class PolicyInputs:
 
         :raises CameraFault: the image cannot be converted.
         """
-        image = to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
+        image = self._transports[camera].to_rgb(message)
         source = self._embodiment.cameras.get(camera)
         return image if source is None else as_mounted(image, source.crop, source.flip)
 
@@ -157,13 +154,11 @@ class PolicyInputs:
             source = self._embodiment.cameras.get(name)
             topic, transport = declare_camera(
                 self._node, name, source.topic if source else f'camera/{name}/image_raw',
-                source.transport if source else 'raw')
-            if transport == 'raw':
-                subscribe(Image, topic, functools.partial(self._on_image, name), qos.SENSOR)
-            else:
-                subscribe(
-                    CompressedImage, f'{topic}/compressed',
-                    functools.partial(self._on_compressed, name), qos.SENSOR)
+                source.transport if source else RAW)
+            self._transports[name] = TRANSPORTS[transport]
+            subscribe(
+                TRANSPORTS[transport].kind, topic + TRANSPORTS[transport].suffix,
+                functools.partial(self._on_image, name), qos.SENSOR)
         subscribe(
             JointState, 'joint_states', with_message_info(self._on_joint_state),
             qos.JOINT_STATES)
@@ -171,15 +166,8 @@ class PolicyInputs:
         if self._executed is not None:
             subscribe(JointTrajectory, 'executed', self._on_executed, qos.EXECUTED)
 
-    def _on_image(self, camera: str, message: Image) -> None:
-        self._keep_image(camera, message, image_fault(message))
-
-    def _on_compressed(self, camera: str, message: CompressedImage) -> None:
-        self._keep_image(camera, message, None)
-
-    def _keep_image(
-        self, camera: str, message: Image | CompressedImage, fault: str | None,
-    ) -> None:
+    def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
+        fault = self._transports[camera].fault(message)
         self._steps.look()
         stamp = nanoseconds_of(message.header.stamp)
         if self._is_of_the_time_before(stamp):

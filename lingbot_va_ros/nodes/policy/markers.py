@@ -9,7 +9,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from lingbot_va_ros.nodes.stamps import stamp_of
 from lingbot_va_ros.policy.runtime.status import PolicyMode, RuntimeStatus
-from lingbot_va_ros.robot.tool_path import ToolPath
+from lingbot_va_ros.robot.tool_path import ArmToolPath
 
 LINE_WIDTH = 0.005  # m
 TEXT_HEIGHT = 0.05  # m
@@ -21,7 +21,7 @@ OTHERWISE = (0.8, 0.8, 0.8)
 
 
 def marker_array(
-    now_ns: int, paths: Sequence[ToolPath], positions: np.ndarray | None, status: RuntimeStatus,
+    now_ns: int, paths: Sequence[ArmToolPath], positions: np.ndarray | None, status: RuntimeStatus,
 ) -> MarkerArray:
     """
     Return a line along the planned path of each tool, and a text with the status.

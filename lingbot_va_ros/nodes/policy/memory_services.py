@@ -13,9 +13,10 @@ from lingbot_va_ros.nodes.policy.outputs import PolicyOutputs
 from lingbot_va_ros.nodes.policy.phase import NodePhase
 from lingbot_va_ros.nodes.stamps import stamp_of
 from lingbot_va_ros.policy.runtime.clock import Clock
-from lingbot_va_ros.policy.runtime.control_owner import Control, ControlOwner
+from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
 from lingbot_va_ros.policy.runtime.inference_thread import InferenceThread
 from lingbot_va_ros.policy.runtime.task import normalize_instruction
+from lingbot_va_ros.specs.control_mode import ControlMode
 from lingbot_va_ros.srv import LoadMemory, ResetMemory, SaveMemory, SetInstruction
 
 
@@ -162,7 +163,7 @@ class MemoryServices:
         """Return the reason why the arm is not held, or ''."""
         control = self._control()
         mode = control.mode if control is not None else None
-        if mode == Control.HOLD or (mode is None and self._phase.name == 'inactive'):
+        if mode == ControlMode.HOLD or (mode is None and self._phase.name == 'inactive'):
             return ''
         known = 'not known' if control is None else control.mode_name
         return f'control_mode is {known}; a memory can be loaded in HOLD'

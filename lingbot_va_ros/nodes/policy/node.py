@@ -37,10 +37,10 @@ from lingbot_va_ros.nodes.policy.instruction import Instruction
 from lingbot_va_ros.nodes.policy.memory_services import MemoryServices
 from lingbot_va_ros.nodes.policy.outputs import PolicyOutputs
 from lingbot_va_ros.nodes.policy.phase import NodePhase
-from lingbot_va_ros.nodes.policy.plan_streamer import PlanStreamer, raise_priority
+from lingbot_va_ros.nodes.policy.plan_streamer import PlanStreamer
 from lingbot_va_ros.nodes.policy.task_action import TaskAction
 from lingbot_va_ros.nodes.policy.transitions import logged, TransitionThread
-from lingbot_va_ros.nodes.priority import threads_of_process
+from lingbot_va_ros.nodes.priority import raise_priority, threads_of_process
 from lingbot_va_ros.nodes.run import run_node
 from lingbot_va_ros.nodes.ticks import MAX_SIMULATED_STEP_NS
 from lingbot_va_ros.policy.runtime.clock import SystemClock
@@ -52,6 +52,7 @@ from lingbot_va_ros.policy.runtime.robot_interface import (
     RobotInterface,
     RuntimeSettings,
 )
+from lingbot_va_ros.policy.runtime.schedules import SCHEDULES
 from lingbot_va_ros.policy.runtime.status import RuntimeStatus
 
 # Longest time that a thread may keep the GIL while the control thread waits for it. Python's
@@ -147,7 +148,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         rate = configuration.values['control_rate']
         robot = self._robot(configuration, inputs)
         settings = RuntimeSettings(
-            schedule=configuration.values['schedule'], reaction=REACTION + 1.0 / rate,
+            schedule=SCHEDULES[configuration.values['schedule']], reaction=REACTION + 1.0 / rate,
             last_chunk_only=configuration.values['memory_ablation'] == 'last_chunk')
         instruction = self._instruction.text
         wait_for_answer(
@@ -204,8 +205,10 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
         They only pass messages, so that an image does not wait for a computation on the same core.
         """
+        priority = self.get_parameter('realtime_priority').value
+        threads = set(threads_of_process()) - {self._thread.native_id or 0}
         raise_priority(
-            self, set(threads_of_process()) - {self._thread.native_id}, RECEIVING_BELOW)
+            self, threads, priority and max(1, priority - RECEIVING_BELOW), False, 'callbacks')
 
     def _configure(self) -> None:
         since, logger = time.monotonic(), self.get_logger()
@@ -218,7 +221,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         wait_for_answer(self._thread.ask(lambda scheduler: scheduler.load(
             make_engine(configuration, instruction, self._set_loading),
             configuration.values['max_snapshots'])), self._phase, forever=True)
-        self._streamer.starved_ticks = 0
+        self._streamer.forget_starved_ticks()
         # All objects stay until cleanup. Without this, a collection of torch's modules takes 200
         # ms, during which no other thread of the node runs Python.
         gc.collect()

@@ -6,18 +6,20 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from lingbot_va_ros.nodes.camera_transports import TRANSPORTS
 from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, WrongParameter
 from lingbot_va_ros.policy.runtime.schedules import SCHEDULES
+from lingbot_va_ros.specs.engine_choices import (
+    ATTENTIONS,
+    DEVICES,
+    DTYPES,
+    ENCODER_PLACES,
+    WEIGHTS,
+)
 from lingbot_va_ros.specs.policy_file import PolicyFile, Sampling
 from lingbot_va_ros.specs.ranges import MOST_MEMORY_CHUNKS
 
-DEVICES = ('auto', 'cuda', 'cpu')
-DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
-WEIGHTS = ('full', 'int8', 'int8_dynamic', 'float8')
-ATTENTIONS = ('auto', 'flash', 'sdpa')
-ENCODER_PLACES = ('release', 'cpu', 'device')
 EXECUTED_SOURCES = ('topic', 'plan')
-TRANSPORTS = ('raw', 'compressed')
 TAKEOVER_MEMORIES = ('keep', 'forget')
 ABLATIONS = ('none', 'last_chunk')
 
@@ -97,7 +99,7 @@ PARAMETERS = (
         'schedule', 'sync',
         'Order of prediction and execution; '
          'see docs/explanation/time_and_schedules.md.',
-        choices=SCHEDULES),
+        choices=tuple(SCHEDULES)),
     NodeParameter(
         'memory_ablation', 'none',
         'last_chunk: keep the last chunk only in memory; for measurements.', choices=ABLATIONS),
@@ -130,7 +132,7 @@ def declare_camera(node: Node, name: str, topic: str, transport: str) -> tuple[s
     rows = (
         NodeParameter(f'cameras.{name}.topic', topic, f'Image topic of camera {name}.'),
         NodeParameter(f'cameras.{name}.transport', transport,
-                      f'Transport of the images of camera {name}.', choices=TRANSPORTS))
+                      f'Transport of the images of camera {name}.', choices=tuple(TRANSPORTS)))
     declare_parameters(node, [row for row in rows if not node.has_parameter(row.name)])
     values = [node.get_parameter(row.name).value for row in rows]
     for row, value in zip(rows, values, strict=True):

@@ -1,6 +1,6 @@
 """The control thread, which publishes the remainder of the plan at the control rate."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 import threading
 import traceback
 
@@ -12,7 +12,7 @@ from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.nodes.policy.messages import trajectory_message
-from lingbot_va_ros.nodes.priority import set_realtime_priority
+from lingbot_va_ros.nodes.priority import raise_priority
 from lingbot_va_ros.nodes.ticks import ticks
 
 
@@ -29,7 +29,7 @@ class PlanStreamer:
         self, node: Node, slot: PlanSlot, is_continuous: Callable[[], bool],
         on_tick: Callable[[], object], on_fault: Callable[[str], None],
     ):
-        self.starved_ticks = 0  # ticks after the end of the plan in continuous motion
+        self._starved_ticks = 0
         self._node = node
         self._slot = slot
         self._is_continuous = is_continuous
@@ -41,6 +41,15 @@ class PlanStreamer:
         self._period = 0.0
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
+
+    @property
+    def starved_ticks(self) -> int:
+        """Number of ticks after the end of the plan in continuous motion."""
+        return self._starved_ticks
+
+    def forget_starved_ticks(self) -> None:
+        """Count starved ticks from 0 (another configuration)."""
+        self._starved_ticks = 0
 
     def start(self, joints: Sequence[str], rate: float) -> None:
         """Start publishing for `joints`, in the order of positions, at a rate in Hz."""
@@ -62,14 +71,15 @@ class PlanStreamer:
             self._publish(plan, now)
 
     def _run(self, rate: float, ending: threading.Event) -> None:
-        raise_priority(self._node, [0])
+        raise_priority(
+            self._node, [0], self._node.get_parameter('realtime_priority').value, False, 'plans')
         try:
             for _tick in ticks(self._node.get_clock(), round(NANOSECONDS / rate), ending):
                 self._on_tick()
                 plan, now = self._slot.current()
                 if plan is not None:
                     if now > plan.end_ns and self._is_continuous():
-                        self.starved_ticks += 1
+                        self._starved_ticks += 1
                     self._publish(plan, now)
         except Exception:  # without plans the status must not stay RUNNING
             if not ending.is_set():
@@ -78,20 +88,3 @@ class PlanStreamer:
     def _publish(self, plan: Plan, now_ns: int) -> None:
         self._publisher.publish(trajectory_message(
             now_ns, self._joints, *plan.remainder(now_ns, self._period)))
-
-
-def raise_priority(node: Node, threads: Iterable[int], below: int = 0) -> None:
-    """
-    Schedule threads under SCHED_FIFO at the node's `realtime_priority`; 0 is the calling thread.
-
-    Without permission they keep the ordinary scheduler.
-
-    :param below: how much lower than `realtime_priority`.
-    """
-    priority = node.get_parameter('realtime_priority').value
-    if priority == 0:
-        return
-    try:
-        set_realtime_priority(threads, max(1, priority - below), inherited=False)
-    except (AttributeError, OSError):
-        pass

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lingbot_va_ros.model.cuda_graphs import StepGraphs
-from lingbot_va_ros.model.flow_matching import euler_step, nearest_index, noise_levels, timesteps
+from lingbot_va_ros.model.flow_matching import euler_step, nearest_index, noise_levels
+from lingbot_va_ros.model.flow_matching import timesteps as denoising_timesteps
 from lingbot_va_ros.model.kv_cache import CacheSlot, SlidingKVCache
 from lingbot_va_ros.model.rope import action_positions, rotary_table, video_positions
 from lingbot_va_ros.model.transformer import Network, TextKV
@@ -18,7 +19,6 @@ from lingbot_va_ros.specs.policy_file import Sampling
 
 CLEAN = 0.0  # the time step of observed frames and executed actions
 AHEAD_CHUNKS = 2  # maximum that a prediction writes: the running chunk and the next
-SPARE_CHUNKS = AHEAD_CHUNKS + 1  # buffer beyond the capacity: the window moves every other chunk
 ROTARY_TABLES = 16  # maximum cached tables: those of the running chunk and of the next
 
 
@@ -53,93 +53,92 @@ class WrittenChunk:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """
+    The instruction, and steps and guidance of video and actions, of the forwards of a prediction.
+
+    :param text: keys and values of the cross-attention, [prompt, negative prompt].
+    """
+
+    text: TextKV
+    video: Sampling
+    action: Sampling
+
+
+@dataclass(frozen=True)
 class DeferredWrite:
     """A write that only a prediction without a preceding observation reads."""
 
     write: Callable[..., None]
     content: Tensor
-    steps: list[float]
+    timesteps: list[float]
     rotary: Tensor
     slot: CacheSlot
 
 
 class Denoiser:
     """
-    Runs the network on one KV cache, chunk by chunk.
+    Runs the network on the KV cache of a session, chunk by chunk.
 
     A forward pass runs only the guidance halves whose results are used. With guidance of the video
     and none of the actions, the action loop runs without the negative half. Writes that only an
     open-loop continuation reads (the negative half of the imagined video, the predicted actions)
     are deferred until `run_deferred_writes`.
 
-    :param graphs: runs the denoising steps in place of the network; None: the network runs them.
-    :raises ValueError: the latent picture is not a whole number of patches.
+    :param network: see `Session`, as `shape`, `used_channels` and `graphs`.
+    :param kv_cache: of the session, which alone decides what of it is kept.
     """
 
     def __init__(
-        self, network: Network, shape: ChunkShape, video: Sampling, action: Sampling,
-        used_channels: Sequence[int], memory_chunks: int, graphs: StepGraphs | None = None,
+        self, network: Network, shape: ChunkShape, kv_cache: SlidingKVCache,
+        used_channels: Sequence[int], graphs: StepGraphs | None = None,
     ):
         self.network = network
         self.graphs = graphs
         self.shape = shape
-        self.video = video
-        self.action = action
+        self.kv_cache = kv_cache
         config = network.config
         self.video_tokens = shape.video_tokens(config.patch)
-        self.chunk_tokens = self.video_tokens + shape.action_tokens
-        self.cfg_batch = self.prediction_cfg_batch
-        self.kv_cache = SlidingKVCache(
-            config.num_layers, self.cfg_batch, memory_chunks * self.chunk_tokens,
-            SPARE_CHUNKS * self.chunk_tokens, config.heads, config.head_dim, network.device,
-            network.dtype)
+        self._chunk_tokens = self.video_tokens + shape.action_tokens
         self.channel_mask = torch.zeros(1, config.action_channels, 1, 1, 1, device=network.device)
         self.channel_mask[:, list(used_channels)] = 1
-        self.text: TextKV | None = None
-        self.deferred: list[DeferredWrite] = []
+        self._deferred: list[DeferredWrite] = []
         # By kind, first frame and number of frames.
         self._rotary_tables: OrderedDict[tuple[str, int, int], Tensor] = OrderedDict()
 
     @property
-    def steps(self) -> Network | StepGraphs:
-        """The object that runs denoising steps."""
+    def step_runner(self) -> Network | StepGraphs:
+        """The object that computes the velocity of a denoising step."""
         return self.graphs or self.network
 
-    @property
-    def prediction_cfg_batch(self) -> int:
-        """Number of guidance halves that a prediction reads from the cache."""
-        return max(_cfg_batch(self.video), _cfg_batch(self.action))
-
-    def set_text(self, text: TextKV) -> None:
-        """Set the text of later forward passes, in the same tensors if the sizes are equal."""
-        if self.text is None or self.text.keys[0].shape != text.keys[0].shape:
-            self.text = text
-        else:
-            self.text.copy_(text)  # CUDA graphs hold the addresses
-
-    def run_deferred_writes(self) -> None:
-        """Execute the deferred writes, which an open-loop continuation reads."""
-        for deferred in self.deferred:
+    def run_deferred_writes(self, text: TextKV | None) -> None:
+        """Execute the deferred writes, which an open-loop continuation reads, with a text."""
+        for deferred in self._deferred:
             deferred.write(
-                deferred.content, deferred.steps, deferred.rotary, self.text, deferred.slot)
-        self.deferred.clear()
+                deferred.content, deferred.timesteps, deferred.rotary, text, deferred.slot)
+        self._deferred.clear()
+
+    def drop_deferred_writes(self) -> None:
+        """Drop the deferred writes: no open-loop continuation reads them."""
+        self._deferred.clear()
 
     def write_chunk(
-        self, chunk: WrittenChunk, steps: list[float], cfg_batch: int, provisional: bool,
-        interrupt: Interrupt = UNINTERRUPTED,
+        self, chunk: WrittenChunk, text: TextKV, timesteps: list[float], cfg_batch: int,
+        provisional: bool, interrupt: Interrupt = UNINTERRUPTED,
     ) -> None:
         """
         Write a chunk to the KV cache, video first.
 
-        :param steps: the time steps of its latent frames.
+        :param text: as in `Conditions`.
+        :param timesteps: those of its latent frames.
         :param cfg_batch: number of guidance halves to write.
         :param interrupt: checked before every forward pass.
         :raises PredictionAborted: by the interrupt.
         """
-        frames, text = chunk.latents.shape[2], self._text()
-        self.kv_cache.make_room(self.chunk_tokens)
+        frames = chunk.latents.shape[2]
+        self.kv_cache.make_room(self._chunk_tokens)
         for write, content, times, rotary in (
-                (self.network.write_video, chunk.latents, steps,
+                (self.network.write_video, chunk.latents, timesteps,
                  self.video_rotary(chunk.first_frame, frames)),
                 (self.network.write_actions, chunk.actions, chunk.actions.shape[2] * [CLEAN],
                  self.action_rotary(chunk.first_frame, chunk.actions.shape[2]))):
@@ -150,7 +149,7 @@ class Denoiser:
 
     def imagine(
         self, observed: Tensor, actions: Tensor, first_frame: int, noise: Tensor,
-        denoising_steps: int, interrupt: Interrupt,
+        num_steps: int, conditions: Conditions, interrupt: Interrupt,
     ) -> Tensor:
         """
         Return a chunk's latents: the observed ones, and the others by forward dynamics.
@@ -164,9 +163,10 @@ class Denoiser:
         :raises PredictionAborted: by the interrupt.
         :returns: [1, C, F, h, w].
         """
-        cfg_batch, text = _cfg_batch(self.video), self._text()
+        sampling, text = conditions.video, conditions.text
+        cfg_batch = cfg_batch_of(sampling)
         count, missing = observed.shape[2], self.shape.frames - observed.shape[2]
-        self.kv_cache.make_room(self.chunk_tokens)
+        self.kv_cache.make_room(self._chunk_tokens)
         interrupt.check()
         slot = self.kv_cache.reserve(self.shape.action_tokens, slice(0, cfg_batch))
         self.network.write_actions(
@@ -174,22 +174,22 @@ class Denoiser:
             self.action_rotary(first_frame, self.shape.frames), text, slot)
         self.kv_cache.keep(slot, provisional=True)
         rotary = self.video_rotary(first_frame, self.shape.frames)
-        levels = noise_levels(denoising_steps, self.video.shift)
-        latents = noise.to(self.network.device) * self.video.noise_scale
-        for index, time in enumerate(timesteps(denoising_steps, self.video.shift)):
+        levels = noise_levels(num_steps, sampling.shift)
+        latents = noise.to(self.network.device) * sampling.noise_scale
+        for index, time in enumerate(denoising_timesteps(num_steps, sampling.shift)):
             latents = torch.cat((observed, latents[:, :, count:]), 2)
             interrupt.check()
             slot = self.kv_cache.reserve(self.video_tokens, slice(0, cfg_batch))
-            velocity = self.steps.video_velocity(
+            velocity = self.step_runner.video_velocity(
                 _repeat(latents, cfg_batch), count * [CLEAN] + missing * [time], rotary, text,
                 slot)
             latents = euler_step(
-                latents, _guided(velocity, self.video.guidance), index, levels)
+                latents, _guided(velocity, sampling.guidance), index, levels)
         return torch.cat((observed, latents[:, :, count:]), 2)
 
     def denoise(
         self, video_noise: Tensor, action_noise: Tensor, first_frame: int,
-        first_latent: Tensor | None, interrupt: Interrupt,
+        first_latent: Tensor | None, conditions: Conditions, interrupt: Interrupt,
     ) -> Prediction:
         """
         Denoise a chunk after the tokens in the cache, video first; its tokens are provisional.
@@ -202,82 +202,88 @@ class Denoiser:
         :raises PredictionAborted: by the interrupt.
         """
         clamp = first_latent if first_frame == 0 else None
-        device = self.network.device
+        device, video = self.network.device, conditions.video
         latents = self._denoise_video(
-            video_noise.to(device) * self.video.noise_scale, first_frame, clamp, interrupt)
+            video_noise.to(device) * video.noise_scale, first_frame, clamp, conditions, interrupt)
         actions = self._denoise_actions(
-            action_noise.to(device) * self.action.noise_scale, first_frame, interrupt)
-        times = [*timesteps(self.video.steps, self.video.shift), CLEAN]
-        steps_run = self.video.exec_steps
+            action_noise.to(device) * conditions.action.noise_scale, first_frame, conditions,
+            interrupt)
+        times = [*denoising_timesteps(video.steps, video.shift), CLEAN]
+        steps_run = video.exec_steps
         final_timestep = times[steps_run] if 0 < steps_run < len(times) else CLEAN
         return Prediction(latents, actions * self.channel_mask, first_frame, final_timestep)
 
     def _denoise_video(
-        self, latents: Tensor, first_frame: int, clamp: Tensor | None,
+        self, latents: Tensor, first_frame: int, clamp: Tensor | None, conditions: Conditions,
         interrupt: Interrupt,
     ) -> Tensor:
-        sampling, cfg_batch, text = self.video, _cfg_batch(self.video), self._text()
-        read_batch = _cfg_batch(self.action)  # halves that the action loop runs
+        sampling, text = conditions.video, conditions.text
+        cfg_batch = cfg_batch_of(sampling)
+        read_batch = cfg_batch_of(conditions.action)  # halves that the action loop runs
         levels = noise_levels(sampling.steps, sampling.shift)
-        times = [*timesteps(sampling.steps, sampling.shift), CLEAN]
+        times = [*denoising_timesteps(sampling.steps, sampling.shift), CLEAN]
         writes_noisy = sampling.exec_steps > 0
         if writes_noisy:
             times = times[:sampling.exec_steps]
         rotary = self.video_rotary(first_frame, self.shape.frames)
-        steps = self.shape.frames * [CLEAN]
+        timesteps = self.shape.frames * [CLEAN]
         for index, time in enumerate(times):
             interrupt.check()
-            steps = self.shape.frames * [time]
+            timesteps = self.shape.frames * [time]
             if clamp is not None:
                 latents = torch.cat((clamp, latents[:, :, 1:]), 2)
-                steps = [CLEAN, *steps[1:]]
+                timesteps = [CLEAN, *timesteps[1:]]
             last = index == len(times) - 1
             if last and not writes_noisy:
                 break
             step_batch = max(cfg_batch, read_batch) if last else cfg_batch
             slot = self.kv_cache.reserve(self.video_tokens, slice(0, step_batch))
-            velocity = self.steps.video_velocity(
-                _repeat(latents, step_batch), steps, rotary, text, slot)
+            velocity = self.step_runner.video_velocity(
+                _repeat(latents, step_batch), timesteps, rotary, text, slot)
             latents = euler_step(
                 latents, _guided(velocity, sampling.guidance), nearest_index(time, levels), levels)
             if last:
                 self.kv_cache.keep(slot, provisional=True)
         if not writes_noisy:
             slot = self.kv_cache.reserve(self.video_tokens, slice(0, read_batch))
-            self.network.write_video(_repeat(latents, read_batch), steps, rotary, text, slot)
+            self.network.write_video(_repeat(latents, read_batch), timesteps, rotary, text, slot)
             self.kv_cache.keep(slot, provisional=True)
-            if read_batch < self.cfg_batch:
-                unread = slice(read_batch, self.cfg_batch)
-                self.deferred.append(DeferredWrite(
-                    self.network.write_video, latents, steps, rotary, slot.for_batch(unread)))
+            if read_batch < self.kv_cache.cfg_batch:
+                unread = slice(read_batch, self.kv_cache.cfg_batch)
+                self._deferred.append(DeferredWrite(
+                    self.network.write_video, latents, timesteps, rotary,
+                    slot.for_batch(unread)))
         if clamp is not None:
             latents = torch.cat((clamp, latents[:, :, 1:]), 2)
         return latents
 
     def _denoise_actions(
-        self, actions: Tensor, first_frame: int, interrupt: Interrupt,
+        self, actions: Tensor, first_frame: int, conditions: Conditions, interrupt: Interrupt,
     ) -> Tensor:
-        sampling, cfg_batch, text = self.action, _cfg_batch(self.action), self._text()
+        sampling, text = conditions.action, conditions.text
+        cfg_batch = cfg_batch_of(sampling)
         levels = noise_levels(sampling.steps, sampling.shift)
         rotary = self.action_rotary(first_frame, self.shape.frames)
-        steps = self.shape.frames * [CLEAN]
-        for index, time in enumerate([*timesteps(sampling.steps, sampling.shift), CLEAN]):
-            steps = self.shape.frames * [time]
+        timesteps = self.shape.frames * [CLEAN]
+        times = [*denoising_timesteps(sampling.steps, sampling.shift), CLEAN]
+        for index, time in enumerate(times):
+            timesteps = self.shape.frames * [time]
             if first_frame == 0:
                 actions = torch.cat((torch.zeros_like(actions[:, :, :1]), actions[:, :, 1:]), 2)
-                steps = [CLEAN, *steps[1:]]
+                timesteps = [CLEAN, *timesteps[1:]]
             actions = actions * self.channel_mask
             if index == sampling.steps:
                 break
             interrupt.check()
             slot = self.kv_cache.reserve(self.shape.action_tokens, slice(0, cfg_batch))
-            velocity = self.steps.action_velocity(
-                _repeat(actions, cfg_batch), steps, rotary, text, slot)
+            velocity = self.step_runner.action_velocity(
+                _repeat(actions, cfg_batch), timesteps, rotary, text, slot)
             actions = euler_step(actions, _guided(velocity, sampling.guidance), index, levels)
         slot = self.kv_cache.reserve(self.shape.action_tokens)
         self.kv_cache.keep(slot, provisional=True)
-        self.deferred.append(DeferredWrite(
-            self.network.write_actions, _repeat(actions, self.cfg_batch), steps, rotary, slot))
+        self._deferred.append(DeferredWrite(
+            self.network.write_actions, _repeat(actions, self.kv_cache.cfg_batch), timesteps,
+            rotary, slot))
         return actions
 
     def video_rotary(self, first_frame: int, frames: int) -> Tensor:
@@ -302,13 +308,8 @@ class Denoiser:
                 self._rotary_tables.popitem(last=False)
         return self._rotary_tables[key]
 
-    def _text(self) -> TextKV:
-        if self.text is None:
-            raise ValueError('no instruction: call set_text before a forward pass')
-        return self.text
 
-
-def _cfg_batch(sampling: Sampling) -> int:
+def cfg_batch_of(sampling: Sampling) -> int:
     """Return the number of guidance halves that sampling runs."""
     return 2 if sampling.guidance > 1 else 1
 

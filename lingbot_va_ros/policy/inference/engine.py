@@ -51,23 +51,28 @@ class Engine:
     committed. The synchronous schedule calls `predict`, `observe` and `commit` in turn; the
     asynchronous ones call `predict_ahead` while a chunk runs, before `commit`.
 
-    `imagine_steps` is the number of denoising steps by which `predict_ahead` imagines frames that
-    were not observed yet; it may be set at any time. `keeps_images` must be set before an episode
-    in which `rebuild_from_last_chunk` is called; the images of the newest chunk are then kept.
-
+    :param network: on the device and in the dtype in which it runs.
+    :param vae: on the same device.
     :param text_encoder: has a method `encode(instruction)`, which returns [1, 512, text_dim].
+    :param policy: cameras, picture size, chunk shape, used channels and quantiles.
+    :param video: denoising steps and guidance of the video, as `action` of the actions. Guidance
+        above 1 of either makes a memory of two halves.
+    :param memory_chunks: chunks that the memory holds.
+    :param seed: of the starting noise.
+    :param imagine_steps: denoising steps with which `predict_ahead` imagines unseen frames.
     """
 
     def __init__(
         self, network: Network, vae: VideoVae, text_encoder: PromptEmbeddings,
         policy: PolicyFile, video: Sampling, action: Sampling, memory_chunks: int, seed: int,
+        imagine_steps: int = IMAGINE_STEPS,
     ):
         self.policy = policy
         self.vae = vae
         self.text_encoder = text_encoder
         self.seed = seed
-        self.imagine_steps = IMAGINE_STEPS
-        self.keeps_images = False
+        self._imagine_steps = imagine_steps
+        self._keeps_images = False
         rows, columns = latent_size(
             policy.layout, len(policy.cameras), policy.height, policy.width)
         self.shape = ChunkShape(policy.frames_per_chunk, policy.actions_per_frame, rows, columns)
@@ -79,10 +84,10 @@ class Engine:
             policy.mirror_images)
         self.instruction: str | None = None
         self._negative: Tensor | None = None
-        self._first: Tensor | None = None
-        self._last: Tensor | None = None  # newest confirmed latent frame
-        self._seen: list[Tensor] = []
-        self._shown = ChunkImages()
+        self._first_latent: Tensor | None = None  # frame 0 of the episode
+        self._last_latent: Tensor | None = None  # newest confirmed latent frame
+        self._uncommitted_latents: list[Tensor] = []  # of `observe`, since the last commit
+        self._chunk_images = ChunkImages()  # for `rebuild_from_last_chunk`
         self._forecasts: dict[int, Prediction] = {}  # by first frame: the running chunk, the next
 
     @property
@@ -126,21 +131,34 @@ class Engine:
         self.session.set_text(torch.cat(rows))
         self.instruction = instruction
 
-    def set_sampling(self, video: Sampling, action: Sampling) -> None:
+    def set_sampling(
+        self, video: Sampling, action: Sampling, imagine_steps: int | None = None,
+    ) -> None:
         """
         Change steps and guidance of later chunks.
 
+        :param imagine_steps: those of unseen frames; None leaves them as they are.
         :raises ValueError: guidance above 1, but the memory has no negative half.
         """
         self.session.set_sampling(video, action)
+        if imagine_steps is not None:
+            self._imagine_steps = imagine_steps
+
+    def keep_images(self, keeps: bool) -> None:
+        """
+        Choose whether the images of the newest chunk are kept for `rebuild_from_last_chunk`.
+
+        To be called before the episode begins.
+        """
+        self._keeps_images = keeps
 
     def reset(self) -> int:
         """Clear the episode and return the number of confirmed frames dropped; the text stays."""
         forgotten = self.memory_frames
         self.session.reset()
         self.stream.clear()
-        self._first, self._last, self._seen = None, None, []
-        self._shown = ChunkImages()
+        self._first_latent, self._last_latent, self._uncommitted_latents = None, None, []
+        self._chunk_images = ChunkImages()
         self._forecasts = {}
         return forgotten
 
@@ -153,17 +171,17 @@ class Engine:
         """
         self.session.discard()
         self.stream.clear()
-        self._first = self.stream.encode({name: [image] for name, image in images.items()})
-        if self.keeps_images:
-            self._shown = self._shown.first(images)
-        self._seen, self._forecasts = [], {}
+        self._first_latent = self.stream.encode({name: [image] for name, image in images.items()})
+        if self._keeps_images:
+            self._chunk_images = self._chunk_images.first(images)
+        self._uncommitted_latents, self._forecasts = [], {}
 
     @torch.inference_mode()
     def observe(self, images: Mapping[str, Sequence[np.ndarray]]) -> None:
         """Encode four images of each camera as the next latent frame."""
-        self._seen.append(self.stream.encode(images))
-        if self.keeps_images:
-            self._shown = self._shown.more(images)
+        self._uncommitted_latents.append(self.stream.encode(images))
+        if self._keeps_images:
+            self._chunk_images = self._chunk_images.more(images)
 
     def predict(self, interrupt: Interrupt = UNINTERRUPTED) -> Chunk:
         """
@@ -196,12 +214,13 @@ class Engine:
         """
         session, config, shape = self.session, self.session.network.config, self.shape
         first, behind = session.frame, session.frame + shape.frames
-        if first == 0 and self._first is None:
+        if first == 0 and self._first_latent is None:
             raise ValueError('no chunk is running: the episode has not begun')
         seen = self._observed_latents()
         to_execute = shape.frames - (first == 0)  # frame 0 is the observed image
         if len(seen) > shape.frames:
-            raise ValueError(f'{len(self._seen)} observed frames of a chunk of {to_execute}')
+            raise ValueError(
+                f'{len(self._uncommitted_latents)} observed frames of a chunk of {to_execute}')
         actions = self._normalized(executing, to_execute)
         complete = len(seen) == shape.frames
         forecast = self._forecasts.get(first)
@@ -212,7 +231,7 @@ class Engine:
         prediction = session.predict_ahead(
             torch.cat(seen, 2) if seen else torch.empty(
                 (1, config.latent_channels, 0, shape.rows, shape.columns)),
-            actions, None if grounded else forecast, self.imagine_steps,
+            actions, None if grounded else forecast, self._imagine_steps,
             imagining_noise(self.seed, first, shape, config.latent_channels),
             *chunk_noise(
                 self.seed, behind, shape, config.latent_channels, config.action_channels),
@@ -234,10 +253,10 @@ class Engine:
         start = noise(
             self.seed, self.session.frame + self.session.imagined_frames, self.shape,
             config.latent_channels, config.action_channels)
-        prediction = self.session.predict(*start, self._first, interrupt)
+        prediction = self.session.predict(*start, self._first_latent, interrupt)
         if prediction.first_frame == self.session.frame:
             self._forecasts = {prediction.first_frame: prediction}
-        return self._chunk(prediction, True, self._last)
+        return self._chunk(prediction, True, self._last_latent)
 
     def _chunk(self, prediction: Prediction, grounded: bool, before: Tensor | None) -> Chunk:
         actions = denormalize(
@@ -254,22 +273,22 @@ class Engine:
         :param executed: [frames * N, used] float in robot units, N for each frame of `observe`.
         :raises ValueError: a wrong number of actions, or an action that is not finite.
         """
-        if not self._seen:
+        if not self._uncommitted_latents:
             raise ValueError('no frame was observed since the last commit')
-        actions = self._normalized(executed, len(self._seen))
+        actions = self._normalized(executed, len(self._uncommitted_latents))
         latents = self._observed_latents()
         self.session.commit(torch.cat(latents, 2), actions)
-        self._last = latents[-1]
-        self._seen, self._shown = [], self._shown.committed()
+        self._last_latent = latents[-1]
+        self._uncommitted_latents, self._chunk_images = [], self._chunk_images.committed()
         # A chunk that was predicted ahead runs now, unless the one before it was truncated.
         running = self._forecasts.get(self.session.frame)
         self._forecasts = {self.session.frame: running} if running else {}
 
     def _observed_latents(self) -> list[Tensor]:
         """Return the latent frames since the last commit, in chunk 0 the first one included."""
-        if self.session.frame == 0 and self._first is not None:
-            return [self._first, *self._seen]
-        return list(self._seen)
+        if self.session.frame == 0 and self._first_latent is not None:
+            return [self._first_latent, *self._uncommitted_latents]
+        return list(self._uncommitted_latents)
 
     def _normalized(self, executed: np.ndarray, frames: int) -> Tensor:
         """Return normalized actions [1, C, F, N, 1] from the start of a chunk."""
@@ -290,7 +309,7 @@ class Engine:
 
     def drop_observed(self) -> None:
         """Drop observed frames that will not be committed: their interval was truncated."""
-        self._seen, self._shown = [], self._shown.dropped()
+        self._uncommitted_latents, self._chunk_images = [], self._chunk_images.dropped()
 
     @torch.inference_mode()
     def rebuild_from_last_chunk(self) -> None:
@@ -301,17 +320,18 @@ class Engine:
         the encoder's causal caches contain older images. The frame counter continues. Later
         predictions then depend on no older observation: the ablation of the memory.
 
-        :raises ValueError: the images were not kept; see `keeps_images`.
+        :raises ValueError: the images were not kept; see `keep_images`.
         """
         if not self.began:
             return
-        if not self._shown.chunk:
-            raise ValueError('the images of the last chunk were not kept: set keeps_images first')
-        latents, self._seen = reencode(self.stream, self._shown)
-        frames = (len(self._shown.chunk) - 1) // IMAGES_PER_FRAME
-        if self.session.frame > frames + 1:  # else the first image is that of the episode
+        if not self._chunk_images.chunk:
+            raise ValueError(
+                'the images of the last chunk were not kept: call keep_images first')
+        latents, self._uncommitted_latents = reencode(self.stream, self._chunk_images)
+        frames = (len(self._chunk_images.chunk) - 1) // IMAGES_PER_FRAME
+        if self.session.frame > frames + 1:  # else the first image is the episode's own
             latents = latents[:, :, 1:]
-        self._last = latents[:, :, -1:]
+        self._last_latent = latents[:, :, -1:]
         self.session.rebuild_from_last_chunk(latents)
 
     def snapshot(self) -> Snapshot:
@@ -325,10 +345,10 @@ class Engine:
         return Snapshot(
             identity_of(session.network, self.vae, self.policy), self.policy.name,
             self.memory_frames, session.save(), self.stream.save(), self.instruction,
-            host_copy(self._first), host_copy(self._last),
-            [latent.to('cpu', copy=True) for latent in self._seen],
+            host_copy(self._first_latent), host_copy(self._last_latent),
+            [latent.to('cpu', copy=True) for latent in self._uncommitted_latents],
             {first: _moved(one, torch.device('cpu')) for first, one in self._forecasts.items()},
-            self._shown)
+            self._chunk_images)
 
     def restore(self, snapshot: Snapshot) -> None:
         """
@@ -359,9 +379,9 @@ class Engine:
         def here(latent: Tensor | None) -> Tensor | None:
             return None if latent is None else latent.to(device, copy=True)
 
-        self._first, self._last = here(snapshot.first), here(snapshot.last)
-        self._seen = [latent.to(device, copy=True) for latent in snapshot.seen]
-        self._shown = snapshot.shown
+        self._first_latent, self._last_latent = here(snapshot.first), here(snapshot.last)
+        self._uncommitted_latents = [latent.to(device, copy=True) for latent in snapshot.seen]
+        self._chunk_images = snapshot.shown
         self._forecasts = {
             first: _moved(one, session.network.device)
             for first, one in snapshot.forecasts.items()}

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from lingbot_va_ros.lerobot.weights import find_parts
 from lingbot_va_ros.model.attention import choose_attention
 from lingbot_va_ros.model.compatibility import part_mismatches, policy_mismatches
 from lingbot_va_ros.model.prompt_embeddings import PromptEmbeddings
-from lingbot_va_ros.model.quantization import check_kind, FULL, quantize_blocks
+from lingbot_va_ros.model.quantization import check_kind, quantize_blocks
 from lingbot_va_ros.model.video_vae import empty_vae, load_video_vae
+from lingbot_va_ros.policy.inference.checkpoint_parts import find_parts
 from lingbot_va_ros.policy.inference.engine import Engine, IMAGINE_STEPS
+from lingbot_va_ros.specs.engine_choices import FULL
 from lingbot_va_ros.specs.errors import CheckpointError
 from lingbot_va_ros.specs.policy_file import PolicyFile, Sampling
 
@@ -118,8 +119,7 @@ def load_engine(
     vae = load_video_vae(parts.frozen / 'vae', device, dtype)
     engine = Engine(
         network, vae, prompts, config.policy, config.video, config.action, config.memory_chunks,
-        config.seed)
-    engine.imagine_steps = config.imagine_steps
+        config.seed, config.imagine_steps)
     if config.warm_up:
         progress('warming up')
         engine.set_instruction('')

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lingbot_va_ros.model.camera_layout import latent_size
 from lingbot_va_ros.model.text_encoder import TOKENS
 from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
-from lingbot_va_ros.policy.inference.denoise import SPARE_CHUNKS
+from lingbot_va_ros.policy.inference.session import SPARE_CHUNKS
 from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
 from lingbot_va_ros.specs.policy_file import PolicyFile
 

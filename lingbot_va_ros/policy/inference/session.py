@@ -13,13 +13,17 @@ from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.inference.chunk_shape import ChunkShape
 from lingbot_va_ros.policy.inference.denoise import (
     AHEAD_CHUNKS,
+    cfg_batch_of,
     CLEAN,
+    Conditions,
     Denoiser,
     Prediction,
     WrittenChunk,
 )
 from lingbot_va_ros.policy.interrupt import Interrupt, UNINTERRUPTED
 from lingbot_va_ros.specs.policy_file import Sampling
+
+SPARE_CHUNKS = AHEAD_CHUNKS + 1  # buffer beyond the capacity: the window moves every other chunk
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class SessionState:
 
 class Session:
     """
-    The KV cache and the frame counters of one episode.
+    One episode of the network: KV cache, frame counters, instruction, steps and guidance.
+
+    `Denoiser` computes the forwards; this class decides what of the cache is kept.
 
     Alternating calls of `predict` and `commit` are the synchronous order of the public server.
     `predict_ahead` predicts the chunk after an incomplete one and does not change the cache; it is
@@ -47,18 +53,32 @@ class Session:
     only, not on predictions, unless an open-loop continuation evicted tokens. The window of the
     cache moves in `commit` and in a continuation only.
 
-    Parameters as for `Denoiser`.
-
+    :param network: on the device and in the dtype of the cache.
+    :param shape: frames, actions and latent picture of a chunk.
+    :param video: steps and guidance of the video, as `action` of the actions; guidance above 1 of
+        either makes a cache of two halves.
+    :param used_channels: action channels of the policy; the others are held at 0.
     :param memory_chunks: chunks that the cache holds.
+    :param graphs: runs the denoising steps in place of the network; None where the network does.
+    :raises ValueError: patches do not cover the latent picture.
     """
 
     def __init__(
         self, network: Network, shape: ChunkShape, video: Sampling, action: Sampling,
         used_channels: Sequence[int], memory_chunks: int, graphs: StepGraphs | None = None,
     ):
+        config = network.config
+        self.network = network
         self.shape = shape
-        self.denoiser = Denoiser(
-            network, shape, video, action, used_channels, memory_chunks, graphs)
+        self.video = video
+        self.action = action
+        self.chunk_tokens = shape.video_tokens(config.patch) + shape.action_tokens
+        self.kv_cache = SlidingKVCache(
+            config.num_layers, self._prediction_cfg_batch, memory_chunks * self.chunk_tokens,
+            SPARE_CHUNKS * self.chunk_tokens, config.heads, config.head_dim, network.device,
+            network.dtype)
+        self.text: TextKV | None = None
+        self.denoiser = Denoiser(network, shape, self.kv_cache, used_channels, graphs)
         self._embeddings: Tensor | None = None
         self.frame = 0  # confirmed latent frames
         self.imagined_frames = 0  # predicted latent frames after them
@@ -67,39 +87,14 @@ class Session:
         self._last_chunk: WrittenChunk | None = None
 
     @property
-    def network(self) -> Network:
-        """The network that computes predictions and commits."""
-        return self.denoiser.network
-
-    @property
-    def kv_cache(self) -> SlidingKVCache:
-        """The keys and values of the episode."""
-        return self.denoiser.kv_cache
-
-    @property
-    def text(self) -> TextKV | None:
-        """The cross-attention keys and values of the instruction."""
-        return self.denoiser.text
-
-    @property
-    def video(self) -> Sampling:
-        """Steps and guidance of the video."""
-        return self.denoiser.video
-
-    @property
-    def action(self) -> Sampling:
-        """Steps and guidance of the actions."""
-        return self.denoiser.action
-
-    @property
     def cfg_batch(self) -> int:
         """Rows that `set_text` expects: 2 if a guidance was above 1 at construction, else 1."""
-        return self.denoiser.cfg_batch
+        return self.kv_cache.cfg_batch
 
     @property
-    def chunk_tokens(self) -> int:
-        """Number of video and action tokens of a chunk."""
-        return self.denoiser.chunk_tokens
+    def _prediction_cfg_batch(self) -> int:
+        """Number of guidance halves that a prediction reads from the cache."""
+        return max(cfg_batch_of(self.video), cfg_batch_of(self.action))
 
     @property
     def confirmed_tokens(self) -> int:
@@ -116,7 +111,7 @@ class Session:
         if max(video.guidance, action.guidance) > 1 and self.cfg_batch == 1:
             raise ValueError(
                 'guidance above 1 needs a memory with a negative half: set it before configure')
-        self.denoiser.video, self.denoiser.action = video, action
+        self.video, self.action = video, action
 
     @torch.inference_mode()
     def set_text(self, embeddings: Tensor) -> None:
@@ -129,7 +124,11 @@ class Session:
         if embeddings.shape[0] != self.cfg_batch:
             raise ValueError(
                 f'{embeddings.shape[0]} prompt embeddings; expected {self.cfg_batch}')
-        self.denoiser.set_text(self.network.text_kv(embeddings))
+        text = self.network.text_kv(embeddings)
+        if self.text is None or self.text.keys[0].shape != text.keys[0].shape:
+            self.text = text
+        else:
+            self.text.copy_(text)  # CUDA graphs hold the addresses
         self._embeddings = embeddings
 
     def reset(self) -> None:
@@ -176,17 +175,19 @@ class Session:
             if first_latent is None:
                 raise ValueError('the first prediction of an episode needs an observed latent')
             self.first_latent = first_latent.to(self.network.device)
-        self.denoiser.run_deferred_writes()
+        conditions = self._conditions()
+        self.denoiser.run_deferred_writes(conditions.text)
         self.kv_cache.make_ready(self.chunk_tokens)
         before = self.kv_cache.mark()
         # A continuation may have moved the window, which invalidates the mark of the first one.
         self._before = before if self.imagined_frames == 0 else None
         try:
             prediction = self.denoiser.denoise(
-                video_noise, action_noise, first_frame, self.first_latent, interrupt)
+                video_noise, action_noise, first_frame, self.first_latent, conditions,
+                interrupt)
         except PredictionAborted:
             self.kv_cache.rewind(before)
-            self.denoiser.deferred.clear()
+            self.denoiser.drop_deferred_writes()
             raise
         self.imagined_frames += self.shape.frames
         return prediction
@@ -216,6 +217,7 @@ class Session:
         :raises PredictionAborted: by the interrupt; the cache is as after a return.
         """
         self.discard()
+        conditions = self._conditions()
         device, missing = self.network.device, self.shape.frames - observed.shape[2]
         observed = observed.to(device)
         actions = actions.to(device) * self.denoiser.channel_mask
@@ -223,23 +225,25 @@ class Session:
         self.kv_cache.make_ready(AHEAD_CHUNKS * self.chunk_tokens)
         self._before = before = self.kv_cache.mark()
         try:
-            steps, latents = self.shape.frames * [CLEAN], observed
+            timesteps, latents = self.shape.frames * [CLEAN], observed
             if missing and forecast is None:
                 latents = self.denoiser.imagine(
-                    observed, actions, self.frame, imagining_noise, imagine_steps, interrupt)
+                    observed, actions, self.frame, imagining_noise, imagine_steps, conditions,
+                    interrupt)
                 self.kv_cache.rewind(before)
             elif missing and forecast is not None:
                 latents = torch.cat((observed, forecast.latents.to(device)[:, :, -missing:]), 2)
-                steps[-missing:] = missing * [forecast.final_timestep]
+                timesteps[-missing:] = missing * [forecast.final_timestep]
             self.denoiser.write_chunk(
-                WrittenChunk(latents, actions, self.frame), steps,
-                self.denoiser.prediction_cfg_batch, True, interrupt)
+                WrittenChunk(latents, actions, self.frame), conditions.text, timesteps,
+                self._prediction_cfg_batch, True, interrupt)
             prediction = self.denoiser.denoise(
-                video_noise, action_noise, self.frame + self.shape.frames, None, interrupt)
+                video_noise, action_noise, self.frame + self.shape.frames, None, conditions,
+                interrupt)
         finally:
             self.kv_cache.rewind(before)
             self._before = None
-            self.denoiser.deferred.clear()
+            self.denoiser.drop_deferred_writes()
         return replace(prediction, before=latents[:, :, -1:])
 
     @torch.inference_mode()
@@ -258,7 +262,7 @@ class Session:
         self._last_chunk = WrittenChunk(
             latents.to(device, copy=True), actions.to(device) * self.denoiser.channel_mask,
             self.frame)
-        self.denoiser.write_chunk(self._last_chunk, frames * [CLEAN], self.cfg_batch, False)
+        self._write_last_chunk(self._last_chunk)
         self.frame += frames
         self.kv_cache.make_ready(AHEAD_CHUNKS * self.chunk_tokens)
 
@@ -277,8 +281,7 @@ class Session:
             if latents is not None:
                 self._last_chunk = replace(
                     self._last_chunk, latents=latents.to(self.network.device, copy=True))
-            frames = self._last_chunk.latents.shape[2]
-            self.denoiser.write_chunk(self._last_chunk, frames * [CLEAN], self.cfg_batch, False)
+            self._write_last_chunk(self._last_chunk)
 
     def save(self) -> SessionState:
         """Copy the confirmed state; may be called between the steps of a prediction."""
@@ -305,10 +308,20 @@ class Session:
             actions=last.actions.to(device, copy=True))
         embeddings = _device_copy(state.embeddings, device)
         if embeddings is None:
-            self.denoiser.text = self._embeddings = None
+            self.text = self._embeddings = None
         else:
             self.set_text(embeddings)
         self.kv_cache.make_ready(AHEAD_CHUNKS * self.chunk_tokens)
+
+    def _conditions(self) -> Conditions:
+        if self.text is None:
+            raise ValueError('no instruction: call set_text before a forward pass')
+        return Conditions(self.text, self.video, self.action)
+
+    def _write_last_chunk(self, chunk: WrittenChunk) -> None:
+        self.denoiser.write_chunk(
+            chunk, self._conditions().text, chunk.latents.shape[2] * [CLEAN], self.cfg_batch,
+            False)
 
     def _confirmed(self) -> CacheMark:
         """Return the mark of the confirmed tokens, also during a prediction."""
@@ -316,7 +329,7 @@ class Session:
 
     def _clear_prediction(self) -> None:
         self.imagined_frames = 0
-        self.denoiser.deferred.clear()
+        self.denoiser.drop_deferred_writes()
         self._before = None
 
 

@@ -121,6 +121,15 @@ class ActiveChunk:
         begin_ns = self.action_times[first - 1] if first else self.start_ns
         return begin_ns, self.action_times[first + actions_per_frame - 1]
 
+    def hand_over(self) -> None:
+        """Let a person's motion complete the chunk; what it imagined shows another motion."""
+        self.by_person = True
+        self.imagined.clear()
+
+    def drop_picked(self) -> None:
+        """Drop the images of latent frames that will not be encoded."""
+        self.picked.clear()
+
     def end_at(self, time_ns: int, actions_per_frame: int) -> None:
         """Leave out the latent frames that end after a ROS time and were not seen yet."""
         ends = self.action_times[actions_per_frame - 1::actions_per_frame]

@@ -16,7 +16,6 @@ from lingbot_va_ros.policy.runtime.active_chunk import (
     PlannedMotion,
     predicted_chunk,
     PublishedChunk,
-    recorded_chunk,
 )
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault, StampedImage
 from lingbot_va_ros.policy.runtime.chunk_actions import executed_actions, is_unreported
@@ -49,7 +48,10 @@ class PredictedChunk:
 
 class ActiveEpisode:
     """
-    The episode of an active policy and its chunks, which only this class changes.
+    The episode of an active policy and its chunks.
+
+    Only this class puts chunks into the plan and commits them. While a person has the arm,
+    `TakeoverRecorder` decides which chunks there are, through `replace_chunks`.
 
     The arm executes the *running* chunk. In the asynchronous schedules the *following* chunk joins
     the plan meanwhile. It becomes the running one when that has been seen to its end and is
@@ -186,7 +188,7 @@ class ActiveEpisode:
             return
         plan, now = self._slot.current()
         if plan is not None:
-            trails = self.robot.control.reason() is None
+            trails = self.robot.control.not_owner_reason() is None
             if now < plan.end_ns + (TRAILING_NS if trails else 0):
                 return
             moved = np.abs(plan.positions[-1] - measured) > self.settings.start_tolerance
@@ -211,7 +213,7 @@ class ActiveEpisode:
     def _mark_begun(self, chunk: ActiveChunk) -> None:
         self._next_chunk_id += 1
         chunk.begun = True
-        self._continuous = self.settings.schedule != 'sync'
+        self._continuous = self.settings.schedule.predicts_ahead
 
     def _imagine(self, chunk: ActiveChunk) -> None:
         """Prepare the pictures that a chunk imagines, where they are wanted."""
@@ -314,7 +316,7 @@ class ActiveEpisode:
         self._slot.stop()
         for chunk in chunks:
             if chunk.by_person:  # encoded as far as there was motion
-                chunk.picked.clear()
+                chunk.drop_picked()
             self.encode(chunk)
             if not self.commit(chunk) or chunk.picked or not chunk.all_picked:
                 return
@@ -353,60 +355,13 @@ class ActiveEpisode:
         self.confirm(self.executed_actions(chunk))
         return True
 
-    # Under a person's hand
+    # Under a person's hand, for the recorder of takeovers
 
-    def hand_over(self, since_ns: int) -> None:
-        """
-        Let a person's motion complete the chunks that have begun, and drop those that have not.
-
-        :param since_ns: ROS time since which the person has had the arm.
-        """
-        running, following = self._running, self._following
-        if running is None or running.by_person:
-            return
+    def stop_plan(self) -> None:
+        """Stop the arm here; the chunks stay as they are."""
         self._slot.stop()
         self._continuous = False
-        if following is not None and not following.begun:
-            self._following = following = None
-        if since_ns < running.action_times[0] - to_nanoseconds(self.engine.policy.action_period):
-            self._running = None  # still on its way to the first action
-            return
-        for chunk in (running, following):
-            if chunk is not None:
-                chunk.by_person = True
-                chunk.imagined.clear()
 
-    def end_recording(self, at_ns: int) -> None:
-        """Leave out the frames that a person had not completed at a ROS time."""
-        running, following = self._running, self._following
-        if running is None or not running.by_person:
-            return
-        per_frame = self.engine.policy.actions_per_frame
-        for chunk in (running, following):
-            if chunk is not None:
-                chunk.end_at(at_ns, per_frame)
-        if running.shortened or (following is not None and not following.action_times):
-            self._following = None
-        if not running.action_times:
-            self._running = None
-
-    def record_from(self, start_ns: int) -> None:
-        """Let a person's motion fill a chunk that begins at a ROS time."""
-        policy = self.engine.policy
-        # The first frame of an episode is its first image alone.
-        frames = policy.frames_per_chunk - (not self.engine.began)
-        self._running = recorded_chunk(
-            start_ns, frames * policy.actions_per_frame, policy.action_period,
-            policy.images_every)
-
-    def commit_recorded(self, recorded: ActiveChunk) -> bool:
-        """Commit a recorded chunk that is complete; return whether something was committed."""
-        written = self.commit(recorded)
-        self._running, self._following = self._following if written else None, None
-        return written
-
-    def commit_unfinished(self, recorded: ActiveChunk) -> None:
-        """Commit the complete frames of a recorded chunk that will not be completed."""
-        recorded.picked.clear()
-        self._running = self._following = None
-        self.commit(recorded)
+    def replace_chunks(self, running: ActiveChunk | None, following: ActiveChunk | None) -> None:
+        """Go on with other chunks, which a person's motion fills; the plan stays as it is."""
+        self._running, self._following = running, following

@@ -1,15 +1,6 @@
 """The control mode of the arm and its timestamp, as the policy knows them."""
 
-from enum import IntEnum
-
-
-class Control(IntEnum):
-    """The control modes, numbered as in ControlMode.msg."""
-
-    HOLD = 0
-    TELEOP = 1
-    POLICY = 2
-    STOPPED = 3
+from lingbot_va_ros.specs.control_mode import ControlMode
 
 
 class ControlOwner:
@@ -52,17 +43,17 @@ class ControlOwner:
     def mode_name(self) -> str:
         """The mode's name; its number where it is an unknown one."""
         mode = self.mode
-        known = {int(each): each.name for each in Control}
+        known = {int(each): each.name for each in ControlMode}
         return 'not known' if mode is None else known.get(mode, str(mode))
 
-    def reason(self) -> str | None:
+    def not_owner_reason(self) -> str | None:
         """Return why the policy's plan does not move the arm, one line, or None where it does."""
         mode = self.mode
         if mode is None:
             return 'control_mode: no message yet' if self.has_publisher else None
-        return None if mode == Control.POLICY else f'control_mode is {self.mode_name}'
+        return None if mode == ControlMode.POLICY else f'control_mode is {self.mode_name}'
 
     def person_since(self) -> int | None:
         """Return the ROS time in nanoseconds since which a person has had the arm, or None."""
         mode, since_ns = self._state
-        return since_ns if mode == Control.TELEOP else None
+        return since_ns if mode == ControlMode.TELEOP else None

@@ -153,7 +153,8 @@ class Predictor:
         :param wanted: whether a further chunk is wanted; if not, the motion is to end.
         """
         episode, settings = self._episode, self._episode.settings
-        if settings.schedule == 'sync' or episode.following is not None or self._ahead_rejected:
+        if not settings.schedule.predicts_ahead or self._ahead_rejected or (
+                episode.following is not None):
             return False
         if not wanted:
             episode.expect_stop()
@@ -179,7 +180,7 @@ class Predictor:
         since = clock.steady() if episode.encoding_since is None else episode.encoding_since
         observed, recordings = episode.observed_ns, episode.engine.graph_recordings
         chunk = _finite(episode.engine.predict_ahead(
-            expected_actions(episode.robot, running), episode.settings.schedule == 'async',
+            expected_actions(episode.robot, running), episode.settings.schedule.imagines,
             self._interrupt))
         self._pad(since)
         try:

@@ -12,6 +12,7 @@ from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer
 from lingbot_va_ros.policy.runtime.clock import Clock
 from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
+from lingbot_va_ros.policy.runtime.schedules import Schedule, SYNC
 from lingbot_va_ros.robot.action_map import ActionMap
 from lingbot_va_ros.robot.poses import PoseError
 
@@ -24,13 +25,12 @@ class RuntimeSettings:
     """
     Settings that stay as they are while the policy is active.
 
-    :param schedule: `sync`, `async` or `async_ungrounded`.
     :param reaction: seconds from the swap of a plan until the mux executes it.
     :param last_chunk_only: remember the last chunk alone (the ablation `last_chunk`).
     :param start_tolerance: distance in rad (m) by which a joint may be off the end of the plan.
     """
 
-    schedule: str = 'sync'
+    schedule: Schedule = SYNC
     reaction: float = 0.05
     last_chunk_only: bool = False
     start_tolerance: float = START_TOLERANCE

@@ -106,7 +106,7 @@ class Scheduler:
             episode, Predictor(episode, self._slot, self._requests, self._latency, self),
             TakeoverRecorder(episode))
         self.active = True
-        engine.keeps_images = settings.last_chunk_only
+        engine.keep_images(settings.last_chunk_only)
         self.set_instruction(instruction)
 
     def stop(self, reason: str) -> None:
@@ -166,8 +166,7 @@ class Scheduler:
         :raises ValueError: the engine cannot take them, or none is loaded.
         """
         engine = self._loaded()
-        engine.set_sampling(video, action)
-        engine.imagine_steps = imagine_steps
+        engine.set_sampling(video, action, imagine_steps)
         self._latency.forget_ahead()
 
     def save(self, name: str) -> int:
@@ -251,8 +250,8 @@ class Scheduler:
         if activation is None:
             raise RuntimeError('advance before start')
         episode, robot = activation.episode, activation.episode.robot
-        not_ready, taken_by = robot.not_ready_reason(), robot.control.reason()
-        recorded = self._notice_person(activation)
+        not_ready, taken_by = robot.not_ready_reason(), robot.control.not_owner_reason()
+        recorded = self._acknowledge_takeover(activation)
         end = self._tasks.update(self._clock.now_ns(), taken_by, recorded)
         if end is not None:
             self._finish_task(activation, *end)
@@ -283,15 +282,16 @@ class Scheduler:
         """
         self._requests.serve(up_to_interrupting=True)
         activation = self._activation
-        if self._requests.waiting or activation is None or activation.recorder.person_is_new():
+        if self._requests.waiting or activation is None or (
+                activation.recorder.has_unseen_takeover()):
             raise PredictionAborted
         robot, running = activation.episode.robot, activation.episode.running
         if running is not None:  # the arm moves meanwhile
             if activation.episode.poll():
                 self._report(PolicyMode.RUNNING)
-            if running.fault or robot.not_ready_reason() or robot.control.reason():
+            if running.fault or robot.not_ready_reason() or robot.control.not_owner_reason():
                 raise PredictionAborted
-        if self._tasks.update(self._clock.now_ns(), robot.control.reason()):
+        if self._tasks.update(self._clock.now_ns(), robot.control.not_owner_reason()):
             raise PredictionAborted
 
     def _continue_from_rest(
@@ -324,7 +324,7 @@ class Scheduler:
                 self._report(PolicyMode.HOLDING, str(fault))
             # A prediction may take long: look again before anything moves.
             not_ready = episode.robot.not_ready_reason()
-            taken_by = episode.robot.control.reason()
+            taken_by = episode.robot.control.not_owner_reason()
         if not_ready:
             return
         if predictor.ready is None:
@@ -362,14 +362,15 @@ class Scheduler:
                 episode.forget_encoding_time()
             self._clock.wait(POLL)
 
-    def _notice_person(self, activation: Activation) -> bool:
+    def _acknowledge_takeover(self, activation: Activation) -> bool:
         """
         Notice a person who takes or gives back the arm; return whether the motion is recorded.
 
         Where takeovers are not kept, one that begins ends the episode.
         """
         episode, recorder = activation.episode, activation.recorder
-        if recorder.notice_person() and (episode.engine.began or episode.running is not None):
+        if recorder.acknowledge_takeover() and (
+                episode.engine.began or episode.running is not None):
             self._slot.stop(new_epoch=True)
             self.reset('')
         return recorder.update(wanted=bool(self._text.wanted) and not self._tasks.finished)

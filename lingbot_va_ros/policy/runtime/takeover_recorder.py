@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lingbot_va_ros.motion.time import to_nanoseconds
-from lingbot_va_ros.policy.runtime.active_chunk import ActiveChunk
+from lingbot_va_ros.policy.runtime.active_chunk import ActiveChunk, recorded_chunk
 from lingbot_va_ros.policy.runtime.active_episode import ActiveEpisode
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 from lingbot_va_ros.policy.runtime.chunk_actions import EXECUTED_GRACE, is_executed
@@ -48,15 +48,15 @@ class TakeoverRecorder:
         """Whether a person has the arm whose motion is recorded."""
         return self._recording
 
-    def person_is_new(self) -> bool:
+    def has_unseen_takeover(self) -> bool:
         """Return whether a person has taken the arm who was not noticed yet."""
         since = self._episode.robot.control.person_since()
         return since is not None and since != self._person_since
 
-    def notice_person(self) -> bool:
+    def acknowledge_takeover(self) -> bool:
         """Notice the owner of the arm; return whether a person took it who ends the episode."""
         robot, ends = self._episode.robot, False
-        if self.person_is_new():
+        if self.has_unseen_takeover():
             self._keeps = robot.live().takeover_memory == 'keep'
             ends = not self._keeps
         self._person_since = robot.control.person_since()
@@ -111,7 +111,7 @@ class TakeoverRecorder:
         try:
             return self._observe(recorded)
         except CameraFault:
-            self._episode.commit_unfinished(recorded)
+            self._commit_unfinished(recorded)
             self.start_over()
             raise
 
@@ -119,12 +119,57 @@ class TakeoverRecorder:
         """Let the grid go on under the hand of a person who has had the arm since a time."""
         self._recording, self._since_ns = True, since_ns
         self._search_from(since_ns)
-        self._episode.hand_over(since_ns)
+        self._hand_over(since_ns)
 
     def _end(self, at_ns: int) -> None:
         """Keep to the frames that were complete when the person let go of the arm."""
         self._recording, self._opening, self._let_go_ns = False, None, at_ns
-        self._episode.end_recording(at_ns)
+        self._leave_out_after(at_ns)
+
+    def _hand_over(self, since_ns: int) -> None:
+        """
+        Let the person's motion complete the chunks that have begun, and drop those that have not.
+
+        :param since_ns: ROS time since which the person has had the arm.
+        """
+        episode = self._episode
+        running, following = episode.running, episode.following
+        if running is None or running.by_person:
+            return
+        episode.stop_plan()
+        if following is not None and not following.begun:
+            following = None
+        period_ns = to_nanoseconds(episode.engine.policy.action_period)
+        if since_ns < running.action_times[0] - period_ns:
+            # Still on its way to the first action; one behind it cannot have begun.
+            episode.replace_chunks(None, following)
+            return
+        episode.replace_chunks(running, following)
+        for chunk in (running, following):
+            if chunk is not None:
+                chunk.hand_over()
+
+    def _leave_out_after(self, at_ns: int) -> None:
+        """Leave out the frames that the person had not completed at a ROS time."""
+        episode = self._episode
+        running, following = episode.running, episode.following
+        if running is None or not running.by_person:
+            return
+        for chunk in (running, following):
+            if chunk is not None:
+                chunk.end_at(at_ns, episode.engine.policy.actions_per_frame)
+        if running.shortened or (following is not None and not following.action_times):
+            following = None
+        episode.replace_chunks(running if running.action_times else None, following)
+
+    def _record_from(self, start_ns: int) -> None:
+        """Let the person's motion fill a chunk that begins at a ROS time."""
+        policy = self._episode.engine.policy
+        # The first frame of an episode is its first image alone.
+        frames = policy.frames_per_chunk - (not self._episode.engine.began)
+        self._episode.replace_chunks(recorded_chunk(
+            start_ns, frames * policy.actions_per_frame, policy.action_period,
+            policy.images_every), self._episode.following)
 
     def _open(self) -> None:
         """Begin a chunk where motion begins; the first of all begins the episode."""
@@ -143,7 +188,7 @@ class TakeoverRecorder:
             except CameraFault:
                 self.start_over()
                 raise
-        episode.record_from(start_ns)
+        self._record_from(start_ns)
 
     def _observe(self, recorded: ActiveChunk) -> bool:
         """Pick a recorded chunk's images, encode one frame, or commit the chunk at its end."""
@@ -158,12 +203,12 @@ class TakeoverRecorder:
         now = robot.clock.now_ns()
         if not self._recording and now > self._let_go_ns + to_nanoseconds(EXECUTED_GRACE):
             # Images or reports that have not come by now will not come.
-            episode.commit_unfinished(recorded)
+            self._commit_unfinished(recorded)
             return True
         begin_ns, end_ns = recorded.frame_times(per_frame)
         if (self._executed.newest_ns or 0) < end_ns:
             if robot.clock.now_ns() > end_ns + SILENCE_NS:
-                episode.commit_unfinished(recorded)
+                self._commit_unfinished(recorded)
                 self._search_from(end_ns)
             return False
         if len(recorded.picked) < IMAGES_PER_FRAME:
@@ -171,7 +216,7 @@ class TakeoverRecorder:
         since_ns = self._since_ns if self._recording else 0
         resumes_ns = self._without_motion(begin_ns, end_ns) if end_ns > since_ns else None
         if resumes_ns is not None:
-            episode.commit_unfinished(recorded)
+            self._commit_unfinished(recorded)
             self._search_from(resumes_ns)
             return True
         if not episode.encode_frame(recorded):
@@ -181,12 +226,19 @@ class TakeoverRecorder:
 
     def _commit(self, recorded: ActiveChunk) -> None:
         """Commit a chunk that is complete; the grid goes on behind it."""
-        written = self._episode.commit_recorded(recorded)
+        written, following = self._episode.commit(recorded), self._episode.following
+        self._episode.replace_chunks(following if written else None, None)
         if self._episode.running is None and self._recording:
             if written and not recorded.shortened:
-                self._episode.record_from(recorded.end_ns)
+                self._record_from(recorded.end_ns)
             else:
                 self._search_from(max(self._since_ns, recorded.end_ns))
+
+    def _commit_unfinished(self, recorded: ActiveChunk) -> None:
+        """Commit the complete frames of a chunk that will not be completed."""
+        recorded.drop_picked()
+        self._episode.replace_chunks(None, None)
+        self._episode.commit(recorded)
 
     # Motion, as it was commanded
 

@@ -149,7 +149,7 @@ def test_more_imagining_steps_can_be_asked_for_at_any_time(engine):
     actions, counts, chunks = executed(engine, 2 * N), [], []
     for steps in (3, 5):
         looks = []
-        engine.imagine_steps = steps
+        engine.set_sampling(engine.session.video, engine.session.action, steps)
         counting = SimpleNamespace(check=lambda: looks.append(1))
         chunks.append(engine.predict_ahead(actions, True, counting))
         counts.append(len(looks))
@@ -201,7 +201,7 @@ def test_images_of_a_chunk_ahead_begin_after_its_last_context_frame(engine):
     see(engine, 2)
     ahead = engine.predict_ahead(executed(engine, 2 * N), True)
     video = engine.imagined_video(ahead)
-    assert torch.equal(ahead.before, engine._seen[-1])
+    assert torch.equal(ahead.before, engine._uncommitted_latents[-1])
     assert video.shape == (8, 64, 128, 3)
     engine.commit(executed(engine, 2 * N))
     np.testing.assert_array_equal(engine.imagined_video(ahead), video)
@@ -263,7 +263,7 @@ def test_memory_frames_do_not_count_predictions(engine):
 
 @pytest.mark.parametrize('schedule', ['sync', 'async'])
 def test_the_last_chunk_alone_is_kept_in_any_schedule(engine, schedule):
-    engine.keeps_images = True
+    engine.keep_images(True)
     run(engine, schedule, 4)
     engine.rebuild_from_last_chunk()
     assert engine.memory_frames == 2 and engine.session.frame == 8
@@ -273,7 +273,7 @@ def test_the_last_chunk_alone_is_kept_in_any_schedule(engine, schedule):
 def test_nothing_seen_before_the_last_chunk_leaves_a_trace(make_engine):
     one, other = make_engine(), make_engine()
     for number, engine in enumerate((one, other)):
-        engine.keeps_images = True
+        engine.keep_images(True)
         run(engine, 'sync', 1)
         actions = executed(engine, 2 * N)
         for frame in range(2):  # another past, up to the image before the chunk that is kept
@@ -287,7 +287,7 @@ def test_nothing_seen_before_the_last_chunk_leaves_a_trace(make_engine):
         engine.rebuild_from_last_chunk()
         see(engine, 1)
     assert_same_memory(one, other)
-    assert torch.equal(one._seen[0], other._seen[0])
+    assert torch.equal(one._uncommitted_latents[0], other._uncommitted_latents[0])
     assert_same(one.predict(), other.predict())
 
 
@@ -302,7 +302,7 @@ def test_the_last_chunk_cannot_be_kept_without_its_images(engine):
 
 def test_the_first_chunk_is_kept_with_the_image_that_began_the_episode(make_engine):
     kept, whole = make_engine(), make_engine()
-    kept.keeps_images = True
+    kept.keep_images(True)
     for engine in (kept, whole):
         run(engine, 'sync', 1)
     kept.rebuild_from_last_chunk()

@@ -373,7 +373,7 @@ def test_only_halves_that_are_read_are_written(network, video_guidance, action_g
 def test_guidance_that_was_taken_away_costs_nothing_ahead(network):
     session = make_session(network)
     remember(session, 1)
-    session.denoiser.video = PLAIN
+    session.set_sampling(PLAIN, session.action)
     counted = session.denoiser.network = Counted(network)
     ahead(session)
     assert {count for _, count in counted.calls} == {1}

@@ -55,7 +55,7 @@ def live(engine, chunks, ahead=True):
         engine.predict()
     for _ in range(chunks):
         actions = executed(engine, frames_of(engine))
-        for frame in range(frames_of(engine) - len(engine._seen)):
+        for frame in range(frames_of(engine) - len(engine._uncommitted_latents)):
             if ahead:
                 engine.predict_ahead(actions, True)
             see(engine, engine.session.frame + frame)
@@ -162,8 +162,9 @@ def test_a_snapshot_lives_in_host_memory_of_its_own(engine):
     live(engine, 2)
     see(engine, 3)
     owned = {tensor.untyped_storage().data_ptr() for tensor in tensors(
-        [engine.session.kv_cache.keys, engine.session.kv_cache.values, engine._first, engine._last,
-         engine._seen, engine._forecasts, engine.stream.caches, engine.session.first_latent,
+        [engine.session.kv_cache.keys, engine.session.kv_cache.values, engine._first_latent,
+         engine._last_latent, engine._uncommitted_latents, engine._forecasts,
+         engine.stream.caches, engine.session.first_latent,
          engine.session._last_chunk, engine.session._embeddings])}
     for tensor in tensors(engine.snapshot()):
         assert tensor.device.type == 'cpu'
@@ -209,7 +210,7 @@ def test_a_snapshot_can_be_restored_after_an_abort(engine):
 
 
 def test_the_last_chunk_can_be_kept_after_a_restore(engine):
-    engine.keeps_images = True
+    engine.keep_images(True)
     live(engine, 3)
     snapshot = engine.snapshot()
     engine.rebuild_from_last_chunk()

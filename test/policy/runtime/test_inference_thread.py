@@ -20,6 +20,7 @@ from lingbot_va_ros.policy.runtime.clock import SystemClock
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
 from lingbot_va_ros.policy.runtime.inference_thread import InferenceThread
 from lingbot_va_ros.policy.runtime.robot_interface import RuntimeSettings
+from lingbot_va_ros.policy.runtime.schedules import SCHEDULES
 from lingbot_va_ros.policy.runtime.status import PolicyMode
 from lingbot_va_ros.robot.action_map import make_action_map
 from lingbot_va_ros.specs.embodiment import load_embodiment
@@ -47,7 +48,7 @@ class Stage:
         self.not_ready = None
         self.taken_by = None
         self.control = SimpleNamespace(
-            reason=lambda: self.taken_by, person_since=lambda: None, since_ns=0)
+            not_owner_reason=lambda: self.taken_by, person_since=lambda: None, since_ns=0)
         events = RecordedEvents(self.clock)
         self.chunks, self.faults = events.chunks, events.faults
         self.thread = InferenceThread(self.slot, self.clock, events)
@@ -76,7 +77,7 @@ class Stage:
     def start(self, schedule='sync', measured=lambda: REST, **parts):
         """Begin to work on an instruction, with other parts of the robot interface."""
         robot = scripted_robot(self.clock, self, LIMITS, measured, **parts)
-        settings = RuntimeSettings(schedule=schedule, start_tolerance=10.0)
+        settings = RuntimeSettings(schedule=SCHEDULES[schedule], start_tolerance=10.0)
         self.thread.ask(lambda scheduler: scheduler.start(robot, settings, 'go')).result(DEADLINE)
 
     def set_instruction(self, instruction):

@@ -22,6 +22,7 @@ from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
 from lingbot_va_ros.policy.runtime.requests import RequestQueue
 from lingbot_va_ros.policy.runtime.robot_interface import RuntimeSettings
 from lingbot_va_ros.policy.runtime.scheduler import Scheduler
+from lingbot_va_ros.policy.runtime.schedules import SCHEDULES
 from lingbot_va_ros.policy.runtime.status import PolicyMode
 from lingbot_va_ros.policy.runtime.task import Outcome, Task
 
@@ -52,7 +53,6 @@ class ScriptedEngine:
         self.seconds, self.steps = 0.2, 10
         self.speed = 0.3  # rad/s
         self.offset = 0.0  # rad, by which the next chunk is off where the last one ended
-        self.imagine_steps = 3
         self.graph_recordings = 0
         self.memory_capacity = 60
         self.instruction = ''
@@ -80,6 +80,9 @@ class ScriptedEngine:
 
     def knows_instruction(self, instruction):
         return instruction == self.instruction or self.text_seconds is None
+
+    def keep_images(self, keeps):
+        pass
 
     def set_instruction(self, instruction):
         self.called('encode', text=instruction)
@@ -167,7 +170,7 @@ class Stage:
         self.camera, self.camera_delay = True, 0.0
         self.not_ready = self.taken_by = None
         self.control = SimpleNamespace(
-            reason=lambda: self.taken_by, person_since=lambda: None, since_ns=0)
+            not_owner_reason=lambda: self.taken_by, person_since=lambda: None, since_ns=0)
         self.clipped = 0.0  # what the arm is sent lies so much beside the plan
         self.trace = []
         self.starved = 0
@@ -176,7 +179,7 @@ class Stage:
         self.scheduler = Scheduler(self.slot, clock, self.events, self.requests)
         self.engine = ScriptedEngine(self)
         self.settings = RuntimeSettings(
-            schedule=schedule, **{'start_tolerance': 99.0, **settings})
+            schedule=SCHEDULES[schedule], **{'start_tolerance': 99.0, **settings})
         self.scheduler.load(self.engine, 2)
         self.pass_time(0.1)
         robot = scripted_robot(

@@ -19,15 +19,17 @@ from lingbot_va_ros.motion.plan import MotionLimits
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer
-from lingbot_va_ros.policy.runtime.control_owner import Control, ControlOwner
+from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
 from lingbot_va_ros.policy.runtime.requests import RequestQueue
 from lingbot_va_ros.policy.runtime.robot_interface import RuntimeSettings
 from lingbot_va_ros.policy.runtime.scheduler import Scheduler
+from lingbot_va_ros.policy.runtime.schedules import SCHEDULES
 from lingbot_va_ros.policy.runtime.status import PolicyMode
 from lingbot_va_ros.policy.runtime.takeover_recorder import STILL
 from lingbot_va_ros.policy.runtime.task import Outcome, Task
 from lingbot_va_ros.robot.action_map import make_action_map
+from lingbot_va_ros.specs.control_mode import ControlMode
 from lingbot_va_ros.specs.embodiment import load_embodiment
 
 TICK = 10_000_000  # ns between two commands of the played mux
@@ -57,7 +59,7 @@ class Stage:
         self.executed = ExecutedLog(60.0)
         self.mode = 'POLICY'
         self.control = ControlOwner()
-        self.control.update(Control.POLICY, START)
+        self.control.update(ControlMode.POLICY, START)
         self.hand = lambda time_ns: REST
         self.arm = REST
         self.cameras, self.camera_delay = True, 0
@@ -73,7 +75,7 @@ class Stage:
         robot = scripted_robot(
             clock, self, LIMITS, lambda: self.arm, action_map, self.picture, executed,
             max_camera_skew=0.05, takeover_memory=lambda: self.memory)
-        self.scheduler.start(robot, RuntimeSettings(schedule=schedule), 'go')
+        self.scheduler.start(robot, RuntimeSettings(schedule=SCHEDULES[schedule]), 'go')
 
     def _record(self, engine):
         """Keep what the engine is told, to be told to another one."""
@@ -119,7 +121,7 @@ class Stage:
 
     def switch(self, mode, since_ns=None):
         self.mode = mode
-        self.control.update(Control[mode], self.now if since_ns is None else since_ns)
+        self.control.update(ControlMode[mode], self.now if since_ns is None else since_ns)
 
     def play(self, until, seconds=120.0):
         """Let the scheduler work until a condition holds."""
@@ -466,7 +468,7 @@ def test_a_reset_during_a_takeover_begins_the_episode_anew_from_there(make_stage
 def test_a_snapshot_of_a_takeover_can_be_restored(make_stage):
     stage = under_way(make_stage())
     stage.take(1.2 * stage.frame_seconds)
-    stage.play(lambda: stage.engine._seen)
+    stage.play(lambda: stage.engine._uncommitted_latents)
     saved = stage.scheduler.save('here')
     assert saved > stage.engine.memory_frames
     stage.play_for(3.0)
@@ -564,7 +566,7 @@ def test_whatever_happens_the_memory_is_whole_and_work_goes_on(make_stage, seed)
         assert engine.memory_frames <= engine.memory_capacity
         assert engine.memory_frames <= engine.session.frame or not engine.began
         run = stage.scheduler.episode.running
-        assert len(engine._seen) == (run.seen_frames if run else 0)
+        assert len(engine._uncommitted_latents) == (run.seen_frames if run else 0)
     stage.cameras, stage.not_ready, stage.executed.add = True, None, add
     stage.scheduler.set_instruction('go on')
     stage.switch('POLICY')

@@ -20,26 +20,26 @@ BUILDER_NUMPY = re.compile(r'/opt/python/[^";>]*/numpy/_?core/include')
 BUILDER_PYTHON = re.compile(r'/opt/python/[^";>]*/include/python3\.\d+')
 
 
-def mend(prefix: Path) -> list[Path]:
+def patch(prefix: Path) -> list[Path]:
     """Rewrite the exports under `prefix`/share and return the files that changed."""
     changed = []
     for export in sorted(prefix.glob('share/*/cmake/*.cmake')):
         text = export.read_text()
-        mended = BUILDER_NUMPY.sub(lambda _: numpy.get_include(), text)
-        mended = BUILDER_PYTHON.sub(lambda _: sysconfig.get_path('include'), mended)
-        if mended != text:
-            export.write_text(mended)
+        patched = BUILDER_NUMPY.sub(lambda _: numpy.get_include(), text)
+        patched = BUILDER_PYTHON.sub(lambda _: sysconfig.get_path('include'), patched)
+        if patched != text:
+            export.write_text(patched)
             changed.append(export)
     return changed
 
 
 def main() -> int:
-    """Mend the environment that runs this script."""
+    """Patch the environment that runs this script."""
     if not (Path(sysconfig.get_path('include')) / 'Python.h').is_file():
         print(f'{sysconfig.get_path("include")}/Python.h does not exist: install Python\'s '
               'development files (Debian, Ubuntu: apt-get install python3-dev)', file=sys.stderr)
         return 1
-    mend(Path(sys.prefix))
+    patch(Path(sys.prefix))
     return 0
 
 
