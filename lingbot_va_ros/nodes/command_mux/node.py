@@ -84,7 +84,6 @@ class CommandMux(Node):
             self._mux = Mux(embodiment, settings, self._period_ns, joint_map)
         except ValueError as error:
             raise CannotStart(f"embodiment '{embodiment.name}': {error}") from None
-        self._latched_stop.restore(self._mux)
         self._clocks = Clocks(self)
         self._modes = ModePublisher(self, self._mux, self._latched_stop)
         watch = JointStateWatch(self, embodiment.joints)
@@ -98,6 +97,7 @@ class CommandMux(Node):
         self._speed = SpeedInterface(self, self._mux.speed, scaling_topic)
         grippers.watch(self, self._mux, self._clocks)
         ControllerWatch(self, embodiment, self._outputs.publishers, self._mux)
+        self._latched_stop.restore(self._mux)
         self._modes.publish()
         self._ending = threading.Event()
         self._last_tick_ns = self._clocks.now_ns()
