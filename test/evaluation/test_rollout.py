@@ -169,6 +169,7 @@ class Replay:
         self.policy = load_policy_file(CHECKOUT / 'config' / 'policies' / 'tiny.yaml')
         self.keep_images, self.instruction = (lambda keeps: None), None
         self.knows_instruction = lambda instruction: True
+        self.graph_recordings = 0
         self.began = False
         self.memory_frames = self.memory_capacity = 0
         self._done = 0
@@ -183,6 +184,7 @@ class Replay:
 
     def set_instruction(self, instruction):
         assert instruction
+        self.instruction = instruction
 
     def reset(self):
         self.began, self._done = False, 0
