@@ -69,6 +69,9 @@ class Mux:
         has_workspace = embodiment.workspace is not None
         # One for plans, one for commands: pinocchio computes in place, in two threads.
         self._plan_watch = WorkspaceWatch(embodiment) if has_workspace else None
+        # Found here: a request comes in a third thread, while a plan may be checked.
+        self._home_breach = (
+            None if self._plan_watch is None else self._plan_watch.outside(embodiment.home))
         self._stream = CommandStream(
             limits, period_ns, WorkspaceWatch(embodiment) if has_workspace else None,
             settings.controller_delay)
@@ -215,9 +218,8 @@ class Mux:
             missing = self._arm.missing(now_s, is_commanded=False)
             if missing:
                 return False, 'go_home needs ' + '; '.join(missing)
-            outside = self._plan_watch and self._plan_watch.outside(self.embodiment.home)
-            if outside:
-                return False, f'home itself has {outside}'
+            if self._home_breach is not None:
+                return False, f'home itself has {self._home_breach}'
             if not self._going_home:
                 self._going_home = True
                 self._request_motion()

@@ -1,40 +1,20 @@
 """The command mux without ROS: what it sends, and what makes it hold or stop."""
 
 from dataclasses import replace
-from pathlib import Path
 import re
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
+from support.two_joints import JOINTS, LIMITS, PERIOD, ROBOT, START
 
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.robot.kinematics import ArmKinematics
-from lingbot_va_ros.specs.embodiment import (
-    Arm,
-    Controller,
-    Embodiment,
-    Gripper,
-    JointLimits,
-    load_embodiment,
-    Workspace,
-)
-
-JOINTS = ('j1', 'j2', 'grip')
-LIMITS = JointLimits(
-    lower=np.array([-2.0, -1.0, 0.0]), upper=np.array([2.0, 1.0, 0.04]),
-    velocity=np.array([2.0, 2.0, 0.15]), acceleration=np.array([10.0, 10.0, 1.0]),
-    jerk=np.full(3, 100.0))
-ROBOT = Embodiment(
-    name='two', joints=JOINTS, limits=LIMITS, home=np.array([0.5, -0.5, 0.04]),
-    arms=(Arm('left', ('j1', 'j2'), Gripper('grip', 0.04, 0.0)),),
-    controllers=(Controller('c', JOINTS, 'trajectory'),), cameras={}, urdf=Path('none.urdf'))
-PERIOD = 10_000_000
-START = np.array([0.1, -0.2, 0.02])
+from lingbot_va_ros.specs.embodiment import load_embodiment, Workspace
 
 
 class Bench:
@@ -754,7 +734,7 @@ def test_go_home_is_broken_off_where_the_workspace_is_in_its_way():
     assert not success and 'home itself has the left tool at' in message
     # Home inside, the way there not: past the corner of the box.
     bench, robot, outside = boxed_bench(offset)
-    bench.mux._plan_watch.outside = lambda q: None
+    bench.mux._home_breach = None
     bench.run(3)
     bench.choose(MuxMode.HOLD)
     bench.run(3)
@@ -907,7 +887,8 @@ def test_no_number_that_is_not_finite_leaves_the_mux_whatever_its_files_say(colu
     bench = Bench(replace(ROBOT, limits=replace(LIMITS, velocity=velocity)))
     bench.run(5)
     bench.goal = sweep(bench.now)
-    bench.choose(MuxMode.POLICY)
+    granted, _ = bench.choose(MuxMode.POLICY)
     bench.run(50)
+    assert bench.commands or not granted or 'finite' in bench.mux.machine.reason
     for _, command in bench.commands:
         assert np.isfinite(command.positions).all() and np.isfinite(command.velocities).all()

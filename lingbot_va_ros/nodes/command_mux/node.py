@@ -94,7 +94,7 @@ class CommandMux(Node):
         self.urgent_group = MutuallyExclusiveCallbackGroup()
         self._inputs = Inputs(
             self, self._mux, self._clocks, watch, self.urgent_group, self._modes.publish)
-        self._speed = SpeedInterface(self, self._mux.speed, scaling_topic)
+        self._speed = SpeedInterface(self, self._mux.speed, scaling_topic, self.urgent_group)
         grippers.watch(self, self._mux, self._clocks)
         ControllerWatch(self, embodiment, self._outputs.publishers, self._mux)
         self._latched_stop.restore(self._mux)

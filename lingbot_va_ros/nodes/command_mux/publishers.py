@@ -22,6 +22,7 @@ from lingbot_va_ros.mux.validation import REJECTION_KINDS
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
 from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch
 from lingbot_va_ros.nodes.qos import EVENTS, LATCHED
+from lingbot_va_ros.nodes.run import CannotStart
 
 _STOPPED_BEFORE = 'stopped before the mux was restarted: '
 # How far back the figures of command lateness reach, s.
@@ -41,7 +42,10 @@ class LatchedStop:
 
     def __init__(self, node: Node, folder: str) -> None:
         name = f'{os.environ.get("ROS_DOMAIN_ID", "0")}{node.get_fully_qualified_name()}'
-        self._file = LatchedStopFile(Path(folder).expanduser() if folder else None, name)
+        try:
+            self._file = LatchedStopFile(Path(folder).expanduser() if folder else None, name)
+        except RuntimeError as error:  # a user without an entry, as in some containers
+            raise CannotStart(f'stop_folder: {error}; give an absolute path') from None
         self._logger = node.get_logger()
 
     def restore(self, mux: Mux) -> None:

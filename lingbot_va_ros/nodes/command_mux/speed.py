@@ -2,6 +2,7 @@
 
 import threading
 
+from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from std_msgs.msg import Float32, Float64
 
@@ -15,15 +16,18 @@ class SpeedInterface:
     Serves ~/set_speed, reads the driver's speed scaling, publishes ~/speed_scale when it changes.
 
     :param topic: std_msgs/Float64 with the driver's speed scaling; empty: there is none.
+    :param urgent: the callback group of the service, which waits for no message of another topic.
     """
 
-    def __init__(self, node: Node, speed: SpeedScale, topic: str) -> None:
+    def __init__(
+        self, node: Node, speed: SpeedScale, topic: str, urgent: CallbackGroup) -> None:
         self._logger = node.get_logger()
         self._speed = speed
         self._lock = threading.Lock()
         self._published: float | None = None
         self._publisher = node.create_publisher(Float32, '~/speed_scale', LATCHED)
-        node.create_service(SetSpeed, '~/set_speed', self._on_set_speed)
+        node.create_service(
+            SetSpeed, '~/set_speed', self._on_set_speed, callback_group=urgent)
         if topic:
             node.create_subscription(Float64, topic, self._on_speed_scaling, SENSOR)
         self.publish()
