@@ -59,7 +59,8 @@ class Mux:
         self.period_ns = period_ns
         self.machine = ModeStateMachine(settings.emergency_stop_timeout)
         self.joints = JointStateFilter(embodiment.joints, limits, settings.joint_state_timeout)
-        self.speed = SpeedScale(settings.speed_scale, settings.full_speed_scaling)
+        self.speed = SpeedScale(
+            settings.speed_scale, settings.full_speed_scaling, settings.follows_driver)
         self.sources = CommandSources(embodiment, settings, leader_map or {}, is_gripper)
         self.skipped_ticks = 0
         self.blocked_ticks = 0

@@ -29,6 +29,7 @@ class MuxSettings:
         that the controller is on.
     :param speed_scale: the operator's speed scale at first, above 0 and at most 1.
     :param full_speed_scaling: what the driver's speed scaling is at full speed.
+    :param follows_driver: whether the driver tells a speed scaling, without which nothing moves.
     :param deadman_button: index of the button that TELEOP needs pressed; -1: none.
     """
 
@@ -46,4 +47,5 @@ class MuxSettings:
     controller_delay: float = 0.01
     speed_scale: float = 1.0
     full_speed_scaling: float = 100.0
+    follows_driver: bool = False
     deadman_button: int = -1

@@ -11,6 +11,10 @@ ROUNDING = 1e-3
 LOWERING_DELAY, LOWERING_RATE = 0.1, 3.0
 
 STANDS_STILL = "a speed scaling above 0 (the robot's driver keeps the arm still)"
+# A driver that tells its speed scaling is lost after so much silence, s.
+DRIVER_TIMEOUT = 1.0
+NEVER_HEARD = "the driver's speed scaling (none came on speed_scaling_topic)"
+SILENT = f"the driver's speed scaling (silent for {DRIVER_TIMEOUT:g} s)"
 OPERATOR, DRIVER = 'operator', 'driver'
 
 
@@ -22,13 +26,18 @@ class SpeedScale:
 
     :param operator: the operator's scale at first, above 0 and at most 1.
     :param full_scale: the value of the driver that means full speed: 100 for percent.
+    :param follows_driver: nothing may move while the driver does not tell its speed scaling.
     """
 
-    def __init__(self, operator: float = 1.0, full_scale: float = 1.0) -> None:
+    def __init__(
+        self, operator: float = 1.0, full_scale: float = 1.0, follows_driver: bool = False,
+    ) -> None:
         self._full_scale = full_scale
         self._lock = threading.Lock()
         self._asked = {OPERATOR: max(operator, LEAST_SCALE)}
-        self._faults: tuple[str, ...] = ()
+        self._faults: tuple[str, ...] = (NEVER_HEARD,) if follows_driver else ()
+        self._follows_driver = follows_driver
+        self._silence = 0.0  # of the driver, s
         self._enforced = self.scale
         self._waited = 0.0
 
@@ -45,6 +54,8 @@ class SpeedScale:
     @property
     def faults(self) -> tuple[str, ...]:
         """What a motion lacks because of the driver, a line each."""
+        if self._follows_driver and not self._faults and self._silence > DRIVER_TIMEOUT:
+            return (SILENT,)
         return self._faults
 
     def ask(self, name: str, scale: float) -> None:
@@ -80,6 +91,7 @@ class SpeedScale:
             return (f'speed scaling is {value:g}; expected 0 … {self._full_scale:g} '
                     '(see speed_scaling_unit)')
         self.ask(DRIVER, min(max(scale, LEAST_SCALE), 1.0))
+        self._silence = 0.0
         self._faults = () if scale > 0.0 else (STANDS_STILL,)
         return ''
 
@@ -91,6 +103,7 @@ class SpeedScale:
 
         :param seconds: from the last call.
         """
+        self._silence += seconds
         scale = self.scale
         if scale >= self._enforced:
             self._enforced, self._waited = scale, 0.0

@@ -258,3 +258,28 @@ def test_a_driver_that_keeps_the_arm_still_means_hold_until_a_mode_is_chosen():
     bench.mux.speed.take_driver(100.0)
     bench.run(0.1)
     assert bench.mode == MuxMode.HOLD
+
+
+def test_a_driver_that_is_followed_must_be_heard_and_go_on():
+    speed = SpeedScale(1.0, full_scale=100.0, follows_driver=True)
+    assert 'none came' in speed.faults[0]
+    assert not speed.take_driver(50.0)
+    assert speed.faults == () and speed.scale == 0.5
+    for _ in range(99):
+        speed.enforce(0.01)
+    assert speed.faults == ()
+    for _ in range(3):
+        speed.enforce(0.01)
+    assert 'silent for 1 s' in speed.faults[0]
+    assert speed.take_driver(float('nan'))  # refused: it does not count as heard
+    assert speed.faults
+    assert not speed.take_driver(50.0) and speed.faults == ()
+    assert not speed.take_driver(0.0)
+    assert 'above 0' in speed.faults[0]
+
+
+def test_without_a_driver_its_silence_is_no_fault():
+    speed = SpeedScale(0.5)
+    for _ in range(500):
+        speed.enforce(0.01)
+    assert speed.faults == ()

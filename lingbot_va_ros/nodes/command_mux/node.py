@@ -76,6 +76,7 @@ class CommandMux(Node):
             self, [*threads_of_process(), 0], values.pop('realtime_priority'), True, 'commands')
         self._latched_stop = LatchedStop(self, values.pop('stop_folder'))
         scaling_topic = values.pop('speed_scaling_topic')
+        values['follows_driver'] = bool(scaling_topic)
         values['full_speed_scaling'] = FULL_SPEED_SCALING[values.pop('speed_scaling_unit')]
         settings = MuxSettings(**values)
         _check_timeouts(settings, self._period_ns)

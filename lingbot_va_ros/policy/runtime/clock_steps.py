@@ -18,7 +18,7 @@ SETTLING_SECONDS = 1.0
 
 class ClockSteps:
     """
-    Compares ROS time with the steady clock whenever somebody looks.
+    Compares ROS time with the steady clock at every look.
 
     rclpy's jump handlers tell of simulated time only. Any thread may look; the one that finds a
     step handles it.

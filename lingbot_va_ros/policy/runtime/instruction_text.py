@@ -44,8 +44,8 @@ class InstructionText:
         """
         Return whether the instruction is to be encoded now.
 
-        A text that takes a while waits for the end of the running chunk: meanwhile nobody would
-        look at its images.
+        A text that takes a while waits for the end of the running chunk, whose images would not be
+        looked at meanwhile.
 
         :param at_rest: whether the policy has no chunk on its way.
         """
@@ -76,7 +76,7 @@ class InstructionText:
         known, since = engine.knows_instruction(self.wanted), clock.steady()
         try:
             engine.set_instruction(self.wanted)
-        except Exception as error:  # belongs to whoever brought the text
+        except Exception as error:  # answered to the client that sent the text
             self.wanted = self._settled
             return error
         if not known:
