@@ -14,7 +14,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.msg import ActionChunk, PolicyStatus
 from lingbot_va_ros.nodes import qos
-from lingbot_va_ros.nodes.image_conversion import from_rgb
+from lingbot_va_ros.nodes.images.conversion import from_rgb
 from lingbot_va_ros.specs.embodiment import load_embodiment
 from lingbot_va_ros.srv import ResetMemory, SetInstruction
 from support.node_processes import node_process

@@ -15,7 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_srvs.srv import SetBool, Trigger
 
 from lingbot_va_ros.nodes import qos
-from lingbot_va_ros.nodes.image_conversion import from_rgb
+from lingbot_va_ros.nodes.images.conversion import from_rgb
 from lingbot_va_ros.nodes.run import run_node
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
 from lingbot_va_ros.specs.embodiment import load_embodiment

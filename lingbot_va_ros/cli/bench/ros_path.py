@@ -41,7 +41,7 @@ from lingbot_va_ros.cli.demo.episode import jitter_ms, percentile
 from lingbot_va_ros.motion.time import NANOSECONDS, to_seconds
 from lingbot_va_ros.msg import ActionChunk, PolicyStatus
 from lingbot_va_ros.nodes import qos
-from lingbot_va_ros.nodes.image_conversion import from_rgb, to_rgb
+from lingbot_va_ros.nodes.images.conversion import from_rgb, to_rgb
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
 from lingbot_va_ros.resources import PACKAGE, shared_file
 from lingbot_va_ros.srv import ResetMemory, SetInstruction

@@ -108,6 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.checkpoint:
         budget = _check_checkpoint(arguments, policy, findings)
     embodiment = _check_embodiment(arguments.embodiment, findings)
+    bridge = _check_bridge(findings) if arguments.embodiment else None
     if policy is not None and embodiment is not None:
         findings.extend(compare(policy, embodiment))
     if arguments.live and embodiment is not None:
@@ -120,13 +121,15 @@ def run(arguments: argparse.Namespace) -> int:
         print(f'{finding.severity}: {finding.where}: {finding.message}')
     if budget is not None:
         _print_budget(budget)
+    if bridge is not None:
+        print(f'cv_bridge {bridge["message"]}')
     errors = sum(finding.severity == 'error' for finding in findings)
     print(f'{"ok" if ok else "not ok"}: {errors} errors, {len(findings) - errors} warnings')
     if arguments.json:
         try:
             write_text(arguments.json, json.dumps({
                 'ok': ok, 'findings': [asdict(finding) for finding in findings],
-                'budget': budget}, indent=2) + '\n')
+                'budget': budget, 'cv_bridge': bridge}, indent=2) + '\n')
         except OSError as error:
             raise CommandFailed(
                 f'{arguments.json} cannot be written: {error.strerror}') from None
@@ -198,6 +201,19 @@ def _check_embodiment(name: str, findings: list[Finding]) -> Embodiment | None:
     if embodiment.workspace is not None:
         findings.extend(_check_workspace(name, embodiment))
     return embodiment
+
+
+def _check_bridge(findings: list[Finding]) -> dict[str, Any] | None:
+    """Return whether cv_bridge works; None without ROS. It is needed for rare encodings only."""
+    try:
+        from lingbot_va_ros.nodes.images.bridge import probe_bridge
+    except ImportError:
+        return None
+    report = probe_bridge()
+    if report.installed and not report.works:
+        findings.append(Finding(
+            'warning', 'cv_bridge', f'{report.message}; policy_node converts images without it'))
+    return {'works': report.works, 'message': report.message}
 
 
 def _check_workspace(name: str, embodiment: Embodiment) -> list[Finding]:

@@ -41,7 +41,8 @@ from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.mux.following_error import following_error_limits
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.nodes import qos
-from lingbot_va_ros.nodes.camera_transports import TRANSPORTS
+from lingbot_va_ros.nodes.images.conversion import AUTO, choose_converter, ImageConverter
+from lingbot_va_ros.nodes.images.transports import TRANSPORTS
 from lingbot_va_ros.nodes.joint_state_watch import with_message_info
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.specs.embodiment import CameraSource, Embodiment
@@ -191,14 +192,24 @@ def _probe_graph(
     for topic in ('executed', f'{MUX}/mode', f'{POLICY}/status', 'policy/joint_trajectory'):
         found += sole_publisher_findings(probe.node, probe.resolve(topic))
     found += _all_controllers(probe, embodiment, mux_name, settings[mux_name])
+    converter = _converter(policy_name, settings[policy_name], found)
     found += _listen(
-        probe, policy, embodiment, cameras, settings[mux_name], simulated, seconds)
+        probe, policy, embodiment, cameras, settings[mux_name], simulated, seconds, converter)
     return found
+
+
+def _converter(policy_name: str, settings: dict, found: list[Finding]) -> ImageConverter:
+    """Return the converter of images that the policy has, or would have."""
+    try:
+        return choose_converter(str(settings.get('image_converter') or AUTO))[0]
+    except ValueError as fault:
+        found.append(error(policy_name, str(fault)))
+        return ImageConverter()
 
 
 def _settings_of(probe: GraphProbe, node: str, roles, found: list[Finding]) -> dict[str, object]:
     names = ['use_sim_time', 'embodiment', 'executed_source', 'joint_state_timeout',
-             'max_following_error', 'command_rate']
+             'max_following_error', 'command_rate', 'image_converter']
     names += [f'cameras.{role}.{key}' for role in roles for key in ('topic', 'transport')]
     values = read_parameters(probe, node, names)
     if values is None:
@@ -317,6 +328,7 @@ def _publishes(probe: GraphProbe, topic: str, kind: str) -> str:
 def _listen(
     probe: GraphProbe, policy: PolicyFile | None, embodiment: Embodiment,
     cameras: dict[str, CameraSource], mux_settings: dict, simulated: bool, seconds: float,
+    converter: ImageConverter,
 ) -> list[Finding]:
     def now_ns() -> int:
         return probe.node.get_clock().now().nanoseconds
@@ -331,7 +343,8 @@ def _listen(
         publishers = _publishes(probe, topic, kind)
         if publishers:
             size = _size_of(policy, role) if policy else None
-            heard[topic] = publishers, CameraStream(source, size, now_ns, simulated)
+            heard[topic] = publishers, CameraStream(
+                source, size, now_ns, simulated, converter)
             probe.listen(message, topic, heard[topic][1].take, measuring(qos.SENSOR))
     topic = probe.resolve('joint_states')
     publishers = _publishes(probe, topic, 'sensor_msgs/msg/JointState')

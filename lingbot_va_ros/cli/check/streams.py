@@ -6,12 +6,12 @@ import time
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from sensor_msgs.msg import CompressedImage, JointState
 
 from lingbot_va_ros.cli.check.finding import error, Finding, warning
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.validation import LIMIT_NOISE
-from lingbot_va_ros.nodes.image_conversion import as_mounted, compressed_to_rgb, to_rgb
+from lingbot_va_ros.nodes.images.conversion import as_mounted, ImageConverter
 from lingbot_va_ros.nodes.joint_state_watch import message_number
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 from lingbot_va_ros.robot.joint_publishers import JointPublishers
@@ -92,9 +92,12 @@ class StampStatistics:
 class CameraStream:
     """Checks the images of one camera as the policy would receive them."""
 
-    def __init__(self, source: CameraSource, size: tuple[int, int] | None, now_ns,
-                 simulated: bool):
+    def __init__(
+        self, source: CameraSource, size: tuple[int, int] | None, now_ns: Callable[[], int],
+        simulated: bool, converter: ImageConverter,
+    ):
         self._source = source
+        self._converter = converter
         self._size = size  # height and width in the policy
         self.stamps = StampStatistics(now_ns, simulated)
         self._faults: dict[str, None] = {}
@@ -106,8 +109,8 @@ class CameraStream:
         if isinstance(message, CompressedImage) and self._sizes:
             return  # one image is decoded
         try:
-            image = to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
-            image = as_mounted(image, self._source.crop, self._source.flip)
+            image = as_mounted(
+                self._converter.to_rgb(message), self._source.crop, self._source.flip)
         except CameraFault as fault:
             self._faults[str(fault)] = None
             return

@@ -22,7 +22,7 @@ from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.nodes import qos
-from lingbot_va_ros.nodes.image_conversion import to_rgb
+from lingbot_va_ros.nodes.images.conversion import to_rgb
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
 
 # Images of the robot's cameras come at 30 Hz; 10 Hz are enough for the video and save memory.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 from lingbot_va_ros.motion.plan import MotionLimits
+from lingbot_va_ros.nodes.images.conversion import choose_converter, ImageConverter
 from lingbot_va_ros.nodes.policy import parameters as policy_parameters
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
@@ -36,6 +37,7 @@ class Configuration:
     One configuration of the node, from configure to cleanup.
 
     :param values: the node's parameters at configure.
+    :param converter: of the images of all cameras.
     :param executed: the log of executed commands; None: the plan is used in its place.
     :param memory_chunks: chunks that the memory holds.
     """
@@ -50,6 +52,7 @@ class Configuration:
     action: Sampling
     memory_chunks: int
     cameras: CameraBuffer
+    converter: ImageConverter
     executed: ExecutedLog | None
     joints: JointStateBuffer
     tool_paths: list[ArmToolPath]
@@ -93,11 +96,13 @@ def read_configuration(values: dict[str, Any], logger: Any) -> Configuration:
             f'schedule {values["schedule"]} imagines frames by forward dynamics, for which '
             f'{policy.name} was not trained (forward_dynamics: false); async_ungrounded does not '
             'use it')
+    converter, line = choose_converter(values['image_converter'])
+    logger.info(line)
     return Configuration(
         values, checkpoint, policy, embodiment, action_map,
         MotionLimits(limits.lower, limits.upper, limits.velocity, limits.acceleration),
-        video, action, chunks, CameraBuffer(policy.cameras, keep_seconds), executed,
-        JointStateBuffer(embodiment.joints, limits, values['max_joint_age']),
+        video, action, chunks, CameraBuffer(policy.cameras, keep_seconds), converter,
+        executed, JointStateBuffer(embodiment.joints, limits, values['max_joint_age']),
         tool_paths(embodiment))
 
 

@@ -14,12 +14,13 @@ from trajectory_msgs.msg import JointTrajectory
 from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
 from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.nodes import qos
-from lingbot_va_ros.nodes.camera_transports import RAW, Transport, TRANSPORTS
-from lingbot_va_ros.nodes.image_conversion import as_mounted
+from lingbot_va_ros.nodes.images.conversion import as_mounted
+from lingbot_va_ros.nodes.images.transports import RAW, TRANSPORTS
 from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch, with_message_info
 from lingbot_va_ros.nodes.policy.configuration import Configuration
 from lingbot_va_ros.nodes.policy.parameters import declare_camera
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 from lingbot_va_ros.policy.runtime.clock import Clock
 from lingbot_va_ros.policy.runtime.clock_steps import ClockSteps
 from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
@@ -63,7 +64,7 @@ class PolicyInputs:
         # The column of each joint in a row of positions.
         self._columns = {
             name: column for column, name in enumerate(configuration.embodiment.joints)}
-        self._transports: dict[str, Transport] = {}
+        self._converter = configuration.converter
         self._camera_faults: dict[str, str] = {}
         # When the newest image of each camera came, ns, and its age then, s.
         self._camera_delays: dict[str, tuple[int, float]] = {}
@@ -139,7 +140,7 @@ class PolicyInputs:
 
         :raises CameraFault: the image cannot be converted.
         """
-        image = self._transports[camera].to_rgb(message)
+        image = self._converter.to_rgb(message)
         source = self._embodiment.cameras.get(camera)
         return image if source is None else as_mounted(image, source.crop, source.flip)
 
@@ -155,7 +156,6 @@ class PolicyInputs:
             topic, transport = declare_camera(
                 self._node, name, source.topic if source else f'camera/{name}/image_raw',
                 source.transport if source else RAW)
-            self._transports[name] = TRANSPORTS[transport]
             subscribe(
                 TRANSPORTS[transport].kind, topic + TRANSPORTS[transport].suffix,
                 functools.partial(self._on_image, name), qos.SENSOR)
@@ -167,13 +167,16 @@ class PolicyInputs:
             subscribe(JointTrajectory, 'executed', self._on_executed, qos.EXECUTED)
 
     def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
-        fault = self._transports[camera].fault(message)
         self._steps.look()
         stamp = nanoseconds_of(message.header.stamp)
         if self._is_of_the_time_before(stamp):
             return
         now = self._clock.now_ns()
-        fault = fault or stamp_fault(stamp, now, self._is_simulated())
+        fault = stamp_fault(stamp, now, self._is_simulated())
+        try:
+            self._converter.size(message)
+        except CameraFault as unreadable:
+            fault = str(unreadable)
         if fault:
             if camera not in self._camera_faults:
                 self._node.get_logger().error(f'camera {camera}: {fault}')

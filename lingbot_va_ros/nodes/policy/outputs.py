@@ -11,7 +11,7 @@ from visualization_msgs.msg import MarkerArray
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.msg import ActionChunk, PolicyStatus
 from lingbot_va_ros.nodes import qos
-from lingbot_va_ros.nodes.image_conversion import from_rgb
+from lingbot_va_ros.nodes.images.conversion import from_rgb
 from lingbot_va_ros.nodes.policy import messages as policy_messages
 from lingbot_va_ros.nodes.policy.configuration import Configuration
 from lingbot_va_ros.nodes.policy.markers import marker_array

@@ -6,7 +6,8 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from lingbot_va_ros.nodes.camera_transports import TRANSPORTS
+from lingbot_va_ros.nodes.images.conversion import AUTO, CONVERTERS
+from lingbot_va_ros.nodes.images.transports import TRANSPORTS
 from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, WrongParameter
 from lingbot_va_ros.policy.runtime.schedules import SCHEDULES
 from lingbot_va_ros.specs.engine_choices import (
@@ -112,6 +113,11 @@ PARAMETERS = (
         'Keep motion in TELEOP in the memory (keep), or begin a new epoch with a takeover '
         '(forget); read when a takeover begins.', choices=TAKEOVER_MEMORIES),
     NodeParameter('publish_predicted_video', False, 'Publish the imagined frames.'),
+    NodeParameter(
+        'image_converter', AUTO,
+        'Converter of raw images; own: this package; cv_bridge: all by cv_bridge; auto: '
+        'cv_bridge converts what this package does not know, where it works.',
+        choices=CONVERTERS),
 )
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 CHANGEABLE = frozenset((

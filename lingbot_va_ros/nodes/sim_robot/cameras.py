@@ -5,7 +5,7 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 
-from lingbot_va_ros.nodes.image_conversion import from_rgb
+from lingbot_va_ros.nodes.images.conversion import from_rgb
 from lingbot_va_ros.nodes.qos import COMMAND
 from lingbot_va_ros.sim.cameras import Lens
 from lingbot_va_ros.sim.simulation import Simulation

@@ -363,7 +363,7 @@ def test_two_publishers_of_a_joint_are_named(graph, check):
 
 
 def test_faults_of_the_messages_are_all_named(graph, check):
-    graph.camera('head', encoding='16UC1', zero=True)
+    graph.camera('head', encoding='32FC1', zero=True)
     graph.camera('left_wrist', rate=2.0, offset=-3600.0)
     graph.joints(stamp=graph.stamp(), left_joint_2=float('nan'), left_joint_3=90.0)
     graph.mux()
@@ -372,7 +372,7 @@ def test_faults_of_the_messages_are_all_named(graph, check):
     code, found = check(graph.start().namespace, seconds=2.5)
     assert code == 1
     by = f'from /{graph.namespace}/robot'
-    expect(found, 'error', 'camera/head/image_raw', "'16UC1' is not supported", by)
+    expect(found, 'error', 'camera/head/image_raw', "'32FC1' is not supported", by)
     expect(found, 'error', 'camera/head/image_raw', 'stamps are zero', by)
     expect(found, 'error', 'camera/left_wrist/image_raw', '2.0 images per second', '5.0', by)
     expect(found, 'error', 'camera/left_wrist/image_raw', '3600', 'behind', by)

@@ -26,7 +26,7 @@ import yaml
 from lingbot_va_ros.motion.plan import Plan, resting_at
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
 from lingbot_va_ros.nodes import qos
-from lingbot_va_ros.nodes.image_conversion import from_rgb
+from lingbot_va_ros.nodes.images.conversion import from_rgb
 from lingbot_va_ros.specs.embodiment import load_embodiment
 from lingbot_va_ros.srv import SetControlMode, SetInstruction
 

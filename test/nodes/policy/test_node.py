@@ -388,10 +388,10 @@ def test_a_camera_without_images_is_named(configured):
 
 
 def test_an_unknown_encoding_is_refused_by_name(configured):
-    configured.encoding['head'] = '16UC1'
+    configured.encoding['head'] = '32FC1'
     configured.instruct('go')
     assert configured.change(Transition.TRANSITION_ACTIVATE)
-    configured.wait_mode(PolicyStatus.HOLDING, "camera head: encoding '16UC1'")
+    configured.wait_mode(PolicyStatus.HOLDING, "camera head: encoding '32FC1'")
     configured.encoding.clear()
     configured.wait_mode(PolicyStatus.RUNNING)
 

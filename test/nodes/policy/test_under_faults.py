@@ -25,7 +25,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from lingbot_va_ros.msg import ActionChunk, ControlMode, PolicyStatus
 from lingbot_va_ros.nodes import qos
-from lingbot_va_ros.nodes.image_conversion import from_rgb
+from lingbot_va_ros.nodes.images.conversion import from_rgb
 from lingbot_va_ros.specs.embodiment import load_embodiment
 from lingbot_va_ros.srv import ResetMemory, SetInstruction
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
 
-from lingbot_va_ros.nodes.camera_transports import TRANSPORTS
+from lingbot_va_ros.nodes.images.transports import TRANSPORTS
 from lingbot_va_ros.resources import shared_file
 
 

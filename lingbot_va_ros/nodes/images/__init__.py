@@ -1,0 +1,1 @@
+"""Images of cameras: messages to RGB arrays and back, and what may be wrong with them."""
