@@ -26,10 +26,13 @@ from lingbot_va_ros.evaluation.timed_engine import TimedEngine
 from lingbot_va_ros.evaluation.virtual_clock import EpisodeOver, VirtualClock
 from lingbot_va_ros.motion.plan import MotionLimits, Plan
 from lingbot_va_ros.motion.plan_slot import PlanSlot
-from lingbot_va_ros.motion.time import NANOSECONDS
+from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
+from lingbot_va_ros.motion.timeline import Timeline
 from lingbot_va_ros.policy.errors import PredictionAborted
 from lingbot_va_ros.policy.runtime.active_chunk import PublishedChunk
+from lingbot_va_ros.policy.runtime.clock import PlanClock
 from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
+from lingbot_va_ros.policy.runtime.plan_time_views import PlanTimeCameras, PlanTimeCommands
 from lingbot_va_ros.policy.runtime.requests import RequestQueue
 from lingbot_va_ros.policy.runtime.robot_interface import (
     LiveSettings,
@@ -95,7 +98,7 @@ def run_episode(
     engine: 'Engine', task: str, seed: int, schedule: str = 'sync', memory: str = 'full',
     latency_chunks: float = 0.0, arms: str = 'left', instruction: str | None = None,
     time_limit: float | None = None, max_chunks: int | None = None,
-    simulation: Simulation | None = None,
+    simulation: Simulation | None = None, speed: float = 1.0,
 ) -> EpisodeResult:
     """
     Run one episode until the task is done or a limit of chunks or time is reached.
@@ -113,16 +116,17 @@ def run_episode(
     :param max_chunks: executed chunks after which the episode ends; None: the task's own limit.
     :param simulation: reused and reset to the seed; the caller closes it. None creates one whose
         cameras have the policy's image size.
+    :param speed: the speed scale of the whole path, above 0 and at most 1.
     :raises ValueError: an unknown task, schedule or memory, a negative number, a simulation of
         another task, or an action that is not finite.
     """
-    _check(schedule, memory, latency_chunks)
+    _check(schedule, memory, latency_chunks, speed)
     if simulation is None:
         own = Simulation(task, arms, seed, engine.policy.width, engine.policy.height)
         try:
             return run_episode(
                 engine, task, seed, schedule, memory, latency_chunks, arms, instruction,
-                time_limit, max_chunks, own)
+                time_limit, max_chunks, own, speed)
         finally:
             own.close()
     if simulation.task != task:
@@ -133,7 +137,7 @@ def run_episode(
     episode = _Episode(
         engine, simulation, schedule, memory, latency_chunks * chunk_seconds,
         Task(instruction or instruction_of(task), timeout=time_limit or 0.0,
-             max_chunks=max_chunks or chunk_limit_of(task, chunk_seconds)))
+             max_chunks=max_chunks or chunk_limit_of(task, chunk_seconds)), speed)
     wall = time.monotonic()
     ended_by = episode.run()
     wall = time.monotonic() - wall
@@ -148,7 +152,7 @@ def run_episode(
         inference_seconds=tuple(episode.engine.inference_seconds))
 
 
-def _check(schedule: str, memory: str, latency_chunks: float) -> None:
+def _check(schedule: str, memory: str, latency_chunks: float, speed: float) -> None:
     if schedule not in SCHEDULES:
         raise ValueError(
             f"schedule: '{schedule}' is unknown; expected one of {', '.join(SCHEDULES)}")
@@ -156,6 +160,8 @@ def _check(schedule: str, memory: str, latency_chunks: float) -> None:
         raise ValueError(f"memory: '{memory}' is unknown; expected one of {', '.join(MEMORIES)}")
     if not 0 <= latency_chunks < math.inf:
         raise ValueError(f'latency_chunks: {latency_chunks} is not a number from 0')
+    if not 0 < speed <= 1:
+        raise ValueError(f'speed: {speed} is not a number above 0 and at most 1')
 
 
 class _Record:
@@ -163,10 +169,12 @@ class _Record:
     Records the events from which the figures of an episode are computed; a `PolicyEvents`.
 
     :param origin_ns: simulated time at which the episode began.
+    :param timeline: between plan time and simulated time.
     """
 
-    def __init__(self, origin_ns: int):
+    def __init__(self, origin_ns: int, timeline: Timeline):
         self._origin_ns = origin_ns
+        self._timeline = timeline
         # Due times of the first and last action of each chunk that began, seconds since the start
         # of the episode; one list for each epoch.
         self._spans: list[list[tuple[float, float]]] = [[]]
@@ -176,8 +184,11 @@ class _Record:
 
     def chunk_begun(self, chunk: PublishedChunk) -> None:
         """Record the due times of the chunk's actions."""
-        first = (chunk.first_due_ns - self._origin_ns) / NANOSECONDS
-        self._spans[-1].append((first, first + (len(chunk.positions) - 1) * chunk.period))
+        last_ns = chunk.first_due_ns + to_nanoseconds((len(chunk.positions) - 1) * chunk.period)
+        first, last = (
+            (self._timeline.to_ros(due_ns) - self._origin_ns) / NANOSECONDS
+            for due_ns in (chunk.first_due_ns, last_ns))
+        self._spans[-1].append((first, last))
 
     def frame_imagined(self, picture: np.ndarray, due_ns: int) -> None:
         """Nothing is recorded."""
@@ -207,14 +218,16 @@ class _Episode:
 
     :param latency: duration of every prediction, s.
     :param task: instruction and limits.
+    :param speed: the speed scale.
     """
 
     def __init__(
         self, engine: 'Engine', simulation: Simulation, schedule: str, memory: str,
-        latency: float, task: Task,
+        latency: float, task: Task, speed: float,
     ):
         self.engine = TimedEngine(engine)
-        self.record = _Record(simulation.time_ns)
+        self._timeline = timeline = Timeline()
+        self.record = _Record(simulation.time_ns, timeline)
         self.starved_ticks = 0
         self._simulation = simulation
         self._origin_ns = simulation.time_ns
@@ -223,20 +236,27 @@ class _Episode:
         limits = simulation.embodiment.limits
         motion_limits = MotionLimits(
             limits.lower, limits.upper, limits.velocity, limits.acceleration)
-        self._slot = PlanSlot(lambda: simulation.time_ns)
+        is_arm = _is_arm(simulation)
+        timeline.configure(limits.velocity[is_arm], limits.acceleration[is_arm])
+        timeline.set_speed(speed, simulation.time_ns)
+        self._slot = PlanSlot(
+            lambda: timeline.to_plan(simulation.time_ns),
+            lambda: timeline.rate(timeline.to_plan(simulation.time_ns)))
         self._slot.begin(motion_limits)
         cameras = SimulatedCameras(simulation, engine.policy.cameras)
-        self._arm = SimulatedArm(simulation, self._slot, cameras, self._count_starved)
+        self._arm = SimulatedArm(
+            simulation, self._slot, cameras, self._count_starved, timeline)
         self.clock = VirtualClock(self._arm, lambda: bool(simulation.task_state.done))
-        self._scheduler = Scheduler(
-            self._slot, self.clock, self.record, RequestQueue(self.clock))
+        clock = PlanClock(self.clock, timeline)
+        self._scheduler = Scheduler(self._slot, clock, self.record, RequestQueue(clock))
         live = LiveSettings(padded_latency=latency - _ROUNDING)
         self._robot = RobotInterface(
-            clock=self.clock, cameras=cameras, executed=self._arm.executed,
+            clock=clock, cameras=PlanTimeCameras(cameras, timeline),
+            executed=PlanTimeCommands(self._arm.executed, timeline),
             joints=self._arm.joint_states,
             action_map=make_action_map(simulation.embodiment, engine.policy),
             limits=motion_limits, control=ControlOwner(), to_rgb=lambda camera, image: image,
-            not_ready_reason=lambda: None, live=lambda: live)
+            not_ready_reason=lambda: None, live=lambda: live, timeline=timeline, sets_pace=is_arm)
         self._settings = RuntimeSettings(
             schedule=SCHEDULES[schedule], reaction=0.0, last_chunk_only=memory == 'last_chunk')
 
@@ -280,9 +300,13 @@ class _Episode:
 
     def smoothness(self, spans: Sequence[tuple[float, float]]) -> Smoothness:
         """Return the largest values during time spans (s); grippers, not in rad, are left out."""
-        grippers = {arm.gripper.joint for arm in self._simulation.embodiment.arms if arm.gripper}
-        columns = [
-            index for index, joint in enumerate(self._simulation.joints) if joint not in grippers]
+        columns = _is_arm(self._simulation)
         times = np.array([time_ns for time_ns, _ in self._arm.commands]) - self._origin_ns
         positions = np.stack([row for _, row in self._arm.commands])[:, columns]
         return measure_smoothness(times / NANOSECONDS, positions, spans)
+
+
+def _is_arm(simulation: Simulation) -> np.ndarray:
+    """Return [J] bool: the joints that are no grippers."""
+    grippers = [arm.gripper.joint for arm in simulation.embodiment.arms if arm.gripper]
+    return ~np.isin(simulation.joints, grippers)

@@ -9,6 +9,7 @@ from lingbot_va_ros.evaluation.smoothness import CONTROL_PERIOD
 from lingbot_va_ros.motion.plan import Plan
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
+from lingbot_va_ros.motion.timeline import Timeline
 from lingbot_va_ros.mux.command_stream import CommandStream
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
 from lingbot_va_ros.sim.controllers.messages import Trajectory, TrajectoryPoint
@@ -45,15 +46,18 @@ class SimulatedArm:
     :param simulation: as it was reset; its arms rest.
     :param slot: gives the present plan.
     :param cameras: take the images.
-    :param on_tick: called with the plan and the simulated time in nanoseconds before each tick.
+    :param on_tick: called with the plan and its time in nanoseconds before each tick.
+    :param timeline: between the time of plans and simulated time; by default they are the same.
     """
 
     def __init__(
         self, simulation: Simulation, slot: PlanSlot, cameras: SimulatedCameras,
         on_tick: Callable[[Plan, int], None] = lambda plan, now_ns: None,
+        timeline: Timeline | None = None,
     ):
+        self._timeline = timeline = timeline or Timeline()
         self.simulation = simulation
-        self.executed = ExecutedLog(KEEP_SECONDS)
+        self.executed = ExecutedLog(KEEP_SECONDS, timeline.to_plan)
         self.joint_states = LastMeasured(simulation.positions)
         # Every command that was sent: the simulated time when it is due, positions [J].
         self.commands: list[tuple[int, np.ndarray]] = []
@@ -67,11 +71,12 @@ class SimulatedArm:
 
     def tick(self) -> None:
         """Advance simulated time by one control period."""
-        plan, begin_ns = self._slot.current()
+        plan, plan_ns = self._slot.current()
+        begin_ns = self.simulation.time_ns
         end_ns = begin_ns + TICK_NS
         if plan is not None:  # else the controller holds
-            self._on_tick(plan, begin_ns)
-            self._command(plan, begin_ns)
+            self._on_tick(plan, plan_ns)
+            self._command(self._timeline.in_ros(plan), begin_ns)
         awaited_ns = self._cameras.awaited_ns
         if awaited_ns is not None and awaited_ns <= end_ns + _NEAR_NS:
             self._step_to(awaited_ns)

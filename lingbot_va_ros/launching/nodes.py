@@ -40,7 +40,8 @@ def policy(
         executable='policy_node', name='lingbot_va_policy',
         remappings=[
             ('~/joint_trajectory', 'policy/joint_trajectory'),
-            ('control_mode', 'command_mux/mode'), *remappings],
+            ('control_mode', 'command_mux/mode'),
+            ('speed_scale', 'command_mux/speed_scale'), *remappings],
         **_settings(arguments, parameters))
     actions = [_report_failure(node, arguments, 'there are no more plans; the mux holds the arm')]
     if arguments.autostart:

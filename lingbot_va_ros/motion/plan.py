@@ -19,6 +19,11 @@ class MotionLimits:
     velocity: np.ndarray
     acceleration: np.ndarray
 
+    def at_rate(self, rate: float) -> 'MotionLimits':
+        """Return the limits of a motion that is executed at a rate of its own time."""
+        return MotionLimits(
+            self.lower, self.upper, self.velocity / rate, self.acceleration / rate ** 2)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -56,6 +61,25 @@ class Plan:
         position = q0 + u * (m0 + u * (3 * way - 2 * m0 - m1 + u * (m0 + m1 - 2 * way)))
         velocity = (m0 + u * (6 * way - 4 * m0 - 2 * m1 + 3 * u * (m0 + m1 - 2 * way))) / span
         return position, velocity
+
+    def fastest(self, begin_ns: int, end_ns: int) -> np.ndarray:
+        """Return the largest speed [J] of each joint in the intervals that a span touches."""
+        first = max(0, int(np.searchsorted(self.times_ns, begin_ns, 'right')) - 1)
+        last = int(np.searchsorted(self.times_ns, end_ns, 'left')) + 1
+        times, q = self.times_ns[first:last], self.positions[first:last]
+        if len(times) < 2:
+            return np.zeros(self.positions.shape[1])
+        span = np.diff(times)[:, None] / NANOSECONDS
+        v0, v1 = self.velocities[first:last][:-1], self.velocities[first:last][1:]
+        # The velocity is a parabola: its extremes are the ends, and the vertex if it lies within.
+        linear, square = 6 * np.diff(q, axis=0) / span - 4 * v0 - 2 * v1, (
+            3 * (v0 + v1) - 6 * np.diff(q, axis=0) / span)
+        with np.errstate(divide='ignore', invalid='ignore'):
+            vertex = -linear / (2 * square)
+        inside = (vertex > 0) & (vertex < 1)
+        u = np.where(inside, vertex, 0.0)
+        speeds = np.abs(np.stack((v0, v1, v0 + u * (linear + u * square))))
+        return np.asarray(speeds.max(axis=(0, 1)))
 
     def led_to(self, time_ns: int, q: np.ndarray, v: np.ndarray) -> 'Plan':
         """

@@ -12,11 +12,13 @@ class PlanSlot:
 
     The lock is held while the plan is replaced or read, never during a computation or a wait.
 
-    :param clock: returns ROS time in nanoseconds.
+    :param clock: returns the plans' time in nanoseconds.
+    :param rate: returns the seconds of the plans' time in a second, which a stop accounts for.
     """
 
-    def __init__(self, clock: Callable[[], int]):
+    def __init__(self, clock: Callable[[], int], rate: Callable[[], float] = lambda: 1.0):
         self._clock = clock
+        self._rate = rate
         self._lock = threading.Lock()
         self._limits: MotionLimits | None = None
         self._plan: Plan | None = None
@@ -38,7 +40,7 @@ class PlanSlot:
             self._limits = limits
 
     def current(self) -> tuple[Plan | None, int]:
-        """Return the current plan and the ROS time in ns at which it was read."""
+        """Return the current plan and the time in ns at which it was read."""
         with self._lock:
             return self._plan, self._clock()
 
@@ -71,13 +73,13 @@ class PlanSlot:
         Replace the plan by a stop.
 
         :param new_epoch: begin another epoch, so that plans of the former one are no longer taken.
-        :returns: the stop, None where there was no plan, and the ROS time in nanoseconds.
+        :returns: the stop, None where there was no plan, and the time in nanoseconds.
         """
         with self._lock:
             self._epoch += new_epoch
             now = self._clock()
             if self._plan is not None and self._limits is not None:
-                self._plan = self._plan.braked(now, self._limits)
+                self._plan = self._plan.braked(now, self._limits.at_rate(self._rate()))
             return self._plan, now
 
     def clear(self) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from lingbot_va_ros.evaluation import rollout, tasks
 from lingbot_va_ros.evaluation.rollout import run_episode
-from lingbot_va_ros.evaluation.smoothness import Smoothness
+from lingbot_va_ros.evaluation.smoothness import CONTROL_PERIOD, Smoothness
 from lingbot_va_ros.policy.inference.engine import Chunk
 from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
 from lingbot_va_ros.robot.action_map import JointActionMap, make_action_map
@@ -218,6 +218,41 @@ def test_a_policy_that_repeats_the_expert_succeeds(task, schedule, latency):
     assert result.success and result.done, result.detail
     assert result.ended_by == 'done'
     assert result.detail
+
+
+@pytest.mark.parametrize('task, schedule, speed', [
+    ('wipe_plate', 'sync', 0.25), ('open_boxes', 'async', 0.5)])
+def test_a_slower_path_is_the_same_path(task, schedule, speed):
+    full, slow = (
+        run_episode(Replay(task, 5), task, 5, schedule, speed=scale) for scale in (1.0, speed))
+    assert slow.success and slow.counts == full.counts
+    assert abs(slow.chunks - full.chunks) <= 1
+    assert slow.motion.step < 1.1 * speed * full.motion.step
+    assert slow.seconds > 0.8 * full.seconds / speed
+
+
+@pytest.mark.parametrize('speed', [0.0, 1.5, float('nan')])
+def test_a_speed_that_is_no_scale_is_refused(engine, table, speed):
+    with pytest.raises(ValueError, match='above 0 and at most 1'):
+        episode(engine, table, speed=speed)
+
+
+def test_chunks_beyond_the_velocity_limits_are_slowed_down_as_a_whole():
+    task = 'wipe_plate'
+    policy = Replay(task, 5)
+    simulation = Simulation(task, 'left', 5, 64, 64)
+    try:
+        limits = simulation.embodiment.limits
+        grippers = np.isin(simulation.joints, [
+            arm.gripper.joint for arm in simulation.embodiment.arms if arm.gripper])
+        low = np.where(grippers, limits.velocity, 0.1 * limits.velocity)
+        simulation.embodiment = replace(
+            simulation.embodiment, limits=replace(limits, velocity=low))
+        result = run_episode(policy, task, 5, simulation=simulation)
+    finally:
+        simulation.close()
+    assert result.success, result.detail
+    assert result.motion.step <= low[~grippers].max() * CONTROL_PERIOD * 1.001
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ COMMON = {
     'checkpoint', 'policy_config', 'embodiment', 'instruction'}
 FILES = {'policy': COMMON, 'sim': COMMON | {'arms', 'task', 'seed'}}
 REMAPS = {
-    ('~/joint_trajectory', 'policy/joint_trajectory'), ('control_mode', 'command_mux/mode')}
+    ('~/joint_trajectory', 'policy/joint_trajectory'), ('control_mode', 'command_mux/mode'),
+    ('speed_scale', 'command_mux/speed_scale')}
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ def start_processes(
         '-r', f'policy/joint_trajectory:={POLICY}/joint_trajectory'])
     return processes.start('policy_node', [
         *node_command('policy_node'), '--ros-args', '-r', f'control_mode:={MUX}/mode',
+        '-r', f'speed_scale:={MUX}/speed_scale',
         *_parameters({
             'checkpoint': str(checkpoint.folder), 'embodiment': EMBODIMENT,
             'control_rate': CONTROL_RATE, **policy})])

@@ -24,6 +24,7 @@ from lingbot_va_ros.cli.common.simulated_robot import CONTROL_RATE, require_no_r
 from lingbot_va_ros.cli.demo.episode import RecordedEpisode, summarize
 from lingbot_va_ros.cli.demo.episodes import EpisodeSpec, run_episodes
 from lingbot_va_ros.evaluation.tasks import chunk_limit_of, instruction_of, INSTRUCTIONS
+from lingbot_va_ros.mux.speed_scale import LEAST_SCALE
 
 TASKS = ('wipe_plate', 'open_boxes')  # default for a trained checkpoint
 NO_GOAL = 'table'
@@ -50,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--chunks', type=_count, metavar='N',
         help='action chunks after which an unfinished episode ends (default: twice the time of '
              f'the scripted expert; {CHUNKS_WITHOUT_GOAL} for a scene without a goal)')
+    parser.add_argument(
+        '--speed', type=number(float, LEAST_SCALE, 1.0), default=1.0, metavar='S',
+        help='speed scale of the whole path (default: %(default)g, full speed)')
     add_checkpoint_argument(
         parser, 'checkpoint folder in the public layout with a policy.yaml (default: the shipped '
         f'one; for {NO_GOAL} an untrained one, which is created once)')
@@ -89,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
             require_no_robot(progress)
         with NodeProcesses(environment, logs) as processes:
             episodes, lines = run_episodes(
-                plans, checkpoint, _pictures(plans, checkpoint), processes, progress)
+                plans, checkpoint, _pictures(plans, checkpoint), processes, progress,
+                arguments.speed)
             lines += processes.end()
         progress.show(phase='drawing the report and the video')
         progress.refresh(now=True)

@@ -67,7 +67,7 @@ class EpisodeSpec:
 
 def run_episodes(
     plans: Sequence[EpisodeSpec], checkpoint: Checkpoint, robot: dict[str, Any],
-    processes: NodeProcesses, progress: ProgressDisplay,
+    processes: NodeProcesses, progress: ProgressDisplay, speed: float = 1.0,
 ) -> tuple[list[RecordedEpisode], list[str]]:
     """
     Start the three processes, run the episodes, and return them with warnings.
@@ -86,7 +86,7 @@ def run_episodes(
         processes, checkpoint, {'publish_predicted_video': True, 'max_camera_age': PATIENCE},
         {'task': plans[0].task, 'seed': plans[0].seed, 'overview_rate': OVERVIEW_RATE, **robot},
         {'source_timeout': PATIENCE, 'joint_state_timeout': PATIENCE,
-         'max_following_error': PATIENT_ERROR})
+         'max_following_error': PATIENT_ERROR, 'speed_scale': speed})
     episodes: list[RecordedEpisode] = []
     with ros_node('lingbot_va_demo') as (node, executor):
         recorder = EpisodeRecorder(node, cameras)

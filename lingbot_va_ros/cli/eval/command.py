@@ -24,6 +24,7 @@ from lingbot_va_ros.cli.common.progress import ProgressDisplay
 from lingbot_va_ros.cli.common.sampling_options import number
 from lingbot_va_ros.cli.eval.rows import Condition, conditions_of, EpisodeOutcome, row_of, table_of
 from lingbot_va_ros.evaluation.tasks import MEMORIES
+from lingbot_va_ros.mux.speed_scale import LEAST_SCALE
 from lingbot_va_ros.policy.runtime.schedules import SCHEDULES, SYNC
 
 TASKS = ('wipe_plate', 'open_boxes')  # default
@@ -59,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--time-limit', type=number(float, 0.1), default=0.0, metavar='S',
         help='seconds after which an episode ends, waiting included (default: no limit)')
+    parser.add_argument(
+        '--speed', type=number(float, LEAST_SCALE, 1.0), default=1.0, metavar='S',
+        help='speed scale of the whole path (default: %(default)g, full speed)')
     parser.add_argument(
         '--in-process', action='store_true', help='run without ROS, in virtual time')
     add_checkpoint_argument(
@@ -130,7 +134,8 @@ def _run(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
                 run_row(condition, seeds, _outcome_reporter(progress, outcomes, len(seeds)))
             finally:
                 if outcomes:  # completed episodes count after a failure too
-                    rows.append(row_of(condition, outcomes, chunk_seconds, arguments.in_process))
+                    row = row_of(condition, outcomes, chunk_seconds, arguments.in_process)
+                    rows.append({**row, 'speed': arguments.speed})
                     _write(arguments, rows, checkpoint)
 
 
@@ -166,7 +171,8 @@ def _runner(
                 environment, logs, checkpoint, condition, seeds, arguments.max_chunks,
                 arguments.time_limit,
                 {'device': arguments.device, 'dtype': arguments.dtype,
-                 'weights': arguments.weights, 'seed': arguments.noise_seed}, progress, each):
+                 'weights': arguments.weights, 'seed': arguments.noise_seed}, progress, each,
+                arguments.speed):
             progress.say(f'warning: {line}')
     return run_row, checkpoint.chunk_seconds
 
@@ -186,7 +192,8 @@ def _in_process(
 
     def run_row(condition: Condition, seeds: Sequence[int], each) -> None:
         in_process.run_row(
-            engine, condition, seeds, arguments.max_chunks, arguments.time_limit, each)
+            engine, condition, seeds, arguments.max_chunks, arguments.time_limit, each,
+            arguments.speed)
     return run_row, checkpoint.chunk_seconds
 
 

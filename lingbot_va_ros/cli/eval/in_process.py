@@ -31,7 +31,7 @@ def load(
 
 def run_row(
     engine: Engine, condition: Condition, seeds: Sequence[int], max_chunks: int, time_limit: float,
-    each: Callable[[EpisodeOutcome], None],
+    each: Callable[[EpisodeOutcome], None], speed: float = 1.0,
 ) -> None:
     """
     Run one episode for each seed.
@@ -39,6 +39,7 @@ def run_row(
     :param max_chunks: executed chunks after which an episode ends; 0: the task's own limit.
     :param time_limit: simulated seconds after which an episode ends; 0: none.
     :param each: called with the outcome of each episode.
+    :param speed: the speed scale, above 0 and at most 1.
     :raises ValueError: see `run_episode`.
     """
     policy = engine.policy
@@ -48,7 +49,7 @@ def run_row(
             each(outcome_of(run_episode(
                 engine, condition.task, seed, condition.schedule, condition.memory,
                 condition.latency_chunks, time_limit=time_limit or None,
-                max_chunks=max_chunks or None, simulation=simulation)))
+                max_chunks=max_chunks or None, simulation=simulation, speed=speed)))
     finally:
         simulation.close()
 

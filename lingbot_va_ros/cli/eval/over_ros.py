@@ -46,7 +46,7 @@ ENDED_BY = {
 def run_row(
     environment: dict[str, str], logs: Path, checkpoint: Checkpoint, condition: Condition,
     seeds: Sequence[int], max_chunks: int, time_limit: float, policy: dict[str, Any],
-    progress: ProgressDisplay, each: Callable[[EpisodeOutcome], None],
+    progress: ProgressDisplay, each: Callable[[EpisodeOutcome], None], speed: float = 1.0,
 ) -> list[str]:
     """
     Run one episode for each seed and pass its outcome to `each`.
@@ -56,6 +56,7 @@ def run_row(
     :param max_chunks: 0 for the limit of the task.
     :param time_limit: s, 0 for none.
     :param policy: further parameters of policy_node.
+    :param speed: the speed scale, above 0 and at most 1.
     :returns: a line for each process that did not end normally.
     :raises CommandFailed: a process fails, or something is not ready in time.
     """
@@ -68,9 +69,9 @@ def run_row(
             {**policy, 'schedule': condition.schedule,
              'padded_latency': condition.latency_chunks * checkpoint.chunk_seconds,
              'memory_ablation': 'last_chunk' if condition.memory == 'last_chunk' else 'none'},
-            {'task': condition.task, 'seed': seeds[0], **sizes})
+            {'task': condition.task, 'seed': seeds[0], **sizes}, {'speed_scale': speed})
         with ros_node('lingbot_va_eval') as (node, executor):
-            run = _Row(node, executor, checkpoint, condition, processes, progress)
+            run = _Row(node, executor, checkpoint, condition, processes, progress, speed)
             run.configure_and_activate(node_of_policy)
             for seed in seeds:
                 each(run.episode(seed, max_chunks, time_limit))
@@ -87,8 +88,9 @@ class _Row:
 
     def __init__(
         self, node: Node, executor: Executor, checkpoint: Checkpoint, condition: Condition,
-        processes: NodeProcesses, progress: ProgressDisplay,
+        processes: NodeProcesses, progress: ProgressDisplay, speed: float,
     ):
+        self._speed = speed
         self._condition = condition
         self._progress = progress
         self._processes = processes
@@ -174,7 +176,7 @@ class _Row:
         operator, listener, condition = self._operator, self._listener, self._condition
         chunks = max_chunks or chunk_limit_of(condition.task, self._chunk_seconds)
         patience = time_limit or chunks * (
-            CHUNK_SECONDS + self._chunk_seconds * (1 + condition.latency_chunks))
+            CHUNK_SECONDS + self._chunk_seconds * (1 / self._speed + condition.latency_chunks))
         listener.begin_episode()
         starved = listener.status.starved_ticks
         goal = self._ask(time_limit, chunks)

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
+import numpy as np
+
 from lingbot_va_ros.motion.plan import MotionLimits
+from lingbot_va_ros.motion.timeline import Timeline
 from lingbot_va_ros.nodes.images.conversion import choose_converter, ImageConverter
 from lingbot_va_ros.nodes.policy import parameters as policy_parameters
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer
@@ -40,6 +43,7 @@ class Configuration:
     :param converter: of the images of all cameras.
     :param executed: the log of executed commands; None: the plan is used in its place.
     :param memory_chunks: chunks that the memory holds.
+    :param sets_pace: [J] bool, the joints that a plan waits for: all but grippers.
     """
 
     values: dict[str, Any]
@@ -56,6 +60,7 @@ class Configuration:
     executed: ExecutedLog | None
     joints: JointStateBuffer
     tool_paths: list[ArmToolPath]
+    sets_pace: np.ndarray
 
     @property
     def policy_title(self) -> str:
@@ -63,11 +68,13 @@ class Configuration:
         return self.policy.name + ('' if self.policy.trained else ' (untrained)')
 
 
-def read_configuration(values: dict[str, Any], logger: Any) -> Configuration:
+def read_configuration(
+    values: dict[str, Any], logger: Any, timeline: Timeline) -> Configuration:
     """
     Read the files that the parameters name, and check their consistency.
 
     :param values: the node's parameters.
+    :param timeline: told how fast its rate may change.
     :param logger: a logger of rclpy for choices and warnings.
     :raises ValueError: a parameter or a file is invalid; the message is for the user.
     :raises OSError: a file cannot be read.
@@ -86,8 +93,11 @@ def read_configuration(values: dict[str, Any], logger: Any) -> Configuration:
     keep_seconds = (
         policy.frames_per_chunk * policy.actions_per_frame * policy.action_period + 2.0)
     limits = embodiment.limits
+    grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
+    sets_pace = ~np.isin(embodiment.joints, grippers)
+    timeline.configure(limits.velocity[sets_pace], limits.acceleration[sets_pace])
     # The log is long enough to commit a late chunk.
-    executed = ExecutedLog(keep_seconds + LATEST_CHUNK) if (
+    executed = ExecutedLog(keep_seconds + LATEST_CHUNK, timeline.to_plan) if (
         values['executed_source'] == 'topic') else None
     if not policy.trained:
         logger.warning(f'{checkpoint} is UNTRAINED: random weights, its actions mean nothing')
@@ -103,7 +113,7 @@ def read_configuration(values: dict[str, Any], logger: Any) -> Configuration:
         MotionLimits(limits.lower, limits.upper, limits.velocity, limits.acceleration),
         video, action, chunks, CameraBuffer(policy.cameras, keep_seconds), converter,
         executed, JointStateBuffer(embodiment.joints, limits, values['max_joint_age']),
-        tool_paths(embodiment))
+        tool_paths(embodiment), sets_pace)
 
 
 def make_engine(

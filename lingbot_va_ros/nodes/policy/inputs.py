@@ -9,9 +9,11 @@ import numpy as np
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Float32
 from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
+from lingbot_va_ros.motion.timeline import Timeline
 from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.nodes.images.conversion import as_mounted
@@ -45,17 +47,21 @@ class PolicyInputs:
     They run in the executor's thread; `to_rgb` and `not_ready_reason` are called by the
     inference thread.
 
-    :param clock: woken when all cameras have newer images, and when the control mode changes.
+    :param timeline: told the speed scale.
+    :param clock: of ROS time; woken when all cameras have newer images, and when the control mode
+        changes.
     :param steps: looked at before anything is kept or judged.
     """
 
     def __init__(
-        self, node: Node, configuration: Configuration, clock: Clock, steps: ClockSteps,
+        self, node: Node, configuration: Configuration, clock: Clock, timeline: Timeline,
+        steps: ClockSteps,
     ):
         self.control = ControlOwner()
         self._watch = JointStateWatch(node, configuration.embodiment.joints)
         self._node = node
         self._clock = clock
+        self._timeline = timeline
         self._steps = steps
         self._embodiment = configuration.embodiment
         self._cameras = configuration.cameras
@@ -163,6 +169,7 @@ class PolicyInputs:
             JointState, 'joint_states', with_message_info(self._on_joint_state),
             qos.JOINT_STATES)
         subscribe(ControlMode, 'control_mode', self._on_control_mode, qos.LATCHED)
+        subscribe(Float32, 'speed_scale', self._on_speed_scale, qos.LATCHED)
         if self._executed is not None:
             subscribe(JointTrajectory, 'executed', self._on_executed, qos.EXECUTED)
 
@@ -230,8 +237,16 @@ class PolicyInputs:
         now, stamp = self._clock.now_ns(), nanoseconds_of(message.header.stamp)
         # Without a stamp, or with one of another clock, the time of arrival is used.
         known = 0 < stamp <= now + to_nanoseconds(MAX_AHEAD_SIMULATED)
-        self.control.update(message.mode, stamp if known else now)
+        self.control.update(message.mode, self._timeline.to_plan(stamp if known else now))
         self._clock.wake()
+
+    def _on_speed_scale(self, message: Float32) -> None:
+        if not 0.0 < message.data <= 1.0:  # NaN too
+            self._node.get_logger().error(
+                f'speed_scale is {message.data:g}; expected a number above 0 and at most 1',
+                throttle_duration_sec=1.0)
+            return
+        self._timeline.set_speed(message.data, self._clock.now_ns())
 
 
 def stamp_fault(stamp_ns: int, now_ns: int, is_simulated: bool) -> str | None:

@@ -73,8 +73,7 @@ class MemoryServices:
         response.success, response.message = True, message
         response.forgotten_frames, response.epoch = forgotten, self._slot.epoch
         # A chunk of the old epoch may have a stamp in the future.
-        _, now = self._slot.current()
-        response.stamp = stamp_of(max(now, self._outputs.last_chunk_ns))
+        response.stamp = stamp_of(max(self._clock.now_ns(), self._outputs.last_chunk_ns))
         self._outputs.publish_status()
         return response
 

@@ -6,6 +6,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from lingbot_va_ros.motion.time import NANOSECONDS
+from lingbot_va_ros.motion.timeline import Timeline
 from lingbot_va_ros.msg import ActionChunk, PolicyStatus
 from lingbot_va_ros.nodes.stamps import duration_of_seconds, stamp_of
 from lingbot_va_ros.policy.runtime.active_chunk import PublishedChunk
@@ -34,15 +36,19 @@ def trajectory_message(
     return message
 
 
-def chunk_message(chunk: PublishedChunk, joints: Sequence[str]) -> ActionChunk:
-    """Return a chunk, its first action at `time_from_start` 0."""
+def chunk_message(
+    chunk: PublishedChunk, joints: Sequence[str], timeline: Timeline) -> ActionChunk:
+    """Return a chunk in ROS time, its first action at `time_from_start` 0."""
+    steps = np.rint(np.arange(len(chunk.positions)) * chunk.period * NANOSECONDS).astype(np.int64)
+    due_ns = timeline.to_ros_times(chunk.first_due_ns + steps)
+    rates = timeline.rates(chunk.first_due_ns + steps)[:, None]
     message = ActionChunk()
-    message.header.stamp = stamp_of(chunk.first_due_ns)
+    message.header.stamp = stamp_of(int(due_ns[0]))
     message.epoch, message.chunk_id = chunk.epoch, chunk.chunk_id
     message.observation_stamp = stamp_of(chunk.observation_ns)
     message.trajectory = trajectory_message(
-        chunk.first_due_ns, joints, np.arange(len(chunk.positions)) * chunk.period,
-        chunk.positions, chunk.velocities)
+        int(due_ns[0]), joints, (due_ns - due_ns[0]) / NANOSECONDS, chunk.positions,
+        chunk.velocities * rates)
     message.inference_seconds = chunk.inference_seconds
     message.grounded = chunk.grounded
     return message

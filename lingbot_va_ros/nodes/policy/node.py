@@ -24,6 +24,7 @@ from rclpy.parameter import Parameter
 
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import to_seconds
+from lingbot_va_ros.motion.timeline import Timeline
 from lingbot_va_ros.nodes.parameters import declare_parameters
 from lingbot_va_ros.nodes.policy import parameters as policy_parameters
 from lingbot_va_ros.nodes.policy.answers import wait_for_answer
@@ -43,10 +44,11 @@ from lingbot_va_ros.nodes.policy.transitions import logged, TransitionThread
 from lingbot_va_ros.nodes.priority import raise_priority, threads_of_process
 from lingbot_va_ros.nodes.run import run_node
 from lingbot_va_ros.nodes.ticks import MAX_SIMULATED_STEP_NS
-from lingbot_va_ros.policy.runtime.clock import SystemClock
+from lingbot_va_ros.policy.runtime.clock import PlanClock, SystemClock
 from lingbot_va_ros.policy.runtime.clock_steps import ClockSteps
 from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
 from lingbot_va_ros.policy.runtime.inference_thread import InferenceThread
+from lingbot_va_ros.policy.runtime.plan_time_views import PlanTimeCameras, PlanTimeCommands
 from lingbot_va_ros.policy.runtime.robot_interface import (
     LiveSettings,
     RobotInterface,
@@ -62,6 +64,9 @@ SWITCH_SECONDS = 0.001
 RECEIVING_BELOW = 10
 # Seconds from the publication of a plan to its first command: transport and a tick of the mux.
 REACTION = 0.015
+# Seconds from a new speed scale until plan time changes its rate: no later than a plan that is
+# published by then, and the periods that the mux has announced, are followed.
+SPEED_LEAD = 0.07
 GRAPH_PERIOD = 0.1
 MARKERS_PERIOD = 0.2
 
@@ -73,11 +78,13 @@ class PolicyNode(LifecycleNodeMixin, Node):
         Node.__init__(self, 'lingbot_va_policy', **kwargs)
         declare_parameters(self, policy_parameters.PARAMETERS)
         self._phase = NodePhase()
-        self._time = SystemClock(lambda: self.get_clock().now().nanoseconds)
+        self._ros_time = SystemClock(lambda: self.get_clock().now().nanoseconds)
+        self._timeline = Timeline(lead=SPEED_LEAD)
+        self._time = PlanClock(self._ros_time, self._timeline)
         ros_clock: Any = self.get_clock()  # rclpy's hint is that of its base class
         self._steps = ClockSteps(
-            self._time.now_ns, self._on_clock_step, lambda: ros_clock.ros_time_is_active)
-        self._slot = PlanSlot(self._time.now_ns)
+            self._ros_time.now_ns, self._on_clock_step, lambda: ros_clock.ros_time_is_active)
+        self._slot = PlanSlot(self._time.now_ns, self._time.rate)
         self._configuration: Configuration | None = None
         self._inputs: PolicyInputs | None = None
         self._task_action: TaskAction | None = None
@@ -86,14 +93,15 @@ class PolicyNode(LifecycleNodeMixin, Node):
         LifecycleNodeMixin.__init__(self, callback_group=group)
         self._transitions = TransitionThread(self, self._phase)
         self._outputs = PolicyOutputs(
-            self, self._time, self._slot, self._status, self._tell_task, self._follow_instruction,
-            self._on_fault, self._input_diagnostics)
+            self, self._ros_time, self._slot, self._timeline, self._status, self._tell_task,
+            self._follow_instruction, self._on_fault, self._input_diagnostics)
         self._thread = InferenceThread(self._slot, self._time, self._outputs)
         self._streamer = PlanStreamer(
-            self, self._slot, lambda: self._thread.continuous, self._steps.look, self._on_fault)
+            self, self._slot, self._timeline, lambda: self._thread.continuous, self._steps.look,
+            self._on_fault)
         self._instruction = Instruction(self, self._thread)
         self._memory_services = MemoryServices(
-            self, self._time, self._slot, self._thread, self._phase, self._instruction,
+            self, self._ros_time, self._slot, self._thread, self._phase, self._instruction,
             self._outputs, self._control, group)
         self._task_action = TaskAction(
             self, self._thread, self._phase, self._instruction, group)
@@ -212,11 +220,12 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     def _configure(self) -> None:
         since, logger = time.monotonic(), self.get_logger()
-        configuration = read_configuration(self._values(), logger)
+        configuration = read_configuration(self._values(), logger, self._timeline)
         self._configuration = configuration
         self._slot.set_limits(configuration.limits)
         self._outputs.configure(configuration)
-        self._inputs = PolicyInputs(self, configuration, self._time, self._steps)
+        self._inputs = PolicyInputs(
+            self, configuration, self._ros_time, self._timeline, self._steps)
         instruction = self._instruction.text
         wait_for_answer(self._thread.ask(lambda scheduler: scheduler.load(
             make_engine(configuration, instruction, self._set_loading),
@@ -245,10 +254,13 @@ class PolicyNode(LifecycleNodeMixin, Node):
 
     def _robot(self, configuration: Configuration, inputs: PolicyInputs) -> RobotInterface:
         return RobotInterface(
-            clock=self._time, cameras=configuration.cameras, executed=configuration.executed,
+            clock=self._time, cameras=PlanTimeCameras(configuration.cameras, self._timeline),
+            executed=None if configuration.executed is None else PlanTimeCommands(
+                configuration.executed, self._timeline),
             joints=configuration.joints, action_map=configuration.action_map,
             limits=configuration.limits, control=inputs.control, to_rgb=inputs.to_rgb,
-            not_ready_reason=inputs.not_ready_reason, live=self._live_settings)
+            not_ready_reason=inputs.not_ready_reason, live=self._live_settings,
+            timeline=self._timeline, sets_pace=configuration.sets_pace)
 
     def _live_settings(self) -> LiveSettings:
         return LiveSettings(**{
@@ -320,6 +332,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             f'the clock stepped by {to_seconds(step_ns):.3f} s: '
             + ('new epoch' if back else 'the running chunk is dropped'))
         self._outputs.forget_chunk()
+        self._timeline.reset(self._ros_time.now_ns())
         self._thread.restart_time(new_epoch=back)
 
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:

@@ -9,6 +9,7 @@ from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
 
 from lingbot_va_ros.motion.plan_slot import PlanSlot
+from lingbot_va_ros.motion.timeline import Timeline
 from lingbot_va_ros.msg import ActionChunk, PolicyStatus
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.nodes.images.conversion import from_rgb
@@ -28,6 +29,7 @@ class PolicyOutputs:
     """
     All publishers except that of the plan; receives the scheduler's events.
 
+    :param timeline: between plan time and ROS time.
     :param status: returns the status to publish and the starved ticks.
     :param on_status: called with every published status.
     :param on_instruction: called with the scheduler's instruction, at every event of its status.
@@ -36,7 +38,7 @@ class PolicyOutputs:
     """
 
     def __init__(
-        self, node: Node, clock: Clock, slot: PlanSlot,
+        self, node: Node, clock: Clock, slot: PlanSlot, timeline: Timeline,
         status: Callable[[], tuple[RuntimeStatus, int]],
         on_status: Callable[[RuntimeStatus], None], on_instruction: Callable[[str], None],
         on_fault: Callable[[str], None],
@@ -45,6 +47,7 @@ class PolicyOutputs:
         self._node = node
         self._clock = clock
         self._slot = slot
+        self._timeline = timeline
         self._status = status
         self._on_status = on_status
         self._on_instruction = on_instruction
@@ -63,7 +66,7 @@ class PolicyOutputs:
     def last_chunk_ns(self) -> int:
         """ROS time when the first action of the newest chunk is due; 0 before the first."""
         chunk = self._newest_chunk
-        return chunk.first_due_ns if chunk is not None else 0
+        return self._timeline.to_ros(chunk.first_due_ns) if chunk is not None else 0
 
     def configure(self, configuration: Configuration) -> None:
         """Set the robot and the policy of a configuration."""
@@ -93,12 +96,12 @@ class PolicyOutputs:
         self._newest_chunk = chunk
         if self._configuration is not None:
             self._chunks.publish(policy_messages.chunk_message(
-                chunk, self._configuration.embodiment.joints))
+                chunk, self._configuration.embodiment.joints, self._timeline))
 
     def frame_imagined(self, picture: np.ndarray, due_ns: int) -> None:
         """Publish an imagined image, RGB uint8 [H, W, 3], stamped with the time it predicts."""
         message = from_rgb(picture)
-        message.header.stamp = stamp_of(due_ns)
+        message.header.stamp = stamp_of(self._timeline.to_ros(due_ns))
         self._imagined.publish(message)
 
     def fault(self, trace: str) -> None:

@@ -10,6 +10,7 @@ from trajectory_msgs.msg import JointTrajectory
 from lingbot_va_ros.motion.plan import Plan
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
+from lingbot_va_ros.motion.timeline import Timeline
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.nodes.policy.messages import trajectory_message
 from lingbot_va_ros.nodes.priority import raise_priority
@@ -20,18 +21,20 @@ class PlanStreamer:
     """
     Publishes `~/joint_trajectory` from the plan slot, in a thread of its own.
 
+    :param timeline: between the time of plans and ROS time.
     :param is_continuous: returns whether the arm moves from chunk to chunk without a stop.
     :param on_tick: called in the thread, before each plan is read.
     :param on_fault: called in the thread with the traceback of an exception that ends it.
     """
 
     def __init__(
-        self, node: Node, slot: PlanSlot, is_continuous: Callable[[], bool],
+        self, node: Node, slot: PlanSlot, timeline: Timeline, is_continuous: Callable[[], bool],
         on_tick: Callable[[], object], on_fault: Callable[[str], None],
     ):
         self._starved_ticks = 0
         self._node = node
         self._slot = slot
+        self._timeline = timeline
         self._is_continuous = is_continuous
         self._on_tick = on_tick
         self._on_fault = on_fault
@@ -86,5 +89,8 @@ class PlanStreamer:
                 self._on_fault(traceback.format_exc())
 
     def _publish(self, plan: Plan, now_ns: int) -> None:
+        """Publish what remains of a plan at a plan time."""
+        ros_ns = self._timeline.to_ros(now_ns)
         self._publisher.publish(trajectory_message(
-            now_ns, self._joints, *plan.remainder(now_ns, self._period)))
+            ros_ns, self._joints,
+            *self._timeline.in_ros(plan).remainder(ros_ns, self._period)))

@@ -10,7 +10,8 @@ import numpy as np
 
 from lingbot_va_ros.motion.plan import Plan
 from lingbot_va_ros.motion.time import NANOSECONDS
-from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer, StampedImage
+from lingbot_va_ros.policy.runtime.camera_buffer import StampedImage
+from lingbot_va_ros.policy.runtime.plan_time_views import Cameras
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a node starts
@@ -142,7 +143,7 @@ class ActiveChunk:
         self.next_image = min(self.next_image, len(self.image_times))
         del self.picked[(frames - self.seen_frames) * IMAGES_PER_FRAME:]
 
-    def pick(self, cameras: CameraBuffer, max_skew: float) -> None:
+    def pick(self, cameras: Cameras, max_skew: float) -> None:
         """
         Take the images that have become available since the last call.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ import numpy as np
 from lingbot_va_ros.motion.plan import Plan, resting_at
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.splice import continued, resumed
-from lingbot_va_ros.motion.time import to_nanoseconds
+from lingbot_va_ros.motion.time import to_nanoseconds, to_seconds
+from lingbot_va_ros.motion.timeline import PaceLimit
 from lingbot_va_ros.policy.runtime.active_chunk import (
     ActiveChunk,
     PlannedMotion,
@@ -128,9 +130,14 @@ class ActiveEpisode:
         plan, now = self._slot.current()  # the conversion took a while
         if plan is None:
             return False  # dropped with its epoch; the request that did so is about to be answered
-        plan, first_due = resumed(
-            plan, joints, self.engine.policy.action_period, now, self.robot.limits.velocity)
+        rest, period = plan, self.engine.policy.action_period
+        plan, first_due = resumed(rest, joints, period, now, self.robot.limits.velocity)
+        pace = self.robot.pace(plan, first_due, plan.end_ns)
+        if pace < 1.0:  # the way to the first action is as fast as the actions
+            plan, first_due = resumed(
+                rest, joints, period, now, self.robot.limits.at_rate(pace).velocity)
         chunk = self._active_chunk(ready, plan, first_due)
+        self._limit_pace((chunk,), at_rest=True)
         if not self._slot.put(plan, ready.epoch, lambda: self._publish(chunk)):
             return False
         self._running = chunk
@@ -153,10 +160,17 @@ class ActiveEpisode:
         :param joints: its joint positions [n, J].
         """
         _, now = self._slot.current()
+        limits, period = self.robot.limits, self.engine.policy.action_period
+        reaction = to_seconds(self.robot.timeline.ahead(now, self.settings.reaction) - now)
         plan, first_due = continued(
-            running.plan, joints, self.engine.policy.action_period, now, self.settings.reaction,
-            self.robot.limits.velocity, running.start_ns)
+            running.plan, joints, period, now, reaction, limits.velocity, running.start_ns)
+        pace = self.robot.pace(plan, first_due, plan.end_ns)
+        if pace < 1.0:
+            plan, first_due = continued(
+                running.plan, joints, period, now, reaction, limits.at_rate(pace).velocity,
+                running.start_ns)
         following = self._active_chunk(ready, plan, first_due)
+        self._limit_pace((running, following))
         if not self._slot.put(plan, ready.epoch):
             return False
         self._following = following
@@ -169,9 +183,11 @@ class ActiveEpisode:
             return
         _, now = self._slot.current()
         # Until its last stretch the plan was the same without it.
-        if now + to_nanoseconds(self.settings.reaction) <= running.action_times[-2] and (
+        reacted_ns = self.robot.timeline.ahead(now, self.settings.reaction)
+        if reacted_ns <= running.action_times[-2] and (
                 self._slot.put(running.plan, following.motion.published.epoch)):
             self._following = None
+            self._limit_pace((running,))
 
     def expect_stop(self) -> None:
         """Note that the motion is meant to end: an end of the plan is no starvation."""
@@ -195,6 +211,14 @@ class ActiveEpisode:
             if not moved.any():
                 return
         self._slot.put(resting_at(now, measured), self._slot.epoch)
+
+    def _limit_pace(self, chunks: Sequence[ActiveChunk], at_rest: bool = False) -> None:
+        """Let plan time run as slowly as the motions of chunks need, each as a whole."""
+        robot = self.robot
+        robot.timeline.set_limits(
+            [PaceLimit(chunk.start_ns, chunk.end_ns, robot.pace(
+                chunk.plan, chunk.start_ns, chunk.end_ns)) for chunk in chunks],
+            robot.ros_ns(), at_rest)
 
     def _active_chunk(self, ready: PredictedChunk, plan: Plan, first_due_ns: int) -> ActiveChunk:
         policy, count = self.engine.policy, len(ready.chunk.actions)
@@ -325,6 +349,7 @@ class ActiveEpisode:
         """Forget the running and the following chunk."""
         self._running = self._following = None
         self._continuous = False
+        self.robot.timeline.set_limits((), self.robot.ros_ns())
 
     def restart_numbering(self) -> None:
         """Number the next chunks from 0."""

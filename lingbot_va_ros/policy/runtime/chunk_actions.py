@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.policy.runtime.active_chunk import ActiveChunk
 from lingbot_va_ros.policy.runtime.robot_interface import RobotInterface
 
@@ -46,4 +45,4 @@ def is_executed(robot: RobotInterface, chunk: ActiveChunk) -> bool:
     newest = robot.newest_executed_ns()
     if newest is None or newest >= chunk.end_ns:
         return True
-    return robot.clock.now_ns() > chunk.end_ns + EXECUTED_GRACE * NANOSECONDS
+    return robot.clock.now_ns() > robot.timeline.ahead(chunk.end_ns, EXECUTED_GRACE)

@@ -1,7 +1,7 @@
 """The joint commands that the robot was sent, by time: the action half of the memory."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import threading
 
 import numpy as np
@@ -16,10 +16,13 @@ class ExecutedLog:
     """
     Executed joint commands, to be read on the action grid.
 
-    :param keep_seconds: how far back it reaches.
+    :param keep_seconds: how far back it reaches, of plan time.
+    :param to_plan: returns the plan time of a stamp; by default both are the same.
     """
 
-    def __init__(self, keep_seconds: float):
+    def __init__(
+        self, keep_seconds: float, to_plan: Callable[[int], int] = lambda stamp_ns: stamp_ns):
+        self._to_plan = to_plan
         self._keep_ns = round(keep_seconds * NANOSECONDS)
         self._entries: deque = deque()
         self._lock = threading.Lock()
@@ -37,7 +40,8 @@ class ExecutedLog:
                     return
                 self._entries.clear()
             self._entries.append((stamp_ns, np.asarray(positions, np.float64)))
-            while self._entries[0][0] < stamp_ns - self._keep_ns:
+            oldest_ns = self._to_plan(stamp_ns) - self._keep_ns
+            while self._to_plan(self._entries[0][0]) < oldest_ns:
                 self._entries.popleft()
 
     def clear(self) -> None:

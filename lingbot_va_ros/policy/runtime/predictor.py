@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lingbot_va_ros.motion.plan_slot import PlanSlot
-from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
+from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.policy.errors import NotExecutable
 from lingbot_va_ros.policy.interrupt import Interrupt
 from lingbot_va_ros.policy.runtime.active_chunk import ActiveChunk
@@ -94,7 +94,7 @@ class Predictor:
     def is_stale(self) -> bool:
         """Return whether the chunk that waits began from an image that is too old."""
         episode = self._episode
-        age = (episode.robot.clock.now_ns() - episode.observed_ns) / NANOSECONDS
+        age = (episode.robot.ros_ns() - episode.observed_ns) / NANOSECONDS
         return not episode.engine.began and age > FIRST_IMAGE_AGE
 
     def predict_from_rest(self) -> None:
@@ -163,7 +163,8 @@ class Predictor:
         if now < running.start_ns or now >= running.end_ns:
             return False
         before = running.action_times[-2] if len(running.action_times) > 1 else running.start_ns
-        return needed is None or now >= before - to_nanoseconds(settings.reaction + needed)
+        left = episode.robot.timeline.seconds(now, before)
+        return needed is None or left <= settings.reaction + needed
 
     def predict_ahead(self, running: ActiveChunk) -> bool:
         """

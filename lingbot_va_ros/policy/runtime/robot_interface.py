@@ -1,17 +1,17 @@
 """The robot as the scheduler sees it, and the settings that the policy works under."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from lingbot_va_ros.motion.plan import MotionLimits
+from lingbot_va_ros.motion.plan import MotionLimits, Plan
+from lingbot_va_ros.motion.timeline import Timeline
 from lingbot_va_ros.policy.errors import NotExecutable
-from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer
 from lingbot_va_ros.policy.runtime.clock import Clock
 from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
-from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
+from lingbot_va_ros.policy.runtime.plan_time_views import Cameras, ExecutedCommands
 from lingbot_va_ros.policy.runtime.schedules import Schedule, SYNC
 from lingbot_va_ros.robot.action_map import ActionMap
 from lingbot_va_ros.robot.poses import PoseError
@@ -66,6 +66,8 @@ class RobotInterface:
     """
     The parts through which the policy observes and moves one robot.
 
+    All times are plan time (see `Timeline`), only the stamps of images are ROS time.
+
     :param cameras: the images, as they came.
     :param executed: the commands that were sent; None where the plan stands for them.
     :param joints: the measured joint positions.
@@ -74,11 +76,13 @@ class RobotInterface:
     :param to_rgb: converts an image of a camera to RGB uint8 [H, W, 3]; may raise CameraFault.
     :param not_ready_reason: returns why the policy cannot work now (one line), or None.
     :param live: returns the settings that hold now.
+    :param timeline: between plan time, which `clock` gives, and ROS time.
+    :param sets_pace: [J] bool, the joints that a plan waits for; None: all.
     """
 
     clock: Clock
-    cameras: CameraBuffer
-    executed: ExecutedLog | None
+    cameras: Cameras
+    executed: ExecutedCommands | None
     joints: MeasuredJoints
     action_map: ActionMap
     limits: MotionLimits
@@ -86,6 +90,25 @@ class RobotInterface:
     to_rgb: Callable[[str, Any], np.ndarray]
     not_ready_reason: Callable[[], str | None]
     live: Callable[[], LiveSettings] = LiveSettings
+    timeline: Timeline = field(default_factory=lambda: Timeline(is_fixed=True))
+    sets_pace: np.ndarray | None = None
+
+    def ros_ns(self) -> int:
+        """Return ROS time in nanoseconds."""
+        return self.timeline.to_ros(self.clock.now_ns())
+
+    def pace(self, plan: Plan, begin_ns: int, end_ns: int) -> float:
+        """
+        Return the share of its own speed, at most 1, at which a span of a plan keeps the limits.
+
+        Grippers set no pace: their own limits slow them down, and no arm waits for them.
+        """
+        if self.timeline.is_fixed:
+            return 1.0
+        shares = plan.fastest(begin_ns, end_ns) / self.limits.velocity
+        if self.sets_pace is not None:
+            shares = shares[self.sets_pace]
+        return 1.0 / max(1.0, float(np.max(shares, initial=0.0)))
 
     def to_joints(self, actions: np.ndarray, start: np.ndarray) -> np.ndarray:
         """

@@ -252,7 +252,7 @@ class Scheduler:
         episode, robot = activation.episode, activation.episode.robot
         not_ready, taken_by = robot.not_ready_reason(), robot.control.not_owner_reason()
         recorded = self._acknowledge_takeover(activation)
-        end = self._tasks.update(self._clock.now_ns(), taken_by, recorded)
+        end = self._tasks.update(robot.ros_ns(), taken_by, recorded)
         if end is not None:
             self._finish_task(activation, *end)
             return
@@ -291,7 +291,7 @@ class Scheduler:
                 self._report(PolicyMode.RUNNING)
             if running.fault or robot.not_ready_reason() or robot.control.not_owner_reason():
                 raise PredictionAborted
-        if self._tasks.update(self._clock.now_ns(), robot.control.not_owner_reason()):
+        if self._tasks.update(robot.ros_ns(), robot.control.not_owner_reason()):
             raise PredictionAborted
 
     def _continue_from_rest(

@@ -9,12 +9,12 @@ from lingbot_va_ros.policy.runtime.active_chunk import ActiveChunk, recorded_chu
 from lingbot_va_ros.policy.runtime.active_episode import ActiveEpisode
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 from lingbot_va_ros.policy.runtime.chunk_actions import EXECUTED_GRACE, is_executed
-from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
+from lingbot_va_ros.policy.runtime.plan_time_views import ExecutedCommands
 from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 
 # A latent frame during which no joint was commanded further than this (rad or m) shows no motion.
 STILL = 1e-3
-SILENCE_NS = to_nanoseconds(0.25)  # without a command: the arm is not moved
+SILENCE = 0.25  # seconds without a command: the arm is not moved
 
 
 class TakeoverRecorder:
@@ -201,13 +201,14 @@ class TakeoverRecorder:
             self._commit(recorded)
             return True
         now = robot.clock.now_ns()
-        if not self._recording and now > self._let_go_ns + to_nanoseconds(EXECUTED_GRACE):
+        timeline = robot.timeline
+        if not self._recording and timeline.seconds(self._let_go_ns, now) > EXECUTED_GRACE:
             # Images or reports that have not come by now will not come.
             self._commit_unfinished(recorded)
             return True
         begin_ns, end_ns = recorded.frame_times(per_frame)
         if (self._executed.newest_ns or 0) < end_ns:
-            if robot.clock.now_ns() > end_ns + SILENCE_NS:
+            if timeline.seconds(end_ns, robot.clock.now_ns()) > SILENCE:
                 self._commit_unfinished(recorded)
                 self._search_from(end_ns)
             return False
@@ -243,7 +244,7 @@ class TakeoverRecorder:
     # Motion, as it was commanded
 
     @property
-    def _executed(self) -> ExecutedLog:
+    def _executed(self) -> ExecutedCommands:
         executed = self._episode.robot.executed
         if executed is None:
             raise RuntimeError('a takeover is recorded from executed commands, and there are none')
@@ -255,9 +256,10 @@ class TakeoverRecorder:
 
     def _find_motion(self) -> tuple[int, np.ndarray] | None:
         """Return the last command before a motion, (stamp, [J]), or None: the arm rests."""
+        timeline = self._episode.robot.timeline
         for stamp_ns, q in self._executed.after(self._searched_ns):
             if self._rest is None or self._newest is None or (
-                    stamp_ns - self._searched_ns > SILENCE_NS):
+                    timeline.seconds(self._searched_ns, stamp_ns) > SILENCE):
                 self._rest = q
             elif np.abs(q - self._rest).max() > STILL:
                 return self._searched_ns, self._newest
@@ -269,7 +271,8 @@ class TakeoverRecorder:
         commands = [
             entry for entry in self._executed.after(begin_ns - 1) if entry[0] <= end_ns]
         stamps = [begin_ns, *(stamp_ns for stamp_ns, _ in commands), end_ns]
-        gaps = np.flatnonzero(np.diff(stamps) > SILENCE_NS)
+        ros_ns = self._episode.robot.timeline.to_ros_times(np.array(stamps, np.int64))
+        gaps = np.flatnonzero(np.diff(ros_ns) > to_nanoseconds(SILENCE))
         if len(gaps):
             return stamps[gaps[-1] + 1]
         moves = commands and np.ptp(np.stack([q for _, q in commands]), axis=0).max() > STILL
