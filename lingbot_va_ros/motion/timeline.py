@@ -17,6 +17,8 @@ ACCELERATION_SHARE = 0.5
 FASTEST_CHANGE = 3.0  # of the rate, 1/s
 MOST_KNOTS = 4096  # older ones are forgotten
 NEGLIGIBLE = 1e-9
+# A scale that differs by less than this share is the same: drivers report theirs with noise.
+SAME_SCALE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,9 @@ class Timeline:
         :param now_ns: ROS time.
         """
         with self._lock:
-            if not self.is_fixed and abs(scale - self._speed) > NEGLIGIBLE:
+            scale = 1.0 if scale > 1.0 - SAME_SCALE else scale
+            differs = abs(scale - self._speed) > SAME_SCALE * self._speed
+            if not self.is_fixed and differs:
                 self._speed = scale
                 self._change_from(now_ns + self._lead_ns)
 
@@ -155,10 +159,15 @@ class Timeline:
                 self._limits = wanted
                 self._change_from(now_ns + (0 if at_rest else self._lead_ns), at_rest)
 
-    def reset(self, now_ns: int) -> None:
-        """Begin anew at a ROS time, with plan time equal to it: the clock jumped."""
+    def reset(self, now_ns: int, speed: float | None = None) -> None:
+        """
+        Begin anew at a ROS time, with plan time equal to it: nothing of before is known any more.
+
+        :param speed: the speed scale from then on; None: the present one.
+        """
         with self._lock:
             self._limits, self._map = (), _identity()
+            self._speed = self._speed if speed is None else speed
             self._change_from(now_ns, at_rest=True)
 
     def _change_from(self, ros_ns: int, at_rest: bool = False) -> None:

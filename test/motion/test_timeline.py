@@ -105,6 +105,20 @@ def test_a_clock_that_jumped_begins_anew_at_the_same_scale():
     assert timeline.to_plan(back + seconds(10)) - back == pytest.approx(seconds(2), abs=2)
 
 
+def test_noise_of_the_scale_changes_nothing_and_full_speed_is_exact():
+    timeline = Timeline()
+    for scale, speed in ((0.9995, 1.0), (0.5, 0.5), (0.5002, 0.5), (0.9995, 1.0)):
+        timeline.set_speed(scale, NOW)
+        assert timeline.speed == speed
+
+
+def test_a_reset_may_begin_at_another_scale():
+    timeline = Timeline()
+    timeline.set_speed(0.2, NOW)
+    timeline.reset(NOW + seconds(1), speed=1.0)
+    assert timeline.to_plan(NOW + seconds(9)) == NOW + seconds(9)
+
+
 def test_a_fixed_timeline_stays_ros_time():
     timeline = Timeline(is_fixed=True)
     timeline.set_speed(0.2, NOW)

@@ -34,7 +34,7 @@ from lingbot_va_ros.resources import PACKAGE
 from lingbot_va_ros.specs.embodiment import load_embodiment
 from lingbot_va_ros.srv import ResetMemory
 
-CHUNK_SECONDS = 60.0  # without a new chunk, after which the episode fails
+CHUNK_SECONDS = 60.0  # without a new chunk, beyond its length, after which the episode fails
 OPERATOR_TOPIC = 'teleop/joint_trajectory'
 READ_SECONDS = 600.0  # for a full-size text encoder from a slow disk
 MAX_HOLDS = 20  # of the mux in one episode after which the policy gets the arm again
@@ -75,6 +75,7 @@ def run_episodes(
     No episode is run after one that ended early.
 
     :param robot: further parameters of sim_robot.
+    :param speed: the speed scale, above 0 and at most 1.
     :raises CommandFailed: a process fails, or something is not ready in time.
     """
     cameras = {
@@ -113,7 +114,8 @@ def run_episodes(
             _begin_episode(plan, operator, recorder, progress)
             shown.begin(plan.chunks)
             progress.show(phase='running')
-            episodes.append(_run(plan, operator, recorder, progress))
+            patience = CHUNK_SECONDS + checkpoint.chunk_seconds / speed
+            episodes.append(_run(plan, operator, recorder, progress, patience))
             if episodes[-1].stopped_by:
                 return episodes, []
         progress.show(phase='stopping')
@@ -153,12 +155,12 @@ def _begin_episode(
 
 def _run(
     plan: EpisodeSpec, operator: OperatorClient, recorder: EpisodeRecorder,
-    progress: ProgressDisplay,
+    progress: ProgressDisplay, patience: float,
 ) -> RecordedEpisode:
     """Give the arm to the policy until the task is done or the chunk limit is reached."""
     give_arm_to_policy(operator, lambda: recorder.mode)
     start = recorder.now()
-    holds, stopped_by = _execute(plan, operator, recorder, progress)
+    holds, stopped_by = _execute(plan, operator, recorder, progress, patience)
     end = recorder.now()
     state = recorder.task_state
     if not stopped_by:
@@ -171,7 +173,7 @@ def _run(
 
 def _execute(
     plan: EpisodeSpec, operator: OperatorClient, recorder: EpisodeRecorder,
-    progress: ProgressDisplay,
+    progress: ProgressDisplay, patience: float,
 ) -> tuple[list[str], str]:
     """
     Wait until the episode is over.
@@ -180,6 +182,7 @@ def _execute(
     policy again, at most MAX_HOLDS times; the policy continues with its memory. Any other hold
     ends the episode.
 
+    :param patience: seconds without a new chunk after which the episode fails.
     :returns: the reasons of the holds, and why the episode ended early (or an empty string).
     """
     holds: list[str] = []
@@ -201,14 +204,14 @@ def _execute(
             return f'policy_node failed: {status.reason}'
         if len(recorder.chunks) != newest[0]:
             newest = (len(recorder.chunks), recorder.now())
-        if recorder.now() - newest[1] > CHUNK_SECONDS:
-            return (f'no chunk for {CHUNK_SECONDS:g} s; policy_node is '
+        if recorder.now() - newest[1] > patience:
+            return (f'no chunk for {patience:g} s; policy_node is '
                     f'{PolicyMode(status.mode).name}: {status.reason}')
         return ''
 
     while True:
         operator.wait_until(
-            lambda: over() or taken_away() or stuck(), (plan.chunks + 1) * CHUNK_SECONDS,
+            lambda: over() or taken_away() or stuck(), (plan.chunks + 1) * patience,
             'the chunks')
         if over():
             return holds, ''

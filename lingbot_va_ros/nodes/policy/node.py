@@ -224,6 +224,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._configuration = configuration
         self._slot.set_limits(configuration.limits)
         self._outputs.configure(configuration)
+        self._timeline.reset(self._ros_time.now_ns(), speed=1.0)
         self._inputs = PolicyInputs(
             self, configuration, self._ros_time, self._timeline, self._steps)
         instruction = self._instruction.text

@@ -10,6 +10,8 @@ from lingbot_va_ros.motion.time import NANOSECONDS
 
 # A stamp this much behind the newest one was not delayed: the clock went back.
 JUMP_NS = 1_000_000_000
+# Commands that are kept at most: at a small speed scale, seconds of plan time are many.
+MOST_COMMANDS = 100_000
 
 
 class ExecutedLog:
@@ -24,7 +26,7 @@ class ExecutedLog:
         self, keep_seconds: float, to_plan: Callable[[int], int] = lambda stamp_ns: stamp_ns):
         self._to_plan = to_plan
         self._keep_ns = round(keep_seconds * NANOSECONDS)
-        self._entries: deque = deque()
+        self._entries: deque = deque(maxlen=MOST_COMMANDS)
         self._lock = threading.Lock()
 
     def add(self, stamp_ns: int, positions: np.ndarray) -> None:
@@ -79,10 +81,17 @@ class ExecutedLog:
 
         :raises ValueError: nothing was executed yet.
         """
+        entries: list = []
         with self._lock:
-            entries = list(self._entries)
-        if not entries:
-            raise ValueError('no executed command to read')
+            if not self._entries:
+                raise ValueError('no executed command to read')
+            for entry in reversed(self._entries):
+                if entry[0] >= max(times_ns):
+                    entries.clear()  # the one after the last time is enough
+                entries.append(entry)
+                if entry[0] <= min(times_ns):
+                    break
+        entries.reverse()
         origin = entries[0][0]
         stamps = np.array([stamp - origin for stamp, _ in entries], np.float64)
         positions = np.stack([row for _, row in entries])

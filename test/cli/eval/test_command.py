@@ -13,7 +13,7 @@ from lingbot_va_ros.cli.main import main
 PROMISED = {
     'task', 'schedule', 'memory', 'latency_chunks', 'episodes', 'successes', 'episode_seconds',
     'max_seam_step', 'starved_ticks', 'inference_p95', 'chunk_seconds', 'success_low',
-    'success_high'}
+    'success_high', 'speed'}
 
 
 @pytest.fixture(scope='module')
@@ -69,6 +69,9 @@ def test_the_plot_is_drawn(evaluated):
     (['--checkpoint', 'nowhere'], 'checkpoint nowhere is not a folder'),
     (['--json', '/proc/nowhere/rows.json'], 'nowhere'),
     (['--max-chunks', 'many'], "'many' is not a whole number"),
+    (['--speed', '0'], "'0' is not a number of 0.001 to 1"),
+    (['--speed', '1.5'], "'1.5' is not a number of 0.001 to 1"),
+    (['--speed', 'nan'], "'nan' is not a number of 0.001 to 1"),
 ])
 def test_what_cannot_be_is_told_in_one_line(words, named, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -18,6 +18,7 @@ from rclpy.action import ActionClient
 from rosgraph_msgs.msg import Clock
 from safetensors.torch import load_file, save_file
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Float32
 from support.messages import nanoseconds
 from support.policy_world import CAMERAS, HOME, NODE, NS, policy_process, RELIABLE, ROBOT, World
 from support.spinning import spinning as spin_in_thread
@@ -488,15 +489,66 @@ def test_deactivate_sends_a_stop_and_keeps_the_memory(active):
     assert active.status.memory_frames >= frames > 0
 
 
-# Asynchronous
+# The speed scale
+
+
+def times_of(trajectory):
+    """Return the due times of the points of a trajectory, ns."""
+    stamp = nanoseconds(trajectory.header.stamp)
+    return np.array([stamp + point.time_from_start.sec * NS + point.time_from_start.nanosec
+                     for point in trajectory.points])
 
 
 def motion_of(plan):
     """Return a published plan as one that can be sampled."""
-    stamp = nanoseconds(plan.header.stamp)
-    times = [stamp + p.time_from_start.sec * NS + p.time_from_start.nanosec for p in plan.points]
-    return Plan(np.array(times), np.array([p.positions for p in plan.points]),
+    return Plan(times_of(plan), np.array([p.positions for p in plan.points]),
                 np.array([p.velocities for p in plan.points]))
+
+
+@pytest.fixture
+def set_speed(world):
+    """Return a function that publishes a speed scale as the mux does."""
+    publisher = world.node.create_publisher(Float32, 'speed_scale', qos.LATCHED)
+    yield lambda scale: publisher.publish(Float32(data=scale))
+    world.node.destroy_publisher(publisher)
+
+
+def test_plans_images_and_memory_are_stretched_by_the_speed_scale(running, active, set_speed):
+    active.set(max_camera_skew=0.5, max_camera_age=5.0)  # however busy this machine is
+
+    def steps(chunk):
+        return np.diff(times_of(chunk.trajectory)) / NS
+
+    np.testing.assert_allclose(steps(active.chunks[-1]), 0.1, atol=1e-6)
+    set_speed(0.5)
+    wait_for(lambda: steps(active.chunks[-1]).min() > 0.199, 'a chunk at half the speed')
+    index, frames = len(active.chunks) - 1, active.status.memory_frames
+    slow = active.chunks[index]
+    np.testing.assert_allclose(steps(slow), 0.2, atol=1e-6)
+    due = times_of(slow.trajectory)
+    for plan in active.new_plans(20):
+        motion = motion_of(plan)
+        assert not motion.velocities[-1].any()
+        for time_ns, point in zip(due, slow.trajectory.points):
+            if motion.times_ns[0] <= time_ns <= motion.end_ns:
+                position, velocity = motion.sample(time_ns)
+                np.testing.assert_allclose(position, point.positions, atol=1e-3)
+                np.testing.assert_allclose(velocity, point.velocities, atol=1e-2)
+    for wrong in (0.0, 2.0, float('nan')):  # refused, and the scale stays
+        mark = len(log_since(running, 0))
+        wait_for(lambda: set_speed(wrong) or f'speed_scale is {wrong:g}' in log_since(
+            running, mark), 'a line about the scale')
+    wait_for(lambda: len(active.chunks) > index + 1, 'the next chunk')
+    np.testing.assert_allclose(steps(active.chunks[index + 1]), 0.2, atol=1e-6)
+    # Its newest image is the one due after the last action before it.
+    seen_ns = nanoseconds(active.chunks[index + 1].observation_stamp)
+    assert abs(seen_ns - due[-1]) < 0.5 * NS
+    wait_for(lambda: active.status.memory_frames > frames, 'remembered frames')
+    set_speed(1.0)
+    wait_for(lambda: steps(active.chunks[-1]).max() < 0.101, 'a chunk at full speed')
+
+
+# Asynchronous
 
 
 @pytest.mark.parametrize('schedule', ['async', 'async_ungrounded'])

@@ -69,3 +69,10 @@ def test_a_cleared_log_is_empty_and_takes_an_earlier_clock():
 def test_an_empty_log_cannot_be_read():
     with pytest.raises(ValueError, match='no executed command'):
         ExecutedLog(1.0).at([NOW])
+
+
+def test_the_limit_counts_in_the_time_that_the_log_is_told():
+    log = ExecutedLog(0.05, lambda stamp_ns: NOW + (stamp_ns - NOW) // 4)
+    for tick in range(41):
+        log.add(NOW + tick * TICK, np.array([tick, -tick]))
+    np.testing.assert_allclose(log.at([NOW]), [[20, -20]])
