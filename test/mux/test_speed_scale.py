@@ -6,12 +6,15 @@ import math
 import numpy as np
 import pytest
 
+from lingbot_va_ros.motion.plan import Plan
 from lingbot_va_ros.motion.time import NANOSECONDS
+from lingbot_va_ros.motion.timeline import Timeline
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.speed_scale import DRIVER, LEAST_SCALE, SpeedScale
+from lingbot_va_ros.robot.tool_path import tool_paths
 from lingbot_va_ros.specs.embodiment import load_embodiment
 
 ROBOT = load_embodiment('sim_left')
@@ -21,6 +24,7 @@ ARM = np.array([joint not in GRIPPERS for joint in ROBOT.joints])
 PERIOD = 10_000_000
 SECONDS = PERIOD / NANOSECONDS
 NONE = np.zeros(len(ROBOT.joints))
+MOST_OFF_ARC = 0.3e-3  # m; 17 mm where each joint is slowed down by itself
 
 
 class Bench:
@@ -171,6 +175,61 @@ def test_a_change_of_the_scale_is_no_jump_and_the_path_stays():
     assert_inside_limits(bench.executed)
     path = np.array([bench.goal(begin_ns + t) for t in range(0, 8 * NANOSECONDS, 500_000)])
     assert distance_from_path(bench.executed, path) < 1e-3
+
+
+ARC_SECONDS = 0.7  # at full speed
+ARC_KNOTS = 60
+
+
+def arc():
+    """Return the joints of an arc of 0.24 m that the tool draws, and the tool's path."""
+    tool, = tool_paths(ROBOT)
+    columns = list(tool.columns)
+    begin = tool.kinematics.forward(ROBOT.home[columns])
+    poses = []
+    for share in (1 - np.cos(np.linspace(0, np.pi, ARC_KNOTS))) / 2:  # from rest to rest
+        pose, angle = begin.copy(), 3.0 * share
+        pose[:3, 3] += 0.0757 * np.array(
+            [1 - math.cos(angle), math.sin(angle), -0.5 * math.sin(angle)])
+        poses.append(pose)
+    rows = np.tile(ROBOT.home, (ARC_KNOTS, 1))
+    rows[:, columns] = tool.kinematics.follow(poses, ROBOT.home[columns])
+    times = np.linspace(0, ARC_SECONDS * NANOSECONDS, ARC_KNOTS).astype(np.int64)
+    speeds = np.gradient(rows, times / NANOSECONDS, axis=0)
+    speeds[[0, -1]] = 0.0
+    return Plan(times, rows, speeds), tool
+
+
+@pytest.mark.parametrize('share, slowed_by, follows', [
+    (0.25, 'scale', True), (0.1, 'scale', True), (0.25, 'scale', False), (0.1, 'limits', False)])
+def test_the_tool_stays_on_an_arc_at_a_part_of_the_speed(
+        monkeypatch, share, slowed_by, follows):
+    """The source follows the speed scale, as the policy does, or the mux alone slows down."""
+    motion, tool = arc()
+    assert (np.abs(motion.velocities)[:, ARM] / LIMITS.velocity[ARM]).max() > share
+    settings = {'speed_scale': share}
+    if slowed_by == 'limits':
+        settings, slow = {}, replace(LIMITS, velocity=np.where(
+            ARM, share * LIMITS.velocity, LIMITS.velocity))
+        monkeypatch.setitem(globals(), 'ROBOT', replace(ROBOT, limits=slow))
+    bench = Bench(max_jump=100.0, **settings)
+    bench.run(0.1)
+    begin_ns, timeline = bench.now + NANOSECONDS, Timeline()
+    if follows:
+        timeline.set_speed(share, bench.now)
+    begin_plan_ns = timeline.to_plan(begin_ns)
+    bench.goal = lambda t_ns: motion.sample(
+        min(max(0, timeline.to_plan(t_ns) - begin_plan_ns), motion.end_ns))[0]
+    bench.run(0.1)
+    assert bench.choose(MuxMode.POLICY)[0]
+    bench.run(2.0 + 1.3 * ARC_SECONDS / share)
+    assert bench.mode == MuxMode.POLICY
+    path = tool.points(np.array([
+        motion.sample(t)[0] for t in range(0, motion.end_ns + 1, 500_000)]))
+    reached = tool.points(np.array([q for _, q, _ in bench.executed[::3]]))
+    off = [np.linalg.norm(path - point, axis=1).min() for point in reached]
+    assert max(off) < (1e-5 if follows else MOST_OFF_ARC), f'{1000 * max(off):.2f} mm off the arc'
+    assert np.linalg.norm(reached[-1] - path[-1]) < 1e-4  # and to its end
 
 
 def test_a_plan_that_is_slow_enough_is_followed_in_time():
