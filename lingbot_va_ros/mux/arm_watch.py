@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lingbot_va_ros.mux.command_history import CommandHistory
 from lingbot_va_ros.mux.following_error import FollowingErrorWatch
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.standstill import LONGEST, StandstillWatch
 from lingbot_va_ros.mux.start_state import STANDING_SPEED
+from lingbot_va_ros.mux.tracking_delay import TrackingDelay
 from lingbot_va_ros.robot.joint_state_filter import JointStateFilter
 from lingbot_va_ros.specs.embodiment import Embodiment
 
@@ -44,8 +46,13 @@ class ArmWatch:
         self._joints = joints
         self._embodiment = embodiment
         self._is_gripper = is_gripper
-        self._following = FollowingErrorWatch(embodiment, settings, period_ns)
+        self._settings = settings
+        self._commands = CommandHistory(
+            len(embodiment.joints), period_ns, settings.joint_state_timeout)
+        self._following = FollowingErrorWatch(embodiment, settings, self._commands)
         self._standstill = StandstillWatch(~is_gripper)
+        self._tracking = TrackingDelay(
+            embodiment.limits.velocity, ~is_gripper, period_ns, settings.max_tracking_delay)
         self._faults: dict[str, tuple[str, ...]] = {}
 
     def take_faults(self, origin: str, faults: tuple[str, ...]) -> None:
@@ -66,11 +73,12 @@ class ArmWatch:
     def begin(self, time_ns: int, commanded: np.ndarray) -> None:
         """Take note that commands begin anew, at rest at these positions [J] before `time_ns`."""
         self._standstill.reset()
-        self._following.restart(time_ns, commanded)
+        self._tracking.restart()
+        self._commands.restart(time_ns, commanded)
 
     def add_command(self, time_ns: int, commanded: np.ndarray) -> None:
         """Take the commanded positions [J] of a tick."""
-        self._following.add(time_ns, commanded)
+        self._commands.add(time_ns, commanded)
 
     def lost(self, now_s: float, margin: float) -> ArmFault | None:
         """
@@ -98,6 +106,14 @@ class ArmWatch:
             return ArmFault(
                 f'the arm stands still: no joint has moved for {LONGEST:g} s while its command '
                 'did', can_retreat=not self._joints.is_disputed(now_s), is_away=True)
+        tracking = self._tracking
+        tracking.update(self._joints.positions, self._joints.times_ns, self._commands)
+        self._joints.tracking_delay = tracking.seconds
+        if tracking.is_beyond_limit:
+            return ArmFault(
+                f'the arm trails its commands by {tracking.seconds:.3f} s, more than '
+                f'max_tracking_delay {self._settings.max_tracking_delay:g}: the commands come '
+                'late to the controller, or the arm is slow to follow')
         return None
 
     def _controller_faults(self) -> list[str]:

@@ -67,22 +67,14 @@ class FollowingErrorWatch:
     """
     Compares each measurement with the command of its own time, since joint states come late.
 
-    :param period_ns: of the ticks.
+    :param commands: the commands of as long as a measurement may be old.
     """
 
-    def __init__(self, embodiment: Embodiment, settings: MuxSettings, period_ns: int) -> None:
+    def __init__(
+        self, embodiment: Embodiment, settings: MuxSettings, commands: CommandHistory) -> None:
         self._joints = embodiment.joints
         self._limits = following_error_limits(embodiment, settings.max_following_error)
-        self._history = CommandHistory(
-            len(embodiment.joints), period_ns, settings.joint_state_timeout)
-
-    def restart(self, time_ns: int, commanded: np.ndarray) -> None:
-        """Begin anew where the commands do: at rest at these positions [J] before `time_ns`."""
-        self._history.restart(time_ns, commanded)
-
-    def add(self, time_ns: int, commanded: np.ndarray) -> None:
-        """Add the commanded positions [J] of a tick."""
-        self._history.add(time_ns, commanded)
+        self._commands = commands
 
     def error(self, measured: np.ndarray, times_ns: np.ndarray) -> FollowingError | None:
         """
@@ -91,4 +83,4 @@ class FollowingErrorWatch:
         :param measured: positions [J].
         :param times_ns: [J] int64, ROS time at which each was measured.
         """
-        return following_error(measured, self._history.at(times_ns), self._limits, self._joints)
+        return following_error(measured, self._commands.at(times_ns), self._limits, self._joints)

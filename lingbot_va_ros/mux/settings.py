@@ -27,6 +27,8 @@ class MuxSettings:
     :param controller_delay: the longest time from a command's stamp until its controller has it.
         A stop begins so much later (in whole ticks, at least one), so that it joins the motion
         that the controller is on.
+    :param max_tracking_delay: time by which the moving arm may trail its commands; more means
+        HOLD.
     :param speed_scale: the operator's speed scale at first, above 0 and at most 1.
     :param full_speed_scaling: what the driver's speed scaling is at full speed.
     :param follows_driver: whether the driver tells a speed scaling, without which nothing moves.
@@ -45,6 +47,7 @@ class MuxSettings:
     takeover_motion: float = 0.0
     takeover_rest: float = 0.5
     controller_delay: float = 0.01
+    max_tracking_delay: float = 0.08
     speed_scale: float = 1.0
     full_speed_scaling: float = 100.0
     follows_driver: bool = False

@@ -46,6 +46,10 @@ PARAMETERS = (
         "The longest time from a command's stamp until its controller has it, s. A stop begins "
         'so much later, in whole periods and at least one.', 0.0, 0.2),
     NodeParameter(
+        'max_tracking_delay', _DEFAULT.max_tracking_delay,
+        'Time by which the joint states of the moving arm may trail its commands; more means '
+        'HOLD, s.', 0.01, 10.0),
+    NodeParameter(
         'emergency_stop_timeout', _DEFAULT.emergency_stop_timeout,
         'Silence of emergency_stop that latches STOPPED, s; 0: the input is not '
         'supervised.', 0.0, 60.0),

@@ -31,6 +31,9 @@ LATENESS_SECONDS = 10
 DIAGNOSTICS_SECONDS, LOOK_SECONDS = 1.0, 0.1
 # Publishers and clocks in disorder are logged so often, s.
 WARN_SECONDS = 10.0
+# An arm that trails its commands by `controller_delay` and this, s, is worth a warning. The servos
+# of most arms lag by 20 to 50 ms.
+TRACKING_MARGIN = 0.04
 
 
 class LatchedStop:
@@ -154,6 +157,10 @@ class DiagnosticsPublisher:
         report = self._mux.report(now_s)
         warnings = self._watch.warnings(
             report.joint_states, now_s, self._clocks.is_simulated)
+        trailing = tracking_warning(
+            report.joint_states.tracking_delay, self._mux.settings.controller_delay)
+        if trailing:
+            warnings.append(trailing)
         for line in warnings:
             self._logger.warning(line, throttle_duration_sec=WARN_SECONDS)
         status = DiagnosticStatus()
@@ -180,6 +187,19 @@ class DiagnosticsPublisher:
         }
 
 
+def tracking_warning(seconds: float, controller_delay: float) -> str:
+    """
+    Return in one line that the arm trails its commands, or an empty text.
+
+    :param seconds: by which it does; nan: unknown.
+    :param controller_delay: the longest time that a command is expected to take, s.
+    """
+    if not seconds > controller_delay + TRACKING_MARGIN:
+        return ''
+    return (f'the arm trails its commands by {seconds * 1e3:.0f} ms: raise controller_delay '
+            f'({controller_delay * 1e3:g} ms) where commands come late to the controller')
+
+
 def _level(report: Report, warnings: list[str]) -> bytes:
     level = DiagnosticStatus.OK
     if report.rejected_in_row or report.is_fault or report.blocked or warnings:
@@ -198,6 +218,9 @@ def _values(report: Report) -> dict[str, object]:
         'joint_state_age_s': f'{report.joint_states.age:.3f}',
         **{f'joint_state_refused_{kind}': count
            for kind, count in report.joint_states.refused.items()},
+        'tracking_delay_ms': (
+            '' if math.isnan(report.joint_states.tracking_delay)
+            else f'{report.joint_states.tracking_delay * 1e3:.1f}'),
         'joint_state_last_refusal': report.joint_states.last_refusal,
         'joint_state_contradictions': '; '.join(report.joint_states.contradictions),
         'accepted': report.accepted,
