@@ -68,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--controllers', nargs='*', choices=CONTROLLERS, metavar='NAME',
         help='measure only what these controllers make of a plan of 0.5 rad/s, in virtual time: '
              f'{", ".join(CONTROLLERS)} (default: all)')
+    parser.add_argument(
+        '--controller-delay', type=number(float, 0.0, 0.2), metavar='S',
+        help="with --controllers: the mux's parameter controller_delay, s (default: its own)")
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the results to this file')
     parser.add_argument(
         '--compare', type=Path, metavar='FILE',
@@ -109,7 +112,8 @@ def _run_controllers(arguments: argparse.Namespace) -> int:
     from lingbot_va_ros.cli.bench.controllers import all_conditions, measure_controllers
 
     with atomic_files([] if arguments.json is None else [arguments.json]) as files:
-        rows = measure_controllers(all_conditions(arguments.controllers or CONTROLLERS), _say)
+        rows = measure_controllers(
+            all_conditions(arguments.controllers or CONTROLLERS), arguments.controller_delay, _say)
         for file in files:
             file.write_text(json.dumps({'controllers': rows}, indent=2) + '\n')
     show_controllers(rows)

@@ -75,17 +75,18 @@ def show(results: dict, compared: list[dict] | None = None) -> None:
 
 def show_controllers(rows: list[dict]) -> None:
     """Print what controllers make of the mux's commands."""
-    table = Table(title='commands of controllers for a plan of 0.5 rad/s (virtual time)')
-    for name in ('controller', 'Hz', 'mux, Hz', 'delay, ms', 'speed, rad/s',
-                 'acceleration, rad/s²', 'rejected', 'mode'):
+    table = Table(
+        title='commands of controllers for a plan of 0.5 rad/s and a sine (virtual time)')
+    for name in ('controller', 'desired', 'Hz', 'mux', 'delay, ms', 'speed, rad/s', 'rad/s²',
+                 'sine', 'limit', 'stop', 'rejected', 'mode'):
         table.add_column(name, justify='left' if name in ('controller', 'mode') else 'right')
     for row in rows:
         delay, jitter = (1000 * row[name] for name in ('delay', 'jitter'))
         table.add_row(
-            row['controller'], str(row['rate']), str(row['mux_rate']),
+            row['controller'], 'yes' if row['from_desired'] else 'no', str(row['rate']), str(row['mux_rate']),
             f'{delay:g} … {delay + jitter:g}',
             f'{row["speed_min"]:.3f} … {row["speed_max"]:.3f}', f'{row["acceleration_max"]:.1f}',
-            str(row['rejected']), row['mode'])
+            f'{row["sine_error"]:.2%}', f'{row["limit_share"]:.2f}', f'{row["stop_limit_share"]:.2f}', str(row['rejected']), row['mode'])
     _console().print(table)
 
 

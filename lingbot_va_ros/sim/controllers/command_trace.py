@@ -34,6 +34,11 @@ class CommandTrace:
             self.begin_ns + round(skipped * self.period * 1e9), self.period,
             self.commands[skipped:])
 
+    def until(self, seconds: float) -> 'CommandTrace':
+        """Return the first seconds of the trace."""
+        return CommandTrace(
+            self.begin_ns, self.period, self.commands[:round(seconds / self.period)])
+
 
 def trace_commands(
     loop: ControlLoop, joints: FirstOrderJoints, send: Callable[[int], Sequence[Trajectory]],
