@@ -1,7 +1,7 @@
 """The latched stop file: keeps a stop on disk, so that a respawned mux starts STOPPED."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 import json
 import os
 from pathlib import Path
@@ -56,10 +56,9 @@ class LatchedStopFile:
 
     def write(self, reason: str) -> None:
         """
-        Write a stop and its reason.
+        Write a stop and its reason, through to the disk.
 
-        The data are not flushed to the disk: that may take longer than the ticks, which wait for
-        it, can do without.
+        The file is in place before it is flushed, which may take long.
         """
         self.prepare()
         unfinished = f'.{self._name}.{secrets.token_hex(4)}'
@@ -68,12 +67,16 @@ class LatchedStopFile:
                 unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
                 0o600, dir_fd=folder)
             try:
-                with os.fdopen(file, 'w', encoding='utf-8') as stream:
-                    json.dump({'reason': reason}, stream)
+                os.write(file, json.dumps({'reason': reason}).encode())
                 os.replace(unfinished, self._name, src_dir_fd=folder, dst_dir_fd=folder)
+                os.fsync(file)
+                os.fsync(folder)
             except BaseException:
-                os.unlink(unfinished, dir_fd=folder)
+                with suppress(FileNotFoundError):
+                    os.unlink(unfinished, dir_fd=folder)
                 raise
+            finally:
+                os.close(file)
 
     def clear(self) -> None:
         """Remove the file."""

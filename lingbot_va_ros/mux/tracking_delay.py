@@ -1,4 +1,4 @@
-"""The tracking delay: the time by which the measured motion of the arm trails the commanded one."""
+"""The tracking delay: the time by which the measured motion trails the commanded one."""
 
 import math
 

@@ -47,7 +47,7 @@ MUX_RATES = (50, 100)  # Hz
 PHASES = (0.15, 0.65)
 TIME_CONSTANT = 0.03  # s, of the joints
 BEGIN_NS = 100 * NANOSECONDS
-# Until the motion is even, one period of the sine, and from shortly before an emergency stop to rest.
+# Until the motion is even, one period of the sine, and from the emergency stop to rest.
 SETTLING, MEASURED, STOPPING = 0.8, 1.25, 0.4  # s
 POLICY_PERIOD_NS = 20_000_000
 AHEAD, BRAKING = 0.5, 0.2  # s of the plan in motion, and until it is at rest
@@ -200,6 +200,7 @@ class MuxInVirtualTime:
         stop_ns: int | None = None,
     ):
         self.embodiment = embodiment
+        self.settings = settings
         self.period_ns = period_ns
         self.mode_before_stop = MuxMode.HOLD
         self._stop_ns = stop_ns

@@ -83,10 +83,12 @@ def show_controllers(rows: list[dict]) -> None:
     for row in rows:
         delay, jitter = (1000 * row[name] for name in ('delay', 'jitter'))
         table.add_row(
-            row['controller'], 'yes' if row['from_desired'] else 'no', str(row['rate']), str(row['mux_rate']),
+            row['controller'], 'yes' if row['from_desired'] else 'no', str(row['rate']),
+            str(row['mux_rate']),
             f'{delay:g} … {delay + jitter:g}',
             f'{row["speed_min"]:.3f} … {row["speed_max"]:.3f}', f'{row["acceleration_max"]:.1f}',
-            f'{row["sine_error"]:.2%}', f'{row["limit_share"]:.2f}', f'{row["stop_limit_share"]:.2f}', str(row['rejected']), row['mode'])
+            f'{row["sine_error"]:.2%}', f'{row["limit_share"]:.2f}',
+            f'{row["stop_limit_share"]:.2f}', str(row['rejected']), row['mode'])
     _console().print(table)
 
 

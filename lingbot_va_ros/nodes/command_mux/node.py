@@ -21,17 +21,14 @@ from lingbot_va_ros.nodes.command_mux.clocks import Clocks
 from lingbot_va_ros.nodes.command_mux.controller_watch import ControllerWatch
 from lingbot_va_ros.nodes.command_mux.gripper_action import GripperActions
 from lingbot_va_ros.nodes.command_mux.inputs import Inputs
+from lingbot_va_ros.nodes.command_mux.latched_stop import LatchedStop
 from lingbot_va_ros.nodes.command_mux.outputs import Outputs
 from lingbot_va_ros.nodes.command_mux.parameters import (
     declare_joint_map,
     FULL_SPEED_SCALING,
     PARAMETERS,
 )
-from lingbot_va_ros.nodes.command_mux.publishers import (
-    DiagnosticsPublisher,
-    LatchedStop,
-    ModePublisher,
-)
+from lingbot_va_ros.nodes.command_mux.publishers import DiagnosticsPublisher, ModePublisher
 from lingbot_va_ros.nodes.command_mux.speed import SpeedInterface
 from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch
 from lingbot_va_ros.nodes.parameters import declare_parameters
@@ -123,7 +120,7 @@ class CommandMux(Node):
         all_ended = self._urgent_thread.close()
         if asked_by == signal.SIGINT:
             self._latched_stop.clear()
-        return all_ended
+        return self._latched_stop.close() and all_ended
 
     def _run_ticks(self) -> None:
         try:

@@ -1,9 +1,7 @@
-"""The publishers of mode and diagnostics, and the file that keeps a latched stop."""
+"""The publishers of mode and diagnostics."""
 
 from collections import deque
 import math
-import os
-from pathlib import Path
 import threading
 import time
 
@@ -14,17 +12,15 @@ from rclpy.node import Node
 
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.msg import ControlMode
-from lingbot_va_ros.mux.latched_stop_file import LatchedStopFile
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.report import Report
 from lingbot_va_ros.mux.validation import REJECTION_KINDS
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
+from lingbot_va_ros.nodes.command_mux.latched_stop import LatchedStop
 from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch
 from lingbot_va_ros.nodes.qos import EVENTS, LATCHED
-from lingbot_va_ros.nodes.run import CannotStart
 
-_STOPPED_BEFORE = 'stopped before the mux was restarted: '
 # How far back the figures of command lateness reach, s.
 LATENESS_SECONDS = 10
 # Diagnostics come once a second; a change of the mode is seen within this time, s.
@@ -34,53 +30,6 @@ WARN_SECONDS = 10.0
 # An arm that trails its commands by `controller_delay` and this, s, is worth a warning. The servos
 # of most arms lag by 20 to 50 ms.
 TRACKING_MARGIN = 0.04
-
-
-class LatchedStop:
-    """
-    The latched stop of this mux on disk; a folder that cannot be used is a warning in the log.
-
-    :param folder: see `LatchedStopFile`; empty: its default.
-    """
-
-    def __init__(self, node: Node, folder: str) -> None:
-        name = f'{os.environ.get("ROS_DOMAIN_ID", "0")}{node.get_fully_qualified_name()}'
-        try:
-            self._file = LatchedStopFile(Path(folder).expanduser() if folder else None, name)
-        except RuntimeError as error:  # a user without an entry, as in some containers
-            raise CannotStart(f'stop_folder: {error}; give an absolute path') from None
-        self._logger = node.get_logger()
-
-    def restore(self, mux: Mux) -> None:
-        """Begin STOPPED where the mux before this one was STOPPED and has left its file."""
-        try:
-            self._file.prepare()
-            reason = self._file.read()
-        except OSError as error:
-            self._warn(error)
-            return
-        self._logger.info(f'a latched stop is kept in {self._file.path}')
-        if reason is not None:
-            mux.machine.begin_stopped(_STOPPED_BEFORE + reason)
-
-    def write(self, reason: str) -> None:
-        """Keep the stop for a respawned mux."""
-        try:
-            self._file.write(reason.removeprefix(_STOPPED_BEFORE))
-        except OSError as error:
-            self._warn(error)
-
-    def clear(self) -> None:
-        """Remove the file."""
-        try:
-            self._file.clear()
-        except OSError as error:
-            self._warn(error)
-
-    def _warn(self, error: OSError) -> None:
-        self._logger.warning(
-            f'a stop would be forgotten by a respawned mux: {self._file.path}: {error.strerror}',
-            throttle_duration_sec=10.0)
 
 
 class ModePublisher:
@@ -102,16 +51,16 @@ class ModePublisher:
             mode, reason = self._mux.machine.state
             if (mode, reason) == self.published:
                 return
-            message = ControlMode()
-            message.header.stamp = self._clock.now().to_msg()
-            message.mode, message.reason = int(mode), reason
-            self._publisher.publish(message)
             was_stopped = self.published is not None and self.published[0] == MuxMode.STOPPED
-            self.published = (mode, reason)
             if mode == MuxMode.STOPPED and not was_stopped:
                 self._latched_stop.write(reason)
             elif was_stopped and mode != MuxMode.STOPPED:
                 self._latched_stop.clear()
+            message = ControlMode()
+            message.header.stamp = self._clock.now().to_msg()
+            message.mode, message.reason = int(mode), reason
+            self._publisher.publish(message)
+            self.published = (mode, reason)
         self._logger.info(f'{mode.name}: {reason}')
 
 

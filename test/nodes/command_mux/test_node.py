@@ -754,6 +754,39 @@ def test_who_ends_the_mux_in_order_finds_it_in_hold(tmp_path):
         assert not list(tmp_path.glob('*.json'))
 
 
+HANGING = """
+import time
+from lingbot_va_ros.nodes.command_mux import latched_stop, node
+latched_stop.LatchedStopFile.write = lambda *_: time.sleep(60)
+node.main()
+"""
+
+
+def test_a_home_folder_that_hangs_holds_up_no_tick_and_no_request(tmp_path):
+    script = tmp_path / 'hanging_mux.py'
+    script.write_text(HANGING)
+    with running_world() as world:
+        process = subprocess.Popen(
+            [sys.executable, str(script), '--ros-args', '-p', f'stop_folder:={tmp_path}', '-p',
+             PATIENT[0], '-p', PATIENT[1]], stderr=subprocess.PIPE, text=True)
+        try:
+            world.policy_mode()
+            world.sweep()
+            assert world.set_mode(ControlMode.STOPPED).success
+            world.wait_for_mode(ControlMode.STOPPED)
+            wait_for(lambda: world.speed() == 0.0, 'the stop')
+            assert world.trigger('clear_stop').success
+            world.policy_mode()
+            sent = len(world.commands)
+            wait_for(lambda: len(world.commands) > sent + 20, 'commands')
+            process.send_signal(signal.SIGTERM)
+            _, error = process.communicate(timeout=10)
+        finally:
+            process.kill()
+        assert process.returncode == 0
+        assert 'the file system has not answered' in error and 'Traceback' not in error
+
+
 FAILING = """
 import sys
 from lingbot_va_ros.nodes.command_mux import node
