@@ -218,6 +218,26 @@ def test_a_missing_package_is_one_line_with_how_to_get_it(name, packages, monkey
     assert 'apt install' in line or ('clone' in line and 'https://github.com/' in line)
 
 
+@pytest.mark.parametrize('name, topics', [
+    ('ur5e_robotiq_2f85', ['/io_and_status_controller/robot_program_running',
+                           '/io_and_status_controller/safety_mode']),
+    ('dual_franka', ['left/franka_robot_state_broadcaster/robot_state',
+                     'right/franka_robot_state_broadcaster/robot_state'])])
+def test_the_status_inputs_count_once_their_lines_are_no_comments(
+        name, topics, installed, tmp_path):
+    assert not load_embodiment(name).status_inputs
+    shipped = shared_file('config', 'embodiments', f'{name}.yaml').read_text()
+    commented = re.search(r'^# status_inputs:\n(?:# .*\n)+', shipped, re.M)[0]
+    path = tmp_path / f'{name}.yaml'
+    path.write_text(shipped.replace(commented, re.sub('^# ', '', commented, flags=re.M)))
+    found = load_embodiment(str(path)).status_inputs
+    assert [status.topic for status in found] == topics
+    page = (PAGE.parents[1] / 'how-to' / 'bring_up_your_arm.md').read_text()
+    for status in found:
+        assert status.topic.removeprefix('left/').removeprefix('right/') in page
+        assert status.message_type in page and status.good
+
+
 def test_only_the_franka_hand_needs_an_action(installed):
     """An action needs control_msgs and goes by steps: the others do without."""
     with_action = {

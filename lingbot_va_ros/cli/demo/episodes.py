@@ -87,7 +87,8 @@ def run_episodes(
         processes, checkpoint, {'publish_predicted_video': True, 'max_camera_age': PATIENCE},
         {'task': plans[0].task, 'seed': plans[0].seed, 'overview_rate': OVERVIEW_RATE, **robot},
         {'source_timeout': PATIENCE, 'joint_state_timeout': PATIENCE,
-         'max_following_error': PATIENT_ERROR, 'speed_scale': speed})
+         'max_following_error': PATIENT_ERROR, 'max_tracking_delay': PATIENCE,
+         'speed_scale': speed})
     episodes: list[RecordedEpisode] = []
     with ros_node('lingbot_va_demo') as (node, executor):
         recorder = EpisodeRecorder(node, cameras)

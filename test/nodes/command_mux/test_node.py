@@ -502,14 +502,59 @@ def test_a_killed_mux_leaves_a_controller_that_stops_by_itself(world):
     assert np.all((q >= ROBOT.limits.lower) & (q <= ROBOT.limits.upper))
 
 
+@contextlib.contextmanager
+def running_sim_robot(namespace, *parameters):
+    arguments = [item for parameter in parameters for item in ('-p', parameter)]
+    robot = subprocess.Popen(
+        [sys.executable, '-m', 'lingbot_va_ros.nodes.sim_robot.node', '--ros-args', '-r',
+         f'__ns:={namespace}', '-p', 'camera_rate:=2.0', '-p', 'publish_clock:=false',
+         *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        robot.send_signal(signal.SIGINT)
+        robot.wait(timeout=10)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize('delay', [0.0, 0.25])
+def test_a_controller_that_gets_its_commands_late_is_held(delay):
+    """By the joint states, which trail the commands; nothing else tells."""
+    patient = ('source_timeout:=5.0', 'joint_state_timeout:=5.0', 'max_following_error:=9.0')
+    with running_sim_robot('/late', f'controller_delay:={delay}'), running_mux(
+            *patient, namespace='/late'), running_world(namespace='/late') as world:
+        states = []
+        world.node.create_subscription(JointState, 'joint_states', states.append, JOINT_STATES)
+        wait_for(lambda: states, 'joint states', 60.0)
+        home = np.array(states[-1].position)[:7]
+        world.goal = lambda t_ns: home
+        world.policy_alive = True
+        wait_for(lambda: world.set_mode(ControlMode.POLICY).success, 'POLICY')
+        begin = world.clock()
+        swing = np.array([0.3, 0.1, -0.1, 0.3, 0.1, 0.3, 0.0])
+        world.goal = lambda t_ns: home + swing * (
+            1 - np.cos(2.0 * max(0.0, (t_ns - begin) * 1e-9)))
+
+        def trails():
+            values = {
+                each.key: each.value for message in world.diagnostics
+                for each in message.status[0].values if message.status[0].values}
+            return float(values.get('tracking_delay_ms') or 'nan')
+
+        if delay:
+            _, message = world.wait_for_mode(ControlMode.HOLD)
+            assert message.reason.startswith('the arm trails its commands by')
+            assert 'late' in message.reason and '\n' not in message.reason
+            wait_for(lambda: trails() > 80.0, 'the figure')
+        else:
+            wait_for(lambda: trails() > 0.0, 'the figure')
+            assert world.mode() == ControlMode.POLICY and trails() < 60.0
+
+
 @pytest.mark.timeout(120)
 def test_a_killed_mux_leaves_the_simulated_robot_at_rest():
     """The braking tail, on a controller that behaves as joint_trajectory_controller."""
-    robot = subprocess.Popen(
-        [sys.executable, '-m', 'lingbot_va_ros.nodes.sim_robot.node', '--ros-args', '-r',
-         '__ns:=/braking', '-p', 'camera_rate:=2.0', '-p', 'publish_clock:=false'],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    with running_sim_robot('/braking'):
         with running_mux(namespace='/braking') as mux, (
                 running_world(namespace='/braking')) as world:
             states = []
@@ -539,9 +584,6 @@ def test_a_killed_mux_leaves_the_simulated_robot_at_rest():
             # until its last states came: 0.1 s.
             way = np.abs(speed) * 0.1 + speed ** 2 / 2 / ROBOT.limits.acceleration + 0.03
             assert np.all(np.abs(rest - at_kill) <= way)
-    finally:
-        robot.send_signal(signal.SIGINT)
-        robot.wait(timeout=10)
 
 
 def test_a_supervised_emergency_stop_starts_stopped_and_rejects_best_effort():
