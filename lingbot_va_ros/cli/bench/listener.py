@@ -17,7 +17,8 @@ from std_srvs.srv import Trigger
 
 from lingbot_va_ros.cli.bench.cameras import EMBODIMENT
 from lingbot_va_ros.nodes import qos
-from lingbot_va_ros.nodes.images.conversion import compressed_to_rgb, to_rgb
+from lingbot_va_ros.nodes.images.compressed import compressed_to_rgb
+from lingbot_va_ros.nodes.images.conversion import to_rgb
 from lingbot_va_ros.nodes.run import CannotStart, run_node
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
 from lingbot_va_ros.specs.embodiment import load_embodiment

@@ -17,7 +17,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import CameraInfo, JointState
 
 from lingbot_va_ros.cli.check.controllers import (
     controller_findings,
@@ -41,6 +41,7 @@ from lingbot_va_ros.msg import ControlMode, PolicyStatus
 from lingbot_va_ros.mux.following_error import following_error_limits
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.nodes import qos
+from lingbot_va_ros.nodes.images.camera_watch import info_topic
 from lingbot_va_ros.nodes.images.conversion import AUTO, choose_converter, ImageConverter
 from lingbot_va_ros.nodes.images.transports import TRANSPORTS
 from lingbot_va_ros.nodes.joint_state_watch import with_message_info
@@ -346,6 +347,9 @@ def _listen(
             heard[topic] = publishers, CameraStream(
                 source, size, now_ns, simulated, converter)
             probe.listen(message, topic, heard[topic][1].take, measuring(qos.SENSOR))
+            probe.listen(
+                CameraInfo, info_topic(probe.resolve(source.topic)), heard[topic][1].announce,
+                qos.SENSOR)
     topic = probe.resolve('joint_states')
     publishers = _publishes(probe, topic, 'sensor_msgs/msg/JointState')
     joints = JointStateStream(embodiment, now_ns, simulated)

@@ -6,11 +6,12 @@ import time
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import CompressedImage, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from lingbot_va_ros.cli.check.finding import error, Finding, warning
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.validation import LIMIT_NOISE
+from lingbot_va_ros.nodes.images.camera_watch import info_size
 from lingbot_va_ros.nodes.images.conversion import as_mounted, ImageConverter
 from lingbot_va_ros.nodes.joint_state_watch import message_number
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
@@ -22,6 +23,8 @@ MAX_FUTURE = 0.05  # s, as command_mux: beyond it the clocks are not synchronize
 OTHER_CLOCK = 1e8  # s; a stamp this far from the clock is from another clock
 RATE_TOLERANCE = 0.9  # share of the nominal rate, because of jitter
 SHOWN = 8  # names in one line
+SHOWN_FAULTS = 2  # of bad images
+DEPTH = '16UC1'
 FILTER_TIMEOUT = 1.0  # s; joint states that come more seldom are not compared
 
 
@@ -90,7 +93,11 @@ class StampStatistics:
 
 
 class CameraStream:
-    """Checks the images of one camera as the policy would receive them."""
+    """
+    Checks the images of one camera as the policy would receive them.
+
+    :param size: height and width in the policy, pixels; None if not known.
+    """
 
     def __init__(
         self, source: CameraSource, size: tuple[int, int] | None, now_ns: Callable[[], int],
@@ -98,47 +105,71 @@ class CameraStream:
     ):
         self._source = source
         self._converter = converter
-        self._size = size  # height and width in the policy
+        self._size = size
         self.stamps = StampStatistics(now_ns, simulated)
-        self._faults: dict[str, None] = {}
-        self._sizes: dict[tuple[int, int], None] = {}
+        self._faults: list[str] = []
+        self._sizes: dict[tuple[int, int], None] = {}  # width and height, as claimed
+        self._mounted: tuple[int, ...] | None = None  # height and width of the first image
+        self._depth = False
+        self._announced: tuple[int, int] | None = None
 
-    def take(self, message) -> None:
-        """Add one Image or CompressedImage."""
+    def take(self, message: Image | CompressedImage) -> None:
+        """Add one image; the first good one is decoded too."""
         self.stamps.add(message.header.stamp)
-        if isinstance(message, CompressedImage) and self._sizes:
-            return  # one image is decoded
         try:
-            image = as_mounted(
-                self._converter.to_rgb(message), self._source.crop, self._source.flip)
+            self._sizes[self._converter.size(message)] = None
+            if self._mounted is None or isinstance(message, Image):
+                image = self._converter.to_rgb(message)
+                self._mounted = as_mounted(
+                    image, self._source.crop, self._source.flip).shape[:2]
         except CameraFault as fault:
-            self._faults[str(fault)] = None
+            self._faults.append(str(fault))
             return
-        self._sizes[image.shape[:2]] = None
+        self._depth = self._depth or getattr(message, 'encoding', '') == DEPTH
+
+    def announce(self, info: CameraInfo) -> None:
+        """Add a camera_info."""
+        size = info_size(info)
+        self._announced = size if all(size) else self._announced
 
     def findings(
         self, where: str, publishers: str, rate: float | None, max_age: float, seconds: float,
     ) -> list[Finding]:
         """Return the findings; `rate` is the image rate of the policy, Hz, if known."""
-        if not self.stamps.arrivals:
+        images = len(self.stamps.arrivals)
+        if not images:
             return [error(where, f'no image in {seconds:g} s from {publishers}')]
-        lines = [*self._faults, *self.stamps.faults(max_age)]
+        lines = self.stamps.faults(max_age)
+        if self._faults:
+            lines.insert(0, f'{len(self._faults)} of {images} images are bad: '
+                            + '; '.join([*dict.fromkeys(self._faults)][:SHOWN_FAULTS]))
         found = [error(where, f'{line} (from {publishers})') for line in lines]
         got = self.stamps.rate() or 1 / seconds
         if rate is not None and got < RATE_TOLERANCE * rate:
             found.append(error(
                 where, f'{got:.1f} images per second from {publishers}; expected at least '
                 f'{rate:.1f}, the grid of the policy (four images a latent frame)'))
-        sizes = [f'{width}x{height}' for height, width in self._sizes]
+        return found + self._size_findings(where, publishers)
+
+    def _size_findings(self, where: str, publishers: str) -> list[Finding]:
+        found = []
+        sizes = [f'{width}x{height}' for width, height in self._sizes]
         if len(sizes) > 1:
             found.append(error(
-                where, f'images of several sizes, {join_names(sizes)}: two cameras on one topic? '
-                f'(from {publishers})'))
-        elif self._size and sizes and any(
-                has < wants for has, wants in zip(next(iter(self._sizes)), self._size)):
+                where, f'images of several sizes, {join_names(sizes)}: two cameras on one topic, '
+                f'or damaged images? (from {publishers})'))
+        elif self._announced is not None and self._sizes and self._announced not in self._sizes:
             found.append(warning(
-                where, f'images of {sizes[0]} pixels are enlarged to the '
-                f'{self._size[1]}x{self._size[0]} of the policy'))
+                where, f'images of {sizes[0]} pixels, but camera_info says '
+                f'{self._announced[0]}x{self._announced[1]}'))
+        if self._size and self._mounted and any(
+                has < wants for has, wants in zip(self._mounted, self._size)):
+            found.append(warning(
+                where, f'images of {self._mounted[1]}x{self._mounted[0]} pixels are enlarged to '
+                f'the {self._size[1]}x{self._size[0]} of the policy'))
+        if self._depth:
+            found.append(warning(
+                where, f'{DEPTH} is read as gray values; most cameras send depth in it'))
         return found
 
 

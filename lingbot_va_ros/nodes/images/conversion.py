@@ -5,6 +5,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 from lingbot_va_ros.nodes.images.bridge import BridgeConverter, probe_bridge
+from lingbot_va_ros.nodes.images.compressed import compressed_size, compressed_to_rgb
 from lingbot_va_ros.nodes.images.encodings import ENCODINGS
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 
@@ -31,14 +32,14 @@ class ImageConverter:
         self._bridge = bridge
         self._without = without
 
-    def size(self, message: Image | CompressedImage) -> tuple[int, int] | None:
+    def size(self, message: Image | CompressedImage) -> tuple[int, int]:
         """
-        Return width and height, where the message tells them; fast enough for callbacks.
+        Return width and height, which the message claims; fast enough for callbacks.
 
         :raises CameraFault: the message cannot be read; the fault gives the reason.
         """
         if isinstance(message, CompressedImage):
-            return None
+            return compressed_size(message)
         encoding = ENCODINGS.get(message.encoding)
         if not message.width or not message.height:
             raise CameraFault(f'image of {message.width}x{message.height} pixels')
@@ -64,9 +65,9 @@ class ImageConverter:
 
         :raises CameraFault: the message cannot be read; the fault gives the reason.
         """
-        self.size(message)
         if isinstance(message, CompressedImage):
             return compressed_to_rgb(message)
+        self.size(message)
         encoding = ENCODINGS.get(message.encoding)
         if self._bridge is not None and (encoding is None or self._kind == CV_BRIDGE):
             return self._bridge.to_rgb(message)
@@ -107,19 +108,6 @@ def to_rgb(message: Image) -> np.ndarray:
     :raises CameraFault: the message cannot be read; the fault gives the reason.
     """
     return ImageConverter().to_rgb(message)
-
-
-def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
-    """
-    Return a compressed image (JPEG or PNG) as RGB, uint8 [H, W, 3].
-
-    :raises CameraFault: the data cannot be decoded.
-    """
-    data = np.frombuffer(message.data, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise CameraFault(f'compressed image of format {message.format!r} cannot be decoded')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def as_mounted(

@@ -111,7 +111,7 @@ def _nv24(message: Image) -> np.ndarray:
     return cv2.cvtColor(twice.reshape(height, 2 * width, 2), cv2.COLOR_YUV2RGB_YUY2)[:, ::2]
 
 
-_BAYER = {  # OpenCV names a pattern by the second and third pixel of its second row
+BAYER_CODES = {  # OpenCV names a pattern by the second and third pixel of its second row
     'rggb': cv2.COLOR_BayerBG2RGB, 'bggr': cv2.COLOR_BayerRG2RGB,
     'gbrg': cv2.COLOR_BayerGR2RGB, 'grbg': cv2.COLOR_BayerGB2RGB}
 _GRAY, _BGR = _packed(1, cv2.COLOR_GRAY2RGB), _packed(3, cv2.COLOR_BGR2RGB)
@@ -136,6 +136,6 @@ ENCODINGS: dict[str, Encoding] = {
     'nv21': Encoding(
         1, _semi_planar(cv2.COLOR_YUV2RGB_NV21), Fraction(3, 2), even=(True, True)),
     'nv24': Encoding(1, _nv24, Fraction(3)),
-    **{f'bayer_{pattern}8': Encoding(1, _packed(1, code)) for pattern, code in _BAYER.items()},
-    **{f'bayer_{pattern}16': Encoding(2, _wide_bayer(code)) for pattern, code in _BAYER.items()},
+    **{f'bayer_{name}8': Encoding(1, _packed(1, code)) for name, code in BAYER_CODES.items()},
+    **{f'bayer_{name}16': Encoding(2, _wide_bayer(code)) for name, code in BAYER_CODES.items()},
 }

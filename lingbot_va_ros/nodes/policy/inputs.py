@@ -1,14 +1,13 @@
 """The topics that a configured policy reads: cameras, joint states, executed commands, mode."""
 
 from collections.abc import Callable, Mapping
-import functools
 import time
 from typing import Any
 
 import numpy as np
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float32
 from trajectory_msgs.msg import JointTrajectory
 
@@ -16,36 +15,24 @@ from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
 from lingbot_va_ros.motion.timeline import Timeline
 from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.nodes import qos
-from lingbot_va_ros.nodes.images.conversion import as_mounted
-from lingbot_va_ros.nodes.images.transports import RAW, TRANSPORTS
 from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch, with_message_info
+from lingbot_va_ros.nodes.policy.camera_inputs import CameraInputs, MAX_AHEAD_SIMULATED
 from lingbot_va_ros.nodes.policy.configuration import Configuration
-from lingbot_va_ros.nodes.policy.parameters import declare_camera
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
-from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 from lingbot_va_ros.policy.runtime.clock import Clock
 from lingbot_va_ros.policy.runtime.clock_steps import ClockSteps
 from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
 
-# Seconds that a stamp may be ahead of our clock: a simulated one advances in steps. Further ahead
-# it is of another clock, or of the time before a simulation was reset: kept, it would hide all
-# that come after it.
-MAX_AHEAD, MAX_AHEAD_SIMULATED = 0.05, 1.0
-# A stamp further off than this, s, is of another clock: simulated, or counted from the start of a
-# device. No delay and no clock that was set wrongly explains it.
-OTHER_CLOCK = 1e8
-# The same right after the clock was set back; commands have the stamp of the time they are due.
-MAX_AHEAD_SETTLING = 0.1  # seconds
-# Seconds for which the executor's thread yields the GIL to the inference thread that it has woken.
-GIL_YIELD_SECONDS = 0.0002
+# Seconds that a stamp may be ahead right after the clock was set back; commands have the stamp of
+# the time they are due.
+MAX_AHEAD_SETTLING = 0.1
 
 
 class PolicyInputs:
     """
     The subscriptions of one configuration, whose callbacks only store a reference.
 
-    They run in the executor's thread; `to_rgb` and `not_ready_reason` are called by the
-    inference thread.
+    They run in the executor's thread; `not_ready_reason` is called by the inference thread.
 
     :param timeline: told the speed scale.
     :param clock: of ROS time; woken when all cameras have newer images, and when the control mode
@@ -63,20 +50,16 @@ class PolicyInputs:
         self._clock = clock
         self._timeline = timeline
         self._steps = steps
-        self._embodiment = configuration.embodiment
-        self._cameras = configuration.cameras
         self._executed = configuration.executed
         self._joints = configuration.joints
         # The column of each joint in a row of positions.
         self._columns = {
             name: column for column, name in enumerate(configuration.embodiment.joints)}
-        self._converter = configuration.converter
-        self._camera_faults: dict[str, str] = {}
-        # When the newest image of each camera came, ns, and its age then, s.
-        self._camera_delays: dict[str, tuple[int, float]] = {}
         self._executed_publishers = 0
         self._subscriptions: list[Any] = []
-        self.count_publishers()
+        self.cameras = CameraInputs(
+            node, configuration, clock, steps, self._is_of_the_time_before)
+        self.look_around()
         self._subscribe(configuration)
 
     def close(self) -> None:
@@ -84,19 +67,19 @@ class PolicyInputs:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
+        self.cameras.close()
 
     def clear(self) -> None:
         """Discard all received messages, after a step of the clock."""
-        self._camera_faults.clear()
+        self.cameras.clear()
         self.control.restart(self._clock.now_ns())
-        self._cameras.clear()
-        self._camera_delays.clear()
         self._joints.clear()
         if self._executed is not None:
             self._executed.clear()
 
-    def count_publishers(self) -> None:
+    def look_around(self) -> None:
         """Check whether the executed commands and the control mode have a publisher."""
+        self.cameras.look_around()
         self._executed_publishers = self._node.count_publishers('executed')
         self.control.has_publisher = self._node.count_publishers('control_mode') > 0
 
@@ -108,21 +91,11 @@ class PolicyInputs:
             return '/clock: silent, or it stands at 0 (use_sim_time is true)'
         if self._executed is not None and not self._executed_publishers:
             return 'executed: no publisher of the commands that the arm received'
-        for name, fault in list(self._camera_faults.items()):
-            return f'camera {name}: {fault}'
-        max_age = self._node.get_parameter('max_camera_age').value
-        faults = self._cameras.faults(now, max_age, self._late_cameras(now, max_age))
-        if faults:
-            return '; '.join(faults)
+        unusable = self.cameras.not_ready_reason()
+        if unusable:
+            return unusable
         return self._joints.fault(
             self._now_s(), self._node.get_parameter('max_joint_age').value)
-
-    def _late_cameras(self, now_ns: int, max_age: float) -> dict[str, str]:
-        """Return by camera that images still come, but with stamps that are too old."""
-        return {
-            camera: f'stamped {delay:.2f} s ago: late, or clocks are not synchronized'
-            for camera, (came_ns, delay) in list(self._camera_delays.items())
-            if delay > max_age and now_ns - came_ns <= max_age * NANOSECONDS}
 
     def _now_s(self) -> float:
         """Return the time by which silence is judged: steady, or ROS time in simulation."""
@@ -134,21 +107,12 @@ class PolicyInputs:
         return bool(self._node.get_parameter('use_sim_time').value)
 
     def diagnostics(self) -> tuple[dict[str, str], list[str]]:
-        """Return entries of /diagnostics on joint states and clocks, and what is wrong there."""
+        """Return entries of /diagnostics on joint states, clocks, images, and what is wrong."""
         now_s = self._now_s()
         report = self._joints.report(now_s)
-        return self._watch.values(report, now_s), self._watch.warnings(
-            report, now_s, self._is_simulated())
-
-    def to_rgb(self, camera: str, message: Image | CompressedImage) -> np.ndarray:
-        """
-        Convert an image to RGB uint8 [H, W, 3], cropped and flipped as the embodiment requires.
-
-        :raises CameraFault: the image cannot be converted.
-        """
-        image = self._converter.to_rgb(message)
-        source = self._embodiment.cameras.get(camera)
-        return image if source is None else as_mounted(image, source.crop, source.flip)
+        values, warnings = self.cameras.diagnostics()
+        return {**self._watch.values(report, now_s), **values}, [
+            *self._watch.warnings(report, now_s, self._is_simulated()), *warnings]
 
     def _subscribe(self, configuration: Configuration) -> None:
         def subscribe(
@@ -157,14 +121,6 @@ class PolicyInputs:
             self._subscriptions.append(
                 self._node.create_subscription(kind, topic, callback, profile))
 
-        for name in configuration.policy.cameras:
-            source = self._embodiment.cameras.get(name)
-            topic, transport = declare_camera(
-                self._node, name, source.topic if source else f'camera/{name}/image_raw',
-                source.transport if source else RAW)
-            subscribe(
-                TRANSPORTS[transport].kind, topic + TRANSPORTS[transport].suffix,
-                functools.partial(self._on_image, name), qos.SENSOR)
         subscribe(
             JointState, 'joint_states', with_message_info(self._on_joint_state),
             qos.JOINT_STATES)
@@ -172,29 +128,6 @@ class PolicyInputs:
         subscribe(Float32, 'speed_scale', self._on_speed_scale, qos.LATCHED)
         if self._executed is not None:
             subscribe(JointTrajectory, 'executed', self._on_executed, qos.EXECUTED)
-
-    def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
-        self._steps.look()
-        stamp = nanoseconds_of(message.header.stamp)
-        if self._is_of_the_time_before(stamp):
-            return
-        now = self._clock.now_ns()
-        fault = stamp_fault(stamp, now, self._is_simulated())
-        try:
-            self._converter.size(message)
-        except CameraFault as unreadable:
-            fault = str(unreadable)
-        if fault:
-            if camera not in self._camera_faults:
-                self._node.get_logger().error(f'camera {camera}: {fault}')
-            self._camera_faults[camera] = fault
-            return
-        self._camera_faults.pop(camera, None)
-        self._camera_delays[camera] = now, (now - stamp) / NANOSECONDS
-        if self._cameras.add(camera, stamp, message):
-            self._clock.wake()
-            # The woken thread gets the GIL now, not when this thread next waits.
-            time.sleep(GIL_YIELD_SECONDS)
 
     def _is_of_the_time_before(self, stamp_ns: int) -> bool:
         """Return whether a message was sent before the clock was set back a moment ago."""
@@ -247,20 +180,3 @@ class PolicyInputs:
                 throttle_duration_sec=1.0)
             return
         self._timeline.set_speed(message.data, self._clock.now_ns())
-
-
-def stamp_fault(stamp_ns: int, now_ns: int, is_simulated: bool) -> str | None:
-    """
-    Return in one line why an image that arrives now cannot be used by its stamp, or None.
-
-    :param is_simulated: whether our clock is a simulated one.
-    """
-    if stamp_ns == 0:
-        return 'stamp is 0; expected the time of exposure'
-    age = (now_ns - stamp_ns) / NANOSECONDS
-    if abs(age) > OTHER_CLOCK:
-        return (f'stamped by another clock: {stamp_ns / NANOSECONDS:.1f} s where this node has '
-                f'{now_ns / NANOSECONDS:.1f} s')
-    if age < -(MAX_AHEAD_SIMULATED if is_simulated else MAX_AHEAD):
-        return f'stamped {-age:.2f} s ahead: clocks are not synchronized'
-    return None

@@ -259,7 +259,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             executed=None if configuration.executed is None else PlanTimeCommands(
                 configuration.executed, self._timeline),
             joints=configuration.joints, action_map=configuration.action_map,
-            limits=configuration.limits, control=inputs.control, to_rgb=inputs.to_rgb,
+            limits=configuration.limits, control=inputs.control, to_rgb=inputs.cameras.to_rgb,
             not_ready_reason=inputs.not_ready_reason, live=self._live_settings,
             timeline=self._timeline, sets_pace=configuration.sets_pace)
 
@@ -314,7 +314,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
         self._steps.look()
         inputs = self._inputs
         if inputs is not None:
-            inputs.count_publishers()
+            inputs.look_around()
         self._instruction.sync_parameter()
 
     def _on_clock_step(self, step_ns: int) -> None:

@@ -124,8 +124,9 @@ class PolicyOutputs:
         configuration = self._configuration
         status, starved_ticks = self._status()
         values, warnings = self._input_diagnostics()
-        for line in warnings:
-            self._node.get_logger().warning(line, throttle_duration_sec=WARN_SECONDS)
+        if warnings:  # in one call: rclpy throttles by the place of the call
+            self._node.get_logger().warning(
+                '; '.join(warnings), throttle_duration_sec=WARN_SECONDS)
         self._diagnostics.publish(policy_messages.diagnostics_message(
             self._clock.now_ns(), self._node.get_fully_qualified_name(), status,
             self._slot.epoch, starved_ticks,

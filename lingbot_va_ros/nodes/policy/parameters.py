@@ -54,6 +54,10 @@ PARAMETERS = (
         'max_camera_skew', 0.1,
         'Largest difference between an image and the time for which it is used, in s.', 0.0, 10.0),
     NodeParameter(
+        'max_bad_images', 0.3,
+        "Share of a camera's last 30 images that may be bad before the policy holds; 1: any.",
+        0.0, 1.0),
+    NodeParameter(
         'max_joint_age', 0.5, "Seconds after which a joint's state counts as lost.", 0.001, 60.0),
     NodeParameter('seed', 0, 'Random seed of the initial noise.', 0, 2 ** 31 - 1),
     NodeParameter(
@@ -123,7 +127,8 @@ _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 CHANGEABLE = frozenset((
     'instruction', 'video_steps', 'video_exec_steps', 'action_steps', 'imagine_steps',
     'guidance_scale', 'action_guidance_scale', 'max_camera_age', 'max_camera_skew',
-    'max_joint_age', 'padded_latency', 'publish_predicted_video', 'takeover_memory'))
+    'max_bad_images', 'max_joint_age', 'padded_latency', 'publish_predicted_video',
+    'takeover_memory'))
 SAMPLING = frozenset((
     'video_steps', 'video_exec_steps', 'action_steps', 'imagine_steps', 'guidance_scale',
     'action_guidance_scale'))

@@ -280,10 +280,11 @@ class ActiveEpisode:
         :param joints: the joint positions [J] at their time.
         :raises CameraFault: an image cannot be converted.
         """
-        self.engine.begin_episode(
-            {name: self.robot.to_rgb(name, entry.image) for name, entry in images.items()})
+        time_ns = self.robot.timeline.to_plan(min(entry.stamp_ns for entry in images.values()))
+        shown = {name: self._convert(name, entry, time_ns) for name, entry in images.items()}
+        self.engine.begin_episode({name: image for name, (_, image) in shown.items()})
         self.robot.action_map.begin(joints)
-        self._observed_ns = max(entry.stamp_ns for entry in images.values())
+        self._observed_ns = max(entry.stamp_ns for entry, _ in shown.values())
 
     def encode(self, chunk: ActiveChunk) -> None:
         """Encode the latent frames of a chunk whose images were all picked."""
@@ -294,20 +295,42 @@ class ActiveEpisode:
         """Encode one latent frame, whose images were picked; False sets the chunk's fault."""
         images = chunk.picked[:IMAGES_PER_FRAME]
         clock, since = self.robot.clock, self.robot.clock.steady()
+        first = chunk.seen_frames * IMAGES_PER_FRAME
+        times = chunk.image_times[first:first + IMAGES_PER_FRAME]
         try:
-            converted = {
-                name: [self.robot.to_rgb(name, entry[name].image) for entry in images]
+            shown = {
+                name: [self._convert(name, entry[name], time_ns)
+                       for entry, time_ns in zip(images, times, strict=True)]
                 for name in images[0]}
         except CameraFault as fault:
             chunk.fault = str(fault)
             return False
-        self.engine.observe(converted)
+        self.engine.observe({
+            name: [image for _, image in entries] for name, entries in shown.items()})
         self._encoding_since = since
         self._latency.add_encoding(clock.steady() - since)
-        self._observed_ns = max(entry.stamp_ns for entry in images[-1].values())
+        self._observed_ns = max(entries[-1][0].stamp_ns for entries in shown.values())
         del chunk.picked[:IMAGES_PER_FRAME]
         chunk.seen_frames += 1
         return True
+
+    def _convert(
+        self, camera: str, entry: StampedImage, time_ns: int,
+    ) -> tuple[StampedImage, np.ndarray]:
+        """
+        Convert the image that was picked for a time; its neighbor stands in for a bad one.
+
+        :raises CameraFault: all images within `max_camera_skew` are bad.
+        """
+        while True:
+            try:
+                return entry, self.robot.to_rgb(camera, entry.image)
+            except CameraFault:
+                other = self.robot.cameras.stand_in(
+                    camera, entry, time_ns, self.robot.live().max_camera_skew)
+                if other is None:
+                    raise
+                entry = other
 
     def forget_encoding_time(self) -> None:
         """Note that the next prediction does not wait for the newest frame's encoding."""

@@ -131,6 +131,25 @@ class CameraBuffer:
                     f'(max_camera_skew {max_skew:.3f} s)')
         return picked
 
+    def stand_in(
+        self, camera: str, bad: StampedImage, time_ns: int, max_skew: float,
+    ) -> StampedImage | None:
+        """
+        Drop a bad image, and return the camera's other image that is nearest to a time.
+
+        :param max_skew: seconds that it may be off; None is returned where all are further off.
+        """
+        with self._lock:
+            ring = self._rings[camera]
+            for index, entry in enumerate(ring):
+                if entry is bad:  # messages are compared sample by sample
+                    del ring[index]
+                    break
+            other = min(ring, key=lambda each: abs(each.stamp_ns - time_ns), default=None)
+        if other is None or abs(other.stamp_ns - time_ns) > max_skew * NANOSECONDS:
+            return None
+        return other
+
     def newest(self, max_skew: float) -> dict[str, StampedImage]:
         """
         Return the newest images that belong together.

@@ -25,6 +25,12 @@ class Cameras(Protocol):
         """Return the newest images that belong together."""
         ...
 
+    def stand_in(
+        self, camera: str, bad: StampedImage, time_ns: int, max_skew: float,
+    ) -> StampedImage | None:
+        """Drop a bad image and return the other one that is nearest to a time, or None."""
+        ...
+
 
 class ExecutedCommands(Protocol):
     """The commands that the robot was sent; see `ExecutedLog`."""
@@ -61,6 +67,12 @@ class PlanTimeCameras:
     def newest(self, max_skew: float) -> dict[str, StampedImage]:
         """See `CameraBuffer.newest`."""
         return self._cameras.newest(max_skew)
+
+    def stand_in(
+        self, camera: str, bad: StampedImage, time_ns: int, max_skew: float,
+    ) -> StampedImage | None:
+        """See `CameraBuffer.stand_in`."""
+        return self._cameras.stand_in(camera, bad, self._timeline.to_ros(time_ns), max_skew)
 
 
 class PlanTimeCommands:

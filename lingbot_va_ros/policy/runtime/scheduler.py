@@ -16,6 +16,7 @@ from lingbot_va_ros.policy.runtime.clock import Clock
 from lingbot_va_ros.policy.runtime.events import PolicyEvents
 from lingbot_va_ros.policy.runtime.instruction_text import InstructionText
 from lingbot_va_ros.policy.runtime.latency import Latency
+from lingbot_va_ros.policy.runtime.pauses import PauseAfterCut
 from lingbot_va_ros.policy.runtime.predictor import Predictor
 from lingbot_va_ros.policy.runtime.requests import RequestQueue
 from lingbot_va_ros.policy.runtime.robot_interface import RobotInterface, RuntimeSettings
@@ -66,6 +67,7 @@ class Scheduler:
         self._activation: Activation | None = None
         self._text = InstructionText()
         self._tasks = CurrentTask()
+        self._pause = PauseAfterCut(clock)
 
     @property
     def episode(self) -> ActiveEpisode | None:
@@ -106,6 +108,7 @@ class Scheduler:
             episode, Predictor(episode, self._slot, self._requests, self._latency, self),
             TakeoverRecorder(episode))
         self.active = True
+        self._pause.forget()
         engine.keep_images(settings.last_chunk_only)
         self.set_instruction(instruction)
 
@@ -134,6 +137,7 @@ class Scheduler:
         """
         if self._activation is not None:
             self._activation.restart()
+        self._pause.forget()
         forgotten = self.engine.reset() if self.engine is not None else 0
         if normalize_instruction(instruction):
             self._use_instruction(instruction)
@@ -236,6 +240,7 @@ class Scheduler:
         """Clear the last rejection so that the next step predicts again."""
         if self._activation is not None:
             self._activation.predictor.allow_retry()
+            self._pause.forget()
 
     # Steps
 
@@ -270,6 +275,8 @@ class Scheduler:
             self._record(activation, taken_by)
         elif not_ready or taken_by:
             activation.truncate()
+            if not_ready:
+                self._pause.cut(not_ready)
             self._report(PolicyMode.HOLDING, not_ready or taken_by or '')
         else:
             self._follow(activation, running)
@@ -313,7 +320,7 @@ class Scheduler:
             self._report(PolicyMode.WAITING, 'no instruction')
             self._clock.wait(REST)
             return
-        rejection = predictor.rejection(taken_by)
+        rejection = self._pause.reason() or predictor.rejection(taken_by)
         if rejection is not None:
             self._hold(episode, rejection)
             return
@@ -347,10 +354,12 @@ class Scheduler:
         episode.encode(running)
         if running.fault:
             activation.truncate()
+            self._pause.cut(running.fault)
             self._report(PolicyMode.HOLDING, running.fault)
         elif running.all_picked and is_executed(episode.robot, running):
             episode.advance_chunk()
             predictor.chunk_committed()
+            self._pause.forget()
             self._refresh()
             self._tasks.count_chunk()
         elif predictor.is_due(

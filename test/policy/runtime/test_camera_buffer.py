@@ -140,3 +140,12 @@ def test_cleared_rings_are_empty_and_take_an_earlier_clock():
     assert rings.newest_ns('head') is None
     rings.add('head', NOW, 'earlier')
     assert rings.newest_ns('head') == NOW
+
+
+def test_a_bad_image_is_dropped_and_its_neighbor_found():
+    rings = make_rings(head=[0, 33, 66], wrist=[0])
+    bad = rings.pick(NOW + 40 * MS, 0.1)['head']
+    assert rings.stand_in('head', bad, NOW + 50 * MS, 0.1).image == 'head 66'
+    assert rings.stand_in('head', bad, NOW + 10 * MS, 0.1).image == 'head 0'  # dropped once
+    assert rings.stand_in('head', bad, NOW + 40 * MS, 0.01) is None
+    assert shown(rings.pick(NOW + 40 * MS, 0.1)) == {'head': 'head 66', 'wrist': 'wrist 0'}

@@ -17,7 +17,7 @@ from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.policy.errors import NotExecutable
 from lingbot_va_ros.policy.runtime import latency as latency_module
-from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer
+from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer, CameraFault
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
 from lingbot_va_ros.policy.runtime.requests import RequestQueue
 from lingbot_va_ros.policy.runtime.robot_interface import RuntimeSettings
@@ -168,6 +168,8 @@ class Stage:
         self.slot.begin(LIMITS)
         self.buffer, self.executed = CameraBuffer(('head',), 5.0), ExecutedLog(30.0)
         self.camera, self.camera_delay = True, 0.0
+        self.converted, self.refused = [], []  # stamps of images
+        self.is_bad = lambda stamp: False  # whether the image of a stamp cannot be read
         self.not_ready = self.taken_by = None
         self.control = SimpleNamespace(
             not_owner_reason=lambda: self.taken_by, person_since=lambda: None, since_ns=0)
@@ -183,9 +185,16 @@ class Stage:
         self.scheduler.load(self.engine, 2)
         self.pass_time(0.1)
         robot = scripted_robot(
-            clock, self, LIMITS, measured, action_map, max_camera_skew=0.05,
+            clock, self, LIMITS, measured, action_map, to_rgb=self._to_rgb, max_camera_skew=0.05,
             padded_latency=padded_latency)
         self.scheduler.start(robot, self.settings, 'go')
+
+    def _to_rgb(self, camera, stamp):
+        if self.is_bad(stamp):
+            self.refused.append(stamp)
+            raise CameraFault(f'camera {camera}: cut off')
+        self.converted.append(stamp)
+        return stamp
 
     @property
     def chunks(self):
@@ -422,6 +431,48 @@ def test_a_camera_that_skips_is_named_and_work_goes_on_when_it_is_back():
     assert 'camera head' in stage.scheduler.status.reason
     assert stage.now < end_of(chunk)
     stage.play_chunks(5)
+
+
+@pytest.mark.parametrize('schedule', ['sync', 'async'])
+def test_the_neighbor_of_a_bad_image_stands_in_for_it(schedule):
+    stage = Stage(schedule)
+    stage.is_bad = lambda stamp: stamp // SHOW % 7 == 3
+    chunks = stage.play_chunks(12)
+    assert PolicyMode.HOLDING not in stage.modes
+    assert stage.starved == 0
+    due = [chunk.first_due_ns + ns(i * PERIOD) for chunk in chunks[:10]
+           for i in range(len(chunk.positions))]
+    shown = np.array(stage.converted[1:len(due) + 1])  # the first image begins the episode
+    assert not [stamp for stamp in shown if stage.is_bad(stamp)]
+    assert np.abs(shown - due).max() <= SHOW
+    assert len(stage.refused) > len(due) / 10
+
+
+def test_where_no_neighbor_is_good_the_arm_rests_and_does_not_tremble():
+    stage = Stage('sync')
+    # For 0.3 s of every second all images are bad: each chunk of 0.8 s is cut.
+    stage.is_bad = lambda stamp: stamp % ns(1.0) < ns(0.3)
+    stage.play_chunks(1)
+    since, before = stage.now, len(stage.chunks)
+    stage.play(lambda: stage.now > since + ns(20.0))
+    assert len(stage.chunks) - before <= 12
+    reasons = [status.reason for status in stage.events.statuses
+               if status.mode == PolicyMode.HOLDING]
+    assert any(reason.startswith('camera head: cut off; the arm rests for ') for reason in reasons)
+    stage.is_bad = lambda stamp: False
+    stage.play_chunks(len(stage.chunks) + 3)
+
+
+def test_a_request_ends_the_pause_after_a_cut():
+    stage = Stage('sync')
+    stage.play_chunks(2)
+    stage.is_bad = lambda stamp: True
+    stage.play(lambda: 'the arm rests' in stage.scheduler.status.reason)
+    stage.is_bad = lambda stamp: False
+    stage.requests.ask(lambda: stage.scheduler.reset(''))
+    asked, before = stage.now, len(stage.chunks)
+    stage.play_chunks(before + 1)
+    assert stage.chunks[-1][0] < asked + ns(0.4)
 
 
 def test_after_a_reset_no_chunk_of_the_old_epoch_begins():
