@@ -78,14 +78,14 @@ class CameraSource:
     The source of the images of one camera role.
 
     :param name: the role.
-    :param flip: rotate images by 180 degrees.
+    :param rotate: degrees clockwise by which images are rotated: 0, 90, 180 or 270.
     :param crop: (x, y, width, height) in pixels of the published image.
     """
 
     name: str
     topic: str
     transport: str = 'raw'
-    flip: bool = False
+    rotate: int = 0
     crop: tuple[int, int, int, int] | None = None
 
 
@@ -406,7 +406,10 @@ def _read_cameras(
             crop = (x, y, width, height)
             if 0 in (width, height):
                 mistakes.append((('cameras', role, 'crop'), 'width and height must be above 0'))
+        if 'flip' in entry and 'rotate' in entry:
+            mistakes.append(
+                (('cameras', role, 'flip'), 'flip is rotate: 180; give one of the two'))
         cameras[role] = CameraSource(
             name=role, topic=entry['topic'], transport=entry.get('transport', 'raw'),
-            flip=entry.get('flip', False), crop=crop)
+            rotate=entry.get('rotate', 180 if entry.get('flip', False) else 0), crop=crop)
     return cameras

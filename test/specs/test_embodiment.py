@@ -154,6 +154,8 @@ def test_a_number_that_no_robot_has_is_named(tmp_path, place, value, words):
     (lambda d: d['controllers'][1].update(kind='gripper_action', max_effort=1e300),
      'maximum of 10000'),
     (lambda d: d['cameras']['head'].update(crop=[0, 0, 2 ** 31, 2]), 'maximum of 65535'),
+    (lambda d: d['cameras']['head'].update(rotate=45), '45 is not one of [0, 90, 180, 270]'),
+    (lambda d: d['cameras']['head'].update(flip=True, rotate=90), 'flip is rotate: 180'),
     (lambda d: d.update(urdf=[{'file': 'arm.urdf', 'xyz': [0, 1e300, 0]}]), 'maximum of 100')])
 def test_a_number_outside_its_range_gives_one_line(tmp_path, change, words):
     line, = mistakes_of(tmp_path, change)
@@ -184,6 +186,14 @@ def test_the_file_may_replace_a_number_of_the_urdf_that_is_finite(tmp_path, valu
         return
     with pytest.raises(EmbodimentError, match="the URDF's velocity is"):
         load_embodiment(str(path))
+
+
+@pytest.mark.parametrize('settings, rotate', [
+    ({}, 0), ({'flip': True}, 180), ({'flip': False}, 0), ({'rotate': 90}, 90),
+    ({'rotate': 270}, 270)])
+def test_how_a_camera_is_turned(tmp_path, settings, rotate):
+    path = write_robot(tmp_path, lambda data: data['cameras']['head'].update(settings))
+    assert load_embodiment(str(path)).cameras['head'].rotate == rotate
 
 
 def test_a_mimic_joint_cannot_be_commanded(tmp_path):

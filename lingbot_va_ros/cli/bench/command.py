@@ -62,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no-engine', action='store_true', help='measure the ROS path only')
     parser.add_argument(
         '--images', action='store_true',
-        help='also measure the CPU cost of images by transport, executor and Fast DDS profile')
+        help='also measure the CPU cost of images by transport, executor and Fast DDS profile, '
+             'and of their conversions')
     parser.add_argument('--no-ros', action='store_true', help='skip the ROS path')
     parser.add_argument(
         '--controllers', nargs='*', choices=CONTROLLERS, metavar='NAME',
@@ -133,15 +134,18 @@ def _measure(arguments: argparse.Namespace) -> dict:
         from lingbot_va_ros.cli.bench.ros_path import measure_ros
 
         ros = measure_ros(_say)
-    images = None
+    images = conversions = None
     if arguments.images:
+        from lingbot_va_ros.cli.bench.conversions import measure_conversions
         from lingbot_va_ros.cli.bench.images import measure_images
 
+        conversions = measure_conversions(_say)
         images = measure_images(_say)
     machine.setdefault('threads', os.cpu_count())
     machine.setdefault('device', 'cpu')
     machine['load_average_after'] = os.getloadavg()
-    return {'machine': machine, 'engine': engine, 'ros': ros, 'images': images}
+    return {'machine': machine, 'engine': engine, 'ros': ros, 'images': images,
+            'conversions': conversions}
 
 
 def _measure_engine(arguments: argparse.Namespace, machine: dict) -> list[dict]:

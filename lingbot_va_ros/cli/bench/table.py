@@ -69,6 +69,8 @@ def show(results: dict, compared: list[dict] | None = None) -> None:
         console.print(_ros(results['ros']))
     if results['images'] is not None:
         console.print(_images(results['images']))
+    if results['conversions'] is not None:
+        console.print(_conversions(results['conversions']))
     if compared is not None:
         console.print(_ratios(compared))
 
@@ -185,6 +187,17 @@ def _images(rows: list[dict]) -> Table:
             'profile' if row['profile'] else 'default', f'{row["cpu_share"]:.3f}',
             f'{row["cameras_cpu_share"]:.3f}', f'{row["images_per_second"]:.1f}',
             _number(row['age_ms_p50']), _number(row['age_ms_p99']))
+    return table
+
+
+def _conversions(rows: list[dict]) -> Table:
+    table = Table(title='conversion of an image of 640 x 480 to RGB, ms')
+    for name in ('encoding', 'ms', 'by indexing'):
+        table.add_column(name, justify='left' if name == 'encoding' else 'right')
+    for row in rows:
+        table.add_row(
+            row['encoding'], f'{row["ms"]:.3f}',
+            '' if row['indexing_ms'] is None else f'{row["indexing_ms"]:.3f}')
     return table
 
 

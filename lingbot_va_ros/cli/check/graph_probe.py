@@ -5,6 +5,7 @@ Nothing is published, no mode is changed and nothing moves.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 import os
 import time
 from typing import Any
@@ -252,9 +253,9 @@ def _compare_embodiments(
 def _camera_source(role: str, embodiment: Embodiment, settings: dict) -> CameraSource:
     """Return the source of a camera: the policy's parameters take precedence."""
     source = embodiment.cameras.get(role, CameraSource(role, f'camera/{role}/image_raw'))
-    return CameraSource(
-        role, settings.get(f'cameras.{role}.topic', source.topic),
-        settings.get(f'cameras.{role}.transport', source.transport), source.flip, source.crop)
+    return replace(
+        source, topic=settings.get(f'cameras.{role}.topic', source.topic),
+        transport=settings.get(f'cameras.{role}.transport', source.transport))
 
 
 def _camera_topic(probe: GraphProbe, source: CameraSource) -> tuple[str, type, str]:

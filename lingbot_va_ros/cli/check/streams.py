@@ -121,7 +121,7 @@ class CameraStream:
             if self._mounted is None or isinstance(message, Image):
                 image = self._converter.to_rgb(message)
                 self._mounted = as_mounted(
-                    image, self._source.crop, self._source.flip).shape[:2]
+                    image, self._source.crop, self._source.rotate).shape[:2]
         except CameraFault as fault:
             self._faults.append(str(fault))
             return

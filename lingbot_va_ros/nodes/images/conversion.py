@@ -10,6 +10,8 @@ from lingbot_va_ros.nodes.images.encodings import ENCODINGS
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 
 AUTO, OWN, CV_BRIDGE = CONVERTERS = ('auto', 'own', 'cv_bridge')
+# A view would be read across the rows by what resizes it, which takes longer than the copy.
+QUARTER_TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 SUPPORTED = (
     'rgb8, bgr8, rgba8, bgra8 or mono8 (also with 16 bits), 8UC1, 8UC3, 8UC4, 16UC1, uyvy, yuyv, '
     'nv12, nv21, nv24 or bayer')
@@ -111,14 +113,15 @@ def to_rgb(message: Image) -> np.ndarray:
 
 
 def as_mounted(
-    image: np.ndarray, crop: tuple[int, int, int, int] | None, flip: bool,
+    image: np.ndarray, crop: tuple[int, int, int, int] | None, rotate: int,
 ) -> np.ndarray:
     """
-    Crop an image and rotate it by 180 degrees, as set in the embodiment file.
+    Crop an image and rotate it, as set in the embodiment file.
 
     :param image: [H, W, 3].
     :param crop: (x, y, width, height) in pixels, or None.
-    :param flip: whether to rotate.
+    :param rotate: degrees clockwise: 0, 90, 180 or 270.
+    :returns: [H, W, 3], or [W, H, 3] for 90 and 270.
     :raises CameraFault: the crop exceeds the image.
     """
     if crop is not None:
@@ -128,7 +131,9 @@ def as_mounted(
                 f'crop {list(crop)} (x, y, width, height) exceeds an image of '
                 f'{image.shape[1]}x{image.shape[0]}')
         image = image[y:y + height, x:x + width]
-    return image[::-1, ::-1] if flip else image
+    if rotate in QUARTER_TURNS:
+        return cv2.rotate(image, QUARTER_TURNS[rotate])
+    return image[::-1, ::-1] if rotate else image
 
 
 def from_rgb(image: np.ndarray) -> Image:

@@ -122,7 +122,7 @@ class CameraInputs:
         try:
             image = self._converter.to_rgb(message)
             source = self._sources.get(camera)
-            return image if source is None else as_mounted(image, source.crop, source.flip)
+            return image if source is None else as_mounted(image, source.crop, source.rotate)
         except CameraFault as fault:
             self._watches[camera].discard(str(fault))
             raise CameraFault(f'camera {camera}: {fault}') from None
