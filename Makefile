@@ -125,8 +125,10 @@ $(STAMPS)/files: FORCE $(STAMPS)/place
 $(STAMPS)/package: $(STAMPS)/wheels $(STAMPS)/files $(PACKAGE_FILES)
 	$(call say,lingbot_va_ros)
 	@touch $@.begun
-	@$(PIP) install --quiet --no-build-isolation --no-deps --no-index --force-reinstall . \
-	  $(call logged,lingbot_va_ros)
+	@[ $(STAMPS)/compiled -nt $(STAMPS)/wheels ] || \
+	  { tools/compile_libraries.sh $(VENV)/bin/python; touch $(STAMPS)/compiled; } & \
+	  $(PIP) install --quiet --no-build-isolation --no-deps --no-index --force-reinstall . \
+	  $(call logged,lingbot_va_ros); wait
 	@mv $@.begun $@
 
 clean:

@@ -16,14 +16,13 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 import numpy as np
 import pytest
-import rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from support.messages import nanoseconds
 from support.node_processes import node_process
 from support.services import Services
-from support.spinning import spinning
+from support.spinning import spinning_node
 from support.waiting import DEADLINE
 from trajectory_msgs.msg import JointTrajectory
 
@@ -247,10 +246,8 @@ class Policy:
 @pytest.fixture(scope='module')
 def node():
     """A node of the test's own, spinning in a thread."""
-    rclpy.init()
-    with spinning(rclpy.create_node('simulator')) as made:
+    with spinning_node('simulator') as made:
         yield made
-    rclpy.shutdown()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 import threading
 
+import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
 
@@ -28,3 +29,14 @@ def spinning(node):
         for server in list(node.waitables):  # an action server leaves the graph only so
             server.destroy()
         node.destroy_node()
+
+
+@contextmanager
+def spinning_node(name):
+    """Yield a node that spins, in the default context, which begins and ends with the block."""
+    rclpy.init()
+    try:
+        with spinning(rclpy.create_node(name)) as node:
+            yield node
+    finally:
+        rclpy.try_shutdown()

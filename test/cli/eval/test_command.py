@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from support.ros_domain import claim_domain
+import yaml
 
 from lingbot_va_ros.cli.main import main
 
@@ -17,11 +19,22 @@ PROMISED = {
 
 
 @pytest.fixture(scope='module')
-def evaluated(untrained_checkpoint, tmp_path_factory):
+def quick_checkpoint(untrained_checkpoint, tmp_path_factory):
+    """Return a checkpoint that predicts with one denoising step."""
+    folder = tmp_path_factory.mktemp('quick') / 'checkpoint'
+    shutil.copytree(untrained_checkpoint, folder)
+    policy = yaml.safe_load((folder / 'policy.yaml').read_text())
+    policy['video']['steps'] = policy['action']['steps'] = 1
+    (folder / 'policy.yaml').write_text(yaml.safe_dump(policy))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def evaluated(quick_checkpoint, tmp_path_factory):
     """Return the folder in which a small evaluation in process has left its files."""
     folder = tmp_path_factory.mktemp('eval')
     code = main([
-        'eval', '--in-process', '--checkpoint', str(untrained_checkpoint), '--task', 'table',
+        'eval', '--in-process', '--checkpoint', str(quick_checkpoint), '--task', 'table',
         '--episodes', '2', '--seed', '7', '--max-chunks', '2', '--schedule', 'sync',
         '--schedule', 'async,sync', '--latency-chunks', '1.2', '0', '--json',
         str(folder / 'new' / 'rows.json'), '--plot', str(folder / 'rows.png'), '--output',
@@ -94,12 +107,12 @@ def test_a_file_is_not_touched_before_there_is_something_to_write(tmp_path, monk
 
 
 @pytest.mark.timeout(180)
-def test_the_same_over_ros(untrained_checkpoint, tmp_path):
+def test_the_same_over_ros(quick_checkpoint, tmp_path):
     """Two short episodes with a reset of the scene between them; a process set of its own."""
     environment = {**os.environ, 'ROS_DOMAIN_ID': str(claim_domain())}
     done = subprocess.run(
         [sys.executable, '-m', 'lingbot_va_ros.cli.main', 'eval', '--checkpoint',
-         str(untrained_checkpoint), '--task', 'table', '--episodes', '2', '--max-chunks', '2',
+         str(quick_checkpoint), '--task', 'table', '--episodes', '2', '--max-chunks', '2',
          '--schedule', 'async', '--latency-chunks', '0.3', '--json', str(tmp_path / 'rows.json'),
          '--output', str(tmp_path / 'output')],
         env=environment, capture_output=True, text=True, timeout=150)

@@ -1,11 +1,11 @@
 """The watch of controllers and of the driver's status: what is missing means HOLD by name."""
 
 from dataclasses import replace
-import threading
 
 import pytest
 import rclpy
 from std_msgs.msg import Bool, Float32, Int32
+from support.spinning import spinning_node
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory
 
@@ -31,17 +31,8 @@ class FaultsOnly:
 
 @pytest.fixture
 def world():
-    rclpy.init()
-    node = rclpy.create_node('watched_mux')
-    executor = rclpy.executors.SingleThreadedExecutor()
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    thread.start()
-    yield node
-    executor.shutdown()
-    thread.join(timeout=5.0)
-    node.destroy_node()
-    rclpy.shutdown()
+    with spinning_node('watched_mux') as node:
+        yield node
 
 
 def watch(node, *status):

@@ -4,9 +4,8 @@ import subprocess
 import sys
 
 import pytest
-import rclpy
 from std_msgs.msg import Float32, Float64
-from support.spinning import spinning
+from support.spinning import spinning_node
 from support.waiting import wait_for
 
 from lingbot_va_ros.nodes.qos import EVENTS, LATCHED
@@ -15,13 +14,8 @@ from lingbot_va_ros.srv import SetSpeed
 
 @pytest.fixture
 def node():
-    rclpy.init()
-    node = rclpy.create_node('test_speed')
-    try:
-        with spinning(node):
-            yield node
-    finally:
-        rclpy.try_shutdown()
+    with spinning_node('test_speed') as node:
+        yield node
 
 
 @pytest.fixture

@@ -15,13 +15,12 @@ import time
 
 import numpy as np
 import pytest
-import rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from support.messages import nanoseconds, stamped
-from support.spinning import spinning
+from support.spinning import spinning_node
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -297,14 +296,8 @@ class Fire:
 
 @contextlib.contextmanager
 def running_monitor(namespace):
-    rclpy.init()
-    try:
-        node = rclpy.create_node('monitor')
-        monitor = Monitor(node, namespace)
-        with spinning(node):
-            yield monitor
-    finally:
-        rclpy.shutdown()
+    with spinning_node('monitor') as node:
+        yield Monitor(node, namespace)
 
 
 def start_mux(namespace, log, *parameters):

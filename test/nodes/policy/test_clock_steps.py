@@ -5,11 +5,10 @@ import time
 from lifecycle_msgs.msg import Transition
 import numpy as np
 import pytest
-import rclpy
 from support import altered_policy
 from support.messages import nanoseconds
 from support.policy_world import NS, policy_process, World
-from support.spinning import spinning
+from support.spinning import spinning_node
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(600)
@@ -17,10 +16,8 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope='module')
 def node():
-    rclpy.init()
-    with spinning(rclpy.create_node('test_clock_steps')) as node:
+    with spinning_node('test_clock_steps') as node:
         yield node
-    rclpy.shutdown()
 
 
 @pytest.fixture(scope='module')

@@ -5,10 +5,9 @@ import time
 from lifecycle_msgs.msg import Transition
 import pytest
 from rcl_interfaces.srv import GetParameters
-import rclpy
 from support import altered_policy
 from support.policy_world import policy_process, World
-from support.spinning import spinning
+from support.spinning import spinning_node
 from support.waiting import wait_for
 
 from lingbot_va_ros.msg import PolicyStatus
@@ -23,10 +22,8 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope='module')
 def node():
-    rclpy.init()
-    with spinning(rclpy.create_node('test_instruction')) as node:
+    with spinning_node('test_instruction') as node:
         yield node
-    rclpy.shutdown()
 
 
 @pytest.fixture

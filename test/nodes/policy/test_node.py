@@ -13,7 +13,6 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 import numpy as np
 import pytest
-import rclpy
 from rclpy.action import ActionClient
 from rosgraph_msgs.msg import Clock
 from safetensors.torch import load_file, save_file
@@ -21,7 +20,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float32
 from support.messages import nanoseconds
 from support.policy_world import CAMERAS, HOME, NODE, NS, policy_process, RELIABLE, ROBOT, World
-from support.spinning import spinning as spin_in_thread
+from support.spinning import spinning_node
 from support.waiting import DEADLINE, wait_for
 from visualization_msgs.msg import MarkerArray
 import yaml
@@ -42,10 +41,8 @@ def is_stop(plan):
 @pytest.fixture(scope='module')
 def spinning():
     """A node of the test's own, spinning in a thread."""
-    rclpy.init()
-    with spin_in_thread(rclpy.create_node('test_world')) as node:
+    with spinning_node('test_world') as node:
         yield node
-    rclpy.shutdown()
 
 
 @pytest.fixture(scope='module')

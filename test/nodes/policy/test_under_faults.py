@@ -7,19 +7,21 @@ LINGBOT_VA_FAULT_SECONDS for longer.
 
 import os
 import time
+from types import SimpleNamespace
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import numpy as np
 import pytest
-import rclpy
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from support.messages import nanoseconds, stamped
 from support.node_processes import node_process
 from support.services import Services
-from support.spinning import spinning
+from support.spinning import spinning_node
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -37,7 +39,11 @@ ROBOT = load_embodiment('sim_left')
 CAMERAS = ('head', 'left_wrist')
 EVERYTHING = QoSProfile(depth=500, reliability=ReliabilityPolicy.RELIABLE)
 STEP = 0.02  # seconds between two commands of the played mux
-LONGEST_SILENCE = 3.0  # seconds between two plans or statuses, on a machine that is busy
+# Between two plans or statuses, in commands of the played mux, which a busy machine delays too.
+LONGEST_SILENCE = round(3.0 / STEP)
+LONGEST_ANSWER = round(5.0 / STEP)  # to a reset
+RECORDS = (
+    'plans', 'statuses', 'chunks', 'resets', 'replies', 'jumps', 'silences', 'modes', 'steps')
 MAX_CAMERA_AGE = 0.5
 
 pytestmark = pytest.mark.timeout(SECONDS + 600)
@@ -68,9 +74,8 @@ class FaultyWorld:
         self.delayed = 0.0
         self.mode = ControlMode.POLICY
         self.arm = np.array(ROBOT.home)
-        self.plans, self.statuses, self.chunks, self.replies = [], [], [], []
-        self.jumps, self.silences, self.modes = [], [], []
         self._waiting = []
+        self.begin()
         self._picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
         self._clock = node.create_publisher(Clock, '/clock', 10)
         self._images = {
@@ -82,16 +87,21 @@ class FaultyWorld:
         self._mode = node.create_publisher(ControlMode, f'{namespace}/control_mode', qos.LATCHED)
         self.set_mode(ControlMode.POLICY)
         for kind, name, record, profile in (
-                (JointTrajectory, 'joint_trajectory', self.plans, EVERYTHING),
-                (ActionChunk, 'action_chunk', self.chunks, EVERYTHING),
-                (PolicyStatus, 'status', self.statuses, qos.LATCHED)):
+                (JointTrajectory, 'joint_trajectory', 'plans', EVERYTHING),
+                (ActionChunk, 'action_chunk', 'chunks', EVERYTHING),
+                (PolicyStatus, 'status', 'statuses', qos.LATCHED)):
             node.create_subscription(
                 kind, f'{namespace}/{POLICY}/{name}',
-                lambda message, record=record: record.append(
+                lambda message, record=record: getattr(self, record).append(
                     (time.monotonic(), self.now(), message)), profile)
         node.create_timer(0.01, self._tell_time)
         node.create_timer(STEP, self._move)
         node.create_timer(0.04, self._show)
+
+    def begin(self):
+        """Forget what was recorded."""
+        for name in RECORDS:
+            setattr(self, name, [])
 
     def now(self):
         return self.origin + time.monotonic_ns() - self.started
@@ -108,6 +118,7 @@ class FaultyWorld:
 
     def _move(self):
         now = self.now()
+        self.steps.append(time.monotonic())
         if self.mode == ControlMode.POLICY and self.plans:
             plan = self.plans[-1][2]
             if nanoseconds(plan.header.stamp) <= now:
@@ -172,6 +183,7 @@ class FaultyWorld:
         for _ in range(rng.integers(1, 4)):
             future = self._reset.call_async(ResetMemory.Request())
             asked = time.monotonic()
+            self.resets.append(asked)
             future.add_done_callback(lambda done, asked=asked: self.replies.append(
                 (asked, time.monotonic(), self.now(), done.result())))
         return 0.0, lambda: None
@@ -181,6 +193,20 @@ class FaultyWorld:
             instruction=str(rng.choice(['wipe the plate', 'open the box', 'rest']))))
         return 0.0, lambda: None
 
+    def change(self, transition, log):
+        """Ask for a transition of the policy's lifecycle."""
+        answer = self.services.call(
+            ChangeState, f'{self.namespace}/{POLICY}/change_state',
+            ChangeState.Request(transition=Transition(id=transition)), 300.0)
+        assert answer.success, log.read_text()
+
+    def set_parameter(self, name, value):
+        """Set a parameter of the policy."""
+        answer = self.services.call(
+            SetParameters, f'{self.namespace}/{POLICY}/set_parameters', SetParameters.Request(
+                parameters=[Parameter(name, value=value).to_parameter_msg()]), 300.0)
+        assert answer.results[0].successful, answer.results[0].reason
+
     def connect(self):
         self._reset = self.services.client(
             ResetMemory, f'{self.namespace}/{POLICY}/reset_memory')
@@ -188,12 +214,12 @@ class FaultyWorld:
             SetInstruction, f'{self.namespace}/{POLICY}/set_instruction')
 
     def misbehave(self, rng, for_seconds):
-        """Let things go wrong one after the other, now and then two at once."""
+        """Let things go wrong one after the other, now and then two at once; memory is reset."""
         end = time.monotonic() + for_seconds
         mending = []
         kinds = (self.lose_camera, self.skew_camera, self.delay_images, self.take_over,
                  self.reset, self.reset, self.instruct, self.clock_back)
-        while time.monotonic() < end:
+        while time.monotonic() < end or not self.resets:
             lasts, mend = kinds[rng.integers(len(kinds))](rng)
             mending.append((time.monotonic() + lasts, mend))
             pause = time.monotonic() + rng.uniform(0.05, 1.5)
@@ -207,45 +233,40 @@ class FaultyWorld:
 
 
 @pytest.fixture(scope='module')
-def world_node():
-    rclpy.init()
-    with spinning(rclpy.create_node('faulty_world')) as node:
-        yield node
-    rclpy.shutdown()
+def running(untrained_checkpoint, tmp_path_factory):
+    """One policy process for all schedules: the process, its world and its log."""
+    namespace = '/faults'
+    log = tmp_path_factory.mktemp('faults') / 'policy.log'
+    with spinning_node('faulty_world') as node, node_process(
+            'policy_node', log, '-r', f'__ns:={namespace}',
+            '-p', f'checkpoint:={untrained_checkpoint}', '-p', 'use_sim_time:=true',
+            '-p', 'instruction:=wipe the plate', '-p', f'max_camera_age:={MAX_CAMERA_AGE}',
+            '-p', 'max_camera_skew:=0.08') as process:
+        yield process, FaultyWorld(node, namespace), log
 
 
 @pytest.fixture(scope='module', params=['sync', 'async', 'async_ungrounded'])
-def recorded(request, world_node, untrained_checkpoint, tmp_path_factory):
-    """A run with faults: the world with all its records, after it has recovered."""
-    # A killed process is still discovered for a while: no two may have the same names.
-    namespace = f'/{request.param}'
-    log = tmp_path_factory.mktemp('faults') / 'policy.log'
-    with node_process(
-            'policy_node', log, '-r', f'__ns:={namespace}',
-            '-p', f'checkpoint:={untrained_checkpoint}', '-p', 'use_sim_time:=true',
-            '-p', f'schedule:={request.param}', '-p', 'instruction:=wipe the plate',
-            '-p', f'max_camera_age:={MAX_CAMERA_AGE}', '-p', 'max_camera_skew:=0.08') as process:
-        world = FaultyWorld(world_node, namespace)
-        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-            answer = world.services.call(
-                ChangeState, f'{namespace}/{POLICY}/change_state',
-                ChangeState.Request(transition=Transition(id=transition)), 300.0)
-            assert answer.success, log.read_text()
-        world.connect()
-        wait_for(lambda: len(world.chunks) >= 2, 'two chunks')
-        world.misbehave(np.random.default_rng(SEED), SECONDS)
-        chunks = len(world.chunks)
-        wait_for(lambda: len(world.chunks) >= chunks + 2 and
-                 world.statuses[-1][2].mode == PolicyStatus.RUNNING, 'work after the last fault')
-        world.log = log.read_text()
-        world.lasted = process.poll() is None
-        world.schedule = request.param
-        yield world
-    for timer in list(world_node.timers):
-        world_node.destroy_timer(timer)
-    for subscription in list(world_node.subscriptions):
-        if subscription.topic_name.startswith(namespace):
-            world_node.destroy_subscription(subscription)
+def recorded(request, running):
+    """A run with faults until it has recovered: all records, the log, the schedule."""
+    process, world, log = running
+    mark = len(log.read_text())
+    world.set_parameter('schedule', request.param)
+    world.change(Transition.TRANSITION_CONFIGURE, log)
+    world.begin()
+    world.set_mode(ControlMode.POLICY)
+    world.change(Transition.TRANSITION_ACTIVATE, log)
+    world.connect()
+    wait_for(lambda: len(world.chunks) >= 2, 'two chunks')
+    world.misbehave(np.random.default_rng(SEED), SECONDS)
+    wait_for(lambda: len(world.replies) == len(world.resets), 'an answer to every reset')
+    chunks = len(world.chunks)
+    wait_for(lambda: len(world.chunks) >= chunks + 2 and
+             world.statuses[-1][2].mode == PolicyStatus.RUNNING, 'work after the last fault')
+    yield SimpleNamespace(
+        schedule=request.param, lasted=process.poll() is None, log=log.read_text()[mark:],
+        **{name: list(getattr(world, name)) for name in RECORDS})
+    world.change(Transition.TRANSITION_DEACTIVATE, log)
+    world.change(Transition.TRANSITION_CLEANUP, log)
 
 
 def test_it_lives_without_a_fault_of_its_own(recorded):
@@ -256,9 +277,9 @@ def test_it_lives_without_a_fault_of_its_own(recorded):
 
 def test_it_is_never_silent(recorded):
     for record, what in ((recorded.plans, 'plans'), (recorded.statuses, 'statuses')):
-        heard = [at for at, _, _ in record]
-        longest = max(after - before for before, after in zip(heard, heard[1:]))
-        assert longest < LONGEST_SILENCE, f'no {what} for {longest:.2f} s'
+        steps = np.searchsorted(recorded.steps, [at for at, _, _ in record])
+        longest = np.diff(steps).max()
+        assert longest < LONGEST_SILENCE, f'no {what} for {longest} commands of the mux'
 
 
 def test_every_plan_lies_ahead_and_ends_in_a_stop(recorded):
@@ -285,10 +306,10 @@ def test_no_plan_jumps(recorded):
 
 
 def test_every_reset_is_answered_and_clears_the_memory(recorded):
-    replies = [reply for reply in recorded.replies if reply[3].success]
-    assert len(replies) == len(recorded.replies) > 0
-    for asked, answered, _, reply in replies:
-        assert answered - asked < 5.0
+    assert len(recorded.replies) == len(recorded.resets)
+    for asked, answered, _, reply in recorded.replies:
+        assert reply.success
+        assert np.diff(np.searchsorted(recorded.steps, [asked, answered])) < LONGEST_ANSWER
         stamp = nanoseconds(reply.stamp)
         next_jump = min(
             [at for at, _, _ in recorded.jumps if at > asked], default=float('inf'))
