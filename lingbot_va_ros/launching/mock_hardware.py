@@ -13,8 +13,8 @@ import yaml
 from lingbot_va_ros.launching.arguments import MockArguments
 from lingbot_va_ros.launching.ros2_control import (
     CONTROL_PACKAGES,
+    controller_manager,
     end_with,
-    node,
     require,
     robot_state_publisher,
     spawner,
@@ -43,17 +43,11 @@ def mock_hardware(arguments: MockArguments) -> list[Action]:
     require(_PACKAGES)
     embodiment, namespace = load_embodiment(arguments.embodiment), arguments.namespace
     names = controller_names(embodiment)
-    # Without a name: it would be given to every controller, which are nodes of this process.
-    manager = node(
-        namespace, 'controller_manager', 'ros2_control_node',
-        parameters=[
-            _written(controller_parameters(embodiment, os.environ.get('ROS_DISTRO', ''))),
-            {'use_sim_time': arguments.use_sim_time}],
-        remappings=[
-            # Where Humble's manager listens.
-            ('~/robot_description', 'robot_description'),
-            *((f'{name}{_ENDING}', topic) for topic, name in names.items()
-              if topic != f'{name}{_ENDING}')])
+    manager = controller_manager(
+        arguments,
+        _written(controller_parameters(embodiment, os.environ.get('ROS_DISTRO', ''))),
+        [(f'{name}{_ENDING}', topic) for topic, name in names.items()
+         if topic != f'{name}{_ENDING}'])
     start = spawner(namespace, list(names.values()))
     return [
         robot_state_publisher(arguments, mock_description(embodiment)),
@@ -129,10 +123,11 @@ def mock_description(embodiment: Embodiment) -> str:
     return ElementTree.tostring(robot, encoding='unicode')
 
 
-def _written(parameters: dict[str, Any]) -> str:
+def _written(parameters: dict[str, Any]) -> Path:
     """Write a parameter file, which is removed when the launch ends; returns its path."""
     with tempfile.NamedTemporaryFile(
             'w', prefix='lingbot_va_controllers_', suffix='.yaml', delete=False) as file:
         yaml.safe_dump(parameters, file, sort_keys=False)
-    atexit.register(Path(file.name).unlink, missing_ok=True)
-    return file.name
+    written = Path(file.name)
+    atexit.register(written.unlink, missing_ok=True)
+    return written

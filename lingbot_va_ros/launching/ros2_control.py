@@ -1,6 +1,7 @@
 """ros2_control as launch actions: its manager, its controllers and the robot's description."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import get_package_prefix, PackageNotFoundError
@@ -56,6 +57,25 @@ def robot_state_publisher(arguments: Arguments, description: str) -> Node:
         parameters=[{
             'robot_description': ParameterValue(description, value_type=str),
             'use_sim_time': arguments.use_sim_time}])
+
+
+def controller_manager(
+    arguments: Arguments, parameters: Path, remappings: Sequence[tuple[str, str]] = (),
+) -> Node:
+    """
+    Return ros2_control's manager, which takes the URDF from the topic robot_description.
+
+    It has no name of its own: that would be given to every controller, which are nodes of this
+    process.
+
+    :param parameters: file with the parameters of the manager and its controllers.
+    :param remappings: further ones, (from, to).
+    """
+    return node(
+        arguments.namespace, 'controller_manager', 'ros2_control_node',
+        parameters=[str(parameters), {'use_sim_time': arguments.use_sim_time}],
+        # Humble's manager listens in its own namespace.
+        remappings=[('~/robot_description', 'robot_description'), *remappings])
 
 
 def spawner(

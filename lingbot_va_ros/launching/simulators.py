@@ -20,6 +20,7 @@ from lingbot_va_ros.launching.description import describe
 from lingbot_va_ros.launching.nodes import image_profile
 from lingbot_va_ros.launching.ros2_control import (
     CONTROL_PACKAGES,
+    controller_manager,
     node,
     require,
     robot_state_publisher,
@@ -81,15 +82,14 @@ def isaac_control(arguments: IsaacArguments) -> list[Action]:
     if not arguments.start_controllers:
         return []
     require(_ISAAC_PACKAGES)
-    namespace = arguments.namespace
     topics = read_isaac_topics(arguments.bridge_config)
     description = describe(
         arguments.arms, 'isaac', joint_states=_absolute(arguments, topics.joint_states),
         joint_commands=_absolute(arguments, topics.joint_commands))
-    manager = node(
-        namespace, 'controller_manager', 'ros2_control_node',
-        parameters=[str(_controllers(arguments.arms)), {'use_sim_time': arguments.use_sim_time}])
-    return [robot_state_publisher(arguments, description), manager, spawner(namespace)]
+    return [
+        robot_state_publisher(arguments, description),
+        controller_manager(arguments, _controllers(arguments.arms)),
+        spawner(arguments.namespace)]
 
 
 def isaac_cameras(arguments: IsaacArguments) -> list[tuple[str, str]]:

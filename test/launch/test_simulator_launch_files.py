@@ -155,6 +155,9 @@ def test_isaac_gets_controllers_between_its_joint_topics_and_the_mux(
     topics = {entry.get('name'): entry.text for entry in robot.iter('param')}
     assert topics['joint_states_topic'] == '/cell/isaac_joint_states'
     assert topics['joint_commands_topic'] == '/cell/isaac_joint_commands'
+    # Humble's manager listens there.
+    assert ('~/robot_description', 'robot_description') in (
+        nodes['ros2_control_node'].expanded_remapping_rules)
     remaps = set(nodes['policy_node'].expanded_remapping_rules)
     assert ('camera/head/image_raw', 'head/rgb') in remaps
     assert ('control_mode', 'command_mux/mode') in remaps

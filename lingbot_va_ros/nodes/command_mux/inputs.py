@@ -36,10 +36,10 @@ class Inputs:
     """
     Passes messages and requests to the mux.
 
-    The emergency stop and the services have a thread of their own: they wait for no message of
-    another topic. Everything else is of the executor's thread.
+    The emergency stop and the services have a thread of their own, so that they wait for no
+    message of another topic. The executor's thread handles all other inputs.
 
-    :param watch: of the publishers of joint_states; it is told the stamps of all sources.
+    :param watch: watches the publishers of joint_states; it gets the stamps of all sources.
     :param urgent: the callback group of the emergency stop and the services.
     :param on_change: called after every input that may change the mode.
     """
@@ -114,7 +114,7 @@ class Inputs:
 
     def _note_stamp(
         self, topic: str, message: JointTrajectory | JointState) -> tuple[int, float]:
-        """Tell the watch a stamp; returns the time on both clocks."""
+        """Pass a stamp to the watch; returns the time on both clocks."""
         now_ns, now_s = self._clocks.now_ns(), self._clocks.now_s()
         self._watch.offsets.add(topic, nanoseconds_of(message.header.stamp), now_ns, now_s)
         return now_ns, now_s

@@ -40,7 +40,7 @@ class LatchedStop:
         self._thread.start()
 
     def restore(self, mux: Mux) -> None:
-        """Begin STOPPED where the mux before this one was STOPPED and has left its file."""
+        """Begin STOPPED if the previous mux was STOPPED and its file remains."""
         try:
             self._file.prepare()
             reason = self._file.read()

@@ -41,13 +41,13 @@ from lingbot_va_ros.specs.embodiment import EmbodimentError, load_embodiment
 SWITCH_SECONDS = 0.001
 # A timeout is at least so many command periods: a source may miss some messages before it is lost.
 LEAST_PERIODS = 5
-# How long the node waits at its end for the thread of the ticks.
+# How long the node waits at shutdown for the thread of the ticks.
 JOIN_SECONDS = 2.0
 
 
 class CommandMux(Node):
     """
-    Connects mux/mux.py with ROS; that module has the rules.
+    Connects the mux to ROS; its rules are in mux/mux.py.
 
     The executor's thread passes inputs to the mux, another the emergency stop and requests, and a
     third sends a command each tick.
@@ -134,7 +134,7 @@ class CommandMux(Node):
         except Exception as error:
             if self._ending.is_set() or not rclpy.ok(context=self.context):
                 return
-            # Without its ticks the mux keeps no promise: it ends, and may be respawned.
+            # Without ticks there are no commands: the node ends, and a launch file may respawn it.
             self.failed = True
             self.get_logger().fatal(f'the command ticks failed:\n{traceback.format_exc()}')
             self._mux.take_fault(f'{type(error).__name__} in the command tick: {error}')
@@ -156,7 +156,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the node until SIGINT or SIGTERM, or until its ticks fail (exit code 1)."""
     def make_node() -> CommandMux:
         node = CommandMux()
-        # Objects of the start stay alive; the collector takes 20 ms to go through them again.
+        # The garbage collector needs 20 ms for the objects of the start, which live to the end.
         gc.collect()
         gc.freeze()
         return node

@@ -36,11 +36,11 @@ class Outputs:
         self._executed = node.create_publisher(JointTrajectory, 'executed', EXECUTED)
 
     def send(self, tick: Tick) -> None:
-        """Send a command in parts to its controllers, and one message for each executed point."""
+        """Send each controller its part of a command, and publish every executed point."""
         self._grippers.command(tick)
         if tick.command is not None:
             plan, start_ns = tick.command, int(tick.command.times_ns[0])
-            # The arm rests on at the end, so that a controller takes a late message too.
+            # A last point at rest: its later time makes a controller accept a late message.
             rest_ns = plan.end_ns + LATEST_NS - start_ns
             for publisher, joints, columns in self._controllers:
                 message = JointTrajectory()

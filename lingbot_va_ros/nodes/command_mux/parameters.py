@@ -10,7 +10,7 @@ from lingbot_va_ros.nodes.run import CannotStart
 from lingbot_va_ros.specs.embodiment import Embodiment
 
 _DEFAULT = MuxSettings()
-# What the driver's speed scaling is at full speed, by its unit.
+# Value of the driver's speed scaling at full speed, by unit.
 FULL_SPEED_SCALING = {'percent': 100.0, 'share': 1.0}
 _MAP_PREFIX = 'teleop_joint_map.'
 _MAP_KEYS = ('joint', 'scale', 'offset', 'sign')

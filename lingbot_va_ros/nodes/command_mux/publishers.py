@@ -21,11 +21,11 @@ from lingbot_va_ros.nodes.command_mux.latched_stop import LatchedStop
 from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch
 from lingbot_va_ros.nodes.qos import EVENTS, LATCHED
 
-# How far back the figures of command lateness reach, s.
+# Time window of the statistics of command lateness, s.
 LATENESS_SECONDS = 10
 # Diagnostics come once a second; a change of the mode is seen within this time, s.
 DIAGNOSTICS_SECONDS, LOOK_SECONDS = 1.0, 0.1
-# Publishers and clocks in disorder are logged so often, s.
+# Least time between two log lines about publishers and clocks, s.
 WARN_SECONDS = 10.0
 # An arm that trails its commands by `controller_delay` and this, s, is worth a warning. The servos
 # of most arms lag by 20 to 50 ms.
@@ -93,7 +93,7 @@ class DiagnosticsPublisher:
             LOOK_SECONDS, self._publish_due, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def add_lateness(self, seconds: float) -> None:
-        """Take the time from a tick until its command was published; for any thread."""
+        """Add the time from a tick until its command was published; for any thread."""
         self._lateness.append(seconds)
 
     def _publish_due(self) -> None:

@@ -18,7 +18,7 @@ QUIET_SECONDS = 1.0  # between two lines of the log about rejected messages
 
 class ControllerTopics:
     """
-    Brings messages to the controller, and publishes its state.
+    Passes messages to the controller, and publishes its state.
 
     The executor's thread keeps arriving messages; all methods are for the simulation thread.
     """

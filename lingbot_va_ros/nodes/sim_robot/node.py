@@ -26,7 +26,7 @@ TASK_STATE_RATE = 5
 
 class SimRobot(Node):
     """
-    Publishes the state and the images of a simulated robot, and brings messages to it.
+    Publishes the state and the images of a simulated robot, and passes messages to it.
 
     One thread owns physics, controller and rendering context, and publishes; the executor's
     thread only passes messages and requests to it.

@@ -1,4 +1,4 @@
-"""Requests of services, which the simulation thread carries out between two steps."""
+"""Services whose requests the simulation thread handles between two steps."""
 
 from collections import deque
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class Requests:
         node.create_service(Trigger, name, answer)
 
     def carry_out(self) -> None:
-        """Carry out the requests that wait. For the simulation thread."""
+        """Handle the pending requests. For the simulation thread."""
         while self._waiting:
             action, request = self._waiting.popleft()
             try:

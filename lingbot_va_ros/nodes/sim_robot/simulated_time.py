@@ -26,7 +26,7 @@ class SimulatedTime:
         self._ros_offset = SteadyOffset(lambda: int(node.get_clock().now().nanoseconds))
 
     def wait_for(self, simulated_ns: int, interrupted: threading.Event, warns: bool) -> None:
-        """Wait until a simulated time is due; if it was long ago, drop the time since."""
+        """Wait until a simulated time is due; if it is long overdue, drop the delay."""
         if self.factor != self._pacing.factor:
             self._pacing = Pacing(self.factor)
         dropped_ns = self._pacing.wait_for(simulated_ns, interrupted)

@@ -1,4 +1,4 @@
-"""The scene of the task in simulation, and the topic that tells how the task stands."""
+"""The scene of the task in simulation, and the topic with the state of the task."""
 
 from collections.abc import Callable
 import json
@@ -27,9 +27,9 @@ class TaskScene:
 
     def arrange(self) -> str:
         """
-        Arrange the scene anew with the arms at home, and return its task and seed.
+        Reset the scene, with the arms at home, and return its task and seed.
 
-        Time and the counts of messages go on.
+        Time and the counts of messages continue.
         """
         task = self._node.get_parameter('task').value
         seed = self._node.get_parameter('seed').value
@@ -44,7 +44,7 @@ class TaskScene:
         return f'task {task}, seed {seed}'
 
     def publish(self) -> None:
-        """Publish how the task stands."""
+        """Publish the state of the task."""
         state = self.simulation.task_state
         controller = self.simulation.controller
         self._states.publish(String(data=json.dumps({

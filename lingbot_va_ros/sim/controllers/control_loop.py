@@ -1,4 +1,4 @@
-"""The control loop: updates a controller at its rate in virtual time, and brings it messages."""
+"""The control loop: updates a controller at its rate in virtual time, and delivers messages."""
 
 from collections.abc import Callable
 
@@ -42,7 +42,7 @@ class ControlLoop:
         """
         Activate the controller at measured positions [J]; its first update is at `time_ns`.
 
-        Messages that are under way are lost.
+        Messages in transit are lost.
         """
         self._delivery.clear()
         self._due_ns = time_ns
@@ -61,7 +61,7 @@ class ControlLoop:
         """
         Run the updates that are due by `time_ns`, and return the command [J].
 
-        A message is judged by the time at which it arrives, and taken by the next update.
+        A message is checked at the time of its arrival; the next update uses it.
         """
         while self._due_ns <= time_ns:
             self._receive(self._due_ns)

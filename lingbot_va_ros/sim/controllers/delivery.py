@@ -10,10 +10,10 @@ from lingbot_va_ros.sim.controllers.messages import Trajectory
 
 class Delivery:
     """
-    Messages under way; they arrive in the order in which they were sent.
+    Messages in transit; they arrive in the order in which they were sent.
 
     :param delay: seconds that every message takes.
-    :param jitter: seconds; each message takes up to so much longer, drawn evenly.
+    :param jitter: seconds; the longest additional delay of a message, drawn uniformly.
     :param seed: of the jitter.
     """
 
@@ -40,5 +40,5 @@ class Delivery:
         return messages
 
     def clear(self) -> None:
-        """Lose the messages that are under way."""
+        """Drop the messages in transit."""
         self._under_way.clear()

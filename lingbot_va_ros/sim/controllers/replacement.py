@@ -22,7 +22,7 @@ def splice(
     Return the trajectory that runs from the update at `now_ns` on.
 
     It starts at that update with what the old trajectory had at `reached_ns`, the trajectory time
-    of the update before. A stamp in the past is not looked at: the message's points count from
+    of the update before. A stamp in the past is ignored: the message's points count from
     now on. With a stamp in the future the old trajectory runs until then.
 
     :param commanded: positions [J] of the last command.

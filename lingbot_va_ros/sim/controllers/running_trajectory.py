@@ -1,4 +1,4 @@
-"""A trajectory that a controller follows: where it joins, and what it asks for at a time."""
+"""A trajectory that a controller follows: where it is joined, and its reference at a time."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Knot:
 @dataclass(frozen=True)
 class Sample:
     """
-    What a trajectory asks for at a time.
+    The reference of a trajectory at a time.
 
     :param motion: with all derivatives.
     :param segment_ns: time after the start of the knot where the segment begins; before the first
@@ -68,7 +68,7 @@ class RunningTrajectory:
         self._before_ns, self._before = time_ns, motion
 
     def sample(self, time_ns: int) -> Sample | None:
-        """Return what the trajectory asks for, or None before the time where it was joined."""
+        """Return the reference, or None before the time at which the trajectory was joined."""
         self.was_sampled = True
         if self._start_ns is None:
             self._start_ns = time_ns

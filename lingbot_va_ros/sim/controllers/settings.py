@@ -1,7 +1,7 @@
 """
 Settings of the simulated joint_trajectory_controller (JTC), and what differs between its releases.
 
-Read in ros2_controllers (branches humble, jazzy, kilted, master of August 2026) and in
+Sources: ros2_controllers (branches humble, jazzy, kilted, master of August 2026) and
 ur_controllers of Universal_Robots_ROS2_Driver (branches humble and jazzy).
 """
 

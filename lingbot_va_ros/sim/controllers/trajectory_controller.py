@@ -1,7 +1,7 @@
 """
 Follows joint trajectories as joint_trajectory_controller (JTC) of ros2_controllers does.
 
-Written from the facts of its sources, see settings.py; position commands on the topic interface,
+Its behavior is that of the sources in settings.py: position commands on the topic interface,
 without the action, `cmd_timeout` and `decelerate_on_cancel`.
 """
 
@@ -29,7 +29,7 @@ class ControllerState:
     A control_msgs/JointTrajectoryControllerState; arrays are [J] float64, in SI units.
 
     :param stamp_ns: time of the update.
-    :param reference: what the trajectory asks for at that time.
+    :param reference: the reference of the trajectory at that time.
     :param feedback: the measured state.
     :param error: reference minus feedback, positions.
     :param output: commanded positions.
@@ -75,7 +75,7 @@ class TrajectoryController:
 
     def activate(self, positions: np.ndarray, velocities: np.ndarray | None = None) -> None:
         """
-        Begin to hold measured positions [J], and to take messages.
+        Hold measured positions [J] from now on, and accept messages.
 
         The JTC holds what the hardware's command interface has; drivers set that to the measured
         positions while no controller is active.
@@ -89,13 +89,13 @@ class TrajectoryController:
         self._hold(self.command)
 
     def deactivate(self) -> None:
-        """Stop to update and to take messages; the last command remains."""
+        """Stop updating and accepting messages; the last command remains."""
         self.active = False
         self._running = self._received = self._deferred = self._held = None
 
     def receive(self, trajectory: Trajectory, now_ns: int) -> None:
         """
-        Take a message that arrives now, for the next update; inactive, ignore it.
+        Accept a message that arrives now, for the next update; an inactive controller ignores it.
 
         :raises TrajectoryRejected: nothing changes then but the counter.
         """

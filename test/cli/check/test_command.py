@@ -7,7 +7,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import time
 
 import pytest
 from safetensors.torch import load_file, save_file
