@@ -41,6 +41,9 @@ settings.register_profile(
 settings.register_profile('searching', deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'repeatable'))
 
+# Before PyTorch is imported. Several test processes share the cores, and threads of small networks
+# spend more time on waiting for each other than on computing.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ['ROS_DOMAIN_ID'] = str(claim_domain())
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 # Jazzy's Fast DDS reads the first, Kilted's the second.

@@ -1,6 +1,7 @@
 """
-Runs the policy node with a slow text encoder, or a system clock that a test steps.
+Runs the policy node with slow loading, a slow text encoder, or a clock that a test steps.
 
+LINGBOT_VA_TEST_LOADING_FILE: a checkpoint is loaded when this file exists.
 LINGBOT_VA_TEST_TEXT_SECONDS: seconds that the text encoder takes for a text that is not empty.
 LINGBOT_VA_TEST_CLOCK_FILE: a file with the seconds by which ROS time is off the system's clock.
 """
@@ -12,7 +13,18 @@ import time
 from rclpy.clock import Clock
 from rclpy.time import Time
 
-from lingbot_va_ros.nodes.policy.node import main
+from lingbot_va_ros.nodes.policy import node
+
+
+def wait_to_load(file):
+    make_engine = node.make_engine
+
+    def slow(*arguments):
+        while not file.exists():
+            time.sleep(0.05)
+        return make_engine(*arguments)
+
+    node.make_engine = slow
 
 
 def slow_down_text(seconds):
@@ -42,6 +54,8 @@ def step_clock(file):
 if __name__ == '__main__':
     if 'LINGBOT_VA_TEST_TEXT_SECONDS' in os.environ:
         slow_down_text(float(os.environ['LINGBOT_VA_TEST_TEXT_SECONDS']))
+    if 'LINGBOT_VA_TEST_LOADING_FILE' in os.environ:
+        wait_to_load(Path(os.environ['LINGBOT_VA_TEST_LOADING_FILE']))
     if 'LINGBOT_VA_TEST_CLOCK_FILE' in os.environ:
         step_clock(Path(os.environ['LINGBOT_VA_TEST_CLOCK_FILE']))
-    main()
+    node.main()

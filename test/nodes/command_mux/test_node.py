@@ -30,9 +30,10 @@ from lingbot_va_ros.srv import SetControlMode
 
 NS = 1_000_000_000
 PERIOD = 10_000_000
+TICK = 0.01  # s, of the world's timer
 ROBOT = load_embodiment('sim_left')
 START = np.array([0.1, 0.2, 0.6, 0.1, 0.2, 0.1, 0.02])
-DEADLINE = 15.0
+DEADLINE = 60.0
 # Seconds; the arm and the policy of these tests are threads of one process on a busy machine.
 TIMEOUT = 0.5
 # For tests of something else: a busy machine may deliver late.
@@ -53,6 +54,7 @@ class World:
         self.goal = lambda t_ns: START
         self.joints_alive = self.policy_alive = False
         self.spoil = lambda message: None
+        self.ticks = 0
         self.commands, self.executed, self.modes, self.diagnostics = [], [], [], []
         self.last_plan_at = None
         node.create_subscription(
@@ -61,12 +63,12 @@ class World:
         node.create_subscription(JointTrajectory, 'executed', self.executed.append, EXECUTED)
         node.create_subscription(
             ControlMode, 'command_mux/mode',
-            lambda message: self.modes.append((time.monotonic(), message)), LATCHED)
+            lambda message: self.modes.append((self.seconds, message)), LATCHED)
         node.create_subscription(
             DiagnosticArray, '/diagnostics', self.diagnostics.append, EVENTS)
         self.joint_states = node.create_publisher(JointState, 'joint_states', JOINT_STATES)
         self.policy = node.create_publisher(JointTrajectory, 'policy/joint_trajectory', COMMAND)
-        node.create_timer(0.01, self.publish_joints)
+        node.create_timer(TICK, self.publish_joints)
         node.create_timer(0.02, self.publish_plan)
         self.leader_alive = False
         self.leader = lambda t_ns: START
@@ -85,7 +87,13 @@ class World:
             np.array([q] + [p.positions for p in message.points]),
             np.array([v] + [p.velocities for p in message.points]))
 
+    @property
+    def seconds(self):
+        """Seconds that this world's own timer has counted: a busy machine delays it as well."""
+        return self.ticks * TICK
+
     def publish_joints(self):
+        self.ticks += 1
         if self.joints_alive:
             message = JointState(name=list(ROBOT.joints))
             now = self.clock()
@@ -110,7 +118,7 @@ class World:
             message.points.append(point)
         self.spoil(message)
         self.policy.publish(message)
-        self.last_plan_at = time.monotonic()
+        self.last_plan_at = self.seconds
 
     def publish_leader(self):
         if self.leader_alive:
@@ -381,15 +389,15 @@ def test_long_plans_do_not_delay_the_emergency_stop_and_set_mode(world, points):
                  or 'at most 1048576 are taken' in str(world.diagnostics[-1:]), 'the refusal')
         stopped, answered = [], []
         for _ in range(5):
-            begin = time.monotonic()
+            begin = world.seconds
             stop.publish(Bool(data=True))
             at, _ = world.wait_for_mode(ControlMode.STOPPED)
             stopped.append(at - begin)
             stop.publish(Bool(data=False))
             wait_for(lambda: world.trigger('clear_stop').success, 'clear_stop')
-            begin = time.monotonic()
+            begin = world.seconds
             assert world.set_mode(ControlMode.HOLD).success
-            answered.append(time.monotonic() - begin)
+            answered.append(world.seconds - begin)
         # 1 to 5 ms on an idle machine; before, 0.3 to 1.8 s for 50,000 points.
         assert np.median(stopped) < 0.25 and np.median(answered) < 0.25, (stopped, answered)
     finally:
@@ -569,14 +577,16 @@ def test_a_killed_mux_leaves_the_simulated_robot_at_rest():
             swing = np.array([0.6, 0.2, -0.2, 0.5, 0.2, 0.5, -0.005])
             world.goal = lambda t_ns: home + swing * (
                 1 - np.cos(2.0 * max(0.0, (t_ns - begin) * 1e-9)))
-            wait_for(lambda: states[-1].velocity[0] > 0.5, 'motion', 30.0)
+            wait_for(lambda: states[-1].velocity[0] > 0.5, 'motion')
             mux.kill()
-            killed = time.monotonic()
-            at_kill = np.array(states[-1].position)[:7]
-            speed = np.array(states[-1].velocity)[:7]
-            wait_for(lambda: np.abs(states[-1].velocity).max() < 0.02, 'rest', 2.0)
-            assert time.monotonic() - killed < 1.0
+            killed = time.time_ns()
+            wait_for(lambda: nanoseconds(states[-1].header.stamp) > killed and
+                     np.abs(states[-1].velocity).max() < 0.02, 'rest')
+            # Stamps tell when it was, however late a busy machine delivers.
+            last = [state for state in states if nanoseconds(state.header.stamp) <= killed][-1]
+            at_kill, speed = np.array(last.position)[:7], np.array(last.velocity)[:7]
             rest = np.array(states[-1].position)[:7]
+            assert nanoseconds(states[-1].header.stamp) - killed < NS
             count = len(states)
             wait_for(lambda: len(states) > count + 30, 'time to pass')
             np.testing.assert_allclose(np.array(states[-1].position)[:7], rest, atol=0.02)
@@ -716,13 +726,13 @@ def test_the_mode_is_true_when_the_process_of_its_source_is_killed(world, topic,
         world.joints_alive = True
         wait_for(lambda: world.set_mode(mode).success, 'the mode')
         wait_for(lambda: len(world.executed) > 20, 'commands')
-        killed = time.monotonic()
+        killed = world.seconds
         source.kill()
         at, message = world.wait_for_mode(ControlMode.HOLD)
     finally:
         source.kill()
         source.wait()
-    assert at - killed < 0.2 + 0.8  # a busy machine may deliver the mode late
+    assert at - killed < 0.2 + 0.8  # the mode may be delivered late
     assert f'{topic} silent' in message.reason
     count = len(world.commands)
     wait_for(lambda: world.speed() == 0.0, 'the stop')
@@ -830,12 +840,12 @@ def test_a_home_folder_that_hangs_holds_up_no_tick_and_no_request(tmp_path):
 
 
 FAILING = """
-import sys
+import os, sys
 from lingbot_va_ros.nodes.command_mux import node
 whole = node.ticks
 def ticks(*arguments):
     for count, tick in enumerate(whole(*arguments)):
-        if WHERE == 'grid' and count == 100:
+        if WHERE == 'grid' and count == 100 or os.path.exists(SIGN):
             raise RuntimeError('the grid broke')
         yield tick
 def tick(mux, *arguments):
@@ -852,13 +862,13 @@ node.main()
 @pytest.mark.parametrize('where', ['grid', 'tick'])
 def test_ticks_that_fail_end_the_process(where, tmp_path):
     script = tmp_path / 'failing_mux.py'
-    script.write_text(FAILING.replace('WHERE', repr(where)))
+    script.write_text(FAILING.replace('WHERE', repr(where)).replace('SIGN', "''"))
     with running_world() as world:
         process = subprocess.Popen(
             [sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
         try:
             world.joints_alive = world.policy_alive = True
-            _, error = process.communicate(timeout=20)
+            _, error = process.communicate(timeout=DEADLINE)
         finally:
             process.kill()
         assert process.returncode == 1
@@ -866,8 +876,8 @@ def test_ticks_that_fail_end_the_process(where, tmp_path):
 
 
 def test_ticks_that_fail_while_moving_leave_a_stop(tmp_path):
-    script = tmp_path / 'failing_mux.py'
-    script.write_text(FAILING.replace('WHERE', "'grid'").replace('== 100', '== 500'))
+    script, sign = tmp_path / 'failing_mux.py', tmp_path / 'fail'
+    script.write_text(FAILING.replace('WHERE', "''").replace('SIGN', repr(str(sign))))
     with running_world() as world:
         process = subprocess.Popen(
             [sys.executable, str(script), '--ros-args', '-p', PATIENT[0], '-p', PATIENT[1]],
@@ -875,7 +885,9 @@ def test_ticks_that_fail_while_moving_leave_a_stop(tmp_path):
         try:
             world.policy_mode()
             world.sweep()
-            assert process.wait(timeout=30) == 1
+            wait_for(lambda: world.speed() > 0.3, 'motion')
+            sign.touch()
+            assert process.wait(timeout=DEADLINE) == 1
         finally:
             process.kill()
         wait_for(lambda: world.speed() == 0.0, 'the stop')

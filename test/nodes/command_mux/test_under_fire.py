@@ -34,7 +34,8 @@ NS = 1_000_000_000
 PERIOD = 10_000_000
 SECONDS = float(os.environ.get('LINGBOT_VA_FAULT_SECONDS', '2'))
 SEED = int(os.environ.get('LINGBOT_VA_FAULT_SEED', '1'))
-DEADLINE = 30.0
+TICK = 0.02  # s, between two messages of the monitor
+DEADLINE = 60.0
 TIMEOUT = 1.0  # seconds: which source is lost is told by who was killed, not by a busy machine
 ROBOT = load_embodiment('sim_left')
 NAMES = list(ROBOT.joints)
@@ -43,7 +44,7 @@ SWING = np.array([0.5, 0.3, 0.3, 0.4, 0.3, 0.2, 0.005])
 EVERYTHING = QoSProfile(depth=5000, reliability=ReliabilityPolicy.RELIABLE)
 WILD = (float('nan'), float('inf'), -float('inf'), 1e300, -1e300, 0.0, 7.0, -7.0)
 
-pytestmark = pytest.mark.timeout(2 * SECONDS + 120)
+pytestmark = pytest.mark.timeout(2 * SECONDS + 600)
 
 
 def swing(time_ns, rate=2.0):
@@ -71,7 +72,8 @@ class Monitor:
             ControlMode, f'{namespace}/command_mux/mode', self._on_mode, qos.LATCHED)
         self._joints = node.create_publisher(
             JointState, f'{namespace}/joint_states', qos.JOINT_STATES)
-        node.create_timer(0.02, self._tell)
+        self.ticks = 0  # of its own timer, which a busy machine delays as well
+        node.create_timer(TICK, self._tell)
 
     @property
     def mode(self):
@@ -81,6 +83,7 @@ class Monitor:
         self.modes.append((nanoseconds(message.header.stamp), message.mode, message.reason))
 
     def _tell(self):
+        self.ticks += 1
         now = time.time_ns()
         q, v = self.arm.sample(now)
         message = stamped(JointState(name=NAMES, position=list(q), velocity=list(v)), now)
@@ -424,10 +427,10 @@ def test_the_arm_comes_to_rest_whichever_process_is_killed_or_stopped(tmp_path):
                 number = signal.SIGKILL if rng.random() < 0.5 else signal.SIGSTOP
                 process = processes.running[victim]
                 process.send_signal(number)
-                hit = time.monotonic()
+                hit = monitor.ticks
                 if victim in ('mux', source):
                     wait_for(lambda: not speed(monitor), 'the arm to rest')
-                    assert time.monotonic() - hit < TIMEOUT + 2.0  # a busy machine
+                    assert (monitor.ticks - hit) * TICK < TIMEOUT + 2.0
                 else:
                     time.sleep(rng.uniform(0.0, 0.5))
                     assert monitor.mode == wanted, monitor.modes[-1]
