@@ -110,12 +110,13 @@ class World:
 
 
 @contextlib.contextmanager
-def policy_process(tmp_path, *arguments, program=None):
+def policy_process(tmp_path, *arguments, program=None, warm=True):
     """
     Run the policy node; yields the process and a function that reads its log.
 
     :param program: a Python file that is run in place of the node.
+    :param warm: whether it begins with its libraries imported.
     """
     log = tmp_path / 'policy.log'
-    with node_process('policy_node', log, *arguments, program=program) as process:
+    with node_process('policy_node', log, *arguments, program=program, warm=warm) as process:
         yield process, log.read_text

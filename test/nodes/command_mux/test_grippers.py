@@ -15,6 +15,7 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.context import Context
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
+from support.node_processes import start_mux
 from support.spinning import spinning
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -142,8 +143,7 @@ def hand_and_mux(node, embodiment, kind, *parameters):
     patient = ('source_timeout:=1.5', 'joint_state_timeout:=1.5')
     arguments = [item for parameter in (f'embodiment:={embodiment}', *patient, *parameters)
                  for item in ('-p', parameter)]
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'lingbot_va_ros.nodes.command_mux.node', '--ros-args', *arguments])
+    process = start_mux(os.devnull, *arguments)
     try:
         wait_for(lambda: hand.mode() == ControlMode.HOLD, 'the first mode')
         yield hand

@@ -1,6 +1,7 @@
 """The command mux over real DDS, with an arm that follows and a policy that plans."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from support.messages import nanoseconds
+from support.node_processes import start_mux
 from support.spinning import spinning
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -183,19 +185,15 @@ def running_mux(*parameters, namespace=None):
     arguments = [item for parameter in parameters for item in ('-p', parameter)]
     if namespace:
         arguments += ['-r', f'__ns:={namespace}']
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'lingbot_va_ros.nodes.command_mux.node', '--ros-args', *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = start_mux(os.devnull, *arguments)
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        process.stdout.close()
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 @contextlib.contextmanager

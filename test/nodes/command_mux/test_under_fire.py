@@ -20,6 +20,7 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from support.messages import nanoseconds, stamped
+from support.node_processes import start_mux
 from support.spinning import spinning_node
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -303,12 +304,9 @@ def running_monitor(namespace):
         yield Monitor(node, namespace)
 
 
-def start_mux(namespace, log, *parameters):
+def start(namespace, log, *parameters):
     words = [word for parameter in parameters for word in ('-p', parameter)]
-    with log.open('a') as out:
-        return subprocess.Popen(
-            [sys.executable, '-m', 'lingbot_va_ros.nodes.command_mux.node', '--ros-args',
-             '-r', f'__ns:={namespace}', *words], stdout=out, stderr=subprocess.STDOUT)
+    return start_mux(log, '-r', f'__ns:={namespace}', *words)
 
 
 def end(process):
@@ -320,7 +318,7 @@ def end(process):
 
 def test_no_command_breaks_a_limit_whatever_comes_in(tmp_path):
     namespace, log = '/fire', tmp_path / 'mux.log'
-    mux = start_mux(
+    mux = start(
         namespace, log, 'takeover_motion:=0.05', 'deadman_button:=0', 'max_rejections:=30',
         'source_timeout:=0.4', 'joint_state_timeout:=0.4')
     try:
@@ -399,7 +397,7 @@ class Processes:
 
     def start(self, name):
         if name == 'mux':
-            self.running[name] = start_mux(
+            self.running[name] = start(
                 self.namespace, self.log, f'source_timeout:={TIMEOUT}',
                 f'joint_state_timeout:={TIMEOUT}')
             return

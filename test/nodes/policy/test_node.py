@@ -805,7 +805,7 @@ def test_a_signal_while_loading_ends_it_within_five_seconds(
         spinning, tmp_path, untrained_checkpoint, number):
     with policy_process(
             tmp_path, '-r', f'__ns:=/loading{number:d}', '-p',
-            f'checkpoint:={untrained_checkpoint}') as (process, log):
+            f'checkpoint:={untrained_checkpoint}', warm=False) as (process, log):
         client = spinning.create_client(ChangeState, f'/loading{number:d}/{NODE}/change_state')
         assert client.wait_for_service(DEADLINE)
         client.call_async(ChangeState.Request(
