@@ -225,7 +225,7 @@ def processes(tmp_path):
             log.close()
 
 
-def wait_for_nodes(namespace, names, seconds=30.0):
+def wait_for_nodes(namespace, names, seconds=120.0):
     node = rclpy.create_node('waiting', namespace=namespace)
     deadline = time.monotonic() + seconds
     while not names <= {name for name, space in node.get_node_names_and_namespaces()
