@@ -18,6 +18,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
+from support.waiting import wait_for_end
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, LATCHED, SENSOR
@@ -448,7 +449,7 @@ def test_sigterm_ends_it_in_time(ros, tmp_path):
         robot.listen(JointState, 'joint_states')
         robot.spin_until(lambda: robot.heard['joint_states'])
         robot.process.send_signal(signal.SIGTERM)
-        assert robot.process.wait(timeout=5.0) == 0
+        assert wait_for_end(robot.process, 5.0) == 0
         assert 'Traceback' not in robot.logged()
     finally:
         robot.close()

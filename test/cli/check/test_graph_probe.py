@@ -19,7 +19,7 @@ from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from support.ros_domain import claim_domain
-from support.waiting import wait_for
+from support.waiting import wait_for, wait_for_end
 from trajectory_msgs.msg import JointTrajectory
 import yaml
 
@@ -219,7 +219,7 @@ def processes(tmp_path):
         process.send_signal(signal.SIGINT)
     for process, log in running:
         try:
-            process.wait(timeout=5.0)
+            wait_for_end(process, 5.0)
         finally:
             process.kill()
             log.close()

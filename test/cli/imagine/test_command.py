@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 import pytest
+from support.waiting import wait_for_end
 
 from lingbot_va_ros.cli.common import mp4
 from lingbot_va_ros.cli.main import INTERRUPTED, main
@@ -243,7 +244,7 @@ def test_ctrl_c_ends_it_soon_and_leaves_nothing(command, stills, tmp_path, momen
                 tmp_path / 'log').read_text()
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130, (tmp_path / 'log').read_text()
+        assert wait_for_end(process, 10.0) == 130, (tmp_path / 'log').read_text()
     finally:
         process.kill()
         process.wait()

@@ -20,7 +20,7 @@ from std_srvs.srv import Trigger
 from support.messages import nanoseconds
 from support.node_processes import start_mux
 from support.spinning import spinning
-from support.waiting import wait_for
+from support.waiting import wait_for, wait_for_end
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from lingbot_va_ros.motion.plan import Plan, resting_at
@@ -491,7 +491,7 @@ def test_a_signal_sends_a_last_stop(world, number):
     world.sweep()
     wait_for(lambda: world.speed() > 0.3, 'motion')
     world.process.send_signal(number)
-    assert world.process.wait(timeout=5) == 0
+    assert wait_for_end(world.process, 5.0) == 0
     wait_for(lambda: world.speed() == 0.0, 'the stop')
     message = world.commands[-1][1]
     assert not np.any(message.points[-1].velocities)
@@ -803,7 +803,7 @@ def test_who_ends_the_mux_in_order_finds_it_in_hold(tmp_path):
             wait_for(lambda: world.set_mode(ControlMode.STOPPED).success, 'STOPPED')
             wait_for(lambda: list(tmp_path.glob('*.json')), 'the record')
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=5) == 0
+            assert wait_for_end(process, 5.0) == 0
         assert not list(tmp_path.glob('*.json'))
 
 

@@ -22,7 +22,7 @@ from support import altered_policy
 from support.messages import nanoseconds
 from support.policy_world import CAMERAS, HOME, NODE, NS, policy_process, RELIABLE, ROBOT, World
 from support.spinning import spinning_node
-from support.waiting import DEADLINE, wait_for
+from support.waiting import DEADLINE, wait_for, wait_for_end
 from visualization_msgs.msg import MarkerArray
 import yaml
 
@@ -812,7 +812,7 @@ def test_a_signal_while_loading_ends_it_within_five_seconds(
             transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
         wait_for(lambda: 'loading libraries' in log(), 'loading')
         process.send_signal(number)
-        assert process.wait(timeout=5.0) == 0
+        assert wait_for_end(process, 5.0) == 0
         assert 'Traceback' not in log()
 
 
@@ -837,7 +837,7 @@ def test_sigint_while_active_sends_a_stop_and_ends(spinning, tmp_path, untrained
         wait_for(lambda: world.plans and any(any(p.velocities) for p in world.plans[-1].points),
                  'motion')
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=5.0) == 0
+        assert wait_for_end(process, 5.0) == 0
         wait_for(lambda: is_stop(world.plans[-1]), 'a stop')
         assert 'Traceback' not in log()
 
