@@ -140,7 +140,7 @@ def running(embodiment, kind, *parameters):
 def hand_and_mux(node, embodiment, kind, *parameters):
     hand = Hand(node, load_embodiment(str(embodiment)), kind)
     # A busy machine may deliver late, which is not what is tested here.
-    patient = ('source_timeout:=1.5', 'joint_state_timeout:=1.5')
+    patient = ('source_timeout:=3.0', 'joint_state_timeout:=3.0')
     arguments = [item for parameter in (f'embodiment:={embodiment}', *patient, *parameters)
                  for item in ('-p', parameter)]
     process = start_mux(os.devnull, *arguments)

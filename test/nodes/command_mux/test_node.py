@@ -39,8 +39,9 @@ START = np.array([0.1, 0.2, 0.6, 0.1, 0.2, 0.1, 0.02])
 DEADLINE = 60.0
 # Seconds; the arm and the policy of these tests are threads of one process on a busy machine.
 TIMEOUT = 0.5
+WATCHFUL = (f'source_timeout:={TIMEOUT}', f'joint_state_timeout:={TIMEOUT}')
 # For tests of something else: a busy machine may deliver late.
-PATIENT = ('source_timeout:=1.5', 'joint_state_timeout:=1.5')
+PATIENT = ('source_timeout:=3.0', 'joint_state_timeout:=3.0')
 
 
 def stamp_of(ns, message):
@@ -207,9 +208,7 @@ def running_world(clock=None, namespace=None):
 
 @pytest.fixture
 def world(request):
-    timeouts = getattr(request, 'param', (
-        f'source_timeout:={TIMEOUT}', f'joint_state_timeout:={TIMEOUT}'))
-    with running_mux(*timeouts) as process, running_world() as world:
+    with running_mux(*getattr(request, 'param', PATIENT)) as process, running_world() as world:
         world.process = process
         wait_for(lambda: world.mode() == ControlMode.HOLD, 'the first mode')
         wait_for(lambda: world.policy.get_subscription_count(), 'discovery of the policy topic')
@@ -264,7 +263,6 @@ def test_hold_sends_one_stop_and_then_nothing(world):
     assert not np.any(message.points[-1].velocities)
 
 
-@pytest.mark.parametrize('world', [PATIENT], indirect=True)
 def test_policy_plan_reaches_the_controller_gated_and_executed_is_what_was_sent(world):
     world.policy_mode()
     wait_for(lambda: len(world.executed) > 20, 'commands')
@@ -292,6 +290,7 @@ def test_policy_plan_reaches_the_controller_gated_and_executed_is_what_was_sent(
     assert worst < 0.01
 
 
+@pytest.mark.parametrize('world', [WATCHFUL], indirect=True)
 def test_a_silent_source_means_hold_within_its_timeout_until_set_mode(world):
     world.policy_mode()
     world.sweep()
@@ -329,6 +328,7 @@ def test_rejected_messages_are_counted_by_reason_and_mean_hold(world):
     assert world.diagnostics[-1].status[0].name == 'command_mux: mode'
 
 
+@pytest.mark.parametrize('world', [WATCHFUL], indirect=True)
 def test_lost_joint_states_mean_hold(world):
     world.policy_mode()
     world.joints_alive = False
@@ -562,7 +562,7 @@ def test_a_controller_that_gets_its_commands_late_is_held(delay):
 def test_a_killed_mux_leaves_the_simulated_robot_at_rest():
     """The braking tail, on a controller that behaves as joint_trajectory_controller."""
     with running_sim_robot('/braking'):
-        with running_mux(namespace='/braking') as mux, (
+        with running_mux(*PATIENT, namespace='/braking') as mux, (
                 running_world(namespace='/braking')) as world:
             states = []
             world.node.create_subscription(
@@ -718,6 +718,7 @@ def test_the_joint_map_is_read_from_parameters_and_the_button_from_joy():
 
 
 @pytest.mark.parametrize('topic', ['policy/joint_trajectory', 'teleop/joint_states'])
+@pytest.mark.parametrize('world', [WATCHFUL], indirect=True)
 def test_the_mode_is_true_when_the_process_of_its_source_is_killed(world, topic, tmp_path):
     script = tmp_path / 'source.py'
     script.write_text(SOURCE.replace('TOPIC', repr(topic)).replace('START', repr(START.tolist())))
