@@ -1,5 +1,6 @@
 """The speed scale: one factor on the speed along the whole path, the least of all asked for."""
 
+import math
 import threading
 
 # A smaller scale counts as this one: a path at no speed would never end.
@@ -13,8 +14,8 @@ LOWERING_DELAY, LOWERING_RATE = 0.1, 3.0
 STANDS_STILL = "a speed scaling above 0 (the robot's driver keeps the arm still)"
 # A driver that tells its speed scaling is lost after so much silence, s.
 DRIVER_TIMEOUT = 1.0
-NEVER_HEARD = "the driver's speed scaling (none came on speed_scaling_topic)"
-SILENT = f"the driver's speed scaling (silent for {DRIVER_TIMEOUT:g} s)"
+NEVER_HEARD = 'none came on speed_scaling_topic'
+SILENT = f'silent for {DRIVER_TIMEOUT:g} s'
 OPERATOR, DRIVER = 'operator', 'driver'
 
 
@@ -35,9 +36,10 @@ class SpeedScale:
         self._full_scale = full_scale
         self._lock = threading.Lock()
         self._asked = {OPERATOR: max(operator, LEAST_SCALE)}
-        self._faults: tuple[str, ...] = (NEVER_HEARD,) if follows_driver else ()
         self._follows_driver = follows_driver
-        self._silence = 0.0  # of the driver, s
+        # Since the driver's last good value, s, and what is wrong with what came since.
+        self._silence, self._refusal = math.inf, ''
+        self._stands_still = False
         self._enforced = self.scale
         self._waited = 0.0
 
@@ -54,9 +56,12 @@ class SpeedScale:
     @property
     def faults(self) -> tuple[str, ...]:
         """What a motion lacks because of the driver, a line each."""
-        if self._follows_driver and not self._faults and self._silence > DRIVER_TIMEOUT:
-            return (SILENT,)
-        return self._faults
+        if self._stands_still:
+            return (STANDS_STILL,)
+        if not self._follows_driver or self._silence <= DRIVER_TIMEOUT:
+            return ()
+        why = self._refusal or (NEVER_HEARD if math.isinf(self._silence) else SILENT)
+        return (f"the driver's speed scaling ({why})",)
 
     def ask(self, name: str, scale: float) -> None:
         """
@@ -88,12 +93,17 @@ class SpeedScale:
         """
         scale = value / self._full_scale
         if not 0.0 <= scale <= 1.0 + ROUNDING:
+            self._refusal = f'it is {value:g}, expected 0 … {self._full_scale:g}'
             return (f'speed scaling is {value:g}; expected 0 … {self._full_scale:g} '
                     '(see speed_scaling_unit)')
         self.ask(DRIVER, min(max(scale, LEAST_SCALE), 1.0))
-        self._silence = 0.0
-        self._faults = () if scale > 0.0 else (STANDS_STILL,)
+        self._silence, self._refusal = 0.0, ''
+        self._stands_still = not scale > 0.0
         return ''
+
+    def refuse_driver(self, reason: str) -> None:
+        """Take note why nothing that the driver sends can be read."""
+        self._refusal = reason
 
     def enforce(self, seconds: float) -> float:
         """

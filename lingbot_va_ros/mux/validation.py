@@ -9,6 +9,8 @@ from lingbot_va_ros.specs.embodiment import Embodiment
 
 # A stamp this far ahead of our clock means that the clocks are not synchronized.
 MAX_FUTURE_NS = 50_000_000
+# A stamp older than this, s, is not late: its clock is another one.
+OTHER_CLOCK = 60.0
 # A position this share of a joint's range outside its limits is measurement noise of a robot that
 # rests at a limit; the limit filter brings it back inside.
 LIMIT_NOISE = 0.01
@@ -117,6 +119,11 @@ def check_stamp(stamp_ns: int, now_ns: int, timeout_ns: int) -> None:
         raise Rejected(
             'future', f'stamped {-age:.3f} s in the future: the clocks are not synchronized')
     if now_ns - stamp_ns > timeout_ns:
+        if not stamp_ns:
+            raise Rejected('stale', 'it has no stamp (0)')
+        if age > OTHER_CLOCK:
+            raise Rejected(
+                'stale', f'stamped {age:.0f} s ago: of another clock, or one that is not set')
         timeout = timeout_ns / NANOSECONDS
         raise Rejected('stale', f'stamped {age:.3f} s ago, more than {timeout:g} s')
 

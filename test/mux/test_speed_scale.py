@@ -331,10 +331,17 @@ def test_a_driver_that_is_followed_must_be_heard_and_go_on():
         speed.enforce(0.01)
     assert 'silent for 1 s' in speed.faults[0]
     assert speed.take_driver(float('nan'))  # refused: it does not count as heard
-    assert speed.faults
+    assert speed.faults == ("the driver's speed scaling (it is nan, expected 0 … 100)",)
     assert not speed.take_driver(50.0) and speed.faults == ()
     assert not speed.take_driver(0.0)
     assert 'above 0' in speed.faults[0]
+
+
+def test_a_driver_whose_type_is_wrong_is_told_so_until_it_is_heard():
+    speed = SpeedScale(1.0, full_scale=100.0, follows_driver=True)
+    speed.refuse_driver('it has another type')
+    assert speed.faults == ("the driver's speed scaling (it has another type)",)
+    assert not speed.take_driver(50.0) and speed.faults == ()
 
 
 def test_without_a_driver_its_silence_is_no_fault():

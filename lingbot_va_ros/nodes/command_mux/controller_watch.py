@@ -112,8 +112,9 @@ class StatusWatch:
     def fault(self) -> str:
         """Return in one line why the arm may not move, or an empty text."""
         given = self._given
-        if self._heard is None:
-            return f'{given.topic} ({self._why_unheard()})'
+        offered = offered_types(self._node, given.topic)
+        if self._heard is None or given.message_type not in offered:
+            return f'{given.topic} ({self._why_unheard(offered)})'
         if given.timeout and time.monotonic() - self._heard > given.timeout:
             return f'{given.topic} (silent for more than {given.timeout:g} s)'
         if not any(_is_same(self._value, good) for good in given.good):
@@ -121,13 +122,17 @@ class StatusWatch:
             return f'{given.topic} ({given.field} is {self._value}, expected {expected})'
         return ''
 
-    def _why_unheard(self) -> str:
-        given = self._given
-        offered = {end.topic_type for end in self._node.get_publishers_info_by_topic(
-            self._node.resolve_topic_name(given.topic))}
-        if offered and given.message_type not in offered:
-            return f'is {", ".join(sorted(offered))}, expected {given.message_type}'
-        return 'never heard'
+    def _why_unheard(self, offered: set[str]) -> str:
+        expected = self._given.message_type
+        if offered and expected not in offered:
+            return f'is {", ".join(sorted(offered))}, expected {expected}'
+        return 'never heard' if self._heard is None else 'nobody publishes it any more'
+
+
+def offered_types(node: Node, topic: str) -> set[str]:
+    """Return the message types with which a topic is published."""
+    return {end.topic_type for end in node.get_publishers_info_by_topic(
+        node.resolve_topic_name(topic))}
 
 
 def _is_same(value: Any, good: bool | float | str) -> bool:

@@ -108,6 +108,35 @@ def test_a_status_of_another_type_is_named(world):
     rclpy.shutdown(context=other)
 
 
+def test_a_status_whose_publisher_goes_or_comes_back_with_another_type_is_named(world):
+    """A latched value of a driver that is gone says nothing about the arm."""
+    listening(world)
+    mux = watch(
+        world, StatusInput('/ok', 'std_msgs/msg/Bool', 'data', (True,), 0.0, True))
+
+    def driver(message_type, value):
+        context = rclpy.Context()
+        rclpy.init(context=context)
+        node = rclpy.create_node('driver', context=context)
+        node.create_publisher(message_type, '/ok', LATCHED).publish(message_type(data=value))
+        return context, node
+
+    def end(context, node):
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+    first = driver(Bool, True)
+    wait_for(lambda: mux.faults == (), 'the good value')
+    end(*first)
+    wait_for(lambda: mux.faults == ('/ok (nobody publishes it any more)',), 'its end')
+    second = driver(Float32, 1.0)
+    wait_for(lambda: mux.faults == (
+        '/ok (is std_msgs/msg/Float32, expected std_msgs/msg/Bool)',), 'the type')
+    end(*second)
+    third = driver(Bool, True)
+    wait_for(lambda: mux.faults == (), 'the good value again')
+    end(*third)
+
+
 @pytest.mark.parametrize('message_type, field, part', [
     ('std_msgs/msg/Bool', 'value', "has no field 'value'"),
     ('std_msgs/msg/Wool', 'data', "has no message 'Wool'"),

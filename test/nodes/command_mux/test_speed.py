@@ -4,12 +4,15 @@ import subprocess
 import sys
 
 import pytest
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float32, Float64
 from support.spinning import spinning_node
 from support.waiting import wait_for
 
+from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.nodes.qos import EVENTS, LATCHED
-from lingbot_va_ros.srv import SetSpeed
+from lingbot_va_ros.specs.embodiment import load_embodiment
+from lingbot_va_ros.srv import SetControlMode, SetSpeed
 
 
 @pytest.fixture
@@ -68,6 +71,29 @@ def test_the_scale_in_force_is_the_least_and_is_latched(node, mux):
     assert set_speed(0.5).message == 'the speed scale is 0.25, which the driver asks for'
     wait_for(lambda: scale_of(100.0) == 0.5, "the operator's scale again")
     assert heard.count(0.25) == 1
+
+
+def test_a_driver_that_sends_another_type_is_named(node, mux):
+    mux('speed_scaling_topic:=driver/speed_scaling', 'embodiment:=sim_left')
+    client = node.create_client(SetControlMode, 'command_mux/set_mode')
+    states = node.create_publisher(JointState, 'joint_states', EVENTS)
+    driver = node.create_publisher(Float32, 'driver/speed_scaling', EVENTS)
+    joints = load_embodiment('sim_left')
+
+    def publish():
+        message = JointState(name=list(joints.joints), position=list(joints.home))
+        message.header.stamp = node.get_clock().now().to_msg()
+        states.publish(message)
+        driver.publish(Float32(data=100.0))
+    node.create_timer(0.02, publish)
+    assert client.wait_for_service(timeout_sec=60.0)
+
+    def answer():
+        future = client.call_async(SetControlMode.Request(mode=ControlMode.POLICY))
+        wait_for(future.done, 'an answer of set_mode')
+        return future.result().message
+    wait_for(lambda: "the driver's speed scaling (driver/speed_scaling is std_msgs/msg/Float32, "
+             'expected std_msgs/msg/Float64)' in answer(), 'the type')
 
 
 def test_a_wrong_scale_ends_the_start_in_one_line(mux):
