@@ -22,9 +22,9 @@ REPEATS, IMAGES = 7, 20
 
 def measure_conversions(say: Callable[[str], None]) -> list[dict]:
     """
-    Return a row for each encoding: ms for an image of 640 x 480.
+    Return a row for each encoding: processor time, ms, for an image of 640 x 480.
 
-    `indexing_ms` is the time of NumPy's indexing for the same result, measured in turns.
+    `indexing_ms` is that of NumPy's indexing for the same result, measured in turns.
     """
     say('conversions of images')
     converter = ImageConverter()
@@ -66,13 +66,13 @@ def _indexed(name: str, message: Image) -> np.ndarray:
 
 
 def _median_ms(works: Sequence[Callable[[], object]]) -> list[float]:
-    """Return the median time of each work, ms, measured in turns."""
+    """Return the median processor time of each work, ms, measured in turns."""
     times: list[list[float]] = [[] for _ in works]
     for repeat in range(REPEATS + 1):
         for work, found in zip(works, times, strict=True):
-            since = time.perf_counter()
+            since = time.process_time()
             for _ in range(IMAGES):
                 work()
             if repeat:  # the first one warms up
-                found.append(1e3 * (time.perf_counter() - since) / IMAGES)
+                found.append(1e3 * (time.process_time() - since) / IMAGES)
     return [statistics.median(found) for found in times]

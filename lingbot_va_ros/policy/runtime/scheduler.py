@@ -320,7 +320,9 @@ class Scheduler:
             self._report(PolicyMode.WAITING, 'no instruction')
             self._clock.wait(REST)
             return
-        rejection = self._pause.reason() or predictor.rejection(taken_by)
+        rejection = predictor.rejection(taken_by)
+        if not taken_by:
+            rejection = self._pause.reason() or rejection
         if rejection is not None:
             self._hold(episode, rejection)
             return

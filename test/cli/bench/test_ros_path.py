@@ -7,10 +7,12 @@ import sys
 
 import pytest
 
+from lingbot_va_ros.cli.bench.conversions import measure_conversions
 from lingbot_va_ros.cli.bench.images import ImageSetup, measure_images
 from lingbot_va_ros.cli.bench.listener import HANDLINGS
 from lingbot_va_ros.cli.bench.ros_path import measure_ros
 from lingbot_va_ros.cli.common.failure import CommandFailed
+from lingbot_va_ros.nodes.images.encodings import ENCODINGS
 
 START = """
 import sys
@@ -51,6 +53,14 @@ def test_images_are_measured_one_way_and_leave_nothing_behind():
         'compressed', 'decoded', 'single', True)
     assert row['images_per_second'] > 3 and 0 < row['age_ms_p50'] <= row['age_ms_p99']
     assert 0 <= row['cpu_share'] < 2
+
+
+def test_the_conversion_of_every_encoding_is_measured():
+    rows = {row['encoding']: row for row in measure_conversions(lambda _line: None)}
+    assert set(rows) == {*ENCODINGS, 'jpeg', 'png'}
+    assert all(row['ms'] > 0 for row in rows.values())
+    assert rows['bgr8']['indexing_ms'] > rows['bgr8']['ms']
+    assert rows['uyvy']['indexing_ms'] is None
 
 
 def test_a_way_that_is_none_gets_one_line():

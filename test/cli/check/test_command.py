@@ -20,6 +20,8 @@ from lingbot_va_ros.model.checkpoint import destinations, unread_shapes
 from lingbot_va_ros.model.random_checkpoint import MIXTURE, write_random_checkpoint
 from lingbot_va_ros.model.text_encoder import load_text_encoder
 from lingbot_va_ros.model.video_vae import AutoencoderKLWan
+from lingbot_va_ros.nodes.images import bridge
+from lingbot_va_ros.nodes.images.bridge import BridgeReport
 from lingbot_va_ros.policy.inference.load import EngineConfig, load_engine
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.specs.checkpoint_config import TransformerConfig
@@ -267,6 +269,19 @@ def test_of_a_shipped_embodiment_at_most_the_vendors_description_is_missing(run)
         assert code == (1 if lines else 0)
         assert all('not found in AMENT_PREFIX_PATH' in line for line in lines) and len(lines) <= 1
         assert not (path.stem.startswith('sim_') and lines)
+
+
+@pytest.mark.parametrize('works, installed', [(True, True), (False, True), (False, False)])
+def test_the_check_says_whether_cv_bridge_works(run, capsys, monkeypatch, works, installed):
+    report = BridgeReport(works, 'is as it is', installed)
+    monkeypatch.setattr(bridge, 'probe_bridge', lambda: report)
+    code, found = run('--embodiment', 'sim_left')
+    assert code == 0
+    assert found['cv_bridge'] == {'works': works, 'message': 'is as it is'}
+    assert 'cv_bridge is as it is' in capsys.readouterr().out
+    assert [each['where'] for each in found['findings']] == (
+        ['cv_bridge'] if installed and not works else [])
+    assert run('--policy', 'untrained')[1]['cv_bridge'] is None
 
 
 def test_a_gripper_behind_an_action_is_no_finding(run, tmp_path):
