@@ -4,6 +4,7 @@ from contextlib import contextmanager
 import threading
 
 import rclpy
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
 
 
@@ -16,7 +17,10 @@ def spinning(node):
 
     def spin():
         while not ending.is_set():
-            executor.spin_once(timeout_sec=0.05)
+            try:
+                executor.spin_once(timeout_sec=0.05)
+            except InvalidHandle:  # the test has destroyed what the executor was about to wait for
+                continue
 
     thread = threading.Thread(target=spin, name=f'spin {node.get_name()}', daemon=True)
     thread.start()
