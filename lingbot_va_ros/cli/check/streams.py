@@ -24,6 +24,7 @@ OTHER_CLOCK = 1e8  # s; a stamp this far from the clock is from another clock
 RATE_TOLERANCE = 0.9  # share of the nominal rate, because of jitter
 SHOWN = 8  # names in one line
 SHOWN_FAULTS = 2  # of bad images
+DECODED_EVERY = 5
 DEPTH = '16UC1'
 FILTER_TIMEOUT = 1.0  # s; joint states that come more seldom are not compared
 
@@ -114,11 +115,13 @@ class CameraStream:
         self._announced: tuple[int, int] | None = None
 
     def take(self, message: Image | CompressedImage) -> None:
-        """Add one image; the first good one is decoded too."""
+        """Add one image; of compressed ones each fifth is decoded."""
         self.stamps.add(message.header.stamp)
+        decoded = isinstance(message, Image) or (
+            self._mounted is None or len(self.stamps.arrivals) % DECODED_EVERY == 1)
         try:
             self._sizes[self._converter.size(message)] = None
-            if self._mounted is None or isinstance(message, Image):
+            if decoded:
                 image = self._converter.to_rgb(message)
                 self._mounted = as_mounted(
                     image, self._source.crop, self._source.rotate).shape[:2]

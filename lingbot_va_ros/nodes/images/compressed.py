@@ -15,7 +15,8 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage
 
 from lingbot_va_ros.nodes.images.encodings import BAYER_CODES, SCALE_16_BITS
-from lingbot_va_ros.nodes.images.headers import ImageHeader, PNG, read_header
+from lingbot_va_ros.nodes.images.headers import ImageHeader, JPEG, PNG, read_header
+from lingbot_va_ros.nodes.images.jpeg_scan import is_interrupted
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 
 _DEPTH = re.compile(r'16[US]C1|32[SF]C1|64FC1')
@@ -58,6 +59,8 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     :raises CameraFault: see `compressed_size`; or the data cannot be decoded.
     """
     header, reading = _inspect(message)
+    if header.codec == JPEG and is_interrupted(bytes(message.data)):
+        raise CameraFault('JPEG has lost a part of its picture')
     flags = cv2.IMREAD_UNCHANGED if reading.mosaic else _COLOR_FLAGS
     try:
         image = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)

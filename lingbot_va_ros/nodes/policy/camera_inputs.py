@@ -14,6 +14,7 @@ from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.nodes.images.camera_watch import CameraWatch, info_topic
 from lingbot_va_ros.nodes.images.conversion import as_mounted
+from lingbot_va_ros.nodes.images.jpeg_scan import load_decoder
 from lingbot_va_ros.nodes.images.transports import RAW, TRANSPORTS
 from lingbot_va_ros.nodes.policy.configuration import Configuration
 from lingbot_va_ros.nodes.policy.parameters import declare_camera
@@ -145,6 +146,8 @@ class CameraInputs:
             self._node, name, source.topic if source else f'camera/{name}/image_raw',
             source.transport if source else RAW)
         transport = TRANSPORTS[transport_name]
+        if transport_name != RAW:
+            load_decoder()  # not when the first image is needed
         subscription = self._node.create_subscription(
             transport.kind, topic + transport.suffix, functools.partial(self._on_image, name),
             qos.SENSOR)

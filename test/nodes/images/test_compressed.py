@@ -121,6 +121,15 @@ def test_damaged_data_is_a_camera_fault(extension, damage, words):
             read(message)
 
 
+def test_a_jpeg_without_its_middle_is_a_camera_fault():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    message = message_of(noise, '.jpg', 'jpeg')
+    del message.data[2000:3000]
+    assert compressed_size(message) == (96, 64)
+    with pytest.raises(CameraFault, match='JPEG has lost a part of its picture'):
+        compressed_to_rgb(message)
+
+
 def test_a_flipped_bit_in_a_png_is_a_camera_fault():
     message = message_of(BGR, '.png', 'png')
     message.data[len(message.data) // 2] ^= 8
