@@ -12,7 +12,7 @@ MEMORY = 0.6
 # A measurement counts for the time since the one before it, at most this, s.
 LONGEST_GAP = 0.1
 # Measurements nearer to each other than this, ns, are taken as one.
-SHORTEST_INTERVAL_NS = 4_000_000
+SHORTEST_INTERVAL_NS = 8_000_000
 # What an estimate needs: so many seconds of measurements, in which the speed of a joint varied by
 # this share of its velocity limit.
 LEAST_SECONDS, LEAST_SPEED = 0.3, 0.02

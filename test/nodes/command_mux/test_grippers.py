@@ -271,4 +271,8 @@ def test_two_frankas_start_and_need_both_hands(kind, tmp_path, monkeypatch):
         servers = [ActionServer(hand.node, kind, f'{side}/franka_gripper/gripper_action',
                                 lambda handle: handle.succeed() or kind.Result())
                    for side in ('left', 'right')]
+        for side in ('left', 'right'):
+            hand.node.create_subscription(
+                JointTrajectory, f'{side}_arm_controller/joint_trajectory', hand.commands.append,
+                EVENTS)
         assert servers and wait_for(lambda: hand.set_mode(ControlMode.POLICY).success, 'POLICY')
