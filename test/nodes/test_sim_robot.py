@@ -16,7 +16,7 @@ from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from std_msgs.msg import String
+from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 from support.waiting import wait_for_end
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -351,6 +351,7 @@ def test_says_how_a_task_stands(robot, task, counts):
     ('seed', -3, 'out of range'), ('task', 'juggle', 'expected one of'),
     ('realtime_factor', 0.0, 'out of range'), ('arms', 'both', 'read-only'),
     ('realtime_factor', 1000, 'parameter realtime_factor is 1000; expected 0.01 … 100'),
+    ('speed_scaling', 50.0, 'only the controller ur_scaled has a speed slider'),
     ('realtime_factor', 'fast', "parameter realtime_factor is 'fast' (a string); expected a nu")])
 def test_refuses_a_bad_parameter_with_a_reason(robot, name, value, reason):
     result, = robot.set(**{name: value})
@@ -364,6 +365,7 @@ def test_refuses_a_bad_parameter_with_a_reason(robot, name, value, reason):
     ({'seed': 'abc'}, "parameter seed is 'abc' (a string); expected an integer"),
     ({'controller': 'foxy'}, "parameter controller is 'foxy'; expected one of humble, jazzy"),
     ({'controller_rate': 0.0}, 'parameter controller_rate is 0; expected 10 … 1000'),
+    ({'speed_scaling': 50.0}, 'only the controller ur_scaled has a speed slider'),
     ({'camera_width': 4}, 'parameter camera_width is 4; expected 16 … 1920')])
 def test_does_not_start_with_a_bad_parameter(ros, tmp_path, parameters, reason):
     with open(tmp_path / 'log', 'w') as output:
@@ -439,6 +441,18 @@ def test_another_controller_and_late_messages(ros, tmp_path):
         robot.commands.publish(command(robot, goal + 0.3, 0.0))
         robot.spin_until(lambda: 'trajectory tolerance of joint' in robot.logged())
         assert distance(robot, goal - 0.1) < 0.01
+        # The slider of its pendant, which the driver reports all the time.
+        topic = 'speed_scaling_state_broadcaster/speed_scaling'
+        robot.listen(Float64, topic)
+        assert robot.next(topic).data == 100.0
+        assert not robot.set(speed_scaling=101.0)[0].successful
+        assert robot.set(speed_scaling=0.0)[0].successful
+        robot.spin_until(lambda: robot.next(topic).data == 0.0)
+        robot.commands.publish(command(robot, goal - 0.05, 0.05))
+        robot.spin_for(0.6)
+        assert distance(robot, goal - 0.1) < 0.01
+        assert robot.set(speed_scaling=100.0)[0].successful
+        robot.spin_until(lambda: distance(robot, goal - 0.05) < 0.01)
     finally:
         robot.close()
 

@@ -18,10 +18,12 @@ from lingbot_va_ros.nodes.run import CannotStart, run_node
 from lingbot_va_ros.nodes.sim_robot.parameters import PARAMETERS
 from lingbot_va_ros.nodes.sim_robot.requests import Requests
 from lingbot_va_ros.nodes.sim_robot.simulated_time import SimulatedTime
+from lingbot_va_ros.nodes.sim_robot.speed_slider import FULL_SPEED, SCALED_CONTROLLER, SpeedSlider
 from lingbot_va_ros.sim.gl import no_renderer
 
 STATE_RATE = 100
 TASK_STATE_RATE = 5
+NO_SLIDER = f'speed_scaling: only the controller {SCALED_CONTROLLER} has a speed slider'
 
 
 class SimRobot(Node):
@@ -57,6 +59,12 @@ class SimRobot(Node):
                 f'realtime_factor is {factor:g} without publish_clock: the robot moves at '
                 'that share of the speed that its commands and stamps say')
         self._controller = ControllerTopics(self, self._time)
+        speed_scaling = float(self.get_parameter('speed_scaling').value)
+        self._slider: SpeedSlider | None = None
+        if self.get_parameter('controller').value == SCALED_CONTROLLER:
+            self._slider = SpeedSlider(self, speed_scaling)
+        elif speed_scaling != FULL_SPEED:
+            raise CannotStart(NO_SLIDER)
         self._cameras = CameraPublishers(
             self, self._task.simulation, self.get_parameter('overview_rate').value > 0)
         self._joint_states = self.create_publisher(JointState, 'joint_states', EVENTS)
@@ -85,9 +93,13 @@ class SimRobot(Node):
             fault = row.fault(parameter.value) if row is not None else ''
             if fault:
                 return SetParametersResult(successful=False, reason=fault)
+            if parameter.name == 'speed_scaling' and self._slider is None:
+                return SetParametersResult(successful=False, reason=NO_SLIDER)
         for parameter in parameters:
             if parameter.name == 'realtime_factor':
                 self._time.factor = float(parameter.value)
+            elif parameter.name == 'speed_scaling' and self._slider is not None:
+                self._slider.percent = float(parameter.value)
         return SetParametersResult(successful=True)
 
     def close(self, _asked_by: int | None) -> bool:
@@ -134,6 +146,8 @@ class SimRobot(Node):
             simulation = self._task.simulation
             if self._was_reset:
                 self._was_reset, image_sets, start_ns = False, 0, simulation.time_ns
+            if self._slider is not None:
+                self._slider.apply(simulation.controller)
             simulation.step(to_seconds(tick_ns))
             self._time.follow_ros_time()
             stamp = self._time.stamp(simulation.time_ns)

@@ -39,6 +39,10 @@ PARAMETERS = (
         'interpolate_from_desired_state', True,
         "The controller's parameter of this name (Humble: open_loop_control).", read_only=True),
     NodeParameter(
+        'speed_scaling', 100.0,
+        'Speed slider in percent, of the controller ur_scaled alone; published on '
+        'speed_scaling_state_broadcaster/speed_scaling.', 0.0, 100.0),
+    NodeParameter(
         'camera_rate', 30.0, 'Images per simulated second and camera.', 0.1, 100.0,
         read_only=True),
     NodeParameter(
