@@ -448,11 +448,14 @@ def test_another_controller_and_late_messages(ros, tmp_path):
         assert not robot.set(speed_scaling=101.0)[0].successful
         assert robot.set(speed_scaling=0.0)[0].successful
         robot.spin_until(lambda: robot.next(topic).data == 0.0)
-        robot.commands.publish(command(robot, goal - 0.05, 0.05))
-        robot.spin_for(0.6)
-        assert distance(robot, goal - 0.1) < 0.01
+        start, taken = goal - 0.1, robot.counted()['accepted_trajectories']
+        there = start + np.where(np.arange(len(start)) < 6, 0.05, 0.0)  # the gripper stays
+        robot.commands.publish(command(robot, there, 0.05))
+        robot.spin_until(lambda: robot.counted()['accepted_trajectories'] > taken)
+        robot.spin_for(0.3)
+        assert distance(robot, start) < 0.01
         assert robot.set(speed_scaling=100.0)[0].successful
-        robot.spin_until(lambda: distance(robot, goal - 0.05) < 0.01)
+        robot.spin_until(lambda: distance(robot, there) < 0.01)
     finally:
         robot.close()
 

@@ -58,13 +58,8 @@ class SimRobot(Node):
             self.get_logger().warning(
                 f'realtime_factor is {factor:g} without publish_clock: the robot moves at '
                 'that share of the speed that its commands and stamps say')
+        self._slider = self._make_slider()
         self._controller = ControllerTopics(self, self._time)
-        speed_scaling = float(self.get_parameter('speed_scaling').value)
-        self._slider: SpeedSlider | None = None
-        if self.get_parameter('controller').value == SCALED_CONTROLLER:
-            self._slider = SpeedSlider(self, speed_scaling)
-        elif speed_scaling != FULL_SPEED:
-            raise CannotStart(NO_SLIDER)
         self._cameras = CameraPublishers(
             self, self._task.simulation, self.get_parameter('overview_rate').value > 0)
         self._joint_states = self.create_publisher(JointState, 'joint_states', EVENTS)
@@ -84,6 +79,15 @@ class SimRobot(Node):
         self._ready.wait()
         if self._failure is not None:
             raise CannotStart(self._failure)
+
+    def _make_slider(self) -> SpeedSlider | None:
+        """Return the slider of the robot, or None where the controller has none."""
+        percent = float(self.get_parameter('speed_scaling').value)
+        if self.get_parameter('controller').value == SCALED_CONTROLLER:
+            return SpeedSlider(self, percent)
+        if percent != FULL_SPEED:
+            raise CannotStart(NO_SLIDER)
+        return None
 
     # Executor thread --------------------------------------------------------------------------
 
