@@ -119,6 +119,15 @@ class Engine:
         """Return whether an instruction can be set without its text being encoded."""
         return instruction == self.instruction or self.text_encoder.knows(instruction)
 
+    def prepare_instruction(self, instruction: str) -> None:
+        """
+        Encode what `set_instruction` needs, so that it takes no time; any thread may do so.
+
+        :raises CheckpointError: see `PromptEmbeddings.encode`.
+        """
+        negative = [''] if self.session.cfg_batch == 2 and self._negative is None else []
+        self.text_encoder.prepare([instruction, *negative])
+
     def set_instruction(self, instruction: str) -> None:
         """Change the instruction; tokens written under the old one stay in the KV cache."""
         if instruction == self.instruction:

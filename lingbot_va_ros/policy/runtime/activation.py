@@ -35,6 +35,17 @@ class Activation:
         self.episode.drop()
         self.recorder.start_over()
 
+    def drop_predicted(self, stops: bool) -> None:
+        """
+        Drop what was predicted for another instruction.
+
+        :param stops: the running chunk ends here too.
+        """
+        self.predictor.discard()
+        if stops and self.episode.running is not None:
+            self.truncate()
+        self.episode.withdraw_next()
+
     def restart_time(self) -> None:
         """Forget the chunks, whose times mean nothing any more: the clock has stepped."""
         self.predictor.discard()

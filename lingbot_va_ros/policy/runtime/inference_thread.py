@@ -40,7 +40,7 @@ class InferenceThread:
         self._clock = clock
         self._events = events
         self._requests = RequestQueue(clock)
-        self._scheduler = Scheduler(slot, clock, events, self._requests)
+        self._scheduler = Scheduler(slot, clock, events, self._requests, _in_thread)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name='inference', daemon=True)
         self._thread.start()
@@ -133,6 +133,21 @@ class InferenceThread:
                 trace = traceback.format_exc()
                 scheduler.fail(trace.strip().splitlines()[-1])
                 self._events.fault(trace)
+
+
+def _in_thread(work: Callable[[], None]) -> Future[None]:
+    """Have work done in a thread of its own, which inherits the niceness of this one."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+            future.set_result(None)
+        except BaseException as error:  # raised where the result is read
+            future.set_exception(error)
+
+    threading.Thread(target=run, name='text encoding', daemon=True).start()
+    return future
 
 
 def _lower_priority() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
 import math
 from typing import TYPE_CHECKING
 
@@ -14,20 +16,54 @@ if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a n
 # Images of a chunk on its way wait in their rings for some seconds. An encoding that takes longer
 # than this is done while no chunk is on its way.
 QUICK_SECONDS = 0.5
+POLL = 0.005  # seconds between two looks at an encoding that another thread does
+
+# Has work done, in another thread or at once; the future says when, and carries an exception.
+RunAside = Callable[[Callable[[], None]], 'Future[None]']
+
+
+def at_once(work: Callable[[], None]) -> Future[None]:
+    """Do work in the calling thread."""
+    future: Future[None] = Future()
+    try:
+        work()
+        future.set_result(None)
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """The encoding of a text that has begun, at a time of the steady clock."""
+
+    text: str
+    done: Future[None]
+    since: float
 
 
 class InstructionText:
     """
-    The instruction that is wanted, and the futures of those who wait until it is encoded.
+    The instruction that is wanted, the encoding of its text, and those who wait for it.
 
-    Used by the inference thread alone.
+    Used by the inference thread alone. The encoding may run in a thread of its own, so that the
+    inference thread serves requests meanwhile; it has no other use of the device then.
+
+    :param aside: has an encoding done.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, aside: RunAside = at_once) -> None:
         self.wanted = ''
+        self._aside = aside
+        self._encoding: _Encoding | None = None
         self._settled = ''  # the last one that was encoded, or needed no encoding
         self._waiting: list[Future[None]] = []
         self._seconds = math.inf  # of the newest encoding of a text that was not known
+
+    @property
+    def at_work(self) -> str:
+        """The text that is being encoded, or the one that would be next."""
+        return self.wanted if self._encoding is None else self._encoding.text
 
     def want(self, text: str, engine: Engine | None) -> None:
         """Change the instruction; it is encoded later, and an empty one never."""
@@ -44,11 +80,13 @@ class InstructionText:
         """
         Return whether the instruction is to be encoded now.
 
-        A text that takes a while waits for the end of the running chunk, whose images would not be
-        looked at meanwhile.
+        It is while another text is being encoded too: that ends first. A text that takes a while
+        waits for the end of the running chunk, whose images would not be looked at meanwhile.
 
         :param at_rest: whether the policy has no chunk on its way.
         """
+        if self._encoding is not None:
+            return bool(self.wanted)
         return self.is_pending(engine) and (
             at_rest or self._seconds < QUICK_SECONDS or engine.knows_instruction(self.wanted))
 
@@ -65,23 +103,34 @@ class InstructionText:
             future.set_result(None)
         return future
 
-    def encode(self, engine: Engine, clock: Clock) -> Exception | None:
+    def encode(self, engine: Engine, clock: Clock) -> tuple[bool, Exception | None]:
         """
-        Encode the instruction; where that fails, the one before is wanted again.
+        Take one step of encoding the instruction; where that fails, the one before is wanted.
 
         Those who wait are answered by `settle`.
 
-        :returns: the error, or None.
+        :returns: whether it has ended, and the error with which it failed.
         """
-        known, since = engine.knows_instruction(self.wanted), clock.steady()
-        try:
-            engine.set_instruction(self.wanted)
-        except Exception as error:  # answered to the client that sent the text
+        if self._encoding is None:
+            text = self.wanted
+            if engine.knows_instruction(text):
+                return True, self._take(engine)
+            since = clock.steady()
+            self._encoding = _Encoding(
+                text, self._aside(lambda: engine.prepare_instruction(text)), since)
+        encoding = self._encoding
+        if not encoding.done.done():
+            clock.wait(POLL)
+            return False, None
+        self._encoding = None
+        if encoding.text != self.wanted:  # another one is wanted by now
+            return False, None
+        error = encoding.done.exception()
+        if isinstance(error, Exception):  # answered to the client that sent the text
             self.wanted = self._settled
-            return error
-        if not known:
-            self._seconds = clock.steady() - since
-        return None
+            return True, error
+        self._seconds = clock.steady() - encoding.since
+        return True, self._take(engine)
 
     def settle(self, error: Exception | None = None) -> None:
         """
@@ -95,3 +144,18 @@ class InstructionText:
                 future.set_result(None)
             else:
                 future.set_exception(error)
+
+    def end_encoding(self) -> None:
+        """Wait until no encoding uses the engine any more: it is to be released."""
+        if self._encoding is not None:
+            wait([self._encoding.done])
+            self._encoding = None
+
+    def _take(self, engine: Engine) -> Exception | None:
+        """Set the engine's instruction, whose embeddings are known."""
+        try:
+            engine.set_instruction(self.wanted)
+        except Exception as error:
+            self.wanted = self._settled
+            return error
+        return None

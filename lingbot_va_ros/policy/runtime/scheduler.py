@@ -6,28 +6,26 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from lingbot_va_ros.motion.plan_slot import PlanSlot
-from lingbot_va_ros.policy.errors import NotExecutable, PredictionAborted
+from lingbot_va_ros.policy.errors import NotExecutable
 from lingbot_va_ros.policy.runtime.activation import Activation, figures
 from lingbot_va_ros.policy.runtime.active_chunk import ActiveChunk
 from lingbot_va_ros.policy.runtime.active_episode import ActiveEpisode
+from lingbot_va_ros.policy.runtime.assignment import Assignment
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 from lingbot_va_ros.policy.runtime.chunk_actions import is_executed
 from lingbot_va_ros.policy.runtime.clock import Clock
 from lingbot_va_ros.policy.runtime.events import PolicyEvents
-from lingbot_va_ros.policy.runtime.instruction_text import InstructionText
+from lingbot_va_ros.policy.runtime.instruction_text import at_once, RunAside
 from lingbot_va_ros.policy.runtime.latency import Latency
 from lingbot_va_ros.policy.runtime.pauses import PauseAfterCut
+from lingbot_va_ros.policy.runtime.prediction_watch import PredictionWatch
 from lingbot_va_ros.policy.runtime.predictor import Predictor
 from lingbot_va_ros.policy.runtime.requests import RequestQueue
 from lingbot_va_ros.policy.runtime.robot_interface import RobotInterface, RuntimeSettings
-from lingbot_va_ros.policy.runtime.snapshot_store import (
-    confirm_restored,
-    saved_episode,
-    SnapshotStore,
-)
+from lingbot_va_ros.policy.runtime.snapshot_store import confirm_restored, SnapshotStore
 from lingbot_va_ros.policy.runtime.status import PolicyMode, RuntimeStatus
 from lingbot_va_ros.policy.runtime.takeover_recorder import TakeoverRecorder
-from lingbot_va_ros.policy.runtime.task import CurrentTask, normalize_instruction, Outcome, Task
+from lingbot_va_ros.policy.runtime.task import normalize_instruction, Outcome, Task
 from lingbot_va_ros.specs.policy_file import Sampling
 
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a node starts
@@ -49,10 +47,12 @@ class Scheduler:
 
     :param slot: the plan that the control thread publishes.
     :param requests: those of other threads; one that waits stops a prediction.
+    :param aside: has the encoding of a text done; by default at once, in the calling thread.
     """
 
     def __init__(
         self, slot: PlanSlot, clock: Clock, events: PolicyEvents, requests: RequestQueue,
+        aside: RunAside = at_once,
     ):
         self.status = RuntimeStatus()
         self.engine: Engine | None = None  # the loaded one
@@ -65,8 +65,7 @@ class Scheduler:
         self._snapshots = SnapshotStore(0)
         # Stays after `stop`, until the next `start` or `unload`.
         self._activation: Activation | None = None
-        self._text = InstructionText()
-        self._tasks = CurrentTask()
+        self._assignment = Assignment(clock, aside)
         self._pause = PauseAfterCut(clock)
 
     @property
@@ -86,11 +85,12 @@ class Scheduler:
         self.engine, self._snapshots = engine, SnapshotStore(max_snapshots)
         self._activation = None
         self._latency.clear()
-        self._tasks.finished = ''
+        self._assignment.forget_result()
         self._report(PolicyMode.IDLE, 'inactive')
 
     def unload(self) -> None:
         """Release the engine, what it holds on the device, and the snapshots."""
+        self._assignment.end_encoding()
         self.engine, self._activation, self.active = None, None, False
         self._snapshots = SnapshotStore(0)
         self._report(PolicyMode.IDLE, 'unconfigured')
@@ -104,9 +104,13 @@ class Scheduler:
         engine = self._loaded()
         episode = ActiveEpisode(
             engine, robot, settings, self._slot, self._latency, self._events, self.episode)
+        recorder = TakeoverRecorder(episode)
+        watch = PredictionWatch(
+            episode, recorder, self._requests, self._assignment,
+            lambda: self._report(PolicyMode.RUNNING))
         self._activation = Activation(
-            episode, Predictor(episode, self._slot, self._requests, self._latency, self),
-            TakeoverRecorder(episode))
+            episode, Predictor(episode, self._slot, self._requests, self._latency, watch),
+            recorder)
         self.active = True
         self._pause.forget()
         engine.keep_images(settings.last_chunk_only)
@@ -115,7 +119,7 @@ class Scheduler:
     def stop(self, reason: str) -> None:
         """Stop working; the complete frames of the running chunk are committed."""
         if self.active and self._activation is not None:
-            self._tasks.end(Outcome.STOPPED, reason)
+            self._assignment.end(Outcome.STOPPED, reason)
             self._activation.truncate()
             self._activation.recorder.abandon()
         self.active = False
@@ -127,7 +131,7 @@ class Scheduler:
         if self._activation is not None:
             self._activation.drop()
             self._activation.recorder.abandon()
-        self._tasks.end(Outcome.FAULT, reason)
+        self._assignment.end(Outcome.FAULT, reason)
 
     def reset(self, instruction: str) -> int:
         """
@@ -153,15 +157,15 @@ class Scheduler:
     def set_instruction(self, instruction: str) -> None:
         """Change the task without forgetting; a task of `begin_task` ends. See `encoded`."""
         instruction = normalize_instruction(instruction)
-        if instruction != self._text.wanted:
-            self._tasks.end(Outcome.PREEMPTED, 'set_instruction took its place')
-        self._tasks.finished = ''
+        if instruction != self._assignment.instruction:
+            self._assignment.end(Outcome.PREEMPTED, 'set_instruction took its place')
+        self._assignment.forget_result()
         self._use_instruction(instruction)
         self._refresh()
 
     def encoded(self) -> Future[None]:
         """Return a future that is done when the present instruction is encoded, or not wanted."""
-        return self._text.encoded(self.engine)
+        return self._assignment.encoded(self.engine)
 
     def set_sampling(self, video: Sampling, action: Sampling, imagine_steps: int) -> None:
         """
@@ -179,13 +183,10 @@ class Scheduler:
 
         May be called between two denoising steps: the prediction takes no part in it.
 
-        :raises ValueError: see `SnapshotStore.check`, or no engine is loaded.
+        :raises ValueError: see `SnapshotStore.save`, or no engine is loaded.
         """
-        engine = self._loaded()
-        self._snapshots.check(name)
-        saved = saved_episode(engine, self.episode, self._text.wanted)
-        self._snapshots.keep(name, saved)
-        return saved.frames
+        return self._snapshots.save(
+            name, self._loaded(), self.episode, self._assignment.instruction)
 
     def restore(self, name: str) -> int:
         """
@@ -203,7 +204,7 @@ class Scheduler:
         if self._activation is not None:
             self._activation.restart()
         confirm_restored(saved, engine, self.episode)
-        self._use_instruction(self._tasks.instruction or saved.instruction)
+        self._use_instruction(self._assignment.instruction_after_restore(saved.instruction))
         self._refresh()
         return engine.memory_frames
 
@@ -218,22 +219,22 @@ class Scheduler:
         """
         if not self.active or self._activation is None:
             raise ValueError('the policy is inactive')
-        instruction = normalize_instruction(task.instruction) or self._text.wanted
+        instruction = normalize_instruction(task.instruction) or self._assignment.instruction
         if not instruction:
             raise ValueError('no instruction')
-        self._tasks.end(Outcome.PREEMPTED, 'a newer goal took its place')
+        self._assignment.end(Outcome.PREEMPTED, 'a newer goal took its place')
         if task.keep_memory:
             self._activation.truncate()
         else:
             self.reset('')
         self._use_instruction(instruction)
         task.instruction = instruction
-        self._tasks.begin(task)
+        self._assignment.begin(task)
         self._refresh()
 
     def cancel_task(self, task: Task) -> None:
         """End a task if it is still worked on."""
-        if self._tasks.current is task and self._activation is not None:
+        if self._assignment.task is task and self._activation is not None:
             self._finish_task(self._activation, Outcome.CANCELED, 'cancelled')
 
     def allow_retry(self) -> None:
@@ -257,7 +258,7 @@ class Scheduler:
         episode, robot = activation.episode, activation.episode.robot
         not_ready, taken_by = robot.not_ready_reason(), robot.control.not_owner_reason()
         recorded = self._acknowledge_takeover(activation)
-        end = self._tasks.update(robot.ros_ns(), taken_by, recorded)
+        end = self._assignment.update(robot.ros_ns(), taken_by, recorded)
         if end is not None:
             self._finish_task(activation, *end)
             return
@@ -281,41 +282,21 @@ class Scheduler:
         else:
             self._follow(activation, running)
 
-    def check(self) -> None:
-        """
-        Look up from a prediction, before each forward (`Interrupt`).
-
-        :raises PredictionAborted: a request, a person or a fault comes first.
-        """
-        self._requests.serve(up_to_interrupting=True)
-        activation = self._activation
-        if self._requests.waiting or activation is None or (
-                activation.recorder.has_unseen_takeover()):
-            raise PredictionAborted
-        robot, running = activation.episode.robot, activation.episode.running
-        if running is not None:  # the arm moves meanwhile
-            if activation.episode.poll():
-                self._report(PolicyMode.RUNNING)
-            if running.fault or robot.not_ready_reason() or robot.control.not_owner_reason():
-                raise PredictionAborted
-        if self._tasks.update(robot.ros_ns(), robot.control.not_owner_reason()):
-            raise PredictionAborted
-
     def _continue_from_rest(
         self, activation: Activation, not_ready: str | None, taken_by: str | None,
     ) -> None:
         """Predict from rest and begin the chunk, or say why not."""
         episode, predictor = activation.episode, activation.predictor
         episode.hold_measured_position()
-        if self._tasks.finished:
-            self._report(PolicyMode.IDLE, self._tasks.finished)
+        if self._assignment.finished:
+            self._report(PolicyMode.IDLE, self._assignment.finished)
             self._clock.wait(REST)
             return
         if not_ready:
             predictor.begin_anew()
             self._hold(episode, not_ready)
             return
-        if not self._text.wanted:
+        if not self._assignment.instruction:
             episode.expect_stop()
             self._report(PolicyMode.WAITING, 'no instruction')
             self._clock.wait(REST)
@@ -363,9 +344,9 @@ class Scheduler:
             predictor.chunk_committed()
             self._pause.forget()
             self._refresh()
-            self._tasks.count_chunk()
+            self._assignment.count_chunk()
         elif predictor.is_due(
-                running, self._tasks.wants_more(1) and not self._text.is_pending(self.engine)):
+                running, self._assignment.wants_chunk(self.engine)):
             if predictor.predict_ahead(running):
                 self._report(PolicyMode.RUNNING)
         else:
@@ -384,7 +365,7 @@ class Scheduler:
                 episode.engine.began or episode.running is not None):
             self._slot.stop(new_epoch=True)
             self.reset('')
-        return recorder.update(wanted=bool(self._text.wanted) and not self._tasks.finished)
+        return recorder.update(wanted=self._assignment.wants_motion)
 
     def _record(self, activation: Activation, taken_by: str | None) -> None:
         """Record a person's motion, and the rest of it when the arm was given back."""
@@ -406,36 +387,31 @@ class Scheduler:
         return self.engine
 
     def _use_instruction(self, instruction: str) -> None:
-        activation = self._activation
-        if instruction == self._text.wanted:
+        if instruction == self._assignment.instruction:
             return
-        if activation is not None:
-            activation.predictor.discard()  # predicted for another task
-            if not instruction and activation.episode.running is not None:
-                activation.truncate()
-            activation.episode.withdraw_next()
-        self._text.want(instruction, self.engine)
+        if self._activation is not None:
+            self._activation.drop_predicted(stops=not instruction)
+        self._assignment.want(instruction, self.engine)
 
     def encode_waiting(self) -> bool:
-        """Encode an instruction that waits for it, and return whether one did."""
-        if self.engine is None or not self._text.is_pending(self.engine):
-            return False
-        error = self._text.encode(self.engine, self._clock)
-        self._refresh()
-        self._text.settle(error)
-        if error is not None and self._tasks.current and self._activation:
+        """Take a step of encoding an instruction that waits for it; return whether one did."""
+        worked, ended, error = self._assignment.encode(self.engine)
+        if ended:
+            self._refresh()
+            self._assignment.settle(error)
+        if error is not None and self._assignment.task and self._activation:
             self._finish_task(
                 self._activation, Outcome.FAULT, f'the instruction cannot be encoded: {error}')
-        return True
+        return worked
 
     def _encode(
         self, activation: Activation, not_ready: str | None, taken_by: str | None,
     ) -> bool:
         """Encode an instruction that waits for it, at a fit moment; return whether one did."""
-        if not self._text.is_due(activation.episode.engine, activation.at_rest):
+        if not self._assignment.is_encoding_due(activation.episode.engine, activation.at_rest):
             return False
-        line = f'encoding the instruction {self._text.wanted!r}'
-        if (why := activation.rest_for(line, not_ready, taken_by)) is not None:
+        why = activation.rest_for(self._assignment.encoding_line, not_ready, taken_by)
+        if why is not None:
             self._report(*why)
         return self.encode_waiting()
 
@@ -443,9 +419,8 @@ class Scheduler:
         """End the task and rest until there is another."""
         activation.truncate()
         self._use_instruction('')
-        self._tasks.finished = f'run_task {outcome.name}: {message}'
-        self._report(PolicyMode.IDLE, self._tasks.finished)
-        self._tasks.end(outcome, message)
+        self._report(PolicyMode.IDLE, self._assignment.finish(outcome, message))
+        self._assignment.end(outcome, message)
 
     def _refresh(self) -> None:
         self._report(self.status.mode, self.status.reason)
@@ -453,7 +428,7 @@ class Scheduler:
     def _report(self, mode: PolicyMode, reason: str = '') -> None:
         """Tell the status, if it differs from the one before."""
         status = RuntimeStatus(
-            mode=mode, reason=reason, instruction=self._text.wanted,
+            mode=mode, reason=reason, instruction=self._assignment.instruction,
             inference_seconds=self._latency.newest, inference_seconds_p95=self._latency.p95,
             **figures(self.engine, self.episode))
         if status != self.status:

@@ -79,10 +79,13 @@ class SnapshotStore:
         self.most = most
         self._by_name: dict[str, SavedEpisode] = {}
 
-    def check(self, name: str) -> None:
+    def save(
+        self, name: str, engine: Engine, episode: ActiveEpisode | None, instruction: str,
+    ) -> int:
         """
-        Raise where nothing can be saved under a name.
+        Keep an episode as it is, and return its frames; a name in use is replaced.
 
+        :param episode: the newest activation's; None before any.
         :raises ValueError: it is no name, or there are as many as there may be.
         """
         if not NAME.fullmatch(name):
@@ -92,11 +95,8 @@ class SnapshotStore:
             raise ValueError(
                 f'there are {len(self._by_name)} snapshots already (max_snapshots '
                 f'{self.most}): {self._names()}; save under one of these names')
-
-    def keep(self, name: str, saved: SavedEpisode) -> None:
-        """Keep a snapshot; a name in use is replaced."""
-        self.check(name)
-        self._by_name[name] = saved
+        saved = self._by_name[name] = saved_episode(engine, episode, instruction)
+        return saved.frames
 
     def find(self, name: str) -> SavedEpisode:
         """

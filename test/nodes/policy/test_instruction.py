@@ -98,6 +98,19 @@ def test_a_service_waits_for_its_text_and_parameter_and_status_say_it_meanwhile(
     world.node.destroy_client(client)
 
 
+def test_reset_and_deactivate_do_not_wait_for_an_encoding(world):
+    world.set(instruction='sort the screws')
+    wait_for(lambda: encoding(world), 'the encoding')
+    since = time.monotonic()
+    assert world.reset().success and time.monotonic() < since + ANSWER_SECONDS
+    assert world.change(Transition.TRANSITION_DEACTIVATE)
+    assert time.monotonic() < since + 2 * ANSWER_SECONDS < since + TEXT_SECONDS
+    assert world.change(Transition.TRANSITION_ACTIVATE)
+    chunks = len(world.chunks)
+    wait_for(lambda: len(world.chunks) > chunks, 'a chunk for the new instruction')
+    assert world.status.instruction == 'sort the screws' and world.status.epoch == 2
+
+
 def test_guidance_that_the_memory_cannot_take_is_refused_at_once(world):
     result, = world.set(guidance_scale=5.0)
     assert not result.successful and 'two halves' in result.reason

@@ -1,5 +1,7 @@
 """The asynchronous schedules in simulated time: a scripted engine, cameras and an arm."""
 
+from concurrent.futures import Future
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +21,7 @@ from lingbot_va_ros.policy.errors import NotExecutable
 from lingbot_va_ros.policy.runtime import latency as latency_module
 from lingbot_va_ros.policy.runtime.camera_buffer import CameraBuffer, CameraFault
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
+from lingbot_va_ros.policy.runtime.instruction_text import at_once
 from lingbot_va_ros.policy.runtime.requests import RequestQueue
 from lingbot_va_ros.policy.runtime.robot_interface import RuntimeSettings
 from lingbot_va_ros.policy.runtime.scheduler import Scheduler
@@ -84,12 +87,15 @@ class ScriptedEngine:
     def keep_images(self, keeps):
         pass
 
-    def set_instruction(self, instruction):
+    def prepare_instruction(self, instruction):
         self.called('encode', text=instruction)
-        if self.text_seconds is not None and instruction != self.instruction:
-            self.stage.pass_time(self.text_seconds)
+        self.stage.pass_time(self.text_seconds)
         if instruction == self.unreadable:
             raise ValueError('no such text')
+
+    def set_instruction(self, instruction):
+        if self.text_seconds is None:
+            self.called('encode', text=instruction)
         self.instruction = instruction
 
     def begin_episode(self, images):
@@ -159,7 +165,7 @@ class Stage:
 
     def __init__(
             self, schedule='async', action_map=None, padded_latency=0.0,
-            measured=lambda: np.zeros(JOINTS), **settings):
+            measured=lambda: np.zeros(JOINTS), aside=at_once, **settings):
         self.now = START
         self.set_by = 0
         clock = PlayedClock(self)
@@ -178,7 +184,7 @@ class Stage:
         self.starved = 0
         self.at = {}
         self.events = RecordedEvents(clock)
-        self.scheduler = Scheduler(self.slot, clock, self.events, self.requests)
+        self.scheduler = Scheduler(self.slot, clock, self.events, self.requests, aside)
         self.engine = ScriptedEngine(self)
         self.settings = RuntimeSettings(
             schedule=SCHEDULES[schedule], **{'start_tolerance': 99.0, **settings})
@@ -647,7 +653,7 @@ def begin(stage, **goal):
     stage.requests.ask(
         lambda: stage.scheduler.begin_task(task),
         first=(lambda: None) if task.keep_memory else (lambda: stage.slot.stop(new_epoch=True)))
-    stage.play(lambda: stage.scheduler._tasks.current is task)
+    stage.play(lambda: stage.scheduler._assignment.task is task)
     return task
 
 
@@ -904,6 +910,62 @@ def test_an_inactive_policy_encodes_its_text_too():
     stage.scheduler.set_instruction('another')
     assert stage.scheduler.encode_waiting() and not stage.scheduler.encode_waiting()
     assert stage.engine.instruction == 'another'
+
+
+class Deferred:
+    """Keeps work until `finish`, as if another thread took that long."""
+
+    def __init__(self):
+        self.texts = []
+
+    def __call__(self, work):
+        self.texts.append((work, Future()))
+        return self.texts[-1][1]
+
+    def finish(self):
+        work, future = self.texts[-1]
+        work()
+        future.set_result(None)
+
+
+def test_while_a_text_is_encoded_requests_are_served_and_nothing_is_predicted():
+    aside = Deferred()
+    stage = Stage(aside=aside)
+    stage.play_chunks(2)
+    slow_text(stage)
+    stage.scheduler.set_instruction('another')
+    stage.play(lambda: aside.texts)
+    predicted, now = len(stage.engine.named('predict', 'ahead')), stage.now
+    stage.play(lambda: stage.now > now + ns(2.0))
+    assert stage.scheduler.status.reason == "encoding the instruction 'another'"
+    assert stage.scheduler.reset('') > 0 and stage.engine.memory_frames == 0
+    stage.scheduler.set_instruction('go')  # whose text is known, but the device is in use
+    now = stage.now
+    stage.play(lambda: stage.now > now + ns(1.0))
+    stage.scheduler.stop('inactive')
+    assert stage.scheduler.status.reason == 'inactive'
+    stage.scheduler.set_instruction('third')
+    assert stage.scheduler.encode_waiting() and len(aside.texts) == 1
+    assert len(stage.engine.named('predict', 'ahead')) == predicted
+    aside.finish()
+    assert stage.engine.instruction == 'go'
+    assert stage.scheduler.encode_waiting()  # the end of the first is noticed
+    assert stage.scheduler.encode_waiting() and len(aside.texts) == 2
+    aside.finish()
+    assert stage.scheduler.encode_waiting() and not stage.scheduler.encode_waiting()
+    assert stage.engine.instruction == 'third'
+
+
+def test_an_engine_that_is_released_is_not_in_use_by_an_encoding():
+    aside = Deferred()
+    stage = Stage(aside=aside)
+    stage.play_chunks(1)
+    slow_text(stage)
+    stage.scheduler.set_instruction('another')
+    stage.play(lambda: aside.texts)
+    threading.Timer(0.05, aside.finish).start()
+    stage.scheduler.unload()
+    assert aside.texts[0][1].done() and stage.scheduler.engine is None
 
 
 # A clock that steps

@@ -486,7 +486,7 @@ def begin(stage, **goal):
     task = Task('wipe', **goal)
     stage.requests.ask(
         lambda: stage.scheduler.begin_task(task), first=lambda: stage.slot.stop(new_epoch=True))
-    stage.play(lambda: stage.scheduler._tasks.current is task)
+    stage.play(lambda: stage.scheduler._assignment.task is task)
     return task
 
 
