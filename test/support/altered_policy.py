@@ -1,8 +1,8 @@
 """
-Runs the policy node with slow loading, a slow text encoder, or a clock that a test steps.
+Runs the policy node with loading or a text encoder that a test holds, or a clock that it steps.
 
 LINGBOT_VA_TEST_LOADING_FILE: a checkpoint is loaded when this file exists.
-LINGBOT_VA_TEST_TEXT_SECONDS: seconds that the text encoder takes for a text that is not empty.
+LINGBOT_VA_TEST_TEXT_FILE: a text is not encoded while this file has a part of it as its content.
 LINGBOT_VA_TEST_CLOCK_FILE: a file with the seconds by which ROS time is off the system's clock.
 """
 
@@ -27,14 +27,14 @@ def wait_to_load(file):
     node.make_engine = slow
 
 
-def slow_down_text(seconds):
+def hold_text(file):
     from lingbot_va_ros.model.text_encoder import TextEncoder  # slow: with PyTorch
 
     encode = TextEncoder.encode
 
     def slow(self, instruction):
-        if instruction:
-            time.sleep(seconds)
+        while (held := file.read_text()) and held in instruction:
+            time.sleep(0.02)
         return encode(self, instruction)
 
     TextEncoder.encode = slow
@@ -52,8 +52,8 @@ def step_clock(file):
 
 
 if __name__ == '__main__':
-    if 'LINGBOT_VA_TEST_TEXT_SECONDS' in os.environ:
-        slow_down_text(float(os.environ['LINGBOT_VA_TEST_TEXT_SECONDS']))
+    if 'LINGBOT_VA_TEST_TEXT_FILE' in os.environ:
+        hold_text(Path(os.environ['LINGBOT_VA_TEST_TEXT_FILE']))
     if 'LINGBOT_VA_TEST_LOADING_FILE' in os.environ:
         wait_to_load(Path(os.environ['LINGBOT_VA_TEST_LOADING_FILE']))
     if 'LINGBOT_VA_TEST_CLOCK_FILE' in os.environ:
