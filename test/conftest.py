@@ -5,6 +5,7 @@ The environment is set here, before any test imports rclpy, so that `pytest`, `m
 `colcon test` run alike.
 """
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -22,17 +23,19 @@ TESTS = CHECKOUT / 'test'
 # The files that take more than ten seconds, in about the order of their times: most of them wait
 # for processes and for real time.
 LONGEST_FILES = (
-    'nodes/policy/test_node.py', 'nodes/policy/test_under_faults.py', 'packaging/test_colcon.py',
-    'test_end_to_end.py', 'cli/check/test_graph_probe.py', 'nodes/command_mux/test_node.py',
-    'launch/test_simulator_bridges.py', 'launch/test_launch_files.py', 'cli/test_serve.py',
-    'nodes/test_sim_robot.py', 'nodes/command_mux/test_takeovers.py',
-    'training/runs/test_training_run.py', 'training/runs/test_train_command.py',
-    'cli/eval/test_command.py', 'cli/bench/test_ros_path.py',
-    'nodes/policy/test_damaged_images.py', 'cli/imagine/test_command.py',
+    'test_end_to_end.py', 'packaging/test_colcon.py', 'nodes/policy/test_node.py',
+    'nodes/command_mux/test_node.py', 'cli/check/test_graph_probe.py',
+    'launch/test_simulator_bridges.py', 'launch/test_launch_files.py', 'cli/eval/test_command.py',
+    'cli/test_serve.py', 'training/runs/test_train_command.py', 'nodes/test_sim_robot.py',
+    'training/runs/test_training_run.py', 'nodes/policy/test_under_faults.py',
+    'nodes/command_mux/test_takeovers.py', 'cli/bench/test_ros_path.py',
+    'cli/imagine/test_command.py', 'nodes/policy/test_clock_steps.py',
     'nodes/command_mux/test_grippers.py', 'nodes/command_mux/test_under_fire.py',
-    'packaging/test_pip.py', 'policy/inference/test_session_ahead.py',
-    'cli/check/test_command.py', 'launch/test_simulator_launch_files.py',
-    'cli/bench/test_command.py', 'model/test_loading.py')
+    'nodes/policy/test_instruction.py', 'policy/inference/test_session_ahead.py',
+    'packaging/test_pip.py', 'cli/check/test_command.py', 'mux/test_speed_scale.py',
+    'mux/test_limit_filter.py', 'policy/inference/test_engine_ahead.py',
+    'launch/test_simulator_launch_files.py', 'cli/bench/test_command.py',
+    'model/test_loading.py')
 
 # The same examples at every run and no clock that judges them: a suite that fails by chance tells
 # nothing. HYPOTHESIS_PROFILE=searching looks for new ones.
@@ -63,6 +66,18 @@ os.environ['XDG_CACHE_HOME'] = _cache.name
 # Nor does a mux of one run find the stop that one of another has left.
 _home = tempfile.TemporaryDirectory(prefix='lingbot_va_ros_test_home_')
 os.environ['HOME'] = _home.name
+
+
+# What the tests import stays in memory: the garbage collector does not look through it again and
+# again.
+gc.disable()
+
+
+def pytest_collection_finish():
+    """Let the garbage collector work from here on, on what the tests make."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):

@@ -113,10 +113,12 @@ def _serve(modules):
     import importlib
     import select
 
+    gc.disable()  # modules stay in memory
     for module in modules:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()
+    gc.enable()
     answers = os.dup(1)
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
