@@ -136,8 +136,8 @@ class CameraInputs:
             if delay > max_age and now_ns - came_ns <= max_age * NANOSECONDS}
         for camera, watch in self._watches.items():
             fault = watch.newest_fault()
-            if fault:
-                why[camera] = f'no good image for {max_age:g} s: {fault}'
+            if fault and camera not in why:
+                why[camera] = f'no good image for {max_age:g} s; the newest one is bad: {fault}'
         return why
 
     def _subscribe(self, name: str) -> None:
