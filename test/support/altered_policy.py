@@ -33,6 +33,7 @@ def hold_text(file):
     encode = TextEncoder.encode
 
     def slow(self, instruction):
+        print(f'encoding {instruction!r}', flush=True)
         while (held := file.read_text()) and held in instruction:
             time.sleep(0.02)
         return encode(self, instruction)

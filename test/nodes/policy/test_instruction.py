@@ -123,7 +123,7 @@ def test_reset_and_deactivate_do_not_wait_for_an_encoding(world, hold):
     epoch = world.status.epoch
     hold('screws')
     world.set(instruction='sort the screws')
-    wait_for(lambda: encoding(world), 'the encoding')
+    wait_for(lambda: "encoding 'sort the screws'" in world.log(), 'the encoding')
     assert world.reset().success  # answers come while the text is held up
     assert world.change(Transition.TRANSITION_DEACTIVATE)
     hold('')

@@ -292,6 +292,7 @@ def test_every_plan_lies_ahead_and_ends_in_a_stop(recorded):
 
 def test_no_plan_jumps(recorded):
     """Two plans in a row agree about where the arm is, but for what it can do between them."""
+    steps = np.array(recorded.steps)
     for (_, _, before), (at, _, after) in zip(recorded.plans, recorded.plans[1:]):
         since, mode = [entry for entry in recorded.modes if entry[0] < at][-1]
         if mode != ControlMode.POLICY or at < since + 0.3:
@@ -301,7 +302,10 @@ def test_no_plan_jumps(recorded):
             continue  # the clock jumped
         due = nanoseconds(after.header.stamp) + seconds(after.points[0].time_from_start) * NS
         off = np.abs(position_at(before, due) - np.array(after.points[0].positions))
-        between = max(2 * STEP, gap / NS)  # a busy machine publishes late
+        # A busy machine publishes late, and moves the arm in larger steps.
+        newest = np.searchsorted(steps, at)
+        late = np.diff(steps[max(0, newest - 25):newest + 1]).max(initial=STEP)
+        between = max(STEP + late, gap / NS)
         assert (off <= ROBOT.limits.velocity * between + 0.01).all(), (off, due)
 
 
