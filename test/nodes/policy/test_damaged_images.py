@@ -81,7 +81,10 @@ def world(tmp_path_factory, untrained_checkpoint):
     with spinning(rclpy.create_node('test_cameras')) as node, policy_process(
             tmp_path_factory.mktemp('policy'), '-p', 'executed_source:=plan', '-p',
             'cameras.left_wrist.transport:=compressed', '-p',
-            f'checkpoint:={untrained_checkpoint}') as (process, _):
+            f'checkpoint:={untrained_checkpoint}',
+            # However busy this machine is.
+            '-p', 'max_camera_age:=5.0', '-p', 'max_joint_age:=5.0', '-p',
+            'max_camera_skew:=0.5') as (process, _):
         world = Cameras(node)
         wait_for(lambda: world.statuses, 'a status')
         assert world.change(Transition.TRANSITION_CONFIGURE)
@@ -126,7 +129,7 @@ def test_with_every_second_image_damaged_it_holds_and_names_the_camera(world):
     world.damaged = JPEG[:len(JPEG) // 2], 'jpeg'
     world.every = 2
     world.wait_mode(PolicyStatus.HOLDING, 'images are bad: ')
-    assert world.status.reason.startswith('camera left_wrist: ')
+    assert 'camera left_wrist: ' in world.status.reason
     before = len(world.chunks)
     world.wait(2.0)
     assert len(world.chunks) <= before + 1
@@ -144,4 +147,4 @@ def test_no_image_ends_the_policy(world, data, text, words):
     world.damaged = data, text
     world.every = 1 if 'claims 64x64' not in words else 2
     world.wait_mode(PolicyStatus.HOLDING, words)
-    assert world.status.reason.startswith('camera left_wrist: ')
+    assert 'camera left_wrist: ' in world.status.reason
