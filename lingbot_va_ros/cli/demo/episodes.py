@@ -84,7 +84,9 @@ def run_episodes(
     progress.show(phase='starting sim_robot, command_mux and policy_node')
     progress.refresh(now=True)
     policy = start_processes(
-        processes, checkpoint, {'publish_predicted_video': True, 'max_camera_age': PATIENCE},
+        processes, checkpoint, {
+            'publish_predicted_video': True, 'max_camera_age': PATIENCE,
+            'max_joint_age': PATIENCE},
         {'task': plans[0].task, 'seed': plans[0].seed, 'overview_rate': OVERVIEW_RATE, **robot},
         {'source_timeout': PATIENCE, 'joint_state_timeout': PATIENCE,
          'max_following_error': PATIENT_ERROR, 'max_tracking_delay': PATIENCE,

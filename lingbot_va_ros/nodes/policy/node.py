@@ -25,6 +25,7 @@ from rclpy.parameter import Parameter
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import to_seconds
 from lingbot_va_ros.motion.timeline import Timeline
+from lingbot_va_ros.mux.command_stream import ANNOUNCED_PERIODS
 from lingbot_va_ros.nodes.parameters import declare_parameters
 from lingbot_va_ros.nodes.policy import parameters as policy_parameters
 from lingbot_va_ros.nodes.policy.answers import wait_for_answer
@@ -62,8 +63,9 @@ from lingbot_va_ros.policy.runtime.status import RuntimeStatus
 SWITCH_SECONDS = 0.001
 # Difference in priority of the executor's and DDS's threads to the control thread.
 RECEIVING_BELOW = 10
-# Seconds from the publication of a plan to its first command: transport and a tick of the mux.
-REACTION = 0.015
+# Seconds from the publication of a plan to the first command that it changes: transport, a tick of
+# the mux, and the periods that the mux has announced by then, at its default rate.
+REACTION = 0.015 + ANNOUNCED_PERIODS * 0.01
 # Seconds from a new speed scale until plan time changes its rate: no later than a plan that is
 # published by then, and the periods that the mux has announced, are followed.
 SPEED_LEAD = 0.07
@@ -334,7 +336,7 @@ class PolicyNode(LifecycleNodeMixin, Node):
             + ('new epoch' if back else 'the running chunk is dropped'))
         self._outputs.forget_chunk()
         self._timeline.reset(self._ros_time.now_ns())
-        self._thread.restart_time(new_epoch=back)
+        self._thread.restart_time(step_ns)
 
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         declared = [entry for entry in parameters if self.has_parameter(entry.name)]

@@ -46,11 +46,12 @@ class Activation:
             self.truncate()
         self.episode.withdraw_next()
 
-    def restart_time(self) -> None:
+    def restart_time(self, step_ns: int) -> None:
         """Forget the chunks, whose times mean nothing any more: the clock has stepped."""
         self.predictor.discard()
         self.episode.drop()
         self.episode.engine.drop_observed()
+        self.episode.shift_observed(step_ns)
         self.recorder.restart_time()
 
     def restart(self) -> None:

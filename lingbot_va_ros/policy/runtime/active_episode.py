@@ -11,7 +11,7 @@ import numpy as np
 from lingbot_va_ros.motion.plan import Plan, resting_at
 from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.splice import continued, resumed
-from lingbot_va_ros.motion.time import to_nanoseconds, to_seconds
+from lingbot_va_ros.motion.time import to_seconds
 from lingbot_va_ros.motion.timeline import PaceLimit
 from lingbot_va_ros.policy.runtime.active_chunk import (
     ActiveChunk,
@@ -29,8 +29,8 @@ from lingbot_va_ros.specs.checkpoint_config import IMAGES_PER_FRAME
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a node starts
     from lingbot_va_ros.policy.inference.engine import Chunk, Engine
 
-# After its plan has ended, an arm still comes to rest for so long (ROS time).
-TRAILING_NS = to_nanoseconds(0.5)
+# After its plan has ended, an arm still comes to rest for so long, s.
+TRAILING = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +107,10 @@ class ActiveEpisode:
     def observed_ns(self) -> int:
         """The stamp of the newest image that the engine has encoded."""
         return self._observed_ns
+
+    def shift_observed(self, step_ns: int) -> None:
+        """Give the newest encoded image the stamp that it would have by a clock that stepped."""
+        self._observed_ns += step_ns
 
     @property
     def encoding_since(self) -> float | None:
@@ -205,7 +209,7 @@ class ActiveEpisode:
         plan, now = self._slot.current()
         if plan is not None:
             trails = self.robot.control.not_owner_reason() is None
-            if now < plan.end_ns + (TRAILING_NS if trails else 0):
+            if now < (self.robot.timeline.ahead(plan.end_ns, TRAILING) if trails else plan.end_ns):
                 return
             moved = np.abs(plan.positions[-1] - measured) > self.settings.start_tolerance
             if not moved.any():

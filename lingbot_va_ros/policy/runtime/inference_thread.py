@@ -85,14 +85,17 @@ class InferenceThread:
         """
         return self.ask(lambda scheduler: scheduler.reset(instruction), new_epoch=True)
 
-    def restart_time(self, new_epoch: bool) -> Future[None]:
+    def restart_time(self, step_ns: int) -> Future[None]:
         """
         Forget the plan and the chunks on their way: the clock has stepped.
 
-        :param new_epoch: forget the episode too: what it remembers has stamps of the future.
+        Where it went back, the episode is forgotten too: what it remembers has stamps of the
+        future.
         """
+        new_epoch = step_ns < 0
+
         def restart(scheduler: Scheduler) -> None:
-            scheduler.restart_time()
+            scheduler.restart_time(step_ns)
             if new_epoch:
                 scheduler.reset('')
 

@@ -25,7 +25,7 @@ class RuntimeSettings:
     """
     Settings that stay as they are while the policy is active.
 
-    :param reaction: seconds from the swap of a plan until the mux executes it.
+    :param reaction: seconds from the swap of a plan until the mux executes what it changes.
     :param last_chunk_only: remember the last chunk alone (the ablation `last_chunk`).
     :param start_tolerance: distance in rad (m) by which a joint may be off the end of the plan.
     """

@@ -148,11 +148,11 @@ class Scheduler:
         self._refresh()
         return forgotten
 
-    def restart_time(self) -> None:
+    def restart_time(self, step_ns: int) -> None:
         """Forget the plan and the chunks on their way: the clock has stepped."""
         self._slot.clear()
         if self._activation is not None:
-            self._activation.restart_time()
+            self._activation.restart_time(step_ns)
 
     def set_instruction(self, instruction: str) -> None:
         """Change the task without forgetting; a task of `begin_task` ends. See `encoded`."""

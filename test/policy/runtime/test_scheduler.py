@@ -980,7 +980,7 @@ def step_clock(stage, seconds):
     stage.slot.clear()
 
     def restart():
-        stage.scheduler.restart_time()
+        stage.scheduler.restart_time(ns(seconds))
         if seconds < 0:
             stage.scheduler.reset('')
 
@@ -1009,6 +1009,7 @@ def test_after_a_step_of_the_clock_chunks_begin_with_images_of_the_new_time(sche
         assert chunk.epoch == stage.slot.epoch
         assert stepped <= chunk.first_due_ns and chunk.observation_ns <= began
         assert chunk.inference_seconds < 1.0
+        assert began - chunk.observation_ns < ns(3.0)  # by the clock of now
     # After a clock that went forward the memory holds; else an image begins the episode.
     seen = [chunk.observation_ns >= stepped for _, chunk in stage.chunks[before:]]
     assert seen == ([True] * 3 if back else [False, True, True])
