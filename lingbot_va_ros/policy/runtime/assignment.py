@@ -47,7 +47,8 @@ class Assignment:
 
     def wants_chunk(self, engine: Engine | None) -> bool:
         """Return whether a chunk is wanted behind the running one, for the present instruction."""
-        return self._tasks.wants_more(1) and not self._text.is_pending(engine)
+        return self._tasks.wants_more(1) and not (
+            self._text.is_pending(engine) or self._text.is_at_work)
 
     # The instruction
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not when a n
 # Images of a chunk on its way wait in their rings for some seconds. An encoding that takes longer
 # than this is done while no chunk is on its way.
 QUICK_SECONDS = 0.5
-POLL = 0.005  # seconds between two looks at an encoding that another thread does
 
 # Has work done, in another thread or at once; the future says when, and carries an exception.
 RunAside = Callable[[Callable[[], None]], 'Future[None]']
@@ -64,6 +63,11 @@ class InstructionText:
     def at_work(self) -> str:
         """The text that is being encoded, or the one that would be next."""
         return self.wanted if self._encoding is None else self._encoding.text
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a text is being encoded, wanted or not."""
+        return self._encoding is not None and not self._encoding.done.done()
 
     def want(self, text: str, engine: Engine | None) -> None:
         """Change the instruction; it is encoded later, and an empty one never."""
@@ -120,7 +124,6 @@ class InstructionText:
                 text, self._aside(lambda: engine.prepare_instruction(text)), since)
         encoding = self._encoding
         if not encoding.done.done():
-            clock.wait(POLL)
             return False, None
         self._encoding = None
         if encoding.text != self.wanted:  # another one is wanted by now

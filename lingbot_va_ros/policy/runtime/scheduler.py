@@ -289,23 +289,20 @@ class Scheduler:
         episode, predictor = activation.episode, activation.predictor
         episode.hold_measured_position()
         if self._assignment.finished:
-            self._report(PolicyMode.IDLE, self._assignment.finished)
-            self._clock.wait(REST)
+            self._rest(episode, PolicyMode.IDLE, self._assignment.finished)
             return
         if not_ready:
             predictor.begin_anew()
-            self._hold(episode, not_ready)
+            self._rest(episode, PolicyMode.HOLDING, not_ready)
             return
         if not self._assignment.instruction:
-            episode.expect_stop()
-            self._report(PolicyMode.WAITING, 'no instruction')
-            self._clock.wait(REST)
+            self._rest(episode, PolicyMode.WAITING, 'no instruction')
             return
         rejection = predictor.rejection(taken_by)
         if not taken_by:
             rejection = self._pause.reason() or rejection
         if rejection is not None:
-            self._hold(episode, rejection)
+            self._rest(episode, PolicyMode.HOLDING, rejection)
             return
         if predictor.ready is None or (not taken_by and predictor.is_stale()):
             try:
@@ -320,7 +317,7 @@ class Scheduler:
         if predictor.ready is None:
             self._clock.wait(POLL)
         elif taken_by:
-            self._hold(episode, taken_by)
+            self._rest(episode, PolicyMode.HOLDING, taken_by)
         else:
             try:
                 if predictor.begin():
@@ -345,8 +342,7 @@ class Scheduler:
             self._pause.forget()
             self._refresh()
             self._assignment.count_chunk()
-        elif predictor.is_due(
-                running, self._assignment.wants_chunk(self.engine)):
+        elif predictor.is_due(running, self._assignment.wants_chunk(self.engine)):
             if predictor.predict_ahead(running):
                 self._report(PolicyMode.RUNNING)
         else:
@@ -374,9 +370,9 @@ class Scheduler:
         if not worked:
             self._clock.wait(POLL)
 
-    def _hold(self, episode: ActiveEpisode, reason: str) -> None:
+    def _rest(self, episode: ActiveEpisode, mode: PolicyMode, reason: str) -> None:
         episode.expect_stop()
-        self._report(PolicyMode.HOLDING, reason)
+        self._report(mode, reason)
         self._clock.wait(REST)
 
     # Tasks and instructions
@@ -393,27 +389,33 @@ class Scheduler:
             self._activation.drop_predicted(stops=not instruction)
         self._assignment.want(instruction, self.engine)
 
-    def encode_waiting(self) -> bool:
-        """Take a step of encoding an instruction that waits for it; return whether one did."""
+    def encode_waiting(self, at_rest: bool = True) -> bool:
+        """
+        Take a step of encoding an instruction that waits for it; return whether that is all to do.
+
+        :param at_rest: whether no chunk is on its way; one is followed while a thread encodes.
+        """
         worked, ended, error = self._assignment.encode(self.engine)
         if ended:
             self._refresh()
             self._assignment.settle(error)
+        elif worked and at_rest:
+            self._clock.wait(POLL)
         if error is not None and self._assignment.task and self._activation:
             self._finish_task(
                 self._activation, Outcome.FAULT, f'the instruction cannot be encoded: {error}')
-        return worked
+        return worked and (ended or at_rest)
 
     def _encode(
         self, activation: Activation, not_ready: str | None, taken_by: str | None,
     ) -> bool:
-        """Encode an instruction that waits for it, at a fit moment; return whether one did."""
+        """Encode an instruction at a fit moment; return whether that is all to do."""
         if not self._assignment.is_encoding_due(activation.episode.engine, activation.at_rest):
             return False
         why = activation.rest_for(self._assignment.encoding_line, not_ready, taken_by)
         if why is not None:
             self._report(*why)
-        return self.encode_waiting()
+        return self.encode_waiting(activation.at_rest)
 
     def _finish_task(self, activation: Activation, outcome: Outcome, message: str) -> None:
         """End the task and rest until there is another."""

@@ -956,6 +956,28 @@ def test_while_a_text_is_encoded_requests_are_served_and_nothing_is_predicted():
     assert stage.engine.instruction == 'third'
 
 
+def test_a_chunk_on_its_way_is_followed_while_a_text_that_should_be_quick_is_not():
+    aside = Deferred()
+    stage = Stage(aside=aside)
+    stage.play_chunks(2)
+    slow_text(stage, 0.1)
+    stage.scheduler.set_instruction('first')
+    stage.play(lambda: aside.texts)
+    aside.finish()  # in no time
+    stage.play_chunks(len(stage.chunks) + 2)
+    assert stage.engine.instruction == 'first'
+    stage.play(lambda: stage.scheduler.episode.running is not None)
+    stage.scheduler.set_instruction('second')
+    stage.play(lambda: len(aside.texts) == 2)
+    frames, chunks = stage.engine.memory_frames, len(stage.chunks)
+    stage.play(lambda: reported(stage, "encoding the instruction 'second'"))
+    assert stage.engine.memory_frames > frames and len(stage.chunks) == chunks
+    aside.finish()
+    stage.play_chunks(chunks + 1)
+    assert stage.engine.named('predict')[-1].instruction == 'second'
+    assert not [status for status in stage.events.statuses if 'camera' in status.reason]
+
+
 def test_an_engine_that_is_released_is_not_in_use_by_an_encoding():
     aside = Deferred()
     stage = Stage(aside=aside)
