@@ -11,6 +11,7 @@ from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.motion.timeline import Timeline
 from lingbot_va_ros.mux.command_stream import CommandStream
+from lingbot_va_ros.mux.goal import plan_goal
 from lingbot_va_ros.policy.runtime.executed_log import ExecutedLog
 from lingbot_va_ros.sim.controllers.messages import Trajectory, TrajectoryPoint
 from lingbot_va_ros.sim.simulation import Simulation
@@ -85,7 +86,9 @@ class SimulatedArm:
         self.joint_states.update(self.simulation.positions)
 
     def _command(self, plan: Plan, begin_ns: int) -> None:
-        command = self._stream.follow(begin_ns, lambda step_ns: plan.sample(step_ns + TICK_NS))
+        limits = self.simulation.embodiment.limits
+        command = self._stream.follow(begin_ns, lambda step_ns: (plan_goal(
+            plan, step_ns + TICK_NS, limits.acceleration, limits.jerk), 1.0))
         self.simulation.send(Trajectory(begin_ns, self.simulation.joints, tuple(
             TrajectoryPoint(int(time) - begin_ns, positions, velocities)
             for time, positions, velocities in zip(

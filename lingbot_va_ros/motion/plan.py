@@ -8,6 +8,8 @@ import numpy as np
 from lingbot_va_ros.motion.time import NANOSECONDS
 
 SHORTEST_STOP = 1e-3  # seconds; a shorter stop is a rest
+# Between knots nearer than this (ns) rounding spoils the spline; what it leaves out nobody sees.
+NEAREST_KNOTS_NS = 10_000
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,23 @@ class Plan:
         speeds = np.abs(np.stack((v0, v1, v0 + u * (linear + u * square))))
         return np.asarray(speeds.max(axis=(0, 1)))
 
+    def bend(self, time_ns: int) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Return accelerations and jerks, each [J], of the spline up to a time.
+
+        They are those of the interval that ends at or after the time; at rest they are 0.
+        """
+        after = int(np.searchsorted(self.times_ns, time_ns, side='left'))
+        if after in (0, len(self.times_ns)):
+            rest = np.zeros_like(self.positions[0])
+            return rest, rest
+        span = float(self.times_ns[after] - self.times_ns[after - 1]) / NANOSECONDS
+        u = float(time_ns - self.times_ns[after - 1]) / NANOSECONDS / span
+        m0, m1 = self.velocities[after - 1] * span, self.velocities[after] * span
+        way = self.positions[after] - self.positions[after - 1]
+        jerk = 6 * (m0 + m1 - 2 * way)
+        return (6 * way - 4 * m0 - 2 * m1 + jerk * u) / span ** 2, jerk / span ** 3
+
     def led_to(self, time_ns: int, q: np.ndarray, v: np.ndarray) -> 'Plan':
         """
         Return the plan with one more knot in front: positions `q` and velocities `v`, each [J].
@@ -93,6 +112,24 @@ class Plan:
             np.concatenate([[time_ns], self.times_ns]).astype(np.int64),
             np.concatenate([q[None], self.positions]),
             np.concatenate([v[None], self.velocities]))
+
+    def from_time(self, time_ns: int) -> 'Plan':
+        """Return what is left of the plan from a time on, at which a knot stands."""
+        q, v = self.sample(time_ns)
+        # A knot next to that one would spoil the spline by rounding.
+        kept = self.times_ns > time_ns + NEAREST_KNOTS_NS
+        return Plan(
+            np.concatenate(([time_ns], self.times_ns[kept])).astype(np.int64),
+            np.concatenate((q[None], self.positions[kept])),
+            np.concatenate((v[None], self.velocities[kept])))
+
+    def followed_by(self, later: 'Plan') -> 'Plan':
+        """Return the plan until another begins, which goes on from the state at that time."""
+        kept = self.times_ns < later.times_ns[0] - NEAREST_KNOTS_NS
+        return Plan(
+            np.concatenate((self.times_ns[kept], later.times_ns)),
+            np.concatenate((self.positions[kept], later.positions)),
+            np.concatenate((self.velocities[kept], later.velocities)))
 
     def since(self, time_ns: int, knot_ns: int) -> 'Plan':
         """

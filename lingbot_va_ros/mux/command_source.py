@@ -5,11 +5,8 @@ from collections import Counter
 
 import numpy as np
 
+from lingbot_va_ros.mux.goal import Goal
 from lingbot_va_ros.mux.validation import Rejected
-
-# Positions, velocities and accelerations [J] to have at the next tick; rad and s, m and s.
-Goal = tuple[np.ndarray, np.ndarray, np.ndarray]
-
 
 class MessageCounts:
     """Counts of accepted and rejected messages of one source, and the last reason."""
@@ -45,7 +42,7 @@ class CommandSource(ABC):
     :param timeout: seconds of silence after which the source is lost.
     """
 
-    # Whether a goal that the approach has caught is followed by itself; else it stays filtered.
+    # Whether the arm goes exactly where the goal is; else behind a target that keeps the limits.
     is_followed_exactly: bool
 
     def __init__(self, name: str, timeout: float) -> None:

@@ -14,15 +14,16 @@ import math
 import numpy as np
 
 from lingbot_va_ros.motion.plan import Plan, resting_at
-from lingbot_va_ros.motion.time import NANOSECONDS
+from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
+from lingbot_va_ros.mux.curve import Blend, Curve, end_state, knot_times, NEAREST_KNOTS, State
+from lingbot_va_ros.mux.goal import Goal
 from lingbot_va_ros.mux.limit_filter import LimitFilter
-from lingbot_va_ros.mux.ramp import Ramp
+from lingbot_va_ros.mux.stop_profile import StopProfile
 from lingbot_va_ros.mux.workspace import Breach, LARGEST_GAP, WorkspaceWatch
 from lingbot_va_ros.specs.embodiment import JointLimits
 
 # An arm that could not follow is led back to where it is in a motion of at most this time, s.
 LONGEST_RETREAT = 3.0
-REST_TOLERANCE = 1e-7  # rad, m; per s
 # Periods that a following command announces beyond those that never change again: a message that
 # comes late still finds the controller on a motion that the next one continues.
 ANNOUNCED_PERIODS = 3
@@ -63,7 +64,6 @@ class CommandStream:
         self._watch = watch
         self._limits = limits
         self._filter = LimitFilter(limits, self._period)
-        self._ramp = Ramp(limits, self._period)  # for gentle stops
         self._sent: Plan | None = None
         self._reported_ns = 0
         # What a command says about this time after its stamp, no later command changes.
@@ -71,6 +71,7 @@ class CommandStream:
         self._limited_ns = 0  # up to here the last command was limited; its tail follows
         # Where the stream began in motion, before any command: there is nothing to keep.
         self._begins_moving = False
+        self._begin_acceleration = np.zeros_like(limits.lower)
 
     def limit_speed(self, share: float) -> None:
         """Keep following commands and retreats to a share of the velocity limits, 0 … 1."""
@@ -101,19 +102,23 @@ class CommandStream:
         """Return commanded positions and velocities [J] at a time."""
         return self._last_command().sample(time_ns)
 
-    def acceleration(self, time_ns: int) -> np.ndarray:
-        """Return the commanded accelerations [J] in the tick that ends at a time."""
-        sent, before_ns = self._last_command(), time_ns - self.period_ns
-        if before_ns < sent.times_ns[0]:
-            return np.zeros_like(sent.positions[0])
-        return np.asarray(
-            (self.state(time_ns)[1] - self.state(before_ns)[1]) / self._period)
-
-    def begin(self, time_ns: int, q: np.ndarray, v: np.ndarray) -> None:
-        """Begin anew from a state [J]; earlier commands count no longer."""
+    def begin(
+        self, time_ns: int, q: np.ndarray, v: np.ndarray, a: np.ndarray | None = None) -> None:
+        """Begin anew from a state [J], by default at no acceleration; commands before end."""
         self._sent = resting_at(time_ns, q, v)
         self._reported_ns = self._limited_ns = time_ns
+        self._begin_acceleration = np.zeros_like(q) if a is None else a
         self._begins_moving = bool(np.any(v))
+
+    def acceleration(self, time_ns: int) -> np.ndarray:
+        """Return the commanded accelerations [J] up to a time."""
+        sent = self._last_command()
+        if len(sent.times_ns) == 1 and time_ns == sent.end_ns:
+            return self._begin_acceleration
+        return sent.bend(time_ns)[0]
+
+    def _moving_state(self, time_ns: int) -> State:
+        return (*self.state(time_ns), self.acceleration(time_ns))
 
     def next_step(self, tick_ns: int) -> int:
         """Return the time of the state from which `follow` goes on, at a tick."""
@@ -123,30 +128,29 @@ class CommandStream:
         """Return the time up to which a command of this tick repeats the last one."""
         return tick_ns if self._begins_moving else tick_ns + self._fixed_ns
 
-    def follow(
-        self, tick_ns: int, desired: Callable[[int], tuple[np.ndarray, np.ndarray]],
-    ) -> Plan:
+    def follow(self, tick_ns: int, desired: Callable[[int], tuple[Goal, float]]) -> Plan:
         """
-        Return the command of this tick towards desired states.
+        Return the command of this tick towards goals.
 
         The plan's first knot is the state now. What the last command announced for the next
         periods follows, then what is limited now, up to ANNOUNCED_PERIODS beyond what no later
         command changes, then the braking tail. Where a limited period or its tail would leave the
-        workspace, the period ends between the desired state and braking, as near to the desired
-        one as stays inside.
+        workspace, the period ends between the asked state and braking, as near to the asked one as
+        stays inside.
 
-        :param desired: gives for the time of a state the desired positions and velocities [J] one
-            period later. It is called once for each period that is limited now, in their order.
+        :param desired: gives for the time of a state the goal one period later, and the share of
+            the velocity and acceleration limits with which it is led to, 0 … 1. It is called once
+            for each period that is limited now, in their order.
         """
         self.blocked = None
         until_ns = tick_ns + self._fixed_ns + ANNOUNCED_PERIODS * self.period_ns
         command = self._last_command()
         for step_ns in range(self.next_step(tick_ns), until_ns, self.period_ns):
-            q, v = self.state(step_ns)
-            limited = self._filter.step(q, v, *desired(step_ns))
-            step = self._command(step_ns, q, v, *limited)
+            state = self._moving_state(step_ns)
+            motion = self._filter.step(*state, *desired(step_ns))
+            step = self._moving_command(step_ns, state, motion)
             if self._watch is not None:
-                step = self._kept_inside(self._watch, step, limited)
+                step = self._kept_inside(self._watch, step_ns, state, step, motion)
             command = self._send(tick_ns, step)
             self._limited_ns = step_ns + self.period_ns
         return command
@@ -155,14 +159,14 @@ class CommandStream:
         """
         Return the command that stops as soon as a command can change the motion.
 
-        :param gentle: inside the jerk limits, where that leads neither out of the position limits
-            nor out of the workspace; else as hard as the acceleration limits allow.
+        :param gentle: inside the jerk limits of motions, where that leads neither out of the
+            position limits nor out of the workspace; else inside those of stops.
         """
         self.blocked = None
         begin_ns = self._first_change(tick_ns)
-        q, v = self.state(begin_ns)
-        hard = self._command(begin_ns, q, v)
-        command = (self._gentle_stop(begin_ns, q, v, hard) if gentle else None) or hard
+        state = self._moving_state(begin_ns)
+        hard = self._command(begin_ns, state, self._filter.stop(*state))
+        command = (self._gentle_stop(begin_ns, state, hard) if gentle else None) or hard
         return self._send(tick_ns, command)
 
     def retreat(self, tick_ns: int, q_goal: np.ndarray) -> Plan:
@@ -170,29 +174,21 @@ class CommandStream:
         Return the command that stops and goes to rest at q_goal [J], inside the limits.
 
         It is for an arm that could not follow: the command no longer presses it against an
-        obstacle, and does not jump to where it is. Where that way leaves the workspace it is a
-        stop.
+        obstacle, and does not jump to where it is. Where that way leaves the position limits or
+        the workspace it is a stop.
         """
         begin_ns = self._first_change(tick_ns)
-        q, v = self.state(begin_ns)
-        hard = self._command(begin_ns, q, v)
-        rest = np.zeros_like(q)
-        rows, speeds = [q], [v]
-        while len(rows) <= LONGEST_RETREAT / self._period:
-            q_next, v_next = self._filter.step(rows[-1], speeds[-1], q_goal, rest)
-            rows.append(q_next)
-            speeds.append(v_next)
-            if np.all(np.abs(q_next - q_goal) < REST_TOLERANCE) and np.all(
-                    np.abs(v_next) < REST_TOLERANCE):
-                speeds[-1] = rest
-                break
-        ticks, tail, tail_speeds = self._filter.braking_tail(rows[-1], speeds[-1])
-        times = np.concatenate((np.arange(len(rows)), len(rows) - 1 + ticks)) * self.period_ns
-        plan = Plan(
-            begin_ns + times, np.concatenate((rows, tail)), np.concatenate((speeds, tail_speeds)))
+        state = self._moving_state(begin_ns)
+        hard = self._command(begin_ns, state, self._filter.stop(*state))
         self.blocked = None
+        try:
+            way, seconds = self._filter.way_to_rest(*state, q_goal)
+        except ArithmeticError:
+            return self._send(tick_ns, hard)
+        seconds = min(seconds, LONGEST_RETREAT)
+        plan = self._moving_command(begin_ns, state, way, seconds)
         if self._watch is not None and self._watch.leaves(
-                plan.positions, self._watch.worst(_dense(hard))):
+                _dense(plan), self._watch.worst(_dense(hard))):
             return self._send(tick_ns, hard)
         return self._send(tick_ns, plan)
 
@@ -205,7 +201,9 @@ class CommandStream:
         points: list[ExecutedPoint] = []
         if self._sent is None:
             return points
-        end_ns = min(until_ns, self._sent.end_ns)
+        # A command may come to rest between two ticks.
+        left = math.ceil((self._sent.end_ns - self._reported_ns) / self.period_ns)
+        end_ns = min(until_ns, self._reported_ns + left * self.period_ns)
         while self._reported_ns + self.period_ns <= end_ns:
             self._reported_ns += self.period_ns
             points.append((self._reported_ns, *self._sent.sample(self._reported_ns)))
@@ -219,15 +217,11 @@ class CommandStream:
         """
         sent, begin_ns = self._last_command(), int(rest.times_ns[0])
         if begin_ns > tick_ns:
-            kept = (sent.times_ns > tick_ns) & (sent.times_ns < begin_ns)
-            q, v = sent.sample(tick_ns)
-            rest = Plan(
-                np.concatenate(([tick_ns], sent.times_ns[kept], rest.times_ns)),
-                np.concatenate((q[None], sent.positions[kept], rest.positions)),
-                np.concatenate((v[None], sent.velocities[kept], rest.velocities)))
+            rest = sent.from_time(tick_ns).followed_by(rest)
         if not (np.isfinite(rest.positions).all() and np.isfinite(rest.velocities).all()):
             raise NotFinite('the command is no finite number')
         self._sent, self._begins_moving, self._limited_ns = rest, False, begin_ns
+        self._begin_acceleration = np.zeros_like(self._limits.lower)
         return rest
 
     def _last_command(self) -> Plan:
@@ -235,79 +229,105 @@ class CommandStream:
             raise RuntimeError('the command stream has not begun')
         return self._sent
 
-    def _gentle_stop(
-        self, time_ns: int, q: np.ndarray, v: np.ndarray, hard: Plan) -> Plan | None:
-        if not np.any(v):
-            return None
-        try:
-            positions, velocities = self._ramp.stop(q, v, self.acceleration(time_ns))
-        except ValueError:
-            return None
-        low, high = np.minimum(q, self._limits.lower), np.maximum(q, self._limits.upper)
-        if np.any(positions < low) or np.any(positions > high):
-            return None
+    def _gentle_stop(self, time_ns: int, state: State, hard: Plan) -> Plan | None:
+        q, v, _ = state
+        stop, limits = self._filter.stop(*state, gentle=True), self._limits
         # A joint that accelerates gains speed until its acceleration has sunk to 0.
-        fastest = np.maximum(np.abs(v), self._limits.velocity)
-        if np.any(np.abs(velocities) > fastest):
+        if (np.any(stop.lower < np.minimum(q, limits.lower))
+                or np.any(stop.upper > np.maximum(q, limits.upper))
+                or np.any(stop.fastest > np.maximum(np.abs(v), limits.velocity))):
             return None
-        times = time_ns + self.period_ns * np.arange(len(positions) + 1)
-        plan = Plan(times, np.vstack((q, positions)), np.vstack((v, velocities)))
+        plan = self._command(time_ns, state, stop)
         if self._watch is not None and self._watch.leaves(
-                positions, self._watch.worst(_dense(hard))):
+                _dense(plan), self._watch.worst(_dense(hard))):
             return None
         return plan
 
     def _kept_inside(
-        self, watch: WorkspaceWatch, command: Plan, desired: tuple[np.ndarray, np.ndarray],
+        self, watch: WorkspaceWatch, time_ns: int, state: State, command: Plan, motion: Curve,
     ) -> Plan:
         """
         Return a command, shortened towards braking where it would leave the workspace.
 
-        :param desired: positions and velocities [J] of its second knot.
+        :param state: at which it begins.
+        :param motion: of its first period.
         """
-        time_ns, q, v = int(command.times_ns[0]), command.positions[0], command.velocities[0]
         path = _dense(command)
-        if not watch.leaves(path, np.zeros_like(watch.excess(q))):
+        if not watch.leaves(path, np.zeros_like(watch.excess(state[0]))):
             return command
-        # From a state outside, or too fast for a stop inside, braking leads least far out.
-        stop = self._command(time_ns, q, v)
-        allowed = watch.worst(_dense(stop))
+        # What was announced last was inside. From a state outside, or too fast for a stop inside,
+        # it is what leads no further out.
+        announced: Curve = _Remainder(self._last_command(), time_ns)
+        kept = self._last_command().from_time(time_ns)
+        if self._begins_moving:
+            announced = stop = self._filter.stop(*state)
+            kept = self._command(time_ns, state, stop)
+        allowed = watch.worst(_dense(kept))
         if not watch.leaves(path, allowed):
             return command
         self.blocked = watch.breach(watch.worst(path), allowed)
-        q_stop, v_stop = stop.sample(time_ns + self.period_ns)
-        # The limits of velocity and acceleration, and that of states from which a stop is
-        # possible, are convex: a state between two that keep them keeps them too.
-        share, step, kept = 0.0, 0.5, (q_stop, v_stop)
+        # The limits are convex: a motion between two that keep them keeps them too.
+        share, step = 0.0, 0.5
         for _ in range(HALVINGS):
-            tried = (q_stop + (share + step) * (desired[0] - q_stop),
-                     v_stop + (share + step) * (desired[1] - v_stop))
-            if not watch.leaves(_dense(self._command(time_ns, q, v, *tried)), allowed):
+            tried = self._moving_command(time_ns, state, Blend(announced, motion, share + step))
+            if not watch.leaves(_dense(tried), allowed):
                 share, kept = share + step, tried
             step /= 2
-        return self._command(time_ns, q, v, *kept)
+        return kept
+
+    def _moving_command(
+        self, time_ns: int, state: State, motion: Curve, seconds: float | None = None) -> Plan:
+        """Return a motion of some seconds, by default one period, and the braking tail."""
+        seconds = self._period if seconds is None else seconds
+        tail = self._filter.tail(*end_state(motion, seconds))
+        return self._command(time_ns, state, tail, (motion, seconds))
 
     def _command(
-        self, time_ns: int, q: np.ndarray, v: np.ndarray, q_next: np.ndarray | None = None,
-        v_next: np.ndarray | None = None,
+        self, time_ns: int, state: State, stop: StopProfile, *motions: tuple[Curve, float],
     ) -> Plan:
-        """Return the state now, the state of the next tick if given, and the braking tail."""
-        times, positions, velocities = [time_ns], [q], [v]
-        if q_next is not None and v_next is not None:
-            times.append(time_ns + self.period_ns)
-            positions.append(q_next)
-            velocities.append(v_next)
-        ticks, tail, tail_velocities = self._filter.braking_tail(positions[-1], velocities[-1])
-        times += [times[-1] + int(tick) * self.period_ns for tick in ticks]
-        positions += list(tail)
-        velocities += list(tail_velocities)
+        """Return motions from the state [J] at a time, each for so many seconds, and a stop."""
+        times, positions, velocities = [np.zeros(1)], [state[0][None]], [state[1][None]]
+        begin = 0.0
+        for curve, length in (*motions, (stop, stop.end)):
+            if length >= NEAREST_KNOTS:
+                knots = knot_times(curve.switches, length)
+                q, v, _ = curve.at(knots)
+                times.append(begin + knots)
+                positions.append(q)
+                velocities.append(v)
+                begin += float(knots[-1])
+        # A stop that is too short for a knot is none.
+        velocities[-1][-1] = 0.0
         return Plan(
-            np.array(times, dtype=np.int64), np.array(positions), np.array(velocities))
+            time_ns + np.rint(np.concatenate(times) * NANOSECONDS).astype(np.int64),
+            np.concatenate(positions), np.concatenate(velocities))
+
+
+class _Remainder:
+    """What is left of a plan from a time on, as a `Curve`."""
+
+    def __init__(self, plan: Plan, time_ns: int) -> None:
+        self._plan = plan
+        self._time_ns = time_ns
+
+    @property
+    def switches(self) -> np.ndarray:
+        """The times [n] of its knots, s."""
+        return np.asarray((self._plan.times_ns - self._time_ns) / NANOSECONDS)
+
+    def at(self, times: np.ndarray) -> State:
+        """Return positions, velocities and accelerations [n, J] at times [n], s."""
+        states = []
+        for time in times:
+            time_ns = self._time_ns + to_nanoseconds(float(time))
+            states.append((*self._plan.sample(time_ns), self._plan.bend(time_ns)[0]))
+        q, v, a = (np.array(part) for part in zip(*states, strict=True))
+        return q, v, a
 
 
 def _dense(plan: Plan) -> np.ndarray:
     """Return positions [n, J] of a short plan, dense enough for the workspace to be checked."""
-    way = np.abs(plan.positions[-1] - plan.positions[0]).max()
+    way = np.abs(np.diff(plan.positions, axis=0)).sum(axis=0).max()
     # Evenly in time; a braking arm begins with twice its mean speed.
     count = math.ceil(2 * way / LARGEST_GAP) + 1
     times = np.linspace(plan.times_ns[0], plan.end_ns, count + 1).astype(np.int64)

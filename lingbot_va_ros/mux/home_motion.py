@@ -3,8 +3,10 @@
 import numpy as np
 
 from lingbot_va_ros.motion.plan import Plan
+from lingbot_va_ros.mux.chase import ACCELERATION_SHARE, Chase
 from lingbot_va_ros.mux.command_stream import CommandStream
-from lingbot_va_ros.mux.ramp import Ramp
+from lingbot_va_ros.mux.curve import end_state
+from lingbot_va_ros.mux.goal import even_goal, Goal, JERK_SHARE
 from lingbot_va_ros.specs.embodiment import JointLimits
 
 # The motion is over when the command is this near (rad, m; per s) to its end.
@@ -15,7 +17,7 @@ STILL, SHORTEST = 1e-6, 1e-6
 
 class HomeMotion:
     """
-    A ramp to rest at home: on a straight line where it begins at rest.
+    The way to rest at home: on a straight line where it begins at rest.
 
     :param home: positions [J]; those outside the limits are brought inside.
     :param stream: takes the commands.
@@ -33,7 +35,6 @@ class HomeMotion:
         self._share = share
         self._period = period
         self._speed = 1.0
-        self._ramp = Ramp(limits, period)
         self._line: _Line | None = None
         self._begins = False
 
@@ -41,35 +42,23 @@ class HomeMotion:
         """Keep to a further share of the velocity limits, 0 … 1."""
         self._speed = share
 
-    def begin(self, acceleration: np.ndarray) -> None:
-        """
-        Begin the motion.
-
-        :param acceleration: of the present command [J].
-        """
-        self._ramp = Ramp(self._limits, self._period)
-        self._ramp.begin(acceleration)
-        self._line, self._begins = None, not np.any(np.abs(acceleration) > STILL)
+    def begin(self) -> None:
+        """Begin the motion."""
+        self._line, self._begins = None, True
 
     def step(self, tick_ns: int) -> Plan:
         """Return the command of a tick."""
         return self._stream.follow(tick_ns, self._desired)
 
-    def _desired(self, step_ns: int) -> tuple[np.ndarray, np.ndarray]:
-        q, v = self._stream.state(step_ns)
-        if self._begins and not np.any(np.abs(v) > STILL):
-            self._line = _Line(q, self._home, self._limits)
-            self._ramp = Ramp(self._line.limits, self._period)
-            self._ramp.begin(np.zeros(1))
-        self._begins = False
-        rest = np.zeros_like(self._home)
-        if self._ramp.caught:
-            return self._home, rest
-        self._ramp.share, self._ramp.speed = self._share, self._speed
-        line = self._line
-        if line is None:
-            return self._ramp.step(q, v, self._home, rest)
-        return line.joints(*self._ramp.step(*line.place(q, v), np.ones(1), np.zeros(1)))
+    def _desired(self, step_ns: int) -> tuple[Goal, float]:
+        if self._begins:
+            self._begins = False
+            q, v = self._stream.state(step_ns)
+            if np.all(np.abs((v, self._stream.acceleration(step_ns))) <= STILL):
+                self._line = _Line(q, self._home, self._limits, self._period)
+        if self._line is None:
+            return even_goal(self._home), self._share
+        return self._line.next_goal(self._share, self._speed), 1.0
 
     def is_at_home(self, time_ns: int) -> bool:
         """Return whether the command rests at home at a time."""
@@ -80,24 +69,38 @@ class HomeMotion:
 
 
 class _Line:
-    """The straight way between two positions [J]: place 0 is its begin, place 1 its end."""
+    """
+    The straight way between two positions [J]: place 0 is its begin, place 1 its end.
 
-    def __init__(self, begin: np.ndarray, end: np.ndarray, limits: JointLimits) -> None:
+    The limits of the place are those of the joint that they hold back most, and shares of them
+    with which the limit filter follows exactly.
+    """
+
+    def __init__(
+        self, begin: np.ndarray, end: np.ndarray, limits: JointLimits, period: float) -> None:
         self._begin = begin
         self._way = end - begin
+        self._period = period
         length = np.maximum(np.abs(self._way), SHORTEST)
         velocity, acceleration, jerk = (
             np.array([float(np.min(each / length))])
-            for each in (limits.velocity, limits.acceleration, limits.jerk))
-        # The limits [1] of the place: those of the joint that they hold back most.
-        self.limits = JointLimits(
-            np.array([-1.0]), np.array([2.0]), velocity, acceleration, jerk)
+            for each in (limits.velocity, limits.acceleration, JERK_SHARE * limits.jerk))
+        self._chase = Chase(JointLimits(
+            np.array([-1.0]), np.array([2.0]), velocity, acceleration, jerk), period)
+        self._state = (np.zeros(1), np.zeros(1), np.zeros(1))
 
-    def place(self, q: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the place of positions and the speed of velocities [J] along the line, [1]."""
-        along = self._way / max(float(self._way @ self._way), SHORTEST ** 2)
-        return np.array([(q - self._begin) @ along]), np.array([v @ along])
+    def next_goal(self, share: float, speed: float) -> Goal:
+        """
+        Move on by one tick.
 
-    def joints(self, place: np.ndarray, speed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return positions and velocities [J] of a place and a speed, [1] each."""
-        return self._begin + place[0] * self._way, speed[0] * self._way
+        :param share: of the velocity and acceleration limits, 0 … 1.
+        :param speed: further share of the velocity limits alone.
+        """
+        a_before = self._state[2]
+        self._state = end_state(self._chase.segment(
+            *self._state, even_goal(np.ones(1)), min(share, ACCELERATION_SHARE), speed),
+            self._period)
+        place, speed_now, a = self._state
+        return Goal(
+            self._begin + place * self._way, speed_now * self._way, a * self._way,
+            (a - a_before) / self._period * self._way)

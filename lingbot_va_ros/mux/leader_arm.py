@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
-from lingbot_va_ros.mux.command_source import CommandSource, Goal
+from lingbot_va_ros.mux.command_source import CommandSource
+from lingbot_va_ros.mux.goal import even_goal, Goal
 from lingbot_va_ros.mux.validation import check_stamp, NOT_NEWER, Rejected
 from lingbot_va_ros.specs.embodiment import Embodiment
 
@@ -175,7 +176,7 @@ class LeaderArm(CommandSource):
         v = np.where(self._is_led & self._is_moving, self._v, 0.0)
         q = np.where(self._is_led, self._goal + v * lead, self._start)
         inside = np.clip(q, self._limits.lower, self._limits.upper)
-        return inside, np.where(q == inside, v, 0.0), np.zeros_like(q)
+        return even_goal(inside, np.where(q == inside, v, 0.0))
 
     def position(self, time_ns: int) -> np.ndarray:
         """Return the goal's positions [J] as last received; 0 where nothing leads."""

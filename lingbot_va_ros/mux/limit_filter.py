@@ -1,43 +1,28 @@
-"""
-The limit filter: commands that keep position, velocity and acceleration limits, whatever is asked.
-
-Motion is planned on ticks of one period T. Between two ticks the acceleration is constant, so
-the positions follow the trapezoidal rule q' = q + (v + v')/2·T, and the cubic that a joint
-trajectory controller lays between two such points is that very parabola.
-"""
+"""The limit filter: motions that keep every limit, whatever is asked."""
 
 import numpy as np
 
+from lingbot_va_ros.mux.chase import Chase
+from lingbot_va_ros.mux.curve import Blend, Curve, end_state
+from lingbot_va_ros.mux.goal import Goal
+from lingbot_va_ros.mux.stop_profile import fastest_stop, StopProfile, straight_stop
 from lingbot_va_ros.specs.embodiment import JointLimits
 
-# Rounding of sums of positions (rad, m): a stop that ends this far outside is no fault.
-ROUNDING = 1e-11
-
-
-def approach_speed(
-    distance: np.ndarray, acceleration: np.ndarray | float, period: float) -> np.ndarray:
-    """
-    Return the largest speed to have one tick from now that still stops within `distance`.
-
-    It starts from speed 0 in the frame of the goal: the speed w is reached during the tick
-    (w·T/2 of the way), then sinks by a·T a tick and by the rest in the last one, and ends in
-    exactly 0 without reversing. With w = k·a·T + r (0 ≤ r < a·T) that takes
-    a·T²·k(k+1)/2 + (k+1)·r·T, which is solved for w here. Arrays broadcast; distance ≥ 0.
-    """
-    step = acceleration * period * period
-    ticks = np.floor((np.sqrt(1.0 + 8.0 * distance / step) - 1.0) / 2.0)
-    rest = (distance - step * ticks * (ticks + 1.0) / 2.0) / ((ticks + 1.0) * period)
-    return np.asarray(ticks * acceleration * period + rest)
+# Rounding of sums of positions (rad, m) and velocities: so far beyond a limit is no fault.
+ROUNDING = 1e-9
+# Between stopping and what is asked, a motion that keeps the limits is found by so many halvings.
+HALVINGS = 8
 
 
 class LimitFilter:
     """
-    Advance (q, v) of all joints [J] tick by tick towards a desired state inside the limits.
+    Leads all joints [J] tick by tick towards goals, inside the limits.
 
-    From a state inside the limits no desired state leads out of them: the limits of velocity and
-    acceleration hold between any two ticks, and a stop inside the position limits stays possible.
-    A start outside the position limits (a measured one) may come back, and goes no further out
-    than its speed demands.
+    From a state whose stop keeps the limits no goal leads to one whose stop does not: position,
+    velocity, acceleration and jerk limits hold at all times, and a stop inside them stays
+    possible. A motion is as jerky as a stop only where that keeps it inside the position or
+    velocity limits. A start outside the position limits (a measured one) may come back, and goes
+    no further out than its stop does.
 
     :param period: seconds from tick to tick.
     """
@@ -47,73 +32,107 @@ class LimitFilter:
         self.period = float(period)
         # Share of the velocity limits, 0 … 1, that holds now; may change at any tick.
         self.speed = 1.0
+        self._chase = Chase(limits, self.period)
+        # A joint that turns round within a tick is furthest out in the middle of it.
+        self._checked_times = self.period * np.array([0.25, 0.5, 0.75, 1.0])
+
+    def stop(
+        self, q: np.ndarray, v: np.ndarray, a: np.ndarray, gentle: bool = False) -> StopProfile:
+        """
+        Return the fastest stop from a state [J].
+
+        :param gentle: inside the jerk limits of motions, not only inside those of stops.
+        """
+        jerk = self.limits.jerk if gentle else self.limits.stopping_jerk
+        return fastest_stop(q, v, a, self.limits.acceleration, jerk)
+
+    def tail(self, q: np.ndarray, v: np.ndarray, a: np.ndarray) -> StopProfile:
+        """
+        Return the stop from a state [J] with which a command ends.
+
+        All joints stop together where that keeps the limits and turns none round: few knots
+        describe it, and the arm stays near its path. Else each stops as fast as it may.
+        """
+        limits = self.limits
+        stop = straight_stop(q, v, a, limits.acceleration, limits.stopping_jerk)
+        if (not stop.turns.any() and np.all(stop.lower >= limits.lower) and np.all(stop.upper <= limits.upper)
+                and np.all(stop.fastest <= limits.velocity)):
+            return stop
+        return self.stop(q, v, a)
 
     def step(
-        self, q: np.ndarray, v: np.ndarray, q_desired: np.ndarray, v_desired: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, q: np.ndarray, v: np.ndarray, a: np.ndarray, goal: Goal, share: float = 1.0,
+    ) -> Curve:
         """
-        Return (q', v') [J] one tick later; the desired state is that of one tick later.
+        Return the motion of the next tick.
 
-        A desired motion inside the limits is reached in two ticks and then followed exactly.
-        A desired state that is no finite number counts as a stop.
+        A goal that is no finite number counts as a stop of its joint.
+
+        :param q, v, a: the present state [J].
+        :param goal: one tick later.
+        :param share: of the velocity and acceleration limits, above 0 and at most 1.
         """
-        limits, period = self.limits, self.period
-        gain, velocity = limits.acceleration * period, self.speed * limits.velocity
-        finite = np.isfinite(q_desired) & np.isfinite(v_desired)
-        q_goal = np.clip(np.where(finite, q_desired, q), limits.lower, limits.upper)
-        v_goal = np.clip(np.where(finite, v_desired, 0.0), -velocity, velocity)
-        # A goal from which no stop inside the position limits is possible is slowed down.
-        v_goal = np.clip(
-            v_goal, -np.sqrt(2.0 * limits.acceleration * (q_goal - limits.lower)),
-            np.sqrt(2.0 * limits.acceleration * (limits.upper - q_goal)))
+        limits = self.limits
+        finite = np.logical_and.reduce([np.isfinite(part) for part in goal])
+        inside = np.clip(np.where(finite, goal.q, q), limits.lower, limits.upper)
+        moves = finite & (inside == goal.q)
+        goal = Goal(inside, *(np.where(moves, part, 0.0) for part in goal[1:]))
+        try:
+            asked: Curve = self._chase.segment(q, v, a, goal, share, self.speed)
+        except ArithmeticError:
+            finite = np.zeros_like(finite)
+        if not finite.any():
+            return self.stop(q, v, a)
+        if finite.all() and self._keeps(
+                asked, limits.lower, limits.upper, limits.velocity).all():
+            return asked
+        return self._kept(asked, self.stop(q, v, a), finite)
 
-        miss = q_goal - (q + (v + v_goal) / 2.0 * period)
-        wanted = v_goal + np.sign(miss) * approach_speed(
-            np.abs(miss), limits.acceleration, period)
-        wanted = np.where(finite, wanted, 0.0)
-
-        highest = self._highest(limits.upper - q, v)
-        lowest = -self._highest(q - limits.lower, -v)
-        wanted = np.minimum(np.maximum(wanted, lowest), highest)
-        wanted = np.clip(wanted, -velocity, velocity)
-        wanted = np.clip(wanted, v - gain, v + gain)
-        return q + (v + wanted) / 2.0 * period, wanted
-
-    def _highest(self, room: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Return the highest next velocity with `room` left to the limit in its direction."""
-        left = room - v * self.period / 2.0
-        acceleration = self.limits.acceleration
-        inside = approach_speed(np.maximum(left, 0.0), acceleration, self.period)
-        # Outside, or too fast to stop inside: brake, and turn round without a bounce.
-        outside = np.where(v > 0.0, np.maximum(v - acceleration * self.period, -v), 0.0)
-        return np.where(left >= -ROUNDING, inside, outside)
-
-    def braking_tail(
-        self, q: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def way_to_rest(
+        self, q: np.ndarray, v: np.ndarray, a: np.ndarray, goal: np.ndarray,
+    ) -> tuple[Curve, float]:
         """
-        Return the stop from (q, v): ticks [n] (int, increasing, ≥ 1), positions and velocities.
+        Return the fastest way to rest at positions [J] inside the limits, and its seconds.
 
-        Positions and velocities are [n, J]; the last velocities are exactly 0. n is 0 at rest.
-        Each joint brakes at its acceleration limit and by what is left in its last tick. Only
-        the ticks at which an acceleration changes are listed.
+        :raises ArithmeticError: there is none.
         """
-        q, v = np.asarray(q, dtype=np.float64), np.asarray(v, dtype=np.float64)
-        gain = self.limits.acceleration * self.period
-        speed = np.abs(v)
-        # A remainder from rounding would cost a tick more than the filter needs.
-        whole = np.floor(speed / gain + 1e-9)
-        rest = np.maximum(speed - whole * gain, 0.0)
-        last = whole + (rest > 1e-9 * gain)
-        ticks = np.unique(np.concatenate([whole, last])).astype(np.int64)
-        ticks = ticks[ticks > 0]
-        if not ticks.size:
-            if not np.any(v):
-                return ticks, np.empty((0, q.size)), np.empty((0, q.size))
-            ticks = np.array([1])
-        n = ticks[:, None].astype(np.float64)
-        braked = np.minimum(n, whole)
-        way = (speed * braked - gain * braked ** 2 / 2.0) * self.period
-        way = way + np.where(n > whole, rest * self.period / 2.0, 0.0)
-        left = np.where(n < last, speed - gain * braked, 0.0)
-        sign = np.sign(v)
-        return ticks, q + sign * way, sign * left
+        limits = self.limits
+        way = self._chase.way_to_rest(q, v, a, goal, self.speed)
+        lowest, highest = way.extremes()
+        if np.any(lowest < np.minimum(q, limits.lower) - ROUNDING) or np.any(
+                highest > np.maximum(q, limits.upper) + ROUNDING):
+            raise ArithmeticError('it leaves the position limits')
+        return way, way.seconds
+
+    def _kept(self, asked: Curve, stop: StopProfile, may_follow: np.ndarray) -> Curve:
+        """
+        Return the motion that is as near to the asked one as keeps the limits.
+
+        :param stop: from the present state; it keeps them, or leaves them least.
+        :param may_follow: [J] bool; the other joints stop.
+        """
+        limits = self.limits
+        lower = np.minimum(limits.lower, stop.lower)
+        upper = np.maximum(limits.upper, stop.upper)
+        fastest = np.maximum(limits.velocity, stop.fastest)
+        low, high = np.zeros(len(lower)), may_follow.astype(float)
+        tried = high
+        for _ in range(HALVINGS + 1):
+            keeps = self._keeps(Blend(stop, asked, tried), lower, upper, fastest)
+            low, high = np.where(keeps, tried, low), np.where(keeps, high, tried)
+            if np.all(low == high):
+                break
+            tried = (low + high) / 2.0
+        return Blend(stop, asked, low)
+
+    def _keeps(
+        self, motion: Curve, lower: np.ndarray, upper: np.ndarray, velocity: np.ndarray,
+    ) -> np.ndarray:
+        """Return whether [J] a motion of one tick and a stop from its end keep limits [J]."""
+        positions, v, a = motion.at(self._checked_times)
+        stop = self.stop(positions[-1], v[-1], a[-1])
+        lowest = np.minimum(stop.lower, positions.min(axis=0))
+        highest = np.maximum(stop.upper, positions.max(axis=0))
+        return np.asarray(
+            (lowest >= lower - ROUNDING) & (highest <= upper + ROUNDING)
+            & (stop.fastest <= velocity + ROUNDING))

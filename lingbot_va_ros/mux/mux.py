@@ -15,6 +15,7 @@ from lingbot_va_ros.mux.command_source import CommandSource
 from lingbot_va_ros.mux.command_sources import CommandSources
 from lingbot_va_ros.mux.command_stream import CommandStream, NotFinite
 from lingbot_va_ros.mux.dead_man_switch import DeadManSwitch
+from lingbot_va_ros.mux.goal import Goal
 from lingbot_va_ros.mux.home_motion import HomeMotion
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import ModeStateMachine, MuxMode
@@ -273,8 +274,14 @@ class Mux:
             self._active() is not None and self._stream.started and not self._begin_anew)
         if is_following or self._stream.moving(now_ns):
             return self._stream.state(now_ns)[0]
-        start = self._start.choose(self._stream.last_position(), now_s, self._is_away)
+        start = self._start_state(now_s)
         return None if start is None else start[0]
+
+    def _start_state(self, now_s: float) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return positions and velocities [J] where a motion would start now; see StartState."""
+        is_own_motion = self._stream.moving(int(self.joints.times_ns.min()))
+        return self._start.choose(
+            self._stream.last_position(), now_s, self._is_away, is_own_motion)
 
     # ---- the tick
 
@@ -326,14 +333,16 @@ class Mux:
             self._stops_sent = self.machine.stop_requests
             self._going_home = False
             command = self._stream.stop(time_ns)
-            return Tick(command, executed + self._stream.executed(command.end_ns))
+            return Tick(command, executed + self._stream.executed(
+                command.end_ns + self.period_ns))
 
     def _clock_jumped(self, tick_ns: int, now_s: float, how: str) -> None:
         is_moving = self._last_tick_ns is not None and self._stream.moving(self._last_tick_ns)
         if self._stream.started:
             # What the controller was to reach by now, on the old clock.
-            state = self._stream.state((self._last_tick_ns or 0) + self.period_ns)
-            self._stream.begin(tick_ns, *state)
+            reached_ns = (self._last_tick_ns or 0) + self.period_ns
+            state = self._stream.state(reached_ns)
+            self._stream.begin(tick_ns, *state, self._stream.acceleration(reached_ns))
             self._arm.begin(tick_ns - self.period_ns, state[0])
         self.sources.forget()
         self._dead_man.forget()
@@ -400,12 +409,13 @@ class Mux:
 
     def _limit_speed(self) -> None:
         self._speed = self.speed.enforce(self.period_ns / NANOSECONDS)
-        for part in (self._stream, self._approach, self._home):
+        self._stream.limit_speed(self.speed.of_joints)
+        for part in (self._approach, self._home):
             part.limit_speed(self._speed)
 
     def _desired(
-        self, source: CommandSource, step_ns: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the positions and velocities [J] to have one period after a step's begin."""
+        self, source: CommandSource, step_ns: int) -> tuple[Goal, float]:
+        """Return the goal one period after a step's begin, and the share of the limits to it."""
         goal = source.goal(step_ns, step_ns + self.period_ns, self._speed)
         return self._approach.step(
             *self._stream.state(step_ns), goal, source.is_followed_exactly)
@@ -431,21 +441,20 @@ class Mux:
     def _begin_motion(self, tick_ns: int, now_s: float) -> None:
         self._begin_anew = False
         self._begin_stream(tick_ns, now_s)
-        acceleration = self._stream.acceleration(self._stream.next_step(tick_ns))
         source = self._active()
         start = self._stream.last_position()
         if source is None or start is None:
-            self._home.begin(acceleration)
+            self._home.begin()
             return
         source.begin(start)
-        self._approach.begin(acceleration, (
-            1.0 if source is self.sources.policy else self.settings.teleop_approach_speed))
+        self._approach.begin(
+            1.0 if source is self.sources.policy else self.settings.teleop_approach_speed)
 
     def _begin_stream(self, tick_ns: int, now_s: float) -> None:
         """Let the stream begin at the start state, where no command moves the arm."""
         if self._stream.moving(tick_ns):
             return
-        start = self._start.choose(self._stream.last_position(), now_s, self._is_away)
+        start = self._start_state(now_s)
         if start is not None:
             self._stream.begin(tick_ns, *start)
             self._is_away = False

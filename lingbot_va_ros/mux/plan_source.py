@@ -7,7 +7,8 @@ import numpy as np
 from lingbot_va_ros.motion.plan import Plan
 from lingbot_va_ros.motion.time import to_nanoseconds
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage
-from lingbot_va_ros.mux.command_source import CommandSource, Goal
+from lingbot_va_ros.mux.command_source import CommandSource
+from lingbot_va_ros.mux.goal import Goal
 from lingbot_va_ros.mux.plan_playback import PlanPlayback
 from lingbot_va_ros.mux.validation import check_jump, check_times, read_plan, Rejected
 from lingbot_va_ros.specs.embodiment import Embodiment
@@ -38,8 +39,7 @@ class PlanSource(CommandSource):
         self._stamp_ns = -1
         self._newest: Plan | None = None
         self._is_new = False
-        limits = embodiment.limits
-        self._playback = PlanPlayback(limits.velocity, limits.acceleration, ~may_jump)
+        self._playback = PlanPlayback(embodiment.limits, ~may_jump)
 
     def read(self, message: TrajectoryMessage) -> Plan:
         """

@@ -1,5 +1,6 @@
 """The speed scale: one factor on the speed along the whole path, the least of all asked for."""
 
+from collections import deque
 import math
 import threading
 
@@ -8,8 +9,11 @@ LEAST_SCALE = 0.001
 # Drivers report full speed with rounding errors: this much above it is still full speed.
 ROUNDING = 1e-3
 # A lower scale is enforced after this time, s, and along a ramp of this rate, 1/s: a policy that
-# follows the scale has begun to slow its plan down by then.
-LOWERING_DELAY, LOWERING_RATE = 0.1, 3.0
+# follows the scale has begun to slow its plan down by then, and a plan that does not is slowed
+# down along its path.
+LOWERING_DELAY, LOWERING_RATE = 0.1, 1.5
+# What is not a path, each joint by itself, is kept to it so much later, s.
+JOINTS_DELAY = 0.25
 
 STANDS_STILL = "a speed scaling above 0 (the robot's driver keeps the arm still)"
 # A driver that tells its speed scaling is lost after so much silence, s.
@@ -41,6 +45,7 @@ class SpeedScale:
         self._silence, self._refusal = math.inf, ''
         self._stands_still = False
         self._enforced = self.scale
+        self._recent: deque[tuple[float, float]] = deque()  # seconds since, enforced scale
         self._waited = 0.0
 
     @property
@@ -121,7 +126,15 @@ class SpeedScale:
             self._waited += seconds
             if self._waited > LOWERING_DELAY:
                 self._enforced = max(scale, self._enforced - LOWERING_RATE * seconds)
+        self._recent = deque(
+            (age + seconds, each) for age, each in self._recent if age + seconds <= JOINTS_DELAY)
+        self._recent.append((0.0, self._enforced))
         return self._enforced
+
+    @property
+    def of_joints(self) -> float:
+        """The scale that no joint exceeds: the largest that was enforced a little while ago."""
+        return max((scale for _, scale in self._recent), default=self._enforced)
 
     def _least(self) -> tuple[float, str]:
         asked = self._asked

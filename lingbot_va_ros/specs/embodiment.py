@@ -36,6 +36,7 @@ class JointLimits:
 
     :param following_error: distance of a joint from its command that means HOLD; NaN where the
         file gives none. None: it gives none at all.
+    :param stop_jerk: of a stop, at least `jerk`. None: the same.
     """
 
     lower: np.ndarray
@@ -44,6 +45,12 @@ class JointLimits:
     acceleration: np.ndarray
     jerk: np.ndarray
     following_error: np.ndarray | None = None
+    stop_jerk: np.ndarray | None = None
+
+    @property
+    def stopping_jerk(self) -> np.ndarray:
+        """The jerk limits [J] of stops."""
+        return self.jerk if self.stop_jerk is None else self.stop_jerk
 
 
 @dataclass(frozen=True)
@@ -244,7 +251,8 @@ def _build(
             velocity=_frozen([row.velocity for row in rows]),
             acceleration=_frozen([row.acceleration for row in rows]),
             jerk=_frozen([row.jerk for row in rows]),
-            following_error=_frozen([row.following_error for row in rows])),
+            following_error=_frozen([row.following_error for row in rows]),
+            stop_jerk=_frozen([row.stop_jerk for row in rows])),
         home=_frozen([home[name] for name in places]), arms=arms, controllers=controllers,
         cameras=cameras, urdf=urdf.path, base_frame=data.get('base_frame'), workspace=workspace,
         status_inputs=tuple(_read_status_input(entry) for entry in data.get('status_inputs', ())))

@@ -27,6 +27,7 @@ class JointBounds:
     """
     Limits of one joint: position, velocity, acceleration and jerk, in rad or m, and s.
 
+    :param stop_jerk: of a stop.
     :param following_error: rad or m; NaN: not in the file.
     """
 
@@ -35,6 +36,7 @@ class JointBounds:
     velocity: float
     acceleration: float
     jerk: float
+    stop_jerk: float
     following_error: float = math.nan
 
     def mistakes_of(self, place: KeyPath, position: float) -> list[Mistake]:
@@ -141,8 +143,13 @@ def _merge_limits(in_urdf: UrdfJoint, given: dict[str, Any]) -> tuple[JointBound
                 ('upper', upper, in_urdf.upper, not endless and upper > in_urdf.upper),
                 ('velocity', velocity, in_urdf.velocity, 0 < in_urdf.velocity < velocity))
             if looser]
+    stop_jerk = given.get('stop_jerk', given['jerk'])
+    if stop_jerk < given['jerk']:
+        mistakes.append((
+            ('stop_jerk',), f"{stop_jerk:g} is below jerk ({given['jerk']:g}); a stop may not be "
+            'softer than a motion'))
     return JointBounds(
-        lower, upper, velocity, given['acceleration'], given['jerk'],
+        lower, upper, velocity, given['acceleration'], given['jerk'], stop_jerk,
         given.get('following_error', math.nan)), mistakes
 
 

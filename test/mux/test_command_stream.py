@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lingbot_va_ros.mux.command_stream import ANNOUNCED_PERIODS, CommandStream
+from lingbot_va_ros.mux.goal import even_goal
 from lingbot_va_ros.specs.embodiment import JointLimits
 
 PERIOD = 10_000_000
@@ -24,7 +25,7 @@ def stream_at(start=START, velocity=(0.0, 0.0), delay=0.0):
 
 
 def towards(goal):
-    return lambda _: (np.asarray(goal, float), np.zeros(2))
+    return lambda _: (even_goal(np.asarray(goal, float)), 1.0)
 
 
 def commands_to(stream, some_goals, ticks=9):
@@ -104,8 +105,10 @@ def test_a_stream_that_begins_in_motion_brakes_at_once():
     stream = stream_at(velocity=(1.0, 0.0))
     stop = stream.stop(BEGIN)
     assert stop.velocities[0] == pytest.approx([1.0, 0.0])
-    assert stop.sample(BEGIN + PERIOD)[1][0] == pytest.approx(0.9)
-    assert stop.positions[-1][0] == pytest.approx(START[0] + 0.05, abs=1e-3)
+    # At 100 rad/s³, to 10 rad/s² in 0.1 s: v/A + A/J to rest, and half of that at v.
+    assert stop.sample(BEGIN + PERIOD)[1][0] == pytest.approx(1.0 - 100.0 * 0.01 ** 2 / 2)
+    assert stop.end_ns - BEGIN == pytest.approx(0.2e9, abs=10)
+    assert stop.positions[-1][0] == pytest.approx(START[0] + 0.1, abs=1e-6)
 
 
 def test_each_point_is_reported_once_when_no_command_changes_it_any_more():

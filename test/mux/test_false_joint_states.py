@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
+from support.motion_limits import assert_points_inside_limits
 from support.two_joints import JOINTS, LIMITS, PERIOD, ROBOT, START
 
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
@@ -59,13 +60,7 @@ class Bench:
             self.now += PERIOD
 
     def assert_executed_inside_limits(self):
-        q, v = START, np.zeros(3)
-        for _, q_next, v_next in self.executed:
-            assert np.all(np.abs(v_next) <= LIMITS.velocity + 1e-9)
-            assert np.all(np.abs(v_next - v) <= LIMITS.acceleration * PERIOD * 1e-9 + 1e-7)
-            np.testing.assert_allclose(
-                q_next, q + (v + v_next) / 2 * PERIOD * 1e-9, atol=1e-9)
-            q, v = q_next, v_next
+        assert_points_inside_limits(self.executed, START, LIMITS, PERIOD * 1e-9)
 
 
 def resting_bench(**changed):

@@ -77,7 +77,7 @@ def test_between_messages_the_goal_goes_on_and_then_waits():
     for tick in range(30):
         take(arm, HERE + [0.005 * tick, 0, 0, 0, 0, 0, 0], NS + tick * NS // 100)
     last = NS + 29 * NS // 100
-    q, v, _ = goal(arm, last)
+    q, v, _, _ = goal(arm, last)
     assert v[0] == pytest.approx(0.5, rel=0.1)
     assert goal(arm, last + NS // 100)[0][0] == pytest.approx(q[0] + 0.005, abs=5e-4)
     later = goal(arm, last + NS)[0][0]

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
+from support.motion_limits import assert_points_inside_limits
 from support.two_joints import JOINTS, LIMITS, PERIOD, ROBOT, START
 
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
@@ -84,13 +85,7 @@ def sweep(begin_ns):
 
 
 def assert_executed_inside_limits(executed, start):
-    q, v = np.asarray(start), np.zeros(3)
-    for _, q_next, v_next in executed:
-        assert np.all(np.abs(v_next) <= LIMITS.velocity + 1e-9)
-        assert np.all(np.abs(v_next - v) <= LIMITS.acceleration * PERIOD * 1e-9 + 1e-7)
-        np.testing.assert_allclose(
-            q_next, q + (v + v_next) / 2 * PERIOD * 1e-9, atol=1e-9)
-        q, v = q_next, v_next
+    assert_points_inside_limits(executed, start, LIMITS, PERIOD * 1e-9)
 
 
 def test_nothing_is_sent_before_a_mode_is_chosen():
@@ -120,12 +115,12 @@ def test_policy_follows_its_plan_and_reports_every_command():
     assert bench.mode == MuxMode.POLICY
     assert len(bench.commands) == len(bench.executed) == 150
     for (sent_ns, command), (due_ns, q, _) in zip(bench.commands, bench.executed):
-        assert due_ns == sent_ns + PERIOD == command.times_ns[1]
-        np.testing.assert_array_equal(command.positions[1], q)
+        assert due_ns == sent_ns + PERIOD
+        np.testing.assert_array_equal(command.sample(due_ns)[0], q)
         assert np.all(command.velocities[-1] == 0)
     assert_executed_inside_limits(bench.executed, START)
     worst = max(np.abs(q - bench.goal(t)).max() for t, q, _ in bench.executed)
-    assert worst < 2e-4
+    assert worst < 5e-4
 
 
 def test_a_step_of_the_plan_is_approached_without_overshoot():
@@ -140,8 +135,8 @@ def test_a_step_of_the_plan_is_approached_without_overshoot():
     way = np.array([(q - START) / [0.3, -0.3, 0.01] for _, q, _ in bench.executed])
     assert way.max() < 1.001
     np.testing.assert_allclose(way[-1], 1.0, atol=1e-6)
-    # As fast as the limits allow, and two ticks: 2·sqrt(0.3 / 10) s would be 0.35 s.
-    assert np.argmax(way[:, 0] > 0.999) < 10 + 40
+    # As fast as the limits allow: 2·sqrt(0.3 / 10) s, and 0.1 s for the jerk, and some ticks.
+    assert np.argmax(way[:, 0] > 0.999) < 10 + 50
 
 
 def test_policy_needs_joint_states_and_a_source_and_names_both():
@@ -541,7 +536,8 @@ def test_an_arm_that_others_move_is_stopped_from_its_measured_motion():
     begin = bench.measured.copy()
     bench.run(30)
     q, v = bench.executed[0][1:]
-    assert v[0] == pytest.approx(0.9) and q[0] == pytest.approx(begin[0] + 0.0095)
+    # At 100 rad/s³ it brakes with 1 rad/s² after a tick.
+    assert v[0] == pytest.approx(0.995) and q[0] == pytest.approx(begin[0] + 0.01, abs=1e-4)
     assert not np.any(bench.executed[-1][2])
 
 

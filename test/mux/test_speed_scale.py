@@ -135,7 +135,7 @@ def test_a_lower_scale_is_enforced_along_a_ramp_and_a_higher_one_at_once():
     speed.set_operator(0.25)
     enforced = [speed.enforce(0.01) for _ in range(100)]
     assert enforced[0] == 1.0 and enforced[-1] == 0.25
-    assert min(np.diff(enforced)) > -0.031
+    assert min(np.diff(enforced)) > -0.016
     speed.set_operator(1.0)
     assert speed.enforce(0.01) == 1.0
     speed.set_operator(1e-9)
@@ -154,7 +154,7 @@ def test_a_plan_that_is_too_fast_stays_on_its_path(scale):
     assert bench.mode == MuxMode.POLICY
     assert_inside_limits(points, scale)
     path = np.array([bench.goal(begin_ns + t) for t in range(0, 4 * NANOSECONDS, 500_000)])
-    assert distance_from_path(points, path) < 1e-3
+    assert distance_from_path(points, path) < 2e-3
     speeds = np.abs(speeds_of(points)[-100:]) / LIMITS.velocity
     assert speeds.max() > 0.9 * scale  # no slower than it must be
 
@@ -169,7 +169,7 @@ def test_a_change_of_the_scale_is_no_jump_and_the_path_stays():
     bench.run(1.6)
     for scale in (0.2, 1.0, 0.05, 0.6):
         assert bench.mux.speed.set_operator(scale)[0]
-        bench.run(0.7)
+        bench.run(1.2)
         assert_inside_limits(bench.executed[-20:], scale)
     assert bench.mode == MuxMode.POLICY
     assert_inside_limits(bench.executed)

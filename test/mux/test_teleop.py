@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 from support import two_joints
+from support.motion_limits import assert_points_inside_limits
 from support.two_joints import JOINTS, PERIOD, START
 
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
@@ -15,7 +16,9 @@ from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.settings import MuxSettings
 
-LIMITS = replace(two_joints.LIMITS, jerk=np.array([200.0, 200.0, 20.0]))
+LIMITS = replace(
+    two_joints.LIMITS, jerk=np.array([200.0, 200.0, 20.0]),
+    stop_jerk=np.array([1000.0, 1000.0, 100.0]))
 ROBOT = replace(two_joints.ROBOT, limits=LIMITS)
 T = PERIOD * 1e-9
 
@@ -85,21 +88,9 @@ class Stage:
     def choose(self, mode):
         return self.mux.set_mode(mode, self.now, self.now_s)
 
-    def assert_bumpless(self, jerk=True):
-        """
-        Assert that executed commands keep all limits; that of jerk unless the filter brakes.
-
-        A plan that was caught is followed by itself, which may be worth half a jerk limit more.
-        """
-        q, v, a = START, np.zeros(3), np.zeros(3)
-        for _, q_next, v_next in self.executed:
-            np.testing.assert_allclose(q_next, q + (v + v_next) / 2 * T, atol=1e-9)
-            a_next = (v_next - v) / T
-            assert np.all(np.abs(v_next) <= LIMITS.velocity + 1e-9)
-            assert np.all(np.abs(a_next) <= LIMITS.acceleration + 1e-5)
-            if jerk:
-                assert np.all(np.abs(a_next - a) <= 1.5 * LIMITS.jerk * T)
-            q, v, a = q_next, v_next, a_next
+    def assert_bumpless(self):
+        """Assert that executed commands keep all limits, that of jerk included."""
+        assert_points_inside_limits(self.executed, START, LIMITS, T)
 
 
 def swing(begin, rate=2.0, width=(0.5, 0.3, 0.006)):
@@ -163,8 +154,9 @@ def test_a_jogging_program_is_followed():
     stage.jog = swing(stage.now + 20 * PERIOD)
     stage.run(200)
     assert stage.mode == MuxMode.TELEOP
-    stage.assert_bumpless(jerk=False)
-    assert max(np.abs(q - stage.jog(due)).max() for due, q, _ in stage.executed[40:]) < 0.01
+    stage.assert_bumpless()
+    # The plans, positions alone, are rough: each begins and ends at rest.
+    assert max(np.abs(q - stage.jog(due)).max() for due, q, _ in stage.executed[40:]) < 0.025
 
 
 def test_a_jogging_program_may_send_one_point_that_moves_on():
@@ -233,7 +225,7 @@ def test_a_lost_leader_means_hold_in_time(how):
     stage.leader = lambda t: START
     stage.run(60)
     assert stage.mode == MuxMode.HOLD, 'kept until set_mode'
-    stage.assert_bumpless(jerk=False)
+    stage.assert_bumpless()
 
 
 def test_taking_over_and_giving_back_while_moving_makes_no_jump():
@@ -421,14 +413,30 @@ def test_a_gripper_may_be_closed_from_one_action_to_the_next():
     stage.run(100)
     assert stage.mode == MuxMode.POLICY and not stage.mux.sources.policy.counts.rejected
     np.testing.assert_allclose(stage.executed[-1][1], START * [1, 1, 2], atol=1e-6)
-    stage.assert_bumpless(jerk=False)
+    stage.assert_bumpless()
+
+
+@pytest.mark.parametrize('silent', range(1, 18, 2))
+def test_an_old_measurement_of_the_own_motion_is_no_motion_to_start_from(silent):
+    """The last joint states are from a motion that a stop has ended since."""
+    stage = teleop_by_leader()
+    stage.leader = swing(stage.now, 5.0, [0.3, 0.0, 0.375])
+    stage.run(38)
+    stage.lie = np.nan
+    stage.run(silent)
+    stage.choose(MuxMode.HOLD)
+    stage.mux.go_home(stage.now_s)
+    stage.run(1)
+    stage.lie = None
+    stage.run(40)
+    stage.assert_bumpless()
 
 
 finite = st.floats(-2.5, 2.5)
 anything = st.one_of(finite, st.floats(allow_nan=True, allow_infinity=True))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_limits_and_truth_of_the_mode_hold_whatever_the_sources_do(data):
     """Any leader, any switches, any stops: limits hold, and only set_mode selects POLICY."""
@@ -473,12 +481,14 @@ def test_limits_and_truth_of_the_mode_hold_whatever_the_sources_do(data):
             stage.lie = None
         else:
             stage.now += PERIOD * data.draw(st.integers(1, 8))
+            if stage.commands:  # the arm goes on along the braking tail
+                stage.measured, stage.speed = stage.commands[-1].sample(stage.now)
         stage.run(data.draw(st.integers(0, 40)))
         if before != MuxMode.POLICY and action != 'policy':
             assert stage.mode != MuxMode.POLICY
     stage.choose(MuxMode.HOLD)
     stage.run(80)
-    stage.assert_bumpless(jerk=False)
+    stage.assert_bumpless()
     for command in stage.commands:
         assert np.all(command.positions <= LIMITS.upper + 1e-9)
         assert np.all(command.positions >= LIMITS.lower - 1e-9)
