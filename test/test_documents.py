@@ -17,7 +17,7 @@ WIDTH = 99
 PACKAGE = ROOT / 'lingbot_va_ros'
 SOURCES = ('lingbot_va_ros', 'test', 'config', 'docs', 'launch', 'urdf', 'models', 'tools', 'msg',
            'srv', 'action', 'constraints', 'cmake')
-# `mux/ramp.py`, `config/params/policy.yaml`, `docs/`: from the root, or from the package's folder.
+# `mux/chase.py`, `config/params/policy.yaml`, `docs/`: from the root, or from the package's folder.
 QUOTED_PATH = re.compile(r'[\w-]+/([\w.*-]+/)*([\w*-]+\.[\w.*-]+)?')
 QUOTED_NAME = re.compile(r'[A-Z]\w*[a-z]\w*(\.\w+)?|[a-z]+(_[a-z0-9]+)+|_[a-z]\w*')
 TABLE = re.compile(r'\|')
@@ -120,7 +120,7 @@ def test_quoted_files_exist(document):
 
 
 def test_a_missing_file_is_found():
-    assert missing_files('`mux/ramp.py` `mux/none.py` `config/params/*.yaml` `docs/` `robot/`\n'
+    assert missing_files('`mux/chase.py` `mux/none.py` `config/params/*.yaml` `docs/` `robot/`\n'
                          '`test/none/` `policy/joint_trajectory.py`, `x/y.py`') == [
         'line 1: mux/none.py', 'line 2: test/none/', 'line 2: policy/joint_trajectory.py']
 

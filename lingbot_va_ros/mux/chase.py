@@ -1,4 +1,4 @@
-"""The chase: the fastest way onto a goal that moves, inside velocity, acceleration, jerk limits."""
+"""The chase: the fastest way onto a goal that moves, inside the limits of motion."""
 
 import numpy as np
 import ruckig
@@ -7,8 +7,8 @@ from lingbot_va_ros.mux.curve import State
 from lingbot_va_ros.mux.goal import even_goal, Goal, JERK_SHARE
 from lingbot_va_ros.specs.embodiment import JointLimits
 
-# Of the velocity limits, the chase uses this share: a goal that gets slower while the joints are at
-# the limit carries them a little beyond.
+# Of the velocity limits, the chase uses this share: a goal that gets slower while the joints are
+# at the limit carries them a little beyond.
 CHASE_SPEED = 0.99
 # A goal that moves at the limits could never be caught: it counts as no faster and no more
 # accelerated than these shares of them.

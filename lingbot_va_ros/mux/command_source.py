@@ -8,6 +8,7 @@ import numpy as np
 from lingbot_va_ros.mux.goal import Goal
 from lingbot_va_ros.mux.validation import Rejected
 
+
 class MessageCounts:
     """Counts of accepted and rejected messages of one source, and the last reason."""
 

@@ -71,4 +71,4 @@ def knot_times(switches: np.ndarray, end: float) -> np.ndarray:
             if time - kept[-1] >= NEAREST_KNOTS:
                 kept.append(time)
         times = np.array(kept)
-    return np.rint(np.append(times, end) * NANOSECONDS) / NANOSECONDS
+    return np.asarray(np.rint(np.append(times, end) * NANOSECONDS) / NANOSECONDS)

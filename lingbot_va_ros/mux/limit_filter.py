@@ -3,7 +3,7 @@
 import numpy as np
 
 from lingbot_va_ros.mux.chase import Chase
-from lingbot_va_ros.mux.curve import Blend, Curve, end_state
+from lingbot_va_ros.mux.curve import Blend, Curve
 from lingbot_va_ros.mux.goal import Goal
 from lingbot_va_ros.mux.stop_profile import fastest_stop, StopProfile, straight_stop
 from lingbot_va_ros.specs.embodiment import JointLimits
@@ -55,8 +55,10 @@ class LimitFilter:
         """
         limits = self.limits
         stop = straight_stop(q, v, a, limits.acceleration, limits.stopping_jerk)
-        if (not stop.turns.any() and np.all(stop.lower >= limits.lower) and np.all(stop.upper <= limits.upper)
-                and np.all(stop.fastest <= limits.velocity)):
+        is_inside = (
+            (stop.lower >= limits.lower) & (stop.upper <= limits.upper)
+            & (stop.fastest <= limits.velocity))
+        if is_inside.all() and not stop.turns.any():
             return stop
         return self.stop(q, v, a)
 

@@ -11,8 +11,8 @@ class StopProfile:
     """
     A stop of all joints [J]: the acceleration changes, stays, and changes to 0, evenly.
 
-    It is a `Curve`. `lower` and `upper` are the extreme positions [J], `fastest` the highest speeds
-    [J]; `turns` [J] says which joints turn round on the way.
+    It is a `Curve`. `lower` and `upper` are the extreme positions [J], `fastest` the highest
+    speeds [J]; `turns` [J] says which joints turn round on the way.
 
     :param q, v, a: the state at its begin [J]; rad and s, or m and s.
     :param phases: durations of the three phases, [3, J] or [3, 1], s.
@@ -46,7 +46,7 @@ class StopProfile:
         return self._ends.ravel()
 
     def at(self, times: np.ndarray) -> State:
-        """Return positions, velocities and accelerations [n, J]; after a joint's stop, its rest."""
+        """Return positions, velocities and accelerations [n, J] at times [n], s."""
         q, v, a = self._moved(times[:, None])
         rests = times[:, None] >= self._ends[-1]
         return np.where(rests, self._rest, q), np.where(rests, 0.0, v), np.where(rests, 0.0, a)

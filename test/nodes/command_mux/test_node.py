@@ -18,8 +18,8 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from support.messages import nanoseconds
-from support.node_processes import start_mux
 from support.motion_limits import assert_points_inside_limits
+from support.node_processes import start_mux
 from support.spinning import spinning
 from support.waiting import wait_for, wait_for_end
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
