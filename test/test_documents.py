@@ -17,7 +17,7 @@ WIDTH = 99
 PACKAGE = ROOT / 'lingbot_va_ros'
 SOURCES = ('lingbot_va_ros', 'test', 'config', 'docs', 'launch', 'urdf', 'models', 'tools', 'msg',
            'srv', 'action', 'constraints', 'cmake')
-# `mux/chase.py`, `config/params/policy.yaml`, `docs/`: from the root, or from the package's folder.
+# `mux/chase.py`, `config/params/policy.yaml`, `docs/`: from the root or the package folder.
 QUOTED_PATH = re.compile(r'[\w-]+/([\w.*-]+/)*([\w*-]+\.[\w.*-]+)?')
 QUOTED_NAME = re.compile(r'[A-Z]\w*[a-z]\w*(\.\w+)?|[a-z]+(_[a-z0-9]+)+|_[a-z]\w*')
 TABLE = re.compile(r'\|')

@@ -274,14 +274,16 @@ class Mux:
             self._active() is not None and self._stream.started and not self._begin_anew)
         if is_following or self._stream.moving(now_ns):
             return self._stream.state(now_ns)[0]
-        start = self._start_state(now_s)
+        start = self._start_state(now_ns, now_s)
         return None if start is None else start[0]
 
-    def _start_state(self, now_s: float) -> tuple[np.ndarray, np.ndarray] | None:
+    def _start_state(
+        self, now_ns: int, now_s: float) -> tuple[np.ndarray, np.ndarray] | None:
         """Return positions and velocities [J] where a motion would start now; see StartState."""
-        is_own_motion = self._stream.moving(int(self.joints.times_ns.min()))
+        measured_ns = int(self.joints.times_ns.min())
+        age = (now_ns - measured_ns) / NANOSECONDS if self._stream.moving(measured_ns) else None
         return self._start.choose(
-            self._stream.last_position(), now_s, self._is_away, is_own_motion)
+            self._stream.last_position(), now_s, self._is_away, age)
 
     # ---- the tick
 
@@ -454,7 +456,7 @@ class Mux:
         """Let the stream begin at the start state, where no command moves the arm."""
         if self._stream.moving(tick_ns):
             return
-        start = self._start_state(now_s)
+        start = self._start_state(tick_ns, now_s)
         if start is not None:
             self._stream.begin(tick_ns, *start)
             self._is_away = False

@@ -140,14 +140,12 @@ class PlanPlayback:
         ahead = np.linspace(0.0, LOOK_AHEAD, PLACES)
         speeds = np.abs([
             sample(plan, from_ns + to_nanoseconds(float(later)))[1] for later in ahead])
-        now = speeds[:2].max(axis=0)
-        most = largest_share(now, RATE_SHARE * self._acceleration, self._sets_pace)
-        most = min(1.0 / most if most > 0.0 else np.inf, FASTEST_CHANGE)
-        swing = largest_share(now, RATE_SHARE * self._jerk, self._sets_pace)
-        swing = min(1.0 / swing if swing > 0.0 else np.inf, FASTEST_CHANGE / seconds)
-        # Of the limits, at the plan's own speed; the rate can sink until a place is reached.
+        most, swing = self._bounds(speeds[:2].max(axis=0), seconds)
+        # Of the limits, at the plan's own speed; the rate can sink until a place is reached, as
+        # fast as the fastest of the way there lets it.
         shares = [largest_share(each, self._velocity, self._sets_pace) for each in speeds]
-        sinks = most * np.maximum(ahead - most / swing, 0.0)
+        slowest, slowest_swing = self._bounds(speeds.max(axis=0), seconds)
+        sinks = slowest * np.maximum(ahead - slowest / slowest_swing, 0.0)
         goal = min(goal, *(
             MARGIN * speed / share + float(sink)
             for share, sink in zip(shares, sinks, strict=True) if share > 0.0), goal)
@@ -161,6 +159,14 @@ class PlanPlayback:
         swing = (change - self._change) / seconds
         self._rate, self._change = max(rate, 0.0), change
         return swing
+
+    def _bounds(self, speeds: np.ndarray, seconds: float) -> tuple[float, float]:
+        """Return the largest change of the rate, 1/s, and of that change, 1/s², at speeds [J]."""
+        most = largest_share(speeds, RATE_SHARE * self._acceleration, self._sets_pace)
+        swing = largest_share(speeds, RATE_SHARE * self._jerk, self._sets_pace)
+        return (
+            min(1.0 / most if most > 0.0 else np.inf, FASTEST_CHANGE),
+            min(1.0 / swing if swing > 0.0 else np.inf, FASTEST_CHANGE / seconds))
 
 
 def sample(plan: Plan, time_ns: int) -> tuple[np.ndarray, np.ndarray]:

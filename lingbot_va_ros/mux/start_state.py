@@ -50,7 +50,7 @@ class StartState:
 
     def choose(
         self, last: np.ndarray | None, now_s: float, is_away: bool = False,
-        is_own_motion: bool = False,
+        own_motion_age: float | None = None,
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """
         Return positions and velocities [J] to start from, or None while they are unknown.
@@ -62,8 +62,8 @@ class StartState:
         :param last: positions [J] at which the last command ends; None: there was none.
         :param is_away: the controller may have left that command: every arm joint starts as it is
             measured.
-        :param is_own_motion: the measurement is of a time when the last command still moved the
-            arm, so that its velocities are those of the command, which has ended since.
+        :param own_motion_age: seconds since the measurement, where the last command still moved
+            the arm then: its velocities are those of the command, which has ended since.
         """
         if not self._joints.is_fresh(now_s):
             return None if last is None else (last, np.zeros_like(last))
@@ -75,8 +75,9 @@ class StartState:
         is_near = np.abs(measured - last) <= np.where(
             self._is_gripper, self._gripper_tolerance, self._tolerance)
         was_moved = np.abs(measured - self._rest) > self._gripper_tolerance  # nan: False
-        if is_own_motion:
-            is_near = np.abs(measured - last) <= self._tolerance
+        if own_motion_age is not None:
+            gone = np.abs(self._joints.velocities) * own_motion_age
+            is_near = np.abs(measured - last) <= self._tolerance + gone
             is_standing = is_standing | is_near
         if is_away:
             is_near = is_near & self._is_gripper
