@@ -27,12 +27,18 @@ class ChaseSegment:
 
     :param goal: the goal's motion, as polynomial of the time before the end of the tick.
     :param closing: the joints' motion as seen from the goal; None: they are on it.
+    :param rest: positions and velocities [J] that joints which are on their goal lack of it, at
+        the begin of the tick. At its end they lack nothing.
     """
 
-    def __init__(self, goal: Goal, period: float, closing: ruckig.Trajectory | None) -> None:
+    def __init__(
+        self, goal: Goal, period: float, closing: ruckig.Trajectory | None = None,
+        rest: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
         self._goal = goal
         self._period = period
         self._closing = closing
+        self._rest = rest
 
     @property
     def seconds(self) -> float:
@@ -63,10 +69,24 @@ class ChaseSegment:
         t = (times - self._period)[:, None]
         q = q + t * (v + t * (a / 2.0 + t * j / 6.0))
         v, a = v + t * (a + t * j / 2.0), a + t * j
+        if self._rest is not None:
+            dq, dv, da = self._fading(times, *self._rest)
+            q, v, a = q + dq, v + dv, a + da
         if self._closing is None:
             return q, v, a
         rows = np.array([self._closing.at_time(time) for time in times])  # [n, 3, J]
         return q + rows[:, 0], v + rows[:, 1], a + rows[:, 2]
+
+    def _fading(self, times: np.ndarray, q: np.ndarray, v: np.ndarray) -> State:
+        """Return the cubic from a state [J] to 0 at the end of the tick, [n, J]."""
+        period = self._period
+        u = (times / period)[:, None]
+        square = -3.0 * q - 2.0 * v * period
+        cube = 2.0 * q + v * period
+        return (
+            q + u * (v * period + u * (square + u * cube)),
+            v + u * (2.0 * square + 3.0 * u * cube) / period,
+            (2.0 * square + 6.0 * u * cube) / period ** 2)
 
 
 class Chase:
@@ -105,12 +125,13 @@ class Chase:
         velocity = CHASE_SPEED * share * speed * limits.velocity
         acceleration = share * limits.acceleration
         goal = _clipped(goal, velocity, acceleration, limits.jerk, period)
-        q_0, v_0, a_0 = (row[0] for row in ChaseSegment(goal, period, None).at(np.zeros(1)))
+        q_0, v_0, a_0 = (row[0] for row in ChaseSegment(goal, period).at(np.zeros(1)))
         state = [q - q_0, v - v_0, a - a_0]
         is_caught = np.logical_and.reduce([
             np.abs(part) < same for part, same in zip(state, SAME, strict=True)])
+        rest = (np.where(is_caught, state[0], 0.0), np.where(is_caught, state[1], 0.0))
         if is_caught.all():
-            return ChaseSegment(goal, period, None)
+            return ChaseSegment(goal, period, None, rest)
         given = self._given
         # Of both ends of the tick, so that neither leads beyond the limits.
         least = (1.0 - SPEED_SHARE) * velocity
@@ -119,8 +140,8 @@ class Chase:
         given.max_acceleration = acceleration - np.maximum(a_0, goal.a)
         given.min_acceleration = -acceleration - np.minimum(a_0, goal.a)
         given.max_jerk = limits.jerk - np.abs(goal.j)
-        return ChaseSegment(
-            goal, period, self._closing([np.where(is_caught, 0.0, part) for part in state]))
+        closing = self._closing([np.where(is_caught, 0.0, part) for part in state])
+        return ChaseSegment(goal, period, closing, rest)
 
     def way_to_rest(
         self, q: np.ndarray, v: np.ndarray, a: np.ndarray, goal: np.ndarray, speed: float,

@@ -76,6 +76,13 @@ def test_a_whole_command_is_inside_the_limits_and_ends_at_rest(some_goals):
         gain = np.abs(np.diff(v, axis=0)).max(initial=0.0)
         assert gain <= 10.0 * PERIOD / 5 * 1e-9 + 1e-6
         assert not np.any(command.velocities[-1])
+        # The cubic between two knots has its greatest accelerations at its ends.
+        seconds = np.diff(command.times_ns)[:, None] * 1e-9
+        v = command.velocities
+        ways = 6 * np.diff(command.positions, axis=0) / seconds ** 2
+        for ends in (ways - (4 * v[:-1] + 2 * v[1:]) / seconds,
+                     (2 * v[:-1] + 4 * v[1:]) / seconds - ways):
+            assert np.all(np.abs(ends) <= LIMITS.acceleration + 0.05)
 
 
 @pytest.mark.parametrize('ticks', range(1, 40, 3))
