@@ -1,29 +1,24 @@
 """The command mux without ROS: one limited command a tick from the selected source, or HOLD."""
 
 from collections.abc import Mapping, Sequence
-import functools
 import threading
 
 import numpy as np
 
-from lingbot_va_ros.motion.plan import Plan
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage
-from lingbot_va_ros.mux.approach import Approach
+from lingbot_va_ros.mux.arm_motion import ArmMotion
 from lingbot_va_ros.mux.arm_watch import ArmFault, ArmWatch
 from lingbot_va_ros.mux.command_source import CommandSource
 from lingbot_va_ros.mux.command_sources import CommandSources
-from lingbot_va_ros.mux.command_stream import CommandStream, NotFinite
+from lingbot_va_ros.mux.command_stream import NotFinite
 from lingbot_va_ros.mux.dead_man_switch import DeadManSwitch
-from lingbot_va_ros.mux.goal import Goal
-from lingbot_va_ros.mux.home_motion import HomeMotion
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import ModeStateMachine, MuxMode
 from lingbot_va_ros.mux.plan_source import PlanSource
 from lingbot_va_ros.mux.report import Report, Tick
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.speed_scale import SpeedScale
-from lingbot_va_ros.mux.start_state import GRIPPER_REST_SECONDS, StartState
 from lingbot_va_ros.mux.validation import Rejected
 from lingbot_va_ros.mux.workspace import check_workspace, WorkspaceWatch
 from lingbot_va_ros.robot.joint_state_filter import JointStateFilter
@@ -52,47 +47,31 @@ class Mux:
         self, embodiment: Embodiment, settings: MuxSettings, period_ns: int,
         leader_map: Mapping[str, LeaderJoint] | None = None,
     ) -> None:
-        limits, period = embodiment.limits, period_ns / NANOSECONDS
         grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
         is_gripper = np.isin(embodiment.joints, grippers)
         self.embodiment = embodiment
         self.settings = settings
         self.period_ns = period_ns
         self.machine = ModeStateMachine(settings.emergency_stop_timeout)
-        self.joints = JointStateFilter(embodiment.joints, limits, settings.joint_state_timeout)
+        self.joints = JointStateFilter(
+            embodiment.joints, embodiment.limits, settings.joint_state_timeout)
         self.speed = SpeedScale(
             settings.speed_scale, settings.full_speed_scaling, settings.follows_driver)
         self.sources = CommandSources(embodiment, settings, leader_map or {}, is_gripper)
         self.skipped_ticks = 0
         self.blocked_ticks = 0
         self._lock = threading.Lock()
-        self._is_gripper = is_gripper
         self._dead_man = DeadManSwitch(settings.deadman_button, settings.source_timeout)
-        has_workspace = embodiment.workspace is not None
-        # One for plans, one for commands: pinocchio computes in place, in two threads.
-        self._plan_watch = WorkspaceWatch(embodiment) if has_workspace else None
+        # Commands have another: pinocchio computes in place, in two threads.
+        self._plan_watch = (
+            None if embodiment.workspace is None else WorkspaceWatch(embodiment))
         # Found here: a request comes in a third thread, while a plan may be checked.
         self._home_breach = (
             None if self._plan_watch is None else self._plan_watch.outside(embodiment.home))
-        self._stream = CommandStream(
-            limits, period_ns, WorkspaceWatch(embodiment) if has_workspace else None,
-            settings.controller_delay)
-        self._start = StartState(
-            self.joints, limits, is_gripper, settings.start_tolerance, period)
-        self._approach = Approach(limits, period, ~is_gripper)
-        self._home = HomeMotion(
-            embodiment.home, self._stream, limits, settings.home_speed, period)
         self._arm = ArmWatch(self.joints, embodiment, settings, is_gripper, period_ns)
-        self._speed = 1.0  # share of the velocity limits that holds in this tick
-        self._going_home = False
-        self._begin_anew = False  # a motion was requested that the next tick begins
-        # `machine.stop_requests` when that motion was requested, and when the last stop was sent.
-        self._stops_before_motion = 0
-        self._stops_sent = 0
-        self._retreat = False  # whether the next stop leads back to where the arm is
-        self._is_away = False  # whether the next motion begins where the arm is measured
-        self._was_stop = False  # whether the last tick's command was a stop
-        self._was_motion = False  # whether it was a motion's
+        self._motion = ArmMotion(
+            embodiment, settings, self.machine, self.joints, self.sources, self.speed, is_gripper,
+            self._arm, period_ns)
         self._last_tick_ns: int | None = None
 
     # ---- inputs
@@ -156,7 +135,7 @@ class Mux:
             self._hold_for(reason)
 
     def _hold_for(self, reason: str) -> None:
-        if not self.machine.fall_to_hold(reason) and self._going_home:
+        if not self.machine.fall_to_hold(reason) and self._motion.going_home:
             self.machine.abort_motion(reason)
 
     def _take_plan(
@@ -167,9 +146,9 @@ class Mux:
             excess = None if self._plan_watch is None else self._plan_watch.worst(plan.positions)
             with self._lock:
                 source.check_times(message, plan, now_ns)
-                arm = self._arm_position(now_ns, now_s)
+                arm = self._motion.position(now_ns, now_s)
                 # Before its mode is chosen a plan may begin anywhere: the choice looks at it.
-                if self._active() is source and arm is not None:
+                if self._motion.source is source and arm is not None:
                     source.check_jump(plan, now_ns, arm)
                 if self._plan_watch is not None and excess is not None:
                     check_workspace(self._plan_watch, excess, arm)
@@ -188,7 +167,7 @@ class Mux:
         """Count a rejected message; too many in a row of the source that moves the arm: HOLD."""
         source.counts.count_rejected(rejected)
         in_row = source.counts.rejected_in_row
-        if self._active() is source and in_row >= self.settings.max_rejections:
+        if self._motion.source is source and in_row >= self.settings.max_rejections:
             self.machine.fall_to_hold(
                 f'{in_row} messages rejected in a row, the last: {rejected}')
         return str(rejected)
@@ -222,9 +201,9 @@ class Mux:
                 return False, 'go_home needs ' + '; '.join(missing)
             if self._home_breach is not None:
                 return False, f'home itself has {self._home_breach}'
-            if not self._going_home:
-                self._going_home = True
-                self._request_motion()
+            if not self._motion.going_home:
+                self._motion.going_home = True
+                self._motion.request()
                 self.machine.set_reason('going home')
             return True, 'going home; any set_mode breaks it off'
 
@@ -235,55 +214,28 @@ class Mux:
         source, missing = self._source_of(mode, now_ns, now_s)
         success, message = self.machine.choose(mode, missing, reason)
         if success:
-            self._going_home = False
+            self._motion.going_home = False
         if success and source is not None:
             self.sources.select(source)
-            self._request_motion()
+            self._motion.request()
         return success, message
 
     def _source_of(
         self, mode: MuxMode, now_ns: int, now_s: float) -> tuple[CommandSource | None, list[str]]:
         """Return the source that moves the arm in a mode, and what the mode lacks."""
-        if mode == MuxMode.STOPPED or mode == MuxMode.HOLD and self._stream.started:
+        if mode == MuxMode.STOPPED or mode == MuxMode.HOLD and self._motion.stream.started:
             return None, []
         if mode == MuxMode.HOLD:
             return None, self.joints.missing(now_s)
-        arm = self._arm_position(now_ns, now_s)
+        arm = self._motion.position(now_ns, now_s)
         if mode == MuxMode.TELEOP:
             source, missing = self.sources.teleoperation(now_ns, now_s, arm)
             missing += self._dead_man.missing(now_s)
         else:
             source = self.sources.policy
             missing = source.missing(now_ns, now_s, arm)
-        is_commanded = self._active() is not None or self._stream.moving(now_ns)
+        is_commanded = self._motion.source is not None or self._motion.stream.moving(now_ns)
         return source, [*self._arm.missing(now_s, is_commanded), *missing]
-
-    def _request_motion(self) -> None:
-        self._begin_anew = True
-        self._stops_before_motion = self.machine.stop_requests
-
-    # ---- where the arm is
-
-    def _active(self) -> CommandSource | None:
-        """Return the source that moves the arm, or None."""
-        return self.sources.selected if self.machine.mode.has_source else None
-
-    def _arm_position(self, now_ns: int, now_s: float) -> np.ndarray | None:
-        """Return the positions [J] where a motion would start now, or None: unknown."""
-        is_following = (
-            self._active() is not None and self._stream.started and not self._begin_anew)
-        if is_following or self._stream.moving(now_ns):
-            return self._stream.state(now_ns)[0]
-        start = self._start_state(now_ns, now_s)
-        return None if start is None else start[0]
-
-    def _start_state(
-        self, now_ns: int, now_s: float) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return positions and velocities [J] where a motion would start now; see StartState."""
-        measured_ns = int(self.joints.times_ns.min())
-        age = (now_ns - measured_ns) / NANOSECONDS if self._stream.moving(measured_ns) else None
-        return self._start.choose(
-            self._stream.last_position(), now_s, self._is_away, age)
 
     # ---- the tick
 
@@ -297,179 +249,94 @@ class Mux:
         with self._lock:
             if jumped:
                 self._clock_jumped(tick_ns, now_s, jumped)
-            executed = self._stream.executed(tick_ns)
+            executed = self._motion.stream.executed(tick_ns)
             if self._last_tick_ns is not None and not jumped:
                 self._count_skipped(tick_ns, self._last_tick_ns)
             self._last_tick_ns = tick_ns
             self.machine.watch(now_s)
-            if self._stream.started:
-                self._arm.add_command(tick_ns, self._stream.state(tick_ns)[0])
+            if self._motion.stream.started:
+                self._arm.add_command(tick_ns, self._motion.stream.state(tick_ns)[0])
             self._arm.take_faults('speed', self.speed.faults)
             self._watch(tick_ns, now_s)
             self._take_over(tick_ns, now_s)
-            self._limit_speed()
+            self._motion.limit_speed()
             try:
-                command = self._command(tick_ns, now_s)
+                command = self._motion.command(tick_ns, now_s)
             except NotFinite as error:
                 # The controller goes on along the last command, which ends in a stop.
                 self._hold_for(str(error))
                 command = None
-            if command is not None:
-                self.blocked_ticks += self._stream.blocked is not None
-                self._start.command_sent()
-            elif (self._stream.rested(tick_ns, GRIPPER_REST_SECONDS)
-                    and self.joints.is_fresh(now_s)):
-                self._start.command_at_rest()
-            executed += self._stream.executed(tick_ns + self.period_ns)
-            self._was_motion = command is not None and not self._was_stop
-            return Tick(command, executed, self._was_motion)
+            self.blocked_ticks += command is not None and self._motion.stream.blocked is not None
+            self._motion.take_note(command, tick_ns, now_s)
+            executed += self._motion.stream.executed(tick_ns + self.period_ns)
+            return Tick(command, executed, self._motion.was_motion)
 
     def last_stop(self, time_ns: int) -> Tick:
         """Return the stop to send when the mux ends while the arm is moving, else nothing."""
         with self._lock:
-            is_moving = self._active() is not None or self._stream.moving(time_ns)
-            if not is_moving or not self._stream.started:
+            is_moving = self._motion.source is not None or self._motion.stream.moving(time_ns)
+            if not is_moving or not self._motion.stream.started:
                 return Tick()
-            executed = self._stream.executed(time_ns)
+            executed = self._motion.stream.executed(time_ns)
             self.machine.fall_to_hold('the mux ends')
-            self._stops_sent = self.machine.stop_requests
-            self._going_home = False
-            command = self._stream.stop(time_ns)
-            return Tick(command, executed + self._stream.executed(
+            command = self._motion.last_stop(time_ns)
+            return Tick(command, executed + self._motion.stream.executed(
                 command.end_ns + self.period_ns))
 
     def _clock_jumped(self, tick_ns: int, now_s: float, how: str) -> None:
-        is_moving = self._last_tick_ns is not None and self._stream.moving(self._last_tick_ns)
-        if self._stream.started:
-            # What the controller was to reach by now, on the old clock.
-            reached_ns = (self._last_tick_ns or 0) + self.period_ns
-            state = self._stream.state(reached_ns)
-            self._stream.begin(tick_ns, *state, self._stream.acceleration(reached_ns))
-            self._arm.begin(tick_ns - self.period_ns, state[0])
+        last_ns, stream = self._last_tick_ns, self._motion.stream
+        is_moving = last_ns is not None and stream.moving(last_ns)
+        # What the controller was to reach by now, on the old clock.
+        self._motion.go_on(tick_ns, (last_ns or 0) + self.period_ns)
         self.sources.forget()
         self._dead_man.forget()
         self.joints.forget()
         self.machine.forget_times(now_s)
         if not self.machine.fall_to_hold(how) and is_moving:
             self.machine.abort_motion(how)
-        self._going_home = False
+        self._motion.going_home = False
 
     def _count_skipped(self, tick_ns: int, last_ns: int) -> None:
         """Count missed ticks; where the arm has come to rest meanwhile, begin again gently."""
         skipped = max(0, round((tick_ns - last_ns) / self.period_ns) - 1)
         self.skipped_ticks += skipped
-        if not skipped or not self._was_motion or self._stream.moving(tick_ns):
+        if not skipped or not self._motion.was_motion or self._motion.stream.moving(tick_ns):
             return
         seconds = (tick_ns - last_ns) / NANOSECONDS
         if seconds > LONGEST_PAUSE:
             reason = f'the mux itself stood still for {seconds:.2f} s'
             self._hold_for(reason)
         else:
-            self._begin_anew = True
+            self._motion.begins_anew = True
 
     def _watch(self, tick_ns: int, now_s: float) -> None:
         """Fall to HOLD when a controller, the source, a joint state or the arm itself is lost."""
-        if self._active() is None and not self._going_home:
+        if self._motion.source is None and not self._motion.going_home:
             return
         fault = self._fault(tick_ns, now_s)
         if fault is None:
             return
-        self._retreat, self._is_away = fault.can_retreat, fault.is_away
-        prefix = 'go_home broken off: ' if self._going_home else ''
+        self._motion.expect_stop(fault.can_retreat, fault.is_away)
+        prefix = 'go_home broken off: ' if self._motion.going_home else ''
         self._hold_for(prefix + fault.reason)
 
     def _fault(self, tick_ns: int, now_s: float) -> ArmFault | None:
         """Return why the arm must not move on, or None."""
         margin = WATCH_TICKS_AHEAD * self.period_ns / NANOSECONDS
-        source = self._active()
+        source = self._motion.source
         lost = '' if source is None else source.lost(now_s, margin)
         if not lost and self.machine.mode == MuxMode.TELEOP:
             lost = self._dead_man.lost(now_s, margin)
         fault = ArmFault(lost) if lost else self._arm.lost(now_s, margin)
-        if fault is not None or self._begin_anew:
+        if fault is not None or self._motion.begins_anew:
             return fault
-        return self._arm.disobedience(self._stream.state(tick_ns)[0], now_s)
+        return self._arm.disobedience(self._motion.stream.state(tick_ns)[0], now_s)
 
     def _take_over(self, tick_ns: int, now_s: float) -> None:
         """Give the arm to the teleoperation where its source begins to move."""
         if self.sources.takes_over(tick_ns, now_s) and self.machine.mode == MuxMode.POLICY:
             # Where TELEOP lacks something the policy keeps the arm.
             self._set_mode(MuxMode.TELEOP, tick_ns, now_s, 'the teleoperation source was moved')
-
-    def _command(self, tick_ns: int, now_s: float) -> Plan | None:
-        self._was_stop = self.machine.stop_requests != self._stops_sent
-        if self._was_stop:
-            return self._stop(tick_ns, now_s)
-        source = self._active()
-        if source is None and not self._going_home:
-            return None
-        if self._begin_anew:
-            self._begin_motion(tick_ns, now_s)
-        if source is None:
-            return self._step_home(tick_ns)
-        return self._stream.follow(tick_ns, functools.partial(self._desired, source))
-
-    def _limit_speed(self) -> None:
-        self._speed = self.speed.enforce(self.period_ns / NANOSECONDS)
-        self._stream.limit_speed(self.speed.of_joints)
-        for part in (self._approach, self._home):
-            part.limit_speed(self._speed)
-
-    def _desired(
-        self, source: CommandSource, step_ns: int) -> tuple[Goal, float]:
-        """Return the goal one period after a step's begin, and the share of the limits to it."""
-        goal = source.goal(step_ns, step_ns + self.period_ns, self._speed)
-        return self._approach.step(
-            *self._stream.state(step_ns), goal, source.is_followed_exactly)
-
-    def _stop(self, tick_ns: int, now_s: float) -> Plan | None:
-        self._stops_sent = self.machine.stop_requests
-        # A motion that was requested after the stop, between two ticks, begins at the next one.
-        if self._stops_before_motion != self.machine.stop_requests:
-            self._going_home = False
-            self._begin_anew = False
-        retreat, self._retreat = self._retreat, False
-        last = self._stream.last_position()
-        if self._was_motion and retreat and last is not None and self.joints.is_fresh(now_s):
-            limits = self.embodiment.limits
-            inside = np.clip(self.joints.positions, limits.lower, limits.upper)
-            return self._stream.retreat(tick_ns, np.where(self._is_gripper, last, inside))
-        # An arm that another program has set in motion is stopped as hard as the limits allow.
-        gentle = self.machine.gentle and self._stream.moving(tick_ns)
-        if not self._was_motion:
-            self._begin_stream(tick_ns, now_s)
-        return self._stream.stop(tick_ns, gentle) if self._stream.started else None
-
-    def _begin_motion(self, tick_ns: int, now_s: float) -> None:
-        self._begin_anew = False
-        self._begin_stream(tick_ns, now_s)
-        source = self._active()
-        start = self._stream.last_position()
-        if source is None or start is None:
-            self._home.begin()
-            return
-        source.begin(start)
-        self._approach.begin(
-            1.0 if source is self.sources.policy else self.settings.teleop_approach_speed)
-
-    def _begin_stream(self, tick_ns: int, now_s: float) -> None:
-        """Let the stream begin at the start state, where no command moves the arm."""
-        if self._stream.moving(tick_ns):
-            return
-        start = self._start_state(tick_ns, now_s)
-        if start is not None:
-            self._stream.begin(tick_ns, *start)
-            self._is_away = False
-            self._arm.begin(tick_ns, start[0])
-
-    def _step_home(self, tick_ns: int) -> Plan:
-        command = self._home.step(tick_ns)
-        if self._stream.blocked is not None:
-            self.machine.abort_motion(f'go_home broken off: on its way is {self._stream.blocked}')
-        elif self._home.is_at_home(tick_ns + self.period_ns):
-            self._going_home = False
-            self.machine.set_reason('at home')
-        return command
 
     # ---- diagnostics
 
@@ -488,5 +355,5 @@ class Mux:
                 source_age=sources.policy.age(now_s),
                 teleop_age=min(sources.teleop.age(now_s), sources.leader.age(now_s)),
                 joint_states=self.joints.report(now_s),
-                skipped_ticks=self.skipped_ticks, blocked=self._stream.blocked,
+                skipped_ticks=self.skipped_ticks, blocked=self._motion.stream.blocked,
                 blocked_ticks=self.blocked_ticks)
