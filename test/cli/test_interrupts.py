@@ -78,7 +78,9 @@ def words_of(untrained_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(report, 'write_report', lambda *_: None)
     monkeypatch.setattr(video, 'write_video', lambda *_: None)
     monkeypatch.setattr(in_process, 'load', lambda *_: None)
-    monkeypatch.setattr(in_process, 'run_row', lambda *words: words[-1](_outcome()))
+    monkeypatch.setattr(
+        in_process, 'run_row',
+        lambda engine, condition, seeds, chunks, limit, each, speed: each(_outcome()))
     monkeypatch.setattr(engine, 'measure_setting', lambda *_: [])
     monkeypatch.setattr(roofline, 'measure_rates', lambda *_: roofline.MachineRates(1.0, 1.0))
     monkeypatch.setattr(ros_path, 'measure_ros', lambda *_: {})
