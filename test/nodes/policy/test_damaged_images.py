@@ -91,6 +91,7 @@ def world(tmp_path_factory, untrained_checkpoint):
         world.instruct('wipe the plate')
         assert world.change(Transition.TRANSITION_ACTIVATE)
         wait_for(lambda: world.chunks, 'a chunk')
+        wait_for(lambda: world.diagnostics, 'diagnostics')
         yield world
         assert process.poll() is None
     rclpy.shutdown()
