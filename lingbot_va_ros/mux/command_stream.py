@@ -120,10 +120,6 @@ class CommandStream:
     def _moving_state(self, time_ns: int) -> State:
         return (*self.state(time_ns), self.acceleration(time_ns))
 
-    def next_step(self, tick_ns: int) -> int:
-        """Return the time of the state from which `follow` goes on, at a tick."""
-        return max(self._limited_ns, self._first_change(tick_ns))
-
     def _first_change(self, tick_ns: int) -> int:
         """Return the time up to which a command of this tick repeats the last one."""
         return tick_ns if self._begins_moving else tick_ns + self._fixed_ns
@@ -145,7 +141,8 @@ class CommandStream:
         self.blocked = None
         until_ns = tick_ns + self._fixed_ns + ANNOUNCED_PERIODS * self.period_ns
         command = self._last_command()
-        for step_ns in range(self.next_step(tick_ns), until_ns, self.period_ns):
+        begin_ns = max(self._limited_ns, self._first_change(tick_ns))
+        for step_ns in range(begin_ns, until_ns, self.period_ns):
             state = self._moving_state(step_ns)
             motion = self._filter.step(*state, *desired(step_ns))
             step = self._moving_command(step_ns, state, motion)
