@@ -106,7 +106,8 @@ class ArmMotion:
         """
         Return the command of a tick, or None: there is none to send.
 
-        :raises NotFinite: the command would hold a number that is not finite.
+        :raises ArithmeticError: there is no way towards the goal inside the limits, or the command
+            would hold a number that is not finite.
         """
         self._was_stop = self._machine.stop_requests != self._stops_sent
         if self._was_stop:

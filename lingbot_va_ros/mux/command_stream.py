@@ -137,6 +137,8 @@ class CommandStream:
         :param desired: gives for the time of a state the goal one period later, and the share of
             the velocity and acceleration limits with which it is led to, 0 … 1. It is called once
             for each period that is limited now, in their order.
+        :raises ArithmeticError: there is no way towards a goal inside the limits; the last command
+            stays.
         """
         self.blocked = None
         until_ns = tick_ns + self._fixed_ns + ANNOUNCED_PERIODS * self.period_ns

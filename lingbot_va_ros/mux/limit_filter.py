@@ -73,18 +73,16 @@ class LimitFilter:
         :param q, v, a: the present state [J].
         :param goal: one tick later.
         :param share: of the velocity and acceleration limits, above 0 and at most 1.
+        :raises ArithmeticError: there is no way towards the goal inside the limits.
         """
         limits = self.limits
         finite = np.logical_and.reduce([np.isfinite(part) for part in goal])
         inside = np.clip(np.where(finite, goal.q, q), limits.lower, limits.upper)
         moves = finite & (inside == goal.q)
         goal = Goal(inside, *(np.where(moves, part, 0.0) for part in goal[1:]))
-        try:
-            asked: Curve = self._chase.segment(q, v, a, goal, share, self.speed)
-        except ArithmeticError:
-            finite = np.zeros_like(finite)
         if not finite.any():
             return self.stop(q, v, a)
+        asked = self._chase.segment(q, v, a, goal, share, self.speed)
         if finite.all() and self._keeps(
                 asked, limits.lower, limits.upper, limits.velocity).all():
             return asked

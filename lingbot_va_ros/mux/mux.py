@@ -11,7 +11,6 @@ from lingbot_va_ros.mux.arm_motion import ArmMotion
 from lingbot_va_ros.mux.arm_watch import ArmFault, ArmWatch
 from lingbot_va_ros.mux.command_source import CommandSource
 from lingbot_va_ros.mux.command_sources import CommandSources
-from lingbot_va_ros.mux.command_stream import NotFinite
 from lingbot_va_ros.mux.dead_man_switch import DeadManSwitch
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import ModeStateMachine, MuxMode
@@ -262,7 +261,7 @@ class Mux:
             self._motion.limit_speed()
             try:
                 command = self._motion.command(tick_ns, now_s)
-            except NotFinite as error:
+            except ArithmeticError as error:
                 # The controller goes on along the last command, which ends in a stop.
                 self._hold_for(str(error))
                 command = None

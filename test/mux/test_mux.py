@@ -11,6 +11,7 @@ from support.motion_limits import assert_points_inside_limits
 from support.two_joints import JOINTS, LIMITS, PERIOD, ROBOT, START
 
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
+from lingbot_va_ros.mux.chase import Chase
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.settings import MuxSettings
@@ -137,6 +138,19 @@ def test_a_step_of_the_plan_is_approached_without_overshoot():
     np.testing.assert_allclose(way[-1], 1.0, atol=1e-6)
     # As fast as the limits allow: 2·sqrt(0.3 / 10) s, and 0.1 s for the jerk, and some ticks.
     assert np.argmax(way[:, 0] > 0.999) < 10 + 50
+
+
+def test_where_no_way_is_found_the_arm_holds_and_says_so(monkeypatch):
+    bench = moving_bench()
+
+    def no_way(*_):
+        raise ArithmeticError('ruckig finds no way')
+    monkeypatch.setattr(Chase, 'segment', no_way)
+    bench.run(60)
+    assert bench.mode == MuxMode.HOLD
+    assert bench.mux.machine.reason == 'ruckig finds no way'
+    assert not np.any(bench.executed[-1][2])
+    assert_executed_inside_limits(bench.executed, START)
 
 
 def test_policy_needs_joint_states_and_a_source_and_names_both():
