@@ -266,8 +266,10 @@ def test_policy_plan_reaches_the_controller_gated_and_executed_is_what_was_sent(
     world.policy_mode()
     wait_for(lambda: len(world.executed) > 20, 'commands')
     world.sweep()
+    # A mux that a busy machine delays sends one command for several rows of `executed`.
     wait_for(
-        lambda: len(world.executed) > 220 or world.mode() != ControlMode.POLICY, 'motion')
+        lambda: min(len(world.executed), len(world.commands)) > 220
+        or world.mode() != ControlMode.POLICY, 'motion')
     assert world.mode() == ControlMode.POLICY, world.modes[-1][1].reason
     commands, points = list(world.commands), executed_points(world)
     for _, message in commands:
