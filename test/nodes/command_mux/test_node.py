@@ -281,10 +281,12 @@ def test_policy_plan_reaches_the_controller_gated_and_executed_is_what_was_sent(
     assert_inside_limits(points, START)
     assert all(len(m.points) == 1 and nanoseconds(m.points[0].time_from_start) == 0
                for m in world.executed[:50])
-    sent = {nanoseconds(m.header.stamp) + nanoseconds(m.points[1].time_from_start):
-            m.points[1].positions for _, m in commands}
+    # No later command changes what one says about its first period; a motion may have knots in it.
+    sent = {nanoseconds(m.header.stamp) + nanoseconds(point.time_from_start): point.positions
+            for _, m in commands for point in m.points
+            if nanoseconds(point.time_from_start) <= PERIOD}
     common = [(q, sent[due]) for due, q, _ in points if due in sent]
-    assert len(common) > 100
+    assert len(common) > 200
     for q, position in common:
         np.testing.assert_array_equal(q, position)
     worst = max(np.abs(q - world.goal(due)).max() for due, q, _ in points[60:])
