@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.command_history import CommandHistory
-from lingbot_va_ros.mux.following_error import FollowingErrorWatch
+from lingbot_va_ros.mux.following_error import following_error, following_error_limits
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.standstill import LONGEST, StandstillWatch
 from lingbot_va_ros.mux.start_state import STANDING_SPEED
@@ -49,7 +50,7 @@ class ArmWatch:
         self._settings = settings
         self._commands = CommandHistory(
             len(embodiment.joints), period_ns, settings.joint_state_timeout)
-        self._following = FollowingErrorWatch(embodiment, settings, self._commands)
+        self._following_limits = following_error_limits(embodiment, settings.max_following_error)
         self._standstill = StandstillWatch(~is_gripper)
         self._tracking = TrackingDelay(
             embodiment.limits.velocity, ~is_gripper, period_ns, settings.max_tracking_delay)
@@ -92,29 +93,34 @@ class ArmWatch:
         lost = self._joints.lost(now_s, margin)
         return ArmFault(lost) if lost else None
 
-    def disobedience(self, commanded: np.ndarray, now_s: float) -> ArmFault | None:
-        """
-        Return how the arm does not do as commanded, or None.
-
-        :param commanded: positions [J] of now.
-        """
-        error = self._following.error(self._joints.positions, self._joints.times_ns)
+    def disobedience(self, now_s: float) -> ArmFault | None:
+        """Return how the arm does not do as commanded, or None."""
+        measured, times_ns = self._joints.positions, self._joints.times_ns
+        commanded = self._commands.at(times_ns)
+        error = following_error(
+            measured, commanded, self._following_limits, self._joints.joints)
         if error is not None:
             return ArmFault(
                 error.reason, error.can_retreat and not self._joints.is_disputed(now_s))
-        if self._standstill.stands(self._joints.positions, commanded, now_s):
+        # Of one time, that of the oldest measurement: until then the arm is known to have stood.
+        measured_s = float(times_ns[~self._is_gripper].min()) / NANOSECONDS
+        if self._standstill.stands(measured, commanded, measured_s):
             return ArmFault(
                 f'the arm stands still: no joint has moved for {LONGEST:g} s while its command '
                 'did', can_retreat=not self._joints.is_disputed(now_s), is_away=True)
         tracking = self._tracking
-        tracking.update(self._joints.positions, self._joints.times_ns, self._commands)
-        self._joints.tracking_delay = tracking.seconds
+        tracking.update(measured, times_ns, self._commands)
         if tracking.is_beyond_limit:
             return ArmFault(
                 f'the arm trails its commands by {tracking.seconds:.3f} s, more than '
                 f'max_tracking_delay {self._settings.max_tracking_delay:g}: the commands come '
                 'late to the controller, or the arm is slow to follow')
         return None
+
+    @property
+    def tracking_delay(self) -> float:
+        """The time by which the arm trails its commands, s; nan: unknown."""
+        return self._tracking.seconds
 
     def _controller_faults(self) -> list[str]:
         return [fault for faults in self._faults.values() for fault in faults]

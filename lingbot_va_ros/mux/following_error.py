@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lingbot_va_ros.mux.command_history import CommandHistory
-from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.specs.embodiment import Embodiment
 
 # An arm that cannot follow is led back to where it is measured, unless it is more than so many
@@ -49,7 +47,8 @@ def following_error(
     """
     Return the following error that is furthest beyond its limit, or None: all are inside.
 
-    :param measured, commanded: positions [J], rad or m.
+    :param measured, commanded: positions [J], rad or m; a measurement is compared with the command
+        of its own time, since joint states come late.
     :param limits: [J], rad or m; see `following_error_limits`.
     :param joints: names, for the reason.
     """
@@ -61,26 +60,3 @@ def following_error(
     return FollowingError(
         f"following error of '{joints[worst]}' is {error[worst]:.3f}, more than "
         f'{limits[worst]:g}', bool(share[worst] < RETREAT_FACTOR))
-
-
-class FollowingErrorWatch:
-    """
-    Compares each measurement with the command of its own time, since joint states come late.
-
-    :param commands: the commands of as long as a measurement may be old.
-    """
-
-    def __init__(
-        self, embodiment: Embodiment, settings: MuxSettings, commands: CommandHistory) -> None:
-        self._joints = embodiment.joints
-        self._limits = following_error_limits(embodiment, settings.max_following_error)
-        self._commands = commands
-
-    def error(self, measured: np.ndarray, times_ns: np.ndarray) -> FollowingError | None:
-        """
-        Return the following error that is furthest beyond its limit, or None: all are inside.
-
-        :param measured: positions [J].
-        :param times_ns: [J] int64, ROS time at which each was measured.
-        """
-        return following_error(measured, self._commands.at(times_ns), self._limits, self._joints)

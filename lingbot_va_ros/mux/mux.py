@@ -329,7 +329,7 @@ class Mux:
         fault = ArmFault(lost) if lost else self._arm.lost(now_s, margin)
         if fault is not None or self._motion.begins_anew:
             return fault
-        return self._arm.disobedience(self._motion.stream.state(tick_ns)[0], now_s)
+        return self._arm.disobedience(now_s)
 
     def _take_over(self, tick_ns: int, now_s: float) -> None:
         """Give the arm to the teleoperation where its source begins to move."""
@@ -354,5 +354,6 @@ class Mux:
                 source_age=sources.policy.age(now_s),
                 teleop_age=min(sources.teleop.age(now_s), sources.leader.age(now_s)),
                 joint_states=self.joints.report(now_s),
+                tracking_delay=self._arm.tracking_delay,
                 skipped_ticks=self.skipped_ticks, blocked=self._motion.stream.blocked,
                 blocked_ticks=self.blocked_ticks)

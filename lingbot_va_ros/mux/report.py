@@ -28,7 +28,11 @@ class Tick:
 
 @dataclass(frozen=True)
 class Report:
-    """Figures of a mux for diagnostics; ages in seconds, inf where nothing ever came."""
+    """
+    Figures of a mux for diagnostics; ages in seconds, inf where nothing ever came.
+
+    :param tracking_delay: time by which the arm trails its commands, s; nan: unknown.
+    """
 
     mode: MuxMode
     reason: str
@@ -43,6 +47,7 @@ class Report:
     source_age: float
     teleop_age: float
     joint_states: JointStateReport
+    tracking_delay: float
     skipped_ticks: int
     blocked: Breach | None
     blocked_ticks: int

@@ -12,6 +12,8 @@ class StandstillWatch:
     """
     Compares where the arm and its command have moved to since the arm was last seen in motion.
 
+    Time is that of the measurements: joint states that come late are no standstill.
+
     :param is_watched: [J] bool. A gripper that holds an object stands while its command moves.
     """
 
@@ -25,11 +27,11 @@ class StandstillWatch:
         """Begin anew with the next states."""
         self._measured = self._commanded = self._since = None
 
-    def stands(self, measured: np.ndarray, commanded: np.ndarray, now_s: float) -> bool:
+    def stands(self, measured: np.ndarray, commanded: np.ndarray, time_s: float) -> bool:
         """
         Return whether no joint has moved for LONGEST while the command of one did.
 
-        :param measured, commanded: positions [J].
+        :param measured, commanded: positions [J] at `time_s`.
         """
         if self._measured is None or self._commanded is None or self._distance(
                 measured, self._measured) > MEASURED_MOTION:
@@ -40,8 +42,8 @@ class StandstillWatch:
             self._since = None
             return False
         if self._since is None:
-            self._since = now_s
-        return now_s - self._since >= LONGEST
+            self._since = time_s
+        return time_s - self._since >= LONGEST
 
     def _distance(self, one: np.ndarray, other: np.ndarray) -> float:
         return float(np.max(np.abs(one - other)[self._is_watched], initial=0.0))

@@ -26,14 +26,12 @@ class JointStateReport:
     :param refused: positions by kind of refusal, one of REFUSALS.
     :param last_refusal: one line; empty: none yet.
     :param contradictions: a line for each joint that two publishers seem to move.
-    :param tracking_delay: as in `JointStateFilter`.
     """
 
     age: float
     refused: dict[str, int]
     last_refusal: str
     contradictions: tuple[str, ...]
-    tracking_delay: float = math.nan
 
 
 class JointStateFilter:
@@ -58,9 +56,6 @@ class JointStateFilter:
         self.velocities = np.zeros(len(self.joints))  # rad/s, m/s
         # ROS time at which each position was measured, ns: its stamp, or else its arrival.
         self.times_ns = np.zeros(len(self.joints), dtype=np.int64)
-        # s by which the measured motion trails the commanded one, as the watch of the arm has
-        # found; nan: unknown.
-        self.tracking_delay = math.nan
         margin = IMPLAUSIBLE_SHARE * (limits.upper - limits.lower)
         self._limits = limits
         self._columns = {name: column for column, name in enumerate(self.joints)}
@@ -161,8 +156,7 @@ class JointStateFilter:
             self._last_refusal,
             tuple(f"'{name}' is {track.contradiction}"
                   for name, track in zip(self.joints, self._tracks, strict=True)
-                  if track.contradicts(now_s)),
-            self.tracking_delay)
+                  if track.contradicts(now_s)))
 
     def _old(self, now_s: float, margin: float = 0.0) -> list[int]:
         """Return the columns of the joints that are not known or too old."""

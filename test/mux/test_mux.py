@@ -853,6 +853,19 @@ def test_an_arm_that_stands_means_hold_and_the_next_motion_begins_where_it_is():
         bench.commands[-1][1].positions[0][:2], bench.measured[:2], atol=1e-9)
 
 
+def test_joint_states_that_come_late_are_no_arm_that_stands():
+    bench = Bench(joint_state_timeout=0.8)
+    bench.run(5)
+    bench.goal = sweep(bench.now + 10 * PERIOD)
+    assert bench.choose(MuxMode.POLICY)[0]
+    bench.run(40)
+    bench.joints_alive = False
+    bench.run(50)  # the arm would have moved on for 0.5 s
+    bench.joints_alive = True
+    bench.run(40)
+    assert bench.mode == MuxMode.POLICY, bench.mux.machine.reason
+
+
 def test_the_policy_is_refused_while_something_else_moves_the_arm():
     bench = Bench()
     bench.run(5)

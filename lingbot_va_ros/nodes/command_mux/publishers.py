@@ -107,7 +107,7 @@ class DiagnosticsPublisher:
         warnings = self._watch.warnings(
             report.joint_states, now_s, self._clocks.is_simulated)
         trailing = tracking_warning(
-            report.joint_states.tracking_delay, self._mux.settings.controller_delay)
+            report.tracking_delay, self._mux.settings.controller_delay)
         if trailing:
             warnings.append(trailing)
         for line in warnings:
@@ -168,8 +168,8 @@ def _values(report: Report) -> dict[str, object]:
         **{f'joint_state_refused_{kind}': count
            for kind, count in report.joint_states.refused.items()},
         'tracking_delay_ms': (
-            '' if math.isnan(report.joint_states.tracking_delay)
-            else f'{report.joint_states.tracking_delay * 1e3:.1f}'),
+            '' if math.isnan(report.tracking_delay)
+            else f'{report.tracking_delay * 1e3:.1f}'),
         'joint_state_last_refusal': report.joint_states.last_refusal,
         'joint_state_contradictions': '; '.join(report.joint_states.contradictions),
         'accepted': report.accepted,

@@ -48,7 +48,7 @@ def run(delay, servo_lag=0.03, seconds=2.0, **settings):
     report = mux.report(BEGIN_NS + round(seconds * 1e9))
     return Outcome(
         trace.after(0.8).speeds()[:, EVEN], report.mode, report.reason,
-        tracking_warning(report.joint_states.tracking_delay, mux.settings.controller_delay),
+        tracking_warning(report.tracking_delay, mux.settings.controller_delay),
         len(rejections))
 
 
