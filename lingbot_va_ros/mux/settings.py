@@ -46,7 +46,7 @@ class MuxSettings:
     teleop_approach_speed: float = 0.25
     takeover_motion: float = 0.0
     takeover_rest: float = 0.5
-    controller_delay: float = 0.01
+    controller_delay: float = 0.02
     max_tracking_delay: float = 0.08
     speed_scale: float = 1.0
     full_speed_scaling: float = 100.0

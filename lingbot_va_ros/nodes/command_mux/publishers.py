@@ -28,8 +28,8 @@ DIAGNOSTICS_SECONDS, LOOK_SECONDS = 1.0, 0.1
 # Least time between two log lines about publishers and clocks, s.
 WARN_SECONDS = 10.0
 # An arm that trails its commands by `controller_delay` and this, s, is worth a warning. The servos
-# of most arms lag by 20 to 50 ms.
-TRACKING_MARGIN = 0.04
+# of most arms lag by 20 to 40 ms.
+TRACKING_MARGIN = 0.025
 
 
 class ModePublisher:

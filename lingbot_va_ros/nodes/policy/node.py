@@ -26,6 +26,7 @@ from lingbot_va_ros.motion.plan_slot import PlanSlot
 from lingbot_va_ros.motion.time import to_seconds
 from lingbot_va_ros.motion.timeline import Timeline
 from lingbot_va_ros.mux.command_stream import ANNOUNCED_PERIODS
+from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.nodes.parameters import declare_parameters
 from lingbot_va_ros.nodes.policy import parameters as policy_parameters
 from lingbot_va_ros.nodes.policy.answers import wait_for_answer
@@ -63,12 +64,12 @@ from lingbot_va_ros.policy.runtime.status import RuntimeStatus
 SWITCH_SECONDS = 0.001
 # Difference in priority of the executor's and DDS's threads to the control thread.
 RECEIVING_BELOW = 10
-# Seconds from the publication of a plan to the first command that it changes: transport, a tick of
-# the mux, and the periods that the mux has announced by then, at its default rate.
-REACTION = 0.015 + ANNOUNCED_PERIODS * 0.01
+# Seconds from the publication of a plan to the first command that it changes: transport, and what
+# the mux has announced by then, at its default rate and delay.
+REACTION = 0.005 + MuxSettings.controller_delay + ANNOUNCED_PERIODS * 0.01
 # Seconds from a new speed scale until plan time changes its rate: no later than a plan that is
-# published by then, and the periods that the mux has announced, are followed.
-SPEED_LEAD = 0.07
+# published by then, and what the mux has announced, are followed.
+SPEED_LEAD = REACTION + 0.025
 GRAPH_PERIOD = 0.1
 MARKERS_PERIOD = 0.2
 

@@ -46,10 +46,10 @@ def test_the_mux_moves_the_arm_evenly_through_a_controller(
 
 
 def test_late_commands_make_a_stop_hard_unless_the_mux_knows_of_it():
-    late = Condition('jazzy', 500, 0.015, 0.005, 100)
+    late = Condition('jazzy', 500, 0.025, 0.005, 100)
     row, = measure_controllers([late])
     assert row['limit_share'] < 1.2 and row['stop_limit_share'] > 5.0
-    row, = measure_controllers([late], controller_delay=0.03)
+    row, = measure_controllers([late], controller_delay=0.04)
     assert row['limit_share'] < 1.2 and row['stop_limit_share'] < 1.2
 
 
