@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 import numpy as np
 import pytest
 from support.ros_domain import claim_domain
+from support.shared_memory import remove_abandoned_segments
 
 from lingbot_va_ros.sim.gl import choose_gl
 
@@ -78,6 +79,11 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+def pytest_sessionfinish():
+    """Give back the shared memory of the processes that the tests have killed."""
+    remove_abandoned_segments()
 
 
 def pytest_collection_modifyitems(items):

@@ -53,7 +53,8 @@ def run(delay, servo_lag=0.03, seconds=2.0, **settings):
 
 
 @pytest.mark.parametrize('servo_lag', [0.0, 0.03, 0.044])
-@pytest.mark.parametrize('delay, unevenness', [(0.0, 0.005), (0.025, 0.005), (0.03, 0.005), (0.04, 0.02)])
+@pytest.mark.parametrize(
+    'delay, unevenness', [(0.0, 0.005), (0.025, 0.005), (0.03, 0.005), (0.04, 0.02)])
 def test_up_to_40_ms_the_announced_motion_bridges(delay, unevenness, servo_lag):
     outcome = run(delay, servo_lag)
     assert np.abs(outcome.speeds - 0.5).max() < unevenness
