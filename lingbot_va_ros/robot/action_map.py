@@ -23,6 +23,10 @@ class ActionMap(Protocol):
     One map serves one episode at a time and is used by one thread.
     """
 
+    @property
+    def pose_error(self) -> tuple[float, float] | None:
+        """The largest error in m and rad left of the newest chunk's poses; None without poses."""
+
     def begin(self, joints: np.ndarray) -> None:
         """Begin an episode with the robot at `joints` [J]."""
 
@@ -72,6 +76,8 @@ class JointActionMap:
     :param used_channels: the channel that each column of an action holds, in column order.
     :raises ValueError: a channel has no joint or a joint no channel; the message names all.
     """
+
+    pose_error = None
 
     def __init__(self, embodiment: Embodiment, used_channels: Sequence[int]):
         self.joints = embodiment.joints

@@ -85,8 +85,14 @@ class EndEffectorMap:
                 stroke=0.0 if grip is None else grip.open - grip.closed,
                 reference=IDENTITY if deltas else _mean_quaternion(
                     policy.q01[list(channels)[3:]], policy.q99[list(channels)[3:]])))
+        self._pose_error: tuple[float, float] | None = None
         self._initial: list[np.ndarray] | None = None
         self._newest = [arm.reference for arm in self._arms]
+
+    @property
+    def pose_error(self) -> tuple[float, float] | None:
+        """The largest error in m and rad, over all arms, left of the newest chunk's poses."""
+        return self._pose_error
 
     def begin(self, joints: np.ndarray) -> None:
         """Begin an episode with the arms at `joints` [J], the reference of relative poses."""
@@ -114,12 +120,16 @@ class EndEffectorMap:
         actions = np.asarray(actions, dtype=np.float64)
         start = np.asarray(start, dtype=np.float64)
         joints = np.empty((len(actions), len(self.joints)))
+        errors = []
         for index, arm in enumerate(self._arms):
             poses = self._poses(index, actions[:, arm.pose], start[arm.joints])
-            joints[:, arm.joints] = arm.kinematics.follow(poses, start[arm.joints])
+            taken = arm.kinematics.solve(poses, start[arm.joints])
+            joints[:, arm.joints] = taken.joints
+            errors.append((taken.translation_left, taken.rotation_left))
             if arm.gripper is not None:
                 opening = self._opening(actions[:, arm.gripper])
                 joints[:, arm.gripper_joint] = arm.closed + opening * arm.stroke
+        self._pose_error = max(each[0] for each in errors), max(each[1] for each in errors)
         return joints
 
     def from_joints(self, joints: np.ndarray, before: np.ndarray | None = None) -> np.ndarray:

@@ -8,15 +8,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pinocchio as pin
 
+from lingbot_va_ros.robot.pose_error import error_term
 from lingbot_va_ros.robot.poses import described, PoseError
 from lingbot_va_ros.specs.embodiment import Arm, Embodiment
 
 # The iteration ends below this norm of the error in m and rad, far below the precision of an arm.
 TOLERANCE = 1e-8
-# A pose with an error up to this counts as reached: at the edge of the workspace and at
-# singularities convergence is slow, and a network's poses are noisier.
-REACHED_TRANSLATION = 1e-3  # m
-REACHED_ROTATION = 1e-2  # rad
 # The largest step of a joint between two actions (rad; m for prismatic joints). A pose that needs
 # more is on another branch of the inverse kinematics, or beyond a singularity.
 LARGEST_STEP = 0.6
@@ -35,17 +32,30 @@ class OutOfReach(PoseError):
 
 @dataclass(frozen=True)
 class Solution:
-    """A solution: joint positions [n], and the remaining error of the pose in m and rad."""
+    """
+    A solution: joint positions [n], and the remaining error of the pose in m and rad.
+
+    :param reached: whether the pose counts as reached.
+    """
 
     joints: np.ndarray
     translation_left: float
     rotation_left: float
+    reached: bool
 
-    @property
-    def reached(self) -> bool:
-        """Whether the pose counts as reached."""
-        return (self.translation_left <= REACHED_TRANSLATION
-                and self.rotation_left <= REACHED_ROTATION)
+
+@dataclass(frozen=True)
+class FollowedPoses:
+    """
+    Joint positions [m, n] for consecutive poses, and the largest error that is left of them.
+
+    :param translation_left: m over the axes that count.
+    :param rotation_left: rad over the axes that count.
+    """
+
+    joints: np.ndarray
+    translation_left: float = 0.0
+    rotation_left: float = 0.0
 
 
 class ArmKinematics:
@@ -73,6 +83,7 @@ class ArmKinematics:
         columns = [embodiment.joints.index(joint) for joint in arm.joints]
         self.lower = embodiment.limits.lower[columns]
         self.upper = embodiment.limits.upper[columns]
+        self._error = error_term(arm.pose_weights)
         self._model = _reduced_model(embodiment.urdf, arm, base, tool)
         self._data = self._model.createData()
         self._tool = _link(self._model, tool)
@@ -98,10 +109,20 @@ class ArmKinematics:
         """
         Return joint positions [m, n] for the consecutive poses [m, 4, 4] of a chunk.
 
+        :param start: joint positions [n] before the chunk.
+        :raises OutOfReach: see `solve`.
+        """
+        return self.solve(poses, start).joints
+
+    def solve(self, poses: Sequence[np.ndarray] | np.ndarray, start: np.ndarray) -> FollowedPoses:
+        """
+        Find joint positions for the consecutive poses [m, 4, 4] of a chunk.
+
         The iteration for the first pose is seeded with `start`, along a straight line of poses if
         the pose is far. The iteration for each other pose is seeded with the solution before it,
         so that the arm stays on its branch. All rows are inside the limits; a joint that reaches
-        its limit stays there while the others move on.
+        its limit stays there while the others move on. An arm with pose weights takes the poses
+        of least weighted error near by.
 
         :param start: joint positions [n] before the chunk.
         :raises OutOfReach: a pose cannot be reached, or only with a jump; the message names the
@@ -110,6 +131,7 @@ class ArmKinematics:
         rows = np.empty((len(poses), len(self.lower)))
         at = np.clip(np.asarray(start, dtype=np.float64), self.lower, self.upper)
         step = np.zeros_like(at)
+        translation_left = rotation_left = 0.0
         for number, pose in enumerate(poses):
             target = self._to_base * pin.SE3(pose)
             # The last step predicts the next one, which saves an iteration.
@@ -122,9 +144,12 @@ class ArmKinematics:
             elif self._jumps(found, at):
                 found = self._seek(target, at)
             self._check(found, at, pose, f'action {number + 1} of {len(poses)}', far)
-            step = found.joints - at if number > 0 else step
+            if number > 0 and self._error.extrapolates:
+                step = found.joints - at
             rows[number] = at = found.joints
-        return rows
+            translation_left = max(translation_left, found.translation_left)
+            rotation_left = max(rotation_left, found.rotation_left)
+        return FollowedPoses(rows, translation_left, rotation_left)
 
     def _tool_at(self, joints: np.ndarray) -> pin.SE3:
         q = np.empty_like(joints)
@@ -135,15 +160,14 @@ class ArmKinematics:
     def _error_and_jacobian(
         self, joints: np.ndarray, target: pin.SE3,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the twist [6] in the tool frame to the target, and its Jacobian [6, n]."""
+        """Return the error to the target and its Jacobian [..., n], as the arm's poses count."""
         q = np.empty_like(joints)
         q[self._place] = joints
         pin.computeJointJacobians(self._model, self._data, q)
         left = pin.updateFramePlacement(self._model, self._data, self._tool).actInv(target)
         jacobian = pin.getFrameJacobian(
             self._model, self._data, self._tool, pin.ReferenceFrame.LOCAL)
-        error = pin.log6(left).vector
-        return error, pin.Jlog6(left.inverse()) @ jacobian[:, self._place]
+        return self._error.linearized(left, jacobian[:, self._place])
 
     def _seek(self, target: pin.SE3, start: np.ndarray) -> Solution:
         """
@@ -167,7 +191,7 @@ class ArmKinematics:
             error_there, jacobian_there = self._error_and_jacobian(tried, target)
             cost_there = error_there @ error_there
             if cost_there < cost:
-                slow = cost_there > 0.9999 * cost
+                slow = cost_there > self._error.slow * cost
                 joints, error, jacobian, cost = tried, error_there, jacobian_there, cost_there
                 if slow and factor <= LEAST_DAMPING:
                     break
@@ -176,10 +200,10 @@ class ArmKinematics:
                 break
             else:
                 factor = min(factor * 30, MOST_DAMPING)
-        left = self._tool_at(joints).actInv(target)
+        translation, rotation = self._error.remaining(self._tool_at(joints).actInv(target))
         return Solution(
-            joints, float(np.linalg.norm(left.translation)),
-            float(np.linalg.norm(pin.log3(left.rotation))))
+            joints, translation, rotation,
+            translation <= self._error.translation and rotation <= self._error.rotation)
 
     def _step(
         self, error: np.ndarray, jacobian: np.ndarray, joints: np.ndarray, damping: float,

@@ -18,6 +18,7 @@ from lingbot_va_ros.specs.joint_limits import (
     unused_names,
     Urdf,
 )
+from lingbot_va_ros.specs.pose_task import PoseWeights, read_pose_weights
 from lingbot_va_ros.specs.robot_description import DescriptionError, find_description, read_urdf
 from lingbot_va_ros.specs.strict_schema import described
 from lingbot_va_ros.specs.yaml_lines import dotted, KeyPath, Mistake, read_yaml
@@ -70,6 +71,7 @@ class Arm:
     :param joints: from base to tool.
     :param tool_frame: link whose poses are the end-effector poses.
     :param base_frame: link in which they are expressed; None: the embodiment's base frame.
+    :param pose_weights: what counts of a pose; None: the arm takes whole poses only.
     """
 
     side: str
@@ -77,6 +79,7 @@ class Arm:
     gripper: Gripper | None = None
     tool_frame: str | None = None
     base_frame: str | None = None
+    pose_weights: PoseWeights | None = None
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,8 @@ def _build(
 ) -> Embodiment | None:
     """Return the embodiment, or None with the mistakes appended."""
     urdf = _read_description(data['urdf'], path, mistakes)
-    arms = tuple(_read_arm(entry) for entry in data['arms'])
+    arms = tuple(_read_arm(entry, ('arms', index), mistakes)
+                 for index, entry in enumerate(data['arms']))
     places = _places_of_joints(arms, mistakes)
     _check_links(data, urdf, mistakes)
     bounds = read_limits(data['limits'], schema, places, urdf, mistakes)
@@ -274,11 +278,12 @@ def _read_description(entry: Any, path: Path, mistakes: list[Mistake]) -> Urdf |
         return None
 
 
-def _read_arm(entry: dict[str, Any]) -> Arm:
+def _read_arm(entry: dict[str, Any], place: KeyPath, mistakes: list[Mistake]) -> Arm:
     gripper = entry.get('gripper')
     return Arm(
         side=entry['side'], joints=tuple(entry['joints']),
         tool_frame=entry.get('tool_frame'), base_frame=entry.get('base_frame'),
+        pose_weights=read_pose_weights(entry, place, mistakes),
         gripper=None if gripper is None else Gripper(
             gripper['joint'], float(gripper['open']), float(gripper['closed'])))
 

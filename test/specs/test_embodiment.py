@@ -117,6 +117,15 @@ def test_every_mistake_is_named_at_once_with_its_line(tmp_path):
     (lambda d: d['controllers'][0].update(max_effort=5.0), 'only a gripper_action has'),
     (lambda d: d.update(base_frame='nowhere'), "no link 'nowhere'"),
     (lambda d: d.update(workspace={'lower': [0, 0, 0], 'upper': [1, 1, 1]}), 'needs base_frame'),
+    (lambda d: d['arms'][0].update(pose_weights=[0] * 6), 'arms[0].pose_weights: every weight'),
+    (lambda d: d['arms'][0].update(pose_weights=[1, 1, 1, 1e-5, 1, 1]), 'rx: a weight is 0 or'),
+    (lambda d: d['arms'][0].update(pose_weights=[1, 1, -1, 0, 0, 0]), 'minimum of 0'),
+    (lambda d: d['arms'][0].update(pose_weights=[1, 1, 1, 0, 0, float('nan')]), 'not a finite'),
+    (lambda d: d['arms'][0].update(pose_weights=[1, 1, 1]), 'pose_weights: [1, 1, 1] is too'),
+    (lambda d: d['arms'][0].update(pose_weights='xyz'), "pose_weights: 'xyz' is not of type"),
+    (lambda d: d['arms'][0].update(pose_tolerance={'rotation': 0.1}), 'without pose_weights'),
+    (lambda d: d['arms'][0].update(
+        pose_weights=[1] * 6, pose_tolerance={'translation': 0}), 'minimum of 0.0001'),
 ])
 def test_one_mistake_gives_one_line(tmp_path, change, expected):
     lines = mistakes_of(tmp_path, change)

@@ -39,6 +39,8 @@ PARTS = {
     'vae_decoder': 'VAE decoder',
     'text_encoder': 'text encoder',
 }
+# An arm with fewer cannot take every pose near a given one.
+JOINTS_OF_EVERY_POSE = 6
 # Default of the nodes.
 LIVE_EMBODIMENT = 'sim_left'
 TOTALS = {
@@ -240,6 +242,12 @@ def compare(policy: PolicyFile, embodiment: Embodiment) -> list[Finding]:
     except ValueError as error:
         return [*found, Finding('error', where, str(error))]
     if policy.action_frame != 'joints':
+        found += [
+            Finding('warning', where,
+                    f'the {arm.side} arm has {len(arm.joints)} joints and cannot take every pose: '
+                    'nearly all actions will be out of reach; give it pose_weights')
+            for arm in embodiment.arms
+            if len(arm.joints) < JOINTS_OF_EVERY_POSE and arm.pose_weights is None]
         return found  # the joints of a pose depend on the joint positions before it
     used = list(policy.used_channels)
     ends = actions.to_joints(

@@ -74,6 +74,12 @@ def status_message(
     return message
 
 
+def pose_error_values(error: tuple[float, float] | None) -> dict[str, str]:
+    """Return the entries on the error in m and rad that is left of the newest chunk's poses."""
+    return {} if error is None else {
+        'pose_error_m': f'{error[0]:.4f}', 'pose_error_rad': f'{error[1]:.4f}'}
+
+
 def diagnostics_message(
     now_ns: int, node_name: str, status: RuntimeStatus, epoch: int, starved_ticks: int,
     checkpoint: str, inputs: Mapping[str, str], warnings: Sequence[str],

@@ -124,6 +124,9 @@ class PolicyOutputs:
         configuration = self._configuration
         status, starved_ticks = self._status()
         values, warnings = self._input_diagnostics()
+        if configuration is not None:
+            values = {**values, **policy_messages.pose_error_values(
+                configuration.action_map.pose_error)}
         if warnings:  # in one call: rclpy throttles by the place of the call
             self._node.get_logger().warning(
                 '; '.join(warnings), throttle_duration_sec=WARN_SECONDS)

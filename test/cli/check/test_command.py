@@ -257,6 +257,36 @@ def test_quantiles_beyond_the_limits_of_a_joint_are_a_warning(tmp_path, run):
                for each in found['findings'])
 
 
+@pytest.mark.parametrize('weights', ['', 'pose_weights: [1, 1, 1, 0.01, 0.01, 0.01]'])
+def test_poses_for_an_arm_of_five_joints_need_weights(tmp_path, run, weights):
+    urdf = tmp_path / 'five.urdf'
+    urdf.write_text('<robot name="five"><link name="l0"/>' + ''.join(
+        f'<link name="l{n}"/><joint name="j{n}" type="revolute"><parent link="l{n - 1}"/>'
+        f'<child link="l{n}"/><axis xyz="0 0 1"/>'
+        '<limit lower="-1" upper="1" velocity="1" effort="1"/></joint>'
+        for n in range(1, 6)) + '</robot>')
+    names = [f'j{n}' for n in range(1, 6)]
+    path = tmp_path / 'five.yaml'
+    path.write_text(f"""
+name: five
+urdf: five.urdf
+arms: [{{side: left, base_frame: l0, tool_frame: l5, joints: {names}{weights and ', '}{weights}}}]
+limits: {dict.fromkeys(names, {'acceleration': 1.0, 'jerk': 10.0})}
+home: {dict.fromkeys(names, 0.0)}
+controllers: [{{topic: arm/joint_trajectory, kind: trajectory, joints: {names}}}]
+cameras: {{head: {{topic: head}}}}
+""")
+    policy = yaml.safe_load(shared_file('config', 'policies', 'libero.yaml').read_text())
+    policy.update(used_channels=list(range(6)), quantiles={
+        key: values[:6] for key, values in policy['quantiles'].items()})
+    (tmp_path / 'policy.yaml').write_text(yaml.safe_dump(policy))
+    code, found = run('--policy', tmp_path / 'policy.yaml', '--embodiment', path)
+    assert code == 0
+    assert not weights == any(
+        'has 5 joints' in each['message'] and 'pose_weights' in each['message']
+        for each in found['findings'])
+
+
 def test_every_shipped_policy_is_valid_by_itself(run):
     for path in shared_file('config', 'policies').glob('*.yaml'):
         assert run('--policy', path.stem)[0] == 0

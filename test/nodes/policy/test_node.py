@@ -219,6 +219,17 @@ def test_relative_poses_move_the_arm_around_where_it_was(world, untrained_checkp
     points = [point for chunk in world.chunks[before:] for point in chunk.trajectory.points]
     moved = np.array([point.positions for point in points])[:, :6] - HOME[:6]
     assert 1e-3 < np.abs(moved).max() < 0.5
+    diagnostics = []
+    world.node.create_subscription(
+        DiagnosticArray, '/diagnostics', diagnostics.append, qos.EVENTS)
+
+    def errors():
+        return [{each.key: each.value for each in status.values if 'pose_error' in each.key}
+                for message in diagnostics for status in message.status
+                if status.name.endswith('policy')]
+    wait_for(lambda: any(errors()), 'the error of the poses in /diagnostics')
+    assert 0 <= float(errors()[-1]['pose_error_m']) <= 1e-3
+    assert 0 <= float(errors()[-1]['pose_error_rad']) <= 1e-2
 
 
 def test_a_pose_out_of_reach_is_named_and_no_fault(world, untrained_checkpoint, tmp_path):
