@@ -64,6 +64,14 @@ _SIM = {
         '', 'Random seed of the scene (not of the policy). Empty: as in params_file, else the '
         'default of sim_robot.'),
 }
+_PARTS = {
+    'start_mux': (
+        'true', 'Whether to start the mux (true or false). False: it runs on another machine, at '
+        'the robot, in the same namespace.'),
+    'start_policy': (
+        'true', 'Whether to start the policy (true or false). False: it runs on another machine, '
+        'in the same namespace.'),
+}
 _MOCK = {
     'embodiment': (
         'sim_left', 'Embodiment file of the robot: a path or the name of a shipped one. Its '
@@ -111,6 +119,14 @@ class Arguments:
 
 
 @dataclass(frozen=True)
+class PolicyArguments(Arguments):
+    """The arguments of policy.launch.py; at least one of the two nodes is started."""
+
+    start_mux: bool
+    start_policy: bool
+
+
+@dataclass(frozen=True)
 class SimArguments(Arguments):
     """The arguments of sim.launch.py; `seed` is None if it was not given."""
 
@@ -144,7 +160,11 @@ class IsaacArguments(Arguments):
 
 
 _EXTRA_ARGUMENTS = {
-    SimArguments: _SIM, MockArguments: _MOCK, GazeboArguments: _GAZEBO, IsaacArguments: _ISAAC}
+    PolicyArguments: _PARTS, SimArguments: _SIM, MockArguments: _MOCK, GazeboArguments: _GAZEBO,
+    IsaacArguments: _ISAAC}
+_SWITCH_NAMES = {
+    'use_sim_time', 'autostart', 'use_respawn', 'headless', 'start_controllers', 'start_mux',
+    'start_policy'}
 
 
 ArgumentsType = TypeVar('ArgumentsType', bound=Arguments)
@@ -167,8 +187,7 @@ def read(context: LaunchContext, kind: type[ArgumentsType]) -> ArgumentsType:
     given = {field.name: context.launch_configurations[field.name] for field in fields(kind)}
     faults: list[str] = []
     values: dict[str, Any] = dict(given)
-    for name in given.keys() & {
-            'use_sim_time', 'autostart', 'use_respawn', 'headless', 'start_controllers'}:
+    for name in given.keys() & _SWITCH_NAMES:
         values[name] = _SWITCHES.get(given[name].lower())
         if values[name] is None:
             faults.append(f'{name} is {given[name]!r}; expected true or false')
@@ -185,6 +204,8 @@ def read(context: LaunchContext, kind: type[ArgumentsType]) -> ArgumentsType:
         values['embodiment'] = given['embodiment'] or _MOCK['embodiment'][0]
     if 'arms' in given:
         _read_arms(values, faults)
+    if values.get('start_mux') is False and values.get('start_policy') is False:
+        faults.append('start_mux and start_policy are both false; nothing would be started')
     if kind is SimArguments:
         _read_seed(values, faults)
     elif kind is GazeboArguments:
@@ -245,7 +266,8 @@ def _check_files(
         faults.append(f'checkpoint {checkpoint} is not a folder')
     if in_file is None:  # params_file cannot be read
         return
-    if values['autostart'] and not values['checkpoint'] and 'checkpoint' not in in_file:
+    starts_policy = values.get('start_policy', True) and values['autostart']
+    if starts_policy and not values['checkpoint'] and 'checkpoint' not in in_file:
         faults.append(
             'checkpoint is empty; give a checkpoint folder (checkpoint:=FOLDER, or in '
             'params_file), or autostart:=false')

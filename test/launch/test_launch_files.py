@@ -14,7 +14,9 @@ FOLDER = Path(__file__).resolve().parents[2] / 'launch'
 COMMON = {
     'namespace', 'use_sim_time', 'params_file', 'autostart', 'log_level', 'use_respawn',
     'checkpoint', 'policy_config', 'embodiment', 'instruction'}
-FILES = {'policy': COMMON, 'sim': COMMON | {'arms', 'task', 'seed'}}
+FILES = {
+    'policy': COMMON | {'start_mux', 'start_policy'},
+    'sim': COMMON | {'arms', 'task', 'seed'}}
 REMAPS = {
     ('~/joint_trajectory', 'policy/joint_trajectory'), ('control_mode', 'command_mux/mode'),
     ('speed_scale', 'command_mux/speed_scale')}
