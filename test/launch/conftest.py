@@ -75,7 +75,7 @@ def launch_file(tmp_path):
 
     @contextmanager
     def start(name: str, *arguments: str):
-        log = tmp_path / 'launch.log'
+        log = tmp_path / f'launch_{time.monotonic_ns()}.log'
         with log.open('w') as file:
             process = subprocess.Popen(
                 [sys.executable, '-c', LAUNCH, str(CHECKOUT / 'launch' / f'{name}.launch.py'),

@@ -136,6 +136,15 @@ def test_a_checkpoint_in_the_parameter_file_is_enough(described, tmp_path):
     assert 'policy_node' in actions_of(described, 'policy', params_file=str(params))
 
 
+def test_each_machine_starts_its_own_node(described, untrained_checkpoint):
+    at_the_robot = actions_of(described, 'policy', start_policy='false')  # needs no checkpoint
+    at_the_gpu = actions_of(
+        described, 'policy', start_mux='false', checkpoint=str(untrained_checkpoint))
+    assert (set(at_the_robot), set(at_the_gpu)) == ({'command_mux'}, {'policy_node'})
+    line = fault_of(described, 'policy', start_mux='false', start_policy='false')
+    assert 'start_mux and start_policy are both false' in line and '\n' not in line
+
+
 def test_the_image_profile_is_set_unless_the_user_has_one(launch, monkeypatch):
     from lingbot_va_ros.launching.nodes import image_profile, PROFILE_VARIABLES
 
@@ -236,6 +245,28 @@ def test_the_simulation_comes_up_survives_a_crash_and_ends_on_ctrl_c(
         assert launched.process.returncode == 0, launched.output
         assert launched.running() == []
         assert seconds < 5.0
+
+
+@pytest.mark.timeout(180)
+def test_two_launches_in_one_namespace_work_together_and_the_mux_outlives_the_policy(
+        launch, launch_file, watcher, untrained_checkpoint):
+    states = watcher.node.create_client(GetState, '/cell/lingbot_va_policy/get_state')
+    arguments = ('namespace:=cell', 'embodiment:=sim_left')
+    with launch_file('policy', 'start_policy:=false', *arguments) as robot:
+        with launch_file(
+                'policy', 'start_mux:=false', f'checkpoint:={untrained_checkpoint}',
+                'instruction:=go', *arguments) as gpu:
+            assert watcher.wait_until(
+                lambda: watcher.state(states) == State.PRIMARY_STATE_ACTIVE), gpu.output
+            for topic in ('policy/joint_trajectory', 'command_mux/mode', 'executed'):
+                assert watcher.wait_until(
+                    lambda topic=topic: watcher.node.count_publishers(f'/cell/{topic}') == 1
+                    and watcher.node.count_subscribers(f'/cell/{topic}') == 1, 10), topic
+            gpu.interrupt()
+            assert gpu.running() == []
+        assert len(robot.running()) == 1
+        robot.interrupt()
+        assert robot.running() == []
 
 
 @pytest.mark.timeout(120)
