@@ -1,5 +1,6 @@
 """What a 1 kHz controller of an FR3 makes of our commands keeps libfranka's limits."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ from lingbot_va_ros.specs.embodiment import JointLimits
 # libfranka, include/franka/rate_limiting.h: rad/s² and rad/s³ of every joint.
 ACCELERATION, JERK = 10.0, 5000.0
 PERIOD, CYCLE = 10_000_000, 1_000_000
-SHIPPED = Path(__file__).parents[2] / 'config' / 'embodiments' / 'dual_franka.yaml'
+SHIPPED = Path(__file__).parents[2] / 'config' / 'embodiments'
+ARMS = (('dual_franka', 'left_fr3'), ('dual_franka', 'right_fr3'), ('single_fr3', 'fr3'))
 
 
-def shipped_limits():
-    """Return the limits of the left arm's joints as the embodiment file ships them."""
-    section = yaml.safe_load(SHIPPED.read_text())['limits']
-    rows = [section[f'left_fr3_joint{number}'] for number in range(1, 8)]
+def shipped_limits(name='dual_franka', arm='left_fr3'):
+    """Return the limits of an arm's joints as the embodiment file ships them."""
+    section = yaml.safe_load((SHIPPED / f'{name}.yaml').read_text())['limits']
+    rows = [section[f'{arm}_joint{number}'] for number in range(1, 8)]
     columns = {
         key: np.array([float(row[key]) for row in rows])
         for key in ('lower', 'upper', 'velocity', 'acceleration', 'jerk', 'stop_jerk')}
@@ -61,7 +63,16 @@ def test_every_cycle_of_a_motion_and_its_stop_is_inside_libfrankas_limits(ends_w
         assert np.abs(jerks).max() <= JERK
 
 
-def test_the_shipped_limits_are_inside_libfrankas():
-    limits = shipped_limits()
+@pytest.mark.parametrize('name, arm', ARMS)
+def test_the_shipped_limits_are_inside_libfrankas(name, arm):
+    limits = shipped_limits(name, arm)
     assert np.all(limits.acceleration < ACCELERATION)
     assert np.all(limits.jerk < JERK) and np.all(limits.stop_jerk < JERK)
+
+
+@pytest.mark.parametrize('name, arm', ARMS)
+def test_all_arms_have_the_limits_of_the_tested_one(name, arm):
+    """So the motions above speak for each of them."""
+    for field in dataclasses.fields(JointLimits):
+        np.testing.assert_array_equal(
+            getattr(shipped_limits(name, arm), field.name), getattr(shipped_limits(), field.name))
