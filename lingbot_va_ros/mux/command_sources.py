@@ -10,6 +10,7 @@ from lingbot_va_ros.mux.leader_arm import LeaderArm, LeaderJoint
 from lingbot_va_ros.mux.motion_detector import MotionDetector
 from lingbot_va_ros.mux.plan_source import PlanSource
 from lingbot_va_ros.mux.settings import MuxSettings
+from lingbot_va_ros.mux.teleop_plan_source import TeleopPlanSource
 from lingbot_va_ros.specs.embodiment import Embodiment
 
 
@@ -28,9 +29,9 @@ class CommandSources:
         timeout, max_jump = settings.source_timeout, settings.max_jump
         self.policy = PlanSource(
             'policy/joint_trajectory', timeout, embodiment, max_jump, may_jump=is_gripper)
-        self.teleop = PlanSource(
-            'teleop/joint_trajectory', timeout, embodiment, max_jump, may_jump=is_gripper,
-            may_end_moving=True)
+        self.teleop = TeleopPlanSource(
+            'teleop/joint_trajectory', timeout, embodiment, max_jump, is_gripper,
+            settings.teleop_approach_speed)
         self.leader = LeaderArm(embodiment, leader_map, timeout, max_jump)
         self.selected: CommandSource = self.policy
         self._all: tuple[CommandSource, ...] = (self.policy, self.teleop, self.leader)

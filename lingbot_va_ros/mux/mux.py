@@ -141,7 +141,9 @@ class Mux:
         self, source: PlanSource, message: TrajectoryMessage, now_ns: int, now_s: float,
     ) -> str | None:
         try:
-            plan = source.read(message)
+            with self._lock:
+                arm = self._motion.position(now_ns, now_s)
+            plan = source.read(message, now_ns, arm)
             excess = None if self._plan_watch is None else self._plan_watch.worst(plan.positions)
             with self._lock:
                 source.check_times(message, plan, now_ns)

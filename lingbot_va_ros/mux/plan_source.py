@@ -41,10 +41,12 @@ class PlanSource(CommandSource):
         self._is_new = False
         self._playback = PlanPlayback(embodiment.limits, ~may_jump)
 
-    def read(self, message: TrajectoryMessage) -> Plan:
+    def read(self, message: TrajectoryMessage, now_ns: int, arm: np.ndarray | None) -> Plan:
         """
         Return the plan of a message, checked as far as that needs no clock and no state.
 
+        :param now_ns: ROS time.
+        :param arm: positions [J] where a motion would start now; None: unknown.
         :raises Rejected: see `validation.read_plan`.
         """
         return read_plan(message, self._embodiment, self._may_end_moving)
@@ -64,7 +66,11 @@ class PlanSource(CommandSource):
 
         :raises Rejected: kind jump.
         """
-        check_jump(plan, now_ns, arm, self._embodiment, self._max_jump, self._may_jump)
+        self._check_jump_of(plan, now_ns, arm, self._may_jump)
+
+    def _check_jump_of(
+        self, plan: Plan, now_ns: int, arm: np.ndarray, exempt: np.ndarray) -> None:
+        check_jump(plan, now_ns, arm, self._embodiment, self._max_jump, exempt)
 
     def accept(self, plan: Plan, stamp_ns: int, now_s: float) -> None:
         """Take a plan that passed all checks."""

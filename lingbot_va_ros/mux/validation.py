@@ -36,12 +36,14 @@ REJECTION_KINDS = (
 
 def read_plan(
     message: TrajectoryMessage, embodiment: Embodiment, may_end_moving: bool = False,
+    may_begin_at_once: bool = False,
 ) -> Plan:
     """
     Check everything about a message that needs no clock, and return its plan.
 
     :param may_end_moving: a last velocity other than 0 is accepted (a jogging program sends one
         point at a time); behind its end a plan rests all the same.
+    :param may_begin_at_once: the first time_from_start may be 0.
     :raises Rejected: kinds empty, joints, lengths, not_finite, times, final_velocity, limits.
     """
     _check_joints(message.joints, embodiment.joints)
@@ -65,8 +67,9 @@ def read_plan(
                     'not_finite', f"point {index}: {name} of '{joint}' is not a finite number")
 
     times_ns = np.array([point.time_from_start_ns for point in message.points], dtype=np.int64)
-    if times_ns[0] <= 0 or np.any(np.diff(times_ns) <= 0):
-        raise Rejected('times', 'time_from_start must be above 0 and strictly increasing')
+    if times_ns[0] < (0 if may_begin_at_once else 1) or np.any(np.diff(times_ns) <= 0):
+        least = 'at least 0' if may_begin_at_once else 'above 0'
+        raise Rejected('times', f'time_from_start must be {least} and strictly increasing')
     order = [message.joints.index(name) for name in embodiment.joints]
     positions = np.array([point.positions for point in message.points], np.float64)[:, order]
     if with_velocities:

@@ -98,7 +98,7 @@ class Inputs:
         message: JointTrajectory, _info: Mapping[str, Any],
     ) -> None:
         self._log_rejection(
-            topic, take(_plain_trajectory(message), *self._note_stamp(topic, message)))
+            topic, take(plain_trajectory(message), *self._note_stamp(topic, message)))
 
     def _on_too_long(self, topic: str, source: CommandSource, reason: str) -> None:
         self._log_rejection(
@@ -116,7 +116,9 @@ class Inputs:
         self, topic: str, message: JointTrajectory | JointState) -> tuple[int, float]:
         """Pass a stamp to the watch; returns the time on both clocks."""
         now_ns, now_s = self._clocks.now_ns(), self._clocks.now_s()
-        self._watch.offsets.add(topic, nanoseconds_of(message.header.stamp), now_ns, now_s)
+        # The stamp of a plan whose first point is due at once is the time of that point.
+        if isinstance(message, JointState) or not _begins_at_stamp(message):
+            self._watch.offsets.add(topic, nanoseconds_of(message.header.stamp), now_ns, now_s)
         return now_ns, now_s
 
     def _log_rejection(self, topic: str, reason: str | None) -> None:
@@ -164,7 +166,12 @@ class Inputs:
         return response
 
 
-def _plain_trajectory(message: JointTrajectory) -> TrajectoryMessage:
+def _begins_at_stamp(message: JointTrajectory) -> bool:
+    return bool(message.points) and nanoseconds_of(message.points[0].time_from_start) == 0
+
+
+def plain_trajectory(message: JointTrajectory) -> TrajectoryMessage:
+    """Return a joint trajectory as plain data, unchecked."""
     return TrajectoryMessage(
         stamp_ns=nanoseconds_of(message.header.stamp),
         joints=tuple(message.joint_names),
