@@ -22,8 +22,8 @@ from lingbot_va_ros.specs.embodiment import Embodiment
 # Behind a last point that moves on the plan moves on evenly, for as long as the last interval and
 # no longer than this, s, and then brakes as long: the next message may be late.
 LONGEST_LEAD = 0.05
-# A plan that moves on and ends so soon, s, is one of a stream of short ones.
-SHORT = 0.05
+# A plan that ends so soon after its stamp, s, is one of a stream of short ones.
+SHORT = 0.1
 # A cubic from rest to rest is faster than its mean speed by this factor.
 PEAK_SPEED = 1.5
 # So many messages count at once; more of them come in no tick.
@@ -91,11 +91,11 @@ class TeleopPlanSource(PlanSource):
         plan = self._ended(read_plan(
             whole, self._embodiment, may_end_moving=True, may_begin_at_once=True),
             message.stamp_ns)
-        moves_on = len(plan.times_ns) > len(points)
-        is_relative = has_no_stamp or (
-            moves_on and points[-1].time_from_start_ns <= to_nanoseconds(SHORT))
+        is_relative = (
+            has_no_stamp or points[-1].time_from_start_ns <= to_nanoseconds(SHORT))
         return PartialPlan(
-            plan.times_ns, plan.positions, plan.velocities, named, now_ns if is_relative else 0)
+            plan.times_ns, plan.positions, plan.velocities, named,
+            message.stamp_ns if is_relative else 0)
 
     def _completed(
         self, message: TrajectoryMessage, named: np.ndarray, arm: np.ndarray | None,

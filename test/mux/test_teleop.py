@@ -155,8 +155,8 @@ def test_a_jogging_program_is_followed():
     stage.run(200)
     assert stage.mode == MuxMode.TELEOP
     stage.assert_bumpless()
-    # The plans, positions alone, are rough: each begins and ends at rest.
-    assert max(np.abs(q - stage.jog(due)).max() for due, q, _ in stage.executed[40:]) < 0.025
+    # The plans are short: they are followed as late as commands are announced, at 1 rad/s.
+    assert max(np.abs(q - stage.jog(due)).max() for due, q, _ in stage.executed[40:]) < 0.06
 
 
 def test_a_jogging_program_may_send_one_point_that_moves_on():
