@@ -6,6 +6,7 @@ import time
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 import numpy as np
+import pytest
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -17,6 +18,7 @@ from lingbot_va_ros.nodes import qos
 from lingbot_va_ros.nodes.images.conversion import from_rgb
 from lingbot_va_ros.specs.embodiment import load_embodiment
 from lingbot_va_ros.srv import ResetMemory, SetInstruction
+from support import altered_policy
 from support.node_processes import node_process
 from support.services import Services
 from support.waiting import DEADLINE, wait_for
@@ -120,3 +122,33 @@ def policy_process(tmp_path, *arguments, program=None, warm=True):
     log = tmp_path / 'policy.log'
     with node_process('policy_node', log, *arguments, program=program, warm=warm) as process:
         yield process, log.read_text
+
+
+@contextlib.contextmanager
+def altered_policy_at_work(node, folder, checkpoint, variable, text):
+    """
+    Run an active policy that a file alters; yield its World and a function that writes the file.
+
+    :param variable: names the file; see support/altered_policy.py.
+    :param text: its content at first.
+    """
+    file = folder / variable.lower()
+
+    def write(text):
+        new = file.with_suffix('.new')
+        new.write_text(text)
+        new.replace(file)  # whole, at one moment
+
+    write(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(variable, str(file))
+        with policy_process(
+                folder, '-p', 'executed_source:=plan', '-p', f'checkpoint:={checkpoint}', '-p',
+                'instruction:=go', program=altered_policy.__file__) as (_, log):
+            world = World(node)
+            world.log = log
+            wait_for(lambda: world.statuses, 'a status')
+            assert world.change(Transition.TRANSITION_CONFIGURE)
+            assert world.change(Transition.TRANSITION_ACTIVATE)
+            yield world, write
+            world.cameras, world.joints = set(), False

@@ -526,13 +526,15 @@ def running_sim_robot(namespace, *parameters):
         robot.wait(timeout=10)
 
 
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize('delay', [0.0, 0.25])
-def test_a_controller_that_gets_its_commands_late_is_held(delay):
-    """By the joint states, which trail the commands; nothing else tells."""
-    patient = ('source_timeout:=5.0', 'joint_state_timeout:=5.0', 'max_following_error:=9.0')
-    with running_sim_robot('/late', f'controller_delay:={delay}'), running_mux(
-            *patient, namespace='/late'), running_world(namespace='/late') as world:
+@contextlib.contextmanager
+def moving_sim_robot(namespace, swing, *robot_parameters, mux=PATIENT):
+    """
+    Let the mux move the simulated robot; yield its World, joint states and the mux's process.
+
+    :param swing: [J], how far the joints go about home.
+    """
+    with running_sim_robot(namespace, *robot_parameters), running_mux(
+            *mux, namespace=namespace) as process, running_world(namespace=namespace) as world:
         states = []
         world.node.create_subscription(JointState, 'joint_states', states.append, JOINT_STATES)
         wait_for(lambda: states, 'joint states', 60.0)
@@ -541,10 +543,19 @@ def test_a_controller_that_gets_its_commands_late_is_held(delay):
         world.policy_alive = True
         wait_for(lambda: world.set_mode(ControlMode.POLICY).success, 'POLICY')
         begin = world.clock()
-        swing = np.array([0.3, 0.1, -0.1, 0.3, 0.1, 0.3, 0.0])
-        world.goal = lambda t_ns: home + swing * (
+        world.goal = lambda t_ns: home + np.array(swing) * (
             1 - np.cos(2.0 * max(0.0, (t_ns - begin) * 1e-9)))
+        yield world, states, process
 
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize('delay', [0.0, 0.25])
+def test_a_controller_that_gets_its_commands_late_is_held(delay):
+    """By the joint states, which trail the commands; nothing else tells."""
+    patient = ('source_timeout:=5.0', 'joint_state_timeout:=5.0', 'max_following_error:=9.0')
+    with moving_sim_robot(
+            '/late', [0.3, 0.1, -0.1, 0.3, 0.1, 0.3, 0.0], f'controller_delay:={delay}',
+            mux=patient) as (world, _, _):
         def trails():
             values = {
                 each.key: each.value for message in world.diagnostics
@@ -564,40 +575,27 @@ def test_a_controller_that_gets_its_commands_late_is_held(delay):
 @pytest.mark.timeout(120)
 def test_a_killed_mux_leaves_the_simulated_robot_at_rest():
     """The braking tail, on a controller that behaves as joint_trajectory_controller."""
-    with running_sim_robot('/braking'):
-        with running_mux(*PATIENT, namespace='/braking') as mux, (
-                running_world(namespace='/braking')) as world:
-            states = []
-            world.node.create_subscription(
-                JointState, 'joint_states', states.append, JOINT_STATES)
-            wait_for(lambda: states, 'joint states', 60.0)
-            home = np.array(states[-1].position)[:7]
-            world.goal = lambda t_ns: home
-            world.policy_alive = True
-            wait_for(lambda: world.set_mode(ControlMode.POLICY).success, 'POLICY')
-            begin = world.clock()
-            swing = np.array([0.6, 0.2, -0.2, 0.5, 0.2, 0.5, -0.005])
-            world.goal = lambda t_ns: home + swing * (
-                1 - np.cos(2.0 * max(0.0, (t_ns - begin) * 1e-9)))
-            wait_for(lambda: states[-1].velocity[0] > 0.5, 'motion')
-            mux.kill()
-            killed = time.time_ns()
-            wait_for(lambda: nanoseconds(states[-1].header.stamp) > killed and
-                     np.abs(states[-1].velocity).max() < 0.02, 'rest')
-            # Stamps tell what was before the kill, and the number of states how much time the
-            # simulation has computed since: a busy machine delivers late and simulates slowly.
-            before = [state for state in states if nanoseconds(state.header.stamp) <= killed]
-            at_kill, speed = (np.array(row)[:7] for row in (
-                before[-1].position, before[-1].velocity))
-            rest = np.array(states[-1].position)[:7]
-            assert (len(states) - len(before)) / STATE_RATE < 1.0
-            count = len(states)
-            wait_for(lambda: len(states) > count + 30, 'time to pass')
-            np.testing.assert_allclose(np.array(states[-1].position)[:7], rest, atol=0.02)
-            # No further than braking at the limit from what it then had, with a tick and the time
-            # until its last states came: 0.1 s.
-            way = np.abs(speed) * 0.1 + speed ** 2 / 2 / ROBOT.limits.acceleration + 0.03
-            assert np.all(np.abs(rest - at_kill) <= way)
+    with moving_sim_robot('/braking', [0.6, 0.2, -0.2, 0.5, 0.2, 0.5, -0.005]) as (
+            _, states, mux):
+        wait_for(lambda: states[-1].velocity[0] > 0.5, 'motion')
+        mux.kill()
+        killed = time.time_ns()
+        wait_for(lambda: nanoseconds(states[-1].header.stamp) > killed and
+                 np.abs(states[-1].velocity).max() < 0.02, 'rest')
+        # Stamps tell what was before the kill, and the number of states how much time the
+        # simulation has computed since: a busy machine delivers late and simulates slowly.
+        before = [state for state in states if nanoseconds(state.header.stamp) <= killed]
+        at_kill, speed = (np.array(row)[:7] for row in (
+            before[-1].position, before[-1].velocity))
+        rest = np.array(states[-1].position)[:7]
+        assert (len(states) - len(before)) / STATE_RATE < 1.0
+        count = len(states)
+        wait_for(lambda: len(states) > count + 30, 'time to pass')
+        np.testing.assert_allclose(np.array(states[-1].position)[:7], rest, atol=0.02)
+        # No further than braking at the limit from what it then had, with a tick and the time
+        # until its last states came: 0.1 s.
+        way = np.abs(speed) * 0.1 + speed ** 2 / 2 / ROBOT.limits.acceleration + 0.03
+        assert np.all(np.abs(rest - at_kill) <= way)
 
 
 def test_a_supervised_emergency_stop_starts_stopped_and_rejects_best_effort():

@@ -2,12 +2,10 @@
 
 import time
 
-from lifecycle_msgs.msg import Transition
 import numpy as np
 import pytest
-from support import altered_policy
 from support.messages import nanoseconds
-from support.policy_world import NS, policy_process, World
+from support.policy_world import altered_policy_at_work, NS
 from support.spinning import spinning_node
 from support.waiting import wait_for
 
@@ -23,34 +21,20 @@ def node():
 @pytest.fixture(scope='module')
 def stepped(node, tmp_path_factory, untrained_checkpoint):
     """The policy at work, and a function that sets the clock of it and of its robot."""
-    folder = tmp_path_factory.mktemp('clock')
-    file = folder / 'seconds'
-    file.write_text('0.0')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('LINGBOT_VA_TEST_CLOCK_FILE', str(file))
-        with policy_process(
-                folder, '-p', 'executed_source:=plan', '-p',
-                f'checkpoint:={untrained_checkpoint}', '-p', 'instruction:=go',
-                program=altered_policy.__file__) as (_, log):
-            world = World(node)
-            world.log = log
-            offset = [0.0]
-            world.clock = lambda: time.time_ns() + round(offset[0] * NS)
+    with altered_policy_at_work(
+            node, tmp_path_factory.mktemp('clock'), untrained_checkpoint,
+            'LINGBOT_VA_TEST_CLOCK_FILE', '0.0') as (world, write):
+        offset = [0.0]
+        world.clock = lambda: time.time_ns() + round(offset[0] * NS)
 
-            def step(seconds):
-                offset[0] += seconds
-                now = world.clock()
-                new = file.with_suffix('.new')
-                new.write_text(str(offset[0]))
-                new.replace(file)  # whole, at one moment
-                return now
+        def step(seconds):
+            offset[0] += seconds
+            now = world.clock()
+            write(str(offset[0]))
+            return now
 
-            wait_for(lambda: world.statuses, 'a status', 100.0)
-            assert world.change(Transition.TRANSITION_CONFIGURE)
-            assert world.change(Transition.TRANSITION_ACTIVATE)
-            wait_for(lambda: world.status.memory_frames, 'a memory')
-            yield world, step
-            world.cameras, world.joints = set(), False
+        wait_for(lambda: world.status.memory_frames, 'a memory')
+        yield world, step
 
 
 @pytest.mark.parametrize('steps', [(-600.0,), (-8.0,), (-1.5,), (5.0,), (-8.0, -1.5), (5.0, -8.0)])

@@ -3,8 +3,7 @@
 from lifecycle_msgs.msg import Transition
 import pytest
 from rcl_interfaces.srv import GetParameters
-from support import altered_policy
-from support.policy_world import policy_process, World
+from support.policy_world import altered_policy_at_work
 from support.spinning import spinning_node
 from support.waiting import wait_for
 
@@ -24,28 +23,11 @@ def node():
 def running(node, tmp_path_factory, untrained_checkpoint):
     """The policy at work, and a function that holds up the encoding of a text, or of none."""
     folder = tmp_path_factory.mktemp('instruction')
-    file = folder / 'held'
-
-    def hold(text):
-        new = file.with_suffix('.new')
-        new.write_text(text)
-        new.replace(file)  # whole, at one moment
-
-    hold('')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(folder))
-        patch.setenv('LINGBOT_VA_TEST_TEXT_FILE', str(file))
-        with policy_process(
-                folder, '-p', 'executed_source:=plan', '-p',
-                f'checkpoint:={untrained_checkpoint}', '-p', 'instruction:=go',
-                program=altered_policy.__file__) as (_, log):
-            world = World(node)
-            world.log = log
-            wait_for(lambda: world.statuses, 'a status')
-            assert world.change(Transition.TRANSITION_CONFIGURE)
-            assert world.change(Transition.TRANSITION_ACTIVATE)
-            yield world, hold
-            world.cameras, world.joints = set(), False
+        with altered_policy_at_work(
+                node, folder, untrained_checkpoint, 'LINGBOT_VA_TEST_TEXT_FILE', '') as running:
+            yield running
 
 
 @pytest.fixture

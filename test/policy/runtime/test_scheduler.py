@@ -928,13 +928,19 @@ class Deferred:
         future.set_result(None)
 
 
-def test_while_a_text_is_encoded_requests_are_served_and_nothing_is_predicted():
+def encoding_another(chunks):
+    """Return a stage after so many chunks that encodes the text 'another', and the encodings."""
     aside = Deferred()
     stage = Stage(aside=aside)
-    stage.play_chunks(2)
+    stage.play_chunks(chunks)
     slow_text(stage)
     stage.scheduler.set_instruction('another')
     stage.play(lambda: aside.texts)
+    return stage, aside
+
+
+def test_while_a_text_is_encoded_requests_are_served_and_nothing_is_predicted():
+    stage, aside = encoding_another(2)
     predicted, now = len(stage.engine.named('predict', 'ahead')), stage.now
     stage.play(lambda: stage.now > now + ns(2.0))
     assert stage.scheduler.status.reason == "encoding the instruction 'another'"
@@ -979,12 +985,7 @@ def test_a_chunk_on_its_way_is_followed_while_a_text_that_should_be_quick_is_not
 
 
 def test_an_engine_that_is_released_is_not_in_use_by_an_encoding():
-    aside = Deferred()
-    stage = Stage(aside=aside)
-    stage.play_chunks(1)
-    slow_text(stage)
-    stage.scheduler.set_instruction('another')
-    stage.play(lambda: aside.texts)
+    stage, aside = encoding_another(1)
     threading.Timer(0.05, aside.finish).start()
     stage.scheduler.unload()
     assert aside.texts[0][1].done() and stage.scheduler.engine is None
