@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lingbot_va_ros.specs.action_names import compare_names
 from lingbot_va_ros.specs.channels import (
     FIRST_JOINT_CHANNEL,
     GRIPPER_CHANNEL,
@@ -57,8 +58,13 @@ def make_action_map(embodiment: Embodiment, policy: PolicyFile) -> ActionMap:
     """
     Return the map for the policy's `action_frame`.
 
-    :raises ValueError: the policy's channels do not fit the embodiment.
+    :raises ValueError: the policy's channels do not fit the embodiment, or the names of its
+        columns contradict the embodiment's joints.
     """
+    mistake = compare_names(
+        policy.action_names, policy.used_channels, embodiment, policy.action_frame).mistake
+    if mistake:
+        raise ValueError(mistake)
     if policy.action_frame == 'joints':
         return JointActionMap(embodiment, policy.used_channels)
     # The import of pinocchio takes 0.3 s, and joint actions do not need it.

@@ -7,11 +7,15 @@ import pinocchio as pin
 
 from lingbot_va_ros.robot.kinematics import ArmKinematics
 from lingbot_va_ros.robot.poses import pose_of, PoseError, quaternion_of, rotation_of
-from lingbot_va_ros.specs.channels import GRIPPER_CHANNEL, misfit, unknown_channels
+from lingbot_va_ros.specs.channels import (
+    FIRST_POSE_CHANNEL,
+    GRIPPER_CHANNEL,
+    misfit,
+    unknown_channels,
+)
 from lingbot_va_ros.specs.embodiment import Embodiment
 from lingbot_va_ros.specs.policy_file import PolicyFile
 
-FIRST_POSE_CHANNEL = {'left': 0, 'right': 7}
 POSE_NAMES = ('x', 'y', 'z', 'quaternion x', 'quaternion y', 'quaternion z', 'quaternion w')
 DELTA_NAMES = ('x', 'y', 'z', 'rotation x', 'rotation y', 'rotation z')
 IDENTITY = np.array([0.0, 0.0, 0.0, 1.0])

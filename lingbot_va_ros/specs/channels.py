@@ -8,6 +8,7 @@ CHANNELS = 30
 POSE_CHANNELS = range(0, 14)
 JOINT_CHANNELS = range(14, 28)
 GRIPPER_CHANNELS = range(28, 30)
+FIRST_POSE_CHANNEL = {'left': 0, 'right': 7}
 FIRST_JOINT_CHANNEL = {'left': 14, 'right': 21}
 GRIPPER_CHANNEL = {'left': 28, 'right': 29}
 

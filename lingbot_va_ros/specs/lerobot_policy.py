@@ -9,7 +9,6 @@ They, and any other field of a policy file, can be given in `policy.yaml` beside
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-import json
 import math
 import os
 from pathlib import Path
@@ -20,9 +19,11 @@ import numpy as np
 from safetensors import safe_open, SafetensorError
 
 from lingbot_va_ros.specs import ranges
+from lingbot_va_ros.specs.action_names import flat_names
 from lingbot_va_ros.specs.channels import CHANNELS, GRIPPER_CHANNELS, JOINT_CHANNELS, POSE_CHANNELS
 from lingbot_va_ros.specs.checkpoint_config import read_json_object
 from lingbot_va_ros.specs.errors import CheckpointError
+from lingbot_va_ros.specs.lerobot_data import data_infos, json_or_nothing, table
 from lingbot_va_ros.specs.lerobot_folder import (
     CONFIG,
     find_lerobot_folder,
@@ -173,6 +174,10 @@ def derive_policy(folder: Path) -> LeRobotPolicy:
                     f'{config["obs_cam_keys"]} do not end in names that differ', 'cameras')
     if 'action_rate' not in overrides:
         fields['action_rate'] = _action_rate(found)
+    if used is not None and 'action_names' not in overrides:
+        names = _action_names(found, used)
+        if names is not None:
+            fields['action_names'] = names
     if used is not None and 'action_frame' not in overrides:
         fields['action_frame'] = _action_frame(found, used)
     fields.update(overrides)
@@ -280,7 +285,7 @@ def _quantiles(found: LeRobotPolicy, used: Sequence[int]) -> dict[str, list[floa
             f'besides it only {", ".join(_HARMLESS_STEPS)}')
         return None
     step = steps[names.index('unnormalizer_processor')]
-    settings = _table(step.get('config'))
+    settings = table(step.get('config'))
     width = _action_width(settings.get('features'))
     if width not in (None, len(used)):
         found.wrong(
@@ -357,22 +362,34 @@ def _action_mode(settings: Any) -> str:
     return str(table.get('ACTION', 'IDENTITY')) if isinstance(table, dict) else 'IDENTITY'
 
 
+def _action_names(found: LeRobotPolicy, used: Sequence[int]) -> list[str] | None:
+    """Return what the training data call the columns of an action, or None."""
+    for path, info in data_infos(found.folder):
+        names = flat_names(table(table(info.get('features')).get('action')).get('names'))
+        if names is None:
+            continue
+        if len(names) == len(used) and len(set(names)) == len(names):
+            return names
+        if len(names) > 1:
+            found.warnings.append((
+                path, f'features.action.names: {len(names)} names, {len(set(names))} of them '
+                f'different, for {len(used)} used channels: they are not compared with the '
+                f'embodiment; set action_names in {OVERRIDES} beside config.json'))
+        return None
+    return None
+
+
 def _action_rate(found: LeRobotPolicy) -> float:
     """Return the frame rate of the training data, or `UNKNOWN_RATE` with a warning."""
-    train = _json_or_nothing(found.folder / TRAIN_CONFIG)
-    data = _table(train.get('dataset'))
-    home = os.environ.get('HF_LEROBOT_HOME') or Path(
-        os.environ.get('HF_HOME') or '~/.cache/huggingface', 'lerobot')
-    places = [Path(data['root'])] if isinstance(data.get('root'), str) else []
-    if isinstance(data.get('repo_id'), str):
-        places.append(Path(home, data['repo_id']))
-    for place in places:
-        rate = _rate(_json_or_nothing(place.expanduser() / 'meta' / 'info.json').get('fps'))
+    for _, info in data_infos(found.folder):
+        rate = _rate(info.get('fps'))
         if rate:
             return rate
-    rate = _rate(_table(train.get('env')).get('fps'))
+    train = json_or_nothing(found.folder / TRAIN_CONFIG)
+    rate = _rate(table(train.get('env')).get('fps'))
     if rate:
         return rate
+    data = table(train.get('dataset'))
     data_name = f' ({data["repo_id"]})' if isinstance(data.get('repo_id'), str) else ''
     found.warn(
         CONFIG, f'LeRobot does not save the rate of the actions and the data{data_name} is not '
@@ -436,7 +453,7 @@ def _warn_of_training(found: LeRobotPolicy, config: Mapping[str, Any]) -> None:
 
 
 def _mode_in(path: Path, name: str) -> str:
-    steps = _json_or_nothing(path).get('steps')
+    steps = json_or_nothing(path).get('steps')
     for step in steps if isinstance(steps, list) else ():
         if _step_name(step) == name:
             return _action_mode(step.get('config'))
@@ -450,16 +467,3 @@ def _name(config: Mapping[str, Any], folder: Path) -> str:
     parts = [part for part in Path(os.path.abspath(folder)).parts
              if part not in ('pretrained_model', 'checkpoints', 'last') and not part.isdigit()]
     return parts[-1]
-
-
-def _table(value: Any) -> dict[str, Any]:
-    """Return a JSON object, or an empty one in place of anything else."""
-    return value if isinstance(value, dict) else {}
-
-
-def _json_or_nothing(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return {}
-    return _table(raw)

@@ -70,6 +70,7 @@ class PolicyFile:
     :param observation_keys: camera names of the public clients, by role; may be empty.
     :param mirror_images: mirror all images left to right before they are encoded.
     :param delta_scale: used with the action frame `eef_delta` only.
+    :param action_names: what the training data call each column of an action; may be empty.
     """
 
     name: str
@@ -92,6 +93,7 @@ class PolicyFile:
     observation_keys: dict[str, str] = field(default_factory=dict)
     mirror_images: bool = False
     delta_scale: DeltaScale = DeltaScale()
+    action_names: tuple[str, ...] = ()
 
     @property
     def action_period(self) -> float:
@@ -140,6 +142,9 @@ SCHEMA = _fields(
             'type': 'object', 'additionalProperties': {'type': 'string', 'minLength': 1}},
         'mirror_images': {'type': 'boolean'},
         'delta_scale': _fields({'translation': ranges.DELTA, 'rotation': ranges.DELTA}),
+        'action_names': {
+            'type': 'array', 'minItems': 1, 'maxItems': CHANNELS, 'uniqueItems': True,
+            'items': {'type': 'string', 'minLength': 1, 'maxLength': 100}},
     })
 
 
@@ -262,7 +267,8 @@ def _from_fields(raw: Any, path: Path) -> PolicyFile:
         forward_dynamics=raw.get('forward_dynamics', False), trained=raw.get('trained', True),
         observation_keys=dict(raw.get('observation_keys', {})),
         mirror_images=raw.get('mirror_images', False),
-        delta_scale=DeltaScale(**raw.get('delta_scale', {})))
+        delta_scale=DeltaScale(**raw.get('delta_scale', {})),
+        action_names=tuple(raw.get('action_names', ())))
 
 
 def _inconsistencies(raw: Mapping[str, Any]) -> list[str]:
@@ -272,6 +278,8 @@ def _inconsistencies(raw: Mapping[str, Any]) -> list[str]:
         if len(values) != used:
             found.append(
                 f'quantiles.{name}: {len(values)} numbers for {used} used channels')
+    if len(raw.get('action_names', raw['used_channels'])) != used:
+        found.append(f'action_names: {len(raw["action_names"])} names for {used} used channels')
     found.extend(
         f'quantiles: channel {channel} has q01 {low} above q99 {high}'
         for channel, low, high in zip(raw['used_channels'], q01, q99) if low > high)

@@ -1,6 +1,7 @@
 """The policy file that is derived from LeRobot's config.json and post-processor."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -275,3 +276,69 @@ def test_mirrored_images_and_unmoved_channels_are_remarked(lerobot_folder):
 ])
 def test_roles_are_the_ends_of_the_keys(keys, roles):
     assert camera_roles(keys) == dict(zip(roles, keys))
+
+
+# Names of the columns of an action
+
+
+NAMES = [f'left_joint_{number}.pos' for number in range(1, 7)] + ['left_gripper.pos']
+
+
+def write_info(folder, names, **fields):
+    (folder / 'meta').mkdir(parents=True, exist_ok=True)
+    (folder / 'meta' / 'info.json').write_text(json.dumps({
+        'features': {'action': {'dtype': 'float32', 'shape': [7], 'names': names}}, **fields}))
+
+
+@pytest.mark.parametrize('names', [NAMES, [NAMES], {'motors': NAMES}])
+def test_the_names_of_the_columns_come_from_the_info_beside_the_policy(lerobot_folder, names):
+    assert load(lerobot_folder).action_names == ()
+    write_info(lerobot_folder, names, fps=25)
+    assert load(lerobot_folder).action_names == tuple(NAMES)
+    assert load(lerobot_folder).action_rate == 25
+
+
+def test_the_names_come_from_the_training_data_where_none_are_beside_the_policy(
+        lerobot_folder, tmp_path):
+    write_info(tmp_path / 'data', NAMES)
+    change(lerobot_folder, 'train_config.json', dataset={'root': str(tmp_path / 'data')})
+    assert load(lerobot_folder).action_names == tuple(NAMES)
+    write_info(lerobot_folder.parent, NAMES[::-1])
+    assert load(lerobot_folder).action_names == tuple(NAMES[::-1])
+
+
+@pytest.mark.parametrize('names, words', [
+    (NAMES[:5], '5 names, 5 of them different, for 7 used channels'),
+    ([NAMES[0]] * 7, '7 names, 1 of them different')])
+def test_names_that_do_not_fit_the_channels_are_a_warning(lerobot_folder, names, words):
+    write_info(lerobot_folder, names)
+    assert load(lerobot_folder).action_names == ()
+    assert any(words in line and file.endswith('meta/info.json')
+               for _, file, line in lerobot_findings(lerobot_folder))
+
+
+@pytest.mark.parametrize('names', [None, 7, ['action'], {'a': 'b'}, [None] * 7])
+def test_names_in_no_known_form_are_none(lerobot_folder, names):
+    before = lerobot_findings(lerobot_folder)
+    write_info(lerobot_folder, names)
+    assert load(lerobot_folder).action_names == ()
+    assert lerobot_findings(lerobot_folder) == before
+
+
+def test_an_info_that_is_no_file_or_nested_without_end_is_not_read(lerobot_folder):
+    (lerobot_folder / 'meta').mkdir()
+    path = lerobot_folder / 'meta' / 'info.json'
+    os.mkfifo(path)
+    assert load(lerobot_folder).action_names == ()
+    path.unlink()
+    path.write_text('[' * 100_000)
+    assert load(lerobot_folder).action_names == ()
+
+
+def test_names_in_policy_yaml_come_before_those_of_the_data(lerobot_folder):
+    write_info(lerobot_folder, NAMES[::-1])
+    (lerobot_folder / 'policy.yaml').write_text(yaml.safe_dump({'action_names': NAMES}))
+    assert load(lerobot_folder).action_names == tuple(NAMES)
+    (lerobot_folder / 'policy.yaml').write_text(yaml.safe_dump({'action_names': NAMES[:3]}))
+    line, = mistakes(lerobot_folder)
+    assert 'action_names: 3 names for 7 used channels' in line

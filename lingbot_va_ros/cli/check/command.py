@@ -20,6 +20,7 @@ from lingbot_va_ros.cli.check.finding import Finding
 from lingbot_va_ros.cli.common.engine_options import add_checkpoint_argument
 from lingbot_va_ros.cli.common.failure import CommandFailed
 from lingbot_va_ros.robot.action_map import make_action_map
+from lingbot_va_ros.specs.action_names import compare_names
 from lingbot_va_ros.specs.embodiment import Embodiment, EmbodimentError, load_embodiment
 from lingbot_va_ros.specs.lerobot_policy import lerobot_findings
 from lingbot_va_ros.specs.policy_file import (
@@ -241,6 +242,10 @@ def compare(policy: PolicyFile, embodiment: Embodiment) -> list[Finding]:
         actions = make_action_map(embodiment, policy)
     except ValueError as error:
         return [*found, Finding('error', where, str(error))]
+    remark = compare_names(
+        policy.action_names, policy.used_channels, embodiment, policy.action_frame).remark
+    if remark:
+        found.append(Finding('warning', where, remark))
     if policy.action_frame != 'joints':
         found += [
             Finding('warning', where,

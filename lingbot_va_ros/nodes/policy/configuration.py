@@ -20,6 +20,7 @@ from lingbot_va_ros.policy.runtime.task import normalize_instruction
 from lingbot_va_ros.robot.action_map import ActionMap, make_action_map
 from lingbot_va_ros.robot.joint_state_buffer import JointStateBuffer
 from lingbot_va_ros.robot.tool_path import ArmToolPath, tool_paths
+from lingbot_va_ros.specs.action_names import compare_names
 from lingbot_va_ros.specs.embodiment import Embodiment, load_embodiment
 from lingbot_va_ros.specs.policy_file import (
     find_policy_file,
@@ -88,6 +89,10 @@ def read_configuration(
         find_policy_file(values['policy_config'], checkpoint, logger.info), logger.warning)
     embodiment = load_embodiment(values['embodiment'])
     action_map = make_action_map(embodiment, policy)
+    remark = compare_names(
+        policy.action_names, policy.used_channels, embodiment, policy.action_frame).remark
+    if remark:
+        logger.warning(remark)
     video, action = policy_parameters.sampling(policy, values)
     chunks = policy_parameters.memory_chunks(policy, values['memory_frames'])
     keep_seconds = (

@@ -482,6 +482,23 @@ def test_mistakes_of_a_lerobot_folder_are_listed_with_those_of_its_frozen_parts(
         assert any(part in line for line in lines), (part, lines)
 
 
+@pytest.mark.parametrize('order, severity, words', [
+    ([2, 1, 3, 4, 5, 6], 'error', 'left_joint_2 (channel 14) is at left_joint_1, not at'),
+    (['waist', 2, 3, 4, 5, 6], 'warning', 'left_joint_waist (at left_joint_1), left_joint_2'),
+    ([1, 2, 3, 4, 5, 6], None, '')])
+def test_joints_in_another_order_than_the_data_of_a_policy_are_an_error(
+        lerobot_folder, run, order, severity, words):
+    (lerobot_folder / 'meta').mkdir()
+    (lerobot_folder / 'meta' / 'info.json').write_text(json.dumps({'features': {'action': {
+        'names': [f'left_joint_{name}' for name in order] + ['left_gripper']}}}))
+    code, found = run('--checkpoint', lerobot_folder, '--embodiment', 'sim_left')
+    lines = [(each['severity'], each['message']) for each in found['findings']
+             if 'on embodiment sim_left' in each['where']]
+    assert code == (1 if severity == 'error' else 0)
+    assert [each for each, _ in lines] == ([severity] if severity else [])
+    assert all(words in line for _, line in lines)
+
+
 def test_names_in_the_table_are_those_of_the_budget():
     from lingbot_va_ros.policy.inference.memory_budget import ON_DEMAND, RESIDENT
     assert tuple(check.PARTS) == RESIDENT + ON_DEMAND
