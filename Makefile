@@ -44,7 +44,6 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 # Dozens of processes import PyTorch and rclpy; without compiled modules each takes a second more.
 unexport PYTHONDONTWRITEBYTECODE
 
-comma := ,
 # One line for each step; what it prints goes to the log, of which a failure shows the end.
 say = @printf '[set-up] %s\n' '$(1)'
 logged = >> $(LOG) 2>&1 || { tail -n 15 $(LOG); \
@@ -99,9 +98,17 @@ $(STAMPS)/system: tools/system_packages.sh $(STAMPS)/environment
 	@tools/system_packages.sh $(VENV)/bin/python $(call logged,system packages)
 	@touch $@
 
-$(STAMPS)/wheels: $(PINS) tools/install_pins.sh tools/patch_wheels.py $(STAMPS)/system
-	$(call say,PyTorch$(comma) ROS 2 $(DISTRO) and libraries)
-	@tools/install_pins.sh $(VENV)/bin/python $(PINS) $(call logged,PyTorch$(comma) ROS 2 and libraries)
+# Before what depends on it: left to the others, pip may pick another build of it.
+$(STAMPS)/torch: constraints/common.txt $(STAMPS)/system
+	$(call say,PyTorch)
+	@$(PIP) install --quiet --no-compile --progress-bar off -c constraints/common.txt \
+	  "$$(grep '^torch==' constraints/common.txt)" $(call logged,PyTorch)
+	@touch $@
+
+$(STAMPS)/wheels: $(PINS) tools/patch_wheels.py $(STAMPS)/torch
+	$(call say,ROS 2 $(DISTRO) and libraries)
+	@$(PIP) install --quiet --no-compile --progress-bar off --no-deps \
+	  $(foreach file,$(PINS),-r $(file)) $(call logged,ROS 2 and libraries)
 	@$(VENV)/bin/python tools/patch_wheels.py $(call logged,patching the wheels)
 	@touch $@
 
