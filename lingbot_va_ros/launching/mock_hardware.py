@@ -20,7 +20,8 @@ from lingbot_va_ros.launching.ros2_control import (
     spawner,
     then,
 )
-from lingbot_va_ros.specs.embodiment import Controller, Embodiment, load_embodiment
+from lingbot_va_ros.specs.controllers import Controller
+from lingbot_va_ros.specs.embodiment import Embodiment, load_embodiment
 
 _PACKAGES = (*CONTROL_PACKAGES, 'hardware_interface')  # the last one brings mock_components
 UPDATE_RATE = 500  # Hz

@@ -19,6 +19,7 @@ from lingbot_va_ros.mux.speed_scale import SpeedScale
 from lingbot_va_ros.mux.start_state import GRIPPER_REST_SECONDS, StartState
 from lingbot_va_ros.mux.workspace import WorkspaceWatch
 from lingbot_va_ros.robot.joint_state_filter import JointStateFilter
+from lingbot_va_ros.specs.controllers import longest_goal_period
 from lingbot_va_ros.specs.embodiment import Embodiment
 
 
@@ -42,7 +43,7 @@ class ArmMotion:
         self.stream = CommandStream(
             limits, period_ns,
             None if embodiment.workspace is None else WorkspaceWatch(embodiment),
-            settings.controller_delay)
+            settings.controller_delay, longest_goal_period(embodiment.controllers))
         self.going_home = False
         self.begins_anew = False  # a motion was requested that the next tick begins
         self.was_motion = False  # whether the last tick's command was a motion's

@@ -49,7 +49,7 @@ class ArmWatch:
         self._is_gripper = is_gripper
         self._settings = settings
         self._commands = CommandHistory(
-            len(embodiment.joints), period_ns, settings.joint_state_timeout)
+            len(embodiment.joints), period_ns, joints.longest_timeout)
         self._following_limits = following_error_limits(embodiment, settings.max_following_error)
         self._standstill = StandstillWatch(~is_gripper)
         self._tracking = TrackingDelay(
@@ -80,6 +80,12 @@ class ArmWatch:
     def add_command(self, time_ns: int, commanded: np.ndarray) -> None:
         """Take the commanded positions [J] of a tick."""
         self._commands.add(time_ns, commanded)
+
+    def lag(self, now_s: float) -> np.ndarray:
+        """Return how far [J] the joints are behind their commands; 0 where that is not known."""
+        if not self._commands.has_begun or not self._joints.is_fresh(now_s):
+            return np.zeros(len(self._embodiment.joints))
+        return self._commands.at(self._joints.times_ns) - self._joints.positions
 
     def lost(self, now_s: float, margin: float) -> ArmFault | None:
         """

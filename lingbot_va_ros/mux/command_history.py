@@ -24,6 +24,11 @@ class CommandHistory:
         self._positions = np.zeros((4 * self._rows, joint_count))
         self._end = 0
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether any command was added."""
+        return self._end > 0
+
     def restart(self, time_ns: int, positions: np.ndarray) -> None:
         """Begin anew: before this time the command counts as having rested at `positions` [J]."""
         self._end = 0

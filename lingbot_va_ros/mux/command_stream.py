@@ -27,6 +27,8 @@ LONGEST_RETREAT = 3.0
 # Periods that a following command announces beyond those that never change again: a message that
 # comes late still finds the controller on a motion that the next one continues.
 ANNOUNCED_PERIODS = 3
+# A joint slower (rad/s, m/s) and nearer to its end (rad, m) than this is at rest.
+STILL = 1e-6
 # At the workspace's wall the command between braking and the desired one is found by so many
 # halvings.
 HALVINGS = 6
@@ -51,13 +53,16 @@ class CommandStream:
     :param watch: the workspace that no command may leave; None: there is none.
     :param delay: the longest time from a command's stamp until its controller has it, s. A stop
         begins so much later, in whole periods and at least one.
+    :param goal_seconds: between two commands of a controller that does not get each of them; a
+        command announces so much more.
     """
 
     def __init__(
         self, limits: JointLimits, period_ns: int, watch: WorkspaceWatch | None = None,
-        delay: float = 0.0,
+        delay: float = 0.0, goal_seconds: float = 0.0,
     ) -> None:
         self.period_ns = period_ns
+        self.begins = 0  # how often the stream has begun anew
         # How the desired motion of the last command would have left the workspace, or None.
         self.blocked: Breach | None = None
         self._period = period_ns / NANOSECONDS
@@ -68,6 +73,8 @@ class CommandStream:
         self._reported_ns = 0
         # What a command says about this time after its stamp, no later command changes.
         self._fixed_ns = max(1, math.ceil(delay / self._period - 1e-9)) * period_ns
+        self._announced_ns = period_ns * (
+            ANNOUNCED_PERIODS + math.ceil(goal_seconds / self._period - 1e-9))
         self._limited_ns = 0  # up to here the last command was limited; its tail follows
         # Where the stream began in motion, before any command: there is nothing to keep.
         self._begins_moving = False
@@ -98,6 +105,25 @@ class CommandStream:
         return self._sent is not None and (
             time_ns - self._sent.end_ns >= seconds * NANOSECONDS)
 
+    def rests(self, time_ns: int) -> bool:
+        """Return whether the last command has the arm at rest from a time on."""
+        left = self._last_command().from_time(time_ns)
+        return bool(
+            np.all(np.abs(left.velocities) < STILL)
+            and np.all(np.abs(left.positions - left.positions[-1]) < STILL))
+
+    def hold(self, columns: np.ndarray, since_ns: int) -> None:
+        """
+        Let some joints rest from a time on where they are then, because no row of them was sent.
+
+        :param columns: [J] bool.
+        """
+        sent = self._last_command()
+        positions, velocities = sent.positions.copy(), sent.velocities.copy()
+        positions[:, columns] = sent.sample(since_ns)[0][columns]
+        velocities[:, columns] = 0.0
+        self._sent = Plan(sent.times_ns, positions, velocities)
+
     def state(self, time_ns: int) -> tuple[np.ndarray, np.ndarray]:
         """Return commanded positions and velocities [J] at a time."""
         return self._last_command().sample(time_ns)
@@ -105,6 +131,7 @@ class CommandStream:
     def begin(
         self, time_ns: int, q: np.ndarray, v: np.ndarray, a: np.ndarray | None = None) -> None:
         """Begin anew from a state [J], by default at no acceleration; commands before end."""
+        self.begins += 1
         self._sent = resting_at(time_ns, q, v)
         self._reported_ns = self._limited_ns = time_ns
         self._begin_acceleration = np.zeros_like(q) if a is None else a
@@ -129,7 +156,7 @@ class CommandStream:
         Return the command of this tick towards goals.
 
         The plan's first knot is the state now. What the last command announced for the next
-        periods follows, then what is limited now, up to ANNOUNCED_PERIODS beyond what no later
+        periods follows, then what is limited now, up to what is announced beyond what no later
         command changes, then the braking tail. Where a limited period or its tail would leave the
         workspace, the period ends between the asked state and braking, as near to the asked one as
         stays inside.
@@ -141,7 +168,7 @@ class CommandStream:
             stays.
         """
         self.blocked = None
-        until_ns = tick_ns + self._fixed_ns + ANNOUNCED_PERIODS * self.period_ns
+        until_ns = tick_ns + self._fixed_ns + self._announced_ns
         command = self._last_command()
         begin_ns = max(self._limited_ns, self._first_change(tick_ns))
         for step_ns in range(begin_ns, until_ns, self.period_ns):

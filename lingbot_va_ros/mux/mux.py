@@ -15,7 +15,8 @@ from lingbot_va_ros.mux.dead_man_switch import DeadManSwitch
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import ModeStateMachine, MuxMode
 from lingbot_va_ros.mux.plan_source import PlanSource
-from lingbot_va_ros.mux.report import Report, Tick
+from lingbot_va_ros.mux.report import Report, Row, Tick
+from lingbot_va_ros.mux.row_stream import RowStream
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.speed_scale import SpeedScale
 from lingbot_va_ros.mux.validation import Rejected
@@ -53,7 +54,8 @@ class Mux:
         self.period_ns = period_ns
         self.machine = ModeStateMachine(settings.emergency_stop_timeout)
         self.joints = JointStateFilter(
-            embodiment.joints, embodiment.limits, settings.joint_state_timeout)
+            embodiment.joints, embodiment.limits, settings.joint_state_timeout,
+            embodiment.joint_states)
         self.speed = SpeedScale(
             settings.speed_scale, settings.full_speed_scaling, settings.follows_driver)
         self.sources = CommandSources(embodiment, settings, leader_map or {}, is_gripper)
@@ -71,6 +73,7 @@ class Mux:
         self._motion = ArmMotion(
             embodiment, settings, self.machine, self.joints, self.sources, self.speed, is_gripper,
             self._arm, period_ns)
+        self._rows = RowStream(embodiment, self._motion.stream, period_ns)
         self._last_tick_ns: int | None = None
 
     # ---- inputs
@@ -250,6 +253,7 @@ class Mux:
         with self._lock:
             if jumped:
                 self._clock_jumped(tick_ns, now_s, jumped)
+            self._rows.resume(tick_ns)
             executed = self._motion.stream.executed(tick_ns)
             if self._last_tick_ns is not None and not jumped:
                 self._count_skipped(tick_ns, self._last_tick_ns)
@@ -270,7 +274,8 @@ class Mux:
             self.blocked_ticks += command is not None and self._motion.stream.blocked is not None
             self._motion.take_note(command, tick_ns, now_s)
             executed += self._motion.stream.executed(tick_ns + self.period_ns)
-            return Tick(command, executed, self._motion.was_motion)
+            row = self._row(tick_ns, now_s, command is not None)
+            return Tick(command, executed, self._motion.was_motion, row)
 
     def last_stop(self, time_ns: int) -> Tick:
         """Return the stop to send when the mux ends while the arm is moving, else nothing."""
@@ -284,6 +289,15 @@ class Mux:
             return Tick(command, executed + self._motion.stream.executed(
                 command.end_ns + self.period_ns))
 
+    def last_row(self, tick_ns: int, now_s: float) -> Tick:
+        """Return the row of a tick after `last_stop`; without one nothing is left to send."""
+        with self._lock:
+            return Tick(row=self._row(tick_ns, now_s, False))
+
+    def _row(self, tick_ns: int, now_s: float, is_commanded: bool) -> Row | None:
+        return self._rows.row(
+            tick_ns, now_s, is_commanded, self._arm.lag(now_s), self.speed.of_joints)
+
     def _clock_jumped(self, tick_ns: int, now_s: float, how: str) -> None:
         last_ns, stream = self._last_tick_ns, self._motion.stream
         is_moving = last_ns is not None and stream.moving(last_ns)
@@ -292,6 +306,7 @@ class Mux:
         self.sources.forget()
         self._dead_man.forget()
         self.joints.forget()
+        self._rows.forget()
         self.machine.forget_times(now_s)
         if not self.machine.fall_to_hold(how) and is_moving:
             self.machine.abort_motion(how)

@@ -11,6 +11,23 @@ from lingbot_va_ros.robot.joint_state_filter import JointStateReport
 
 
 @dataclass(frozen=True)
+class Row:
+    """
+    The state of a motion at one moment, for controllers that take no trajectories.
+
+    :param time_ns: ROS time at which it is due, that of its tick.
+    :param positions, velocities: [J], rad and rad/s (m, m/s).
+    :param rates: [J] velocities to drive with: those of the motion, and what leads the measured
+        joint back onto it; exactly 0 at rest.
+    """
+
+    time_ns: int
+    positions: np.ndarray
+    velocities: np.ndarray
+    rates: np.ndarray
+
+
+@dataclass(frozen=True)
 class Tick:
     """
     The messages to send at one tick.
@@ -19,11 +36,13 @@ class Tick:
     :param executed: points that the arm executes by the end of this tick: due time in ns of ROS
         time, positions [J], velocities [J].
     :param moves: whether the command belongs to a motion; false for a stop.
+    :param row: for controllers without trajectories, as long as there is anything to send them.
     """
 
     command: Plan | None = None
     executed: list[tuple[int, np.ndarray, np.ndarray]] = field(default_factory=list)
     moves: bool = False
+    row: Row | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from lingbot_va_ros.nodes.stamps import nanoseconds_of
 from lingbot_va_ros.robot.clock_offset import ClockOffsets
 from lingbot_va_ros.robot.joint_publishers import JointPublishers
 from lingbot_va_ros.robot.joint_state_filter import JointStateReport
+from lingbot_va_ros.specs.joint_state_topics import DEFAULT_TOPICS, JointStateTopic
 
 # Humble hands no information about a message to its callback.
 HAS_MESSAGE_INFO = hasattr(Subscription, 'CallbackType')
@@ -38,30 +39,39 @@ class JointStateWatch:
     It belongs to the executor's thread.
 
     :param joints: of the embodiment.
+    :param topics: on which they come.
     """
 
-    def __init__(self, node: Node, joints: Sequence[str]) -> None:
+    def __init__(
+        self, node: Node, joints: Sequence[str],
+        topics: Sequence[JointStateTopic] = DEFAULT_TOPICS,
+    ) -> None:
         self.offsets = ClockOffsets()
         self._node = node
         self._joints = JointPublishers(joints)
+        self._topics = sorted({topic.topic for topic in topics})
 
     def take(
-        self, message: JointState, info: Mapping[str, Any], now_ns: int, now_s: float) -> None:
+        self, topic: JointStateTopic, message: JointState, info: Mapping[str, Any], now_ns: int,
+        now_s: float,
+    ) -> None:
         """
-        Take a message of joint_states.
+        Take a message of joint states.
 
         :param info: as rclpy gives it; empty where it gives none.
         """
-        self.offsets.add('joint_states', nanoseconds_of(message.header.stamp), now_ns, now_s)
+        self.offsets.add(topic.topic, nanoseconds_of(message.header.stamp), now_ns, now_s)
         number = message_number(info)
         if number is not None:
-            self._joints.update(message.name, number, now_s)
+            self._joints.update(topic.our_names(message.name), number, now_s)
 
     def publishers(self) -> list[str]:
-        """Return the full names of the nodes that publish joint_states."""
+        """Return the full names of the nodes that publish joint states."""
         return sorted(
             f'{end.node_namespace.rstrip("/")}/{end.node_name}'
-            for end in self._node.get_publishers_info_by_topic('joint_states'))
+            for topic in self._topics
+            for end in self._node.get_publishers_info_by_topic(
+                self._node.resolve_topic_name(topic)))
 
     def conflict(self, report: JointStateReport, now_s: float) -> str:
         """Return in one line which joints have several publishers, or an empty text."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from lingbot_va_ros.robot.joint_state_filter import JointStateFilter, JointStateReport
 from lingbot_va_ros.specs.embodiment import JointLimits
+from lingbot_va_ros.specs.joint_state_topics import DEFAULT_TOPICS, JointStateTopic
 
 
 class JointStateBuffer:
@@ -16,10 +17,14 @@ class JointStateBuffer:
     :param joints: names, in the order of positions.
     :param limits: of these joints.
     :param timeout: seconds of silence after which a joint must be measured anew.
+    :param topics: some of which have a timeout of their own for their joints.
     """
 
-    def __init__(self, joints: Sequence[str], limits: JointLimits, timeout: float) -> None:
-        self._filter = JointStateFilter(joints, limits, timeout)
+    def __init__(
+        self, joints: Sequence[str], limits: JointLimits, timeout: float,
+        topics: Sequence[JointStateTopic] = DEFAULT_TOPICS,
+    ) -> None:
+        self._filter = JointStateFilter(joints, limits, timeout, topics)
         self._lock = threading.Lock()
 
     def update(
@@ -48,7 +53,7 @@ class JointStateBuffer:
         :returns: None where there is no fault.
         """
         with self._lock:
-            return self._filter.lost(now_s, self._filter.timeout - max_age) or None
+            return self._filter.lost(now_s, timeout=max_age) or None
 
     def report(self, now_s: float) -> JointStateReport:
         """Return the figures of the filter."""

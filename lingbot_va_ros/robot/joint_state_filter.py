@@ -9,6 +9,7 @@ import numpy as np
 
 from lingbot_va_ros.robot.joint_track import JointTrack, REFUSALS
 from lingbot_va_ros.specs.embodiment import JointLimits
+from lingbot_va_ros.specs.joint_state_topics import DEFAULT_TOPICS, JointStateTopic, topic_of_joint
 
 # A position further outside the limits than this share of the joint's range is implausible: wrong
 # units, or a corrupt message.
@@ -47,11 +48,19 @@ class JointStateFilter:
     :param joints: names, in the order of the arrays [J].
     :param limits: of these joints.
     :param timeout: seconds after which a joint counts as lost.
+    :param topics: some of which have a timeout of their own for their joints.
     """
 
-    def __init__(self, joints: Sequence[str], limits: JointLimits, timeout: float) -> None:
+    def __init__(
+        self, joints: Sequence[str], limits: JointLimits, timeout: float,
+        topics: Sequence[JointStateTopic] = DEFAULT_TOPICS,
+    ) -> None:
         self.joints = tuple(joints)
         self.timeout = timeout
+        # Seconds for each joint; None: `timeout`.
+        self._own_timeouts = [topic_of_joint(topics, name).timeout for name in joints]
+        timeouts = [timeout if own is None else own for own in self._own_timeouts]
+        self.longest_timeout = max(timeouts, default=timeout)
         self.positions = np.zeros(len(self.joints))  # rad, m
         self.velocities = np.zeros(len(self.joints))  # rad/s, m/s
         # ROS time at which each position was measured, ns: its stamp, or else its arrival.
@@ -60,10 +69,10 @@ class JointStateFilter:
         self._limits = limits
         self._columns = {name: column for column, name in enumerate(self.joints)}
         self._tracks = [
-            JointTrack(lowest, highest, velocity, acceleration, timeout)
-            for lowest, highest, velocity, acceleration in zip(
+            JointTrack(lowest, highest, velocity, acceleration, each)
+            for lowest, highest, velocity, acceleration, each in zip(
                 (limits.lower - margin).tolist(), (limits.upper + margin).tolist(),
-                limits.velocity.tolist(), limits.acceleration.tolist(), strict=True)]
+                limits.velocity.tolist(), limits.acceleration.tolist(), timeouts, strict=True)]
         self._implausible: set[int] = set()  # columns whose newest position was implausible
         self._refused: Counter[str] = Counter()
         self._last_refusal = ''
@@ -134,13 +143,14 @@ class JointStateFilter:
             return [f'joint_states (none received{self._seen()})']
         return [f'fresh joint_states of {self._names(old)} ({self._why_old(old, now_s)})']
 
-    def lost(self, now_s: float, margin: float = 0.0) -> str:
+    def lost(self, now_s: float, margin: float = 0.0, timeout: float | None = None) -> str:
         """
         Return in one line which joints are lost, or an empty text.
 
         :param margin: seconds before the timeout at which a joint counts as lost already.
+        :param timeout: of joints without one of their own; None: the filter's.
         """
-        old = self._old(now_s, margin)
+        old = self._old(now_s, margin, timeout)
         if not old:
             return ''
         if self._implausible & set(old):
@@ -158,11 +168,17 @@ class JointStateFilter:
                   for name, track in zip(self.joints, self._tracks, strict=True)
                   if track.contradicts(now_s)))
 
-    def _old(self, now_s: float, margin: float = 0.0) -> list[int]:
+    def _old(
+        self, now_s: float, margin: float = 0.0, timeout: float | None = None) -> list[int]:
         """Return the columns of the joints that are not known or too old."""
-        oldest = now_s - (self.timeout - margin)
-        return [column for column, track in enumerate(self._tracks)
-                if track.measured_s < oldest or not track.is_agreed]
+        oldest = now_s + margin
+        default = self.timeout if timeout is None else timeout
+        return [
+            column
+            for column, (track, own) in enumerate(
+                zip(self._tracks, self._own_timeouts, strict=True))
+            if track.measured_s < oldest - (default if own is None else own)
+            or not track.is_agreed]
 
     def _names(self, columns: list[int]) -> str:
         return ', '.join(self.joints[column] for column in columns)
@@ -190,6 +206,7 @@ class JointStateFilter:
             return 'never received'
         if not track.is_agreed:
             return 'just come back'
-        if track.arrival_age(now_s) <= self.timeout:
+        own = self._own_timeouts[column]
+        if track.arrival_age(now_s) <= (self.timeout if own is None else own):
             return f'stamped {age:.2f} s ago: late, or the clocks are not synchronized'
         return f'{age:.2f} s old'

@@ -10,6 +10,7 @@ import jsonschema
 import numpy as np
 
 from lingbot_va_ros.resources import share_folder, shared_file
+from lingbot_va_ros.specs.controllers import Controller, read_controllers
 from lingbot_va_ros.specs.joint_limits import (
     COMMANDABLE,
     JointBounds,
@@ -17,6 +18,11 @@ from lingbot_va_ros.specs.joint_limits import (
     read_limits,
     unused_names,
     Urdf,
+)
+from lingbot_va_ros.specs.joint_state_topics import (
+    DEFAULT_TOPICS,
+    JointStateTopic,
+    read_joint_state_topics,
 )
 from lingbot_va_ros.specs.pose_task import PoseWeights, read_pose_weights
 from lingbot_va_ros.specs.robot_description import DescriptionError, find_description, read_urdf
@@ -100,21 +106,6 @@ class CameraSource:
 
 
 @dataclass(frozen=True)
-class Controller:
-    """
-    One controller that executes commands.
-
-    :param kind: 'trajectory' or 'gripper_action'.
-    :param max_effort: of each goal of a gripper_action, N or Nm; None: the controller's default.
-    """
-
-    topic: str
-    joints: tuple[str, ...]
-    kind: str
-    max_effort: float | None = None
-
-
-@dataclass(frozen=True)
 class Workspace:
     """A box in the base frame (m) that the tool frames may not leave; lower and upper are [3]."""
 
@@ -166,6 +157,7 @@ class Embodiment:
     base_frame: str | None = None
     workspace: Workspace | None = None
     status_inputs: tuple[StatusInput, ...] = ()
+    joint_states: tuple[JointStateTopic, ...] = DEFAULT_TOPICS
 
 
 def load_embodiment(name_or_path: str) -> Embodiment:
@@ -241,7 +233,8 @@ def _build(
     bounds = read_limits(data['limits'], schema, places, urdf, mistakes)
     home = _read_home(data['home'], places, bounds, mistakes)
     _check_grippers(data['arms'], arms, urdf, bounds, mistakes)
-    controllers = _read_controllers(data['controllers'], places, mistakes)
+    controllers = read_controllers(data['controllers'], places, mistakes)
+    joint_states = read_joint_state_topics(data.get('joint_states'), places, mistakes)
     workspace = _read_workspace(data, arms, mistakes)
     cameras = _read_cameras(data['cameras'], mistakes)
     if mistakes or urdf is None:
@@ -259,7 +252,8 @@ def _build(
             stop_jerk=_frozen([row.stop_jerk for row in rows])),
         home=_frozen([home[name] for name in places]), arms=arms, controllers=controllers,
         cameras=cameras, urdf=urdf.path, base_frame=data.get('base_frame'), workspace=workspace,
-        status_inputs=tuple(_read_status_input(entry) for entry in data.get('status_inputs', ())))
+        status_inputs=tuple(_read_status_input(entry) for entry in data.get('status_inputs', ())),
+        joint_states=joint_states)
 
 
 def _frozen(values: list[float]) -> np.ndarray:
@@ -356,35 +350,6 @@ def _check_grippers(
         if gripper.joint in bounds:
             for key, position in (('open', gripper.open), ('closed', gripper.closed)):
                 mistakes += bounds[gripper.joint].mistakes_of((*place, key), position)
-
-
-def _read_controllers(
-    entries: list[dict[str, Any]], places: dict[str, KeyPath], mistakes: list[Mistake],
-) -> tuple[Controller, ...]:
-    """Return the controllers; every joint must be in exactly one of them."""
-    topics = set()
-    taken = set()
-    for index, entry in enumerate(entries):
-        at: KeyPath = ('controllers', index)
-        if entry['topic'] in topics:
-            mistakes.append(((*at, 'topic'), f"topic '{entry['topic']}' appears twice"))
-        topics.add(entry['topic'])
-        for number, name in enumerate(entry['joints']):
-            place = (*at, 'joints', number)
-            if name not in places:
-                mistakes.append((place, f"'{name}' is not a joint of an arm or gripper"))
-            elif name in taken:
-                mistakes.append((place, f"joint '{name}' is in a controller already"))
-            taken.add(name)
-        if entry['kind'] == 'gripper_action' and len(entry['joints']) != 1:
-            mistakes.append(((*at, 'joints'), 'a gripper_action moves one joint'))
-        if entry['kind'] != 'gripper_action' and 'max_effort' in entry:
-            mistakes.append(((*at, 'max_effort'), 'only a gripper_action has a max_effort'))
-    mistakes += [(('controllers',), f"no controller takes joint '{name}'")
-                 for name in places if name not in taken]
-    return tuple(
-        Controller(entry['topic'], tuple(entry['joints']), entry['kind'], entry.get('max_effort'))
-        for entry in entries)
 
 
 def _read_workspace(

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lingbot_va_ros.mux.following_error import following_error, following_error_limits
-from lingbot_va_ros.specs.embodiment import Arm, Controller, Embodiment, Gripper, JointLimits
+from lingbot_va_ros.specs.controllers import Controller
+from lingbot_va_ros.specs.embodiment import Arm, Embodiment, Gripper, JointLimits
 
 JOINTS = ('rail', 'elbow', 'grip')
 LIMITS = JointLimits(*np.ones((5, 3)))

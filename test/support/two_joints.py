@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lingbot_va_ros.specs.embodiment import Arm, Controller, Embodiment, Gripper, JointLimits
+from lingbot_va_ros.specs.controllers import Controller
+from lingbot_va_ros.specs.embodiment import Arm, Embodiment, Gripper, JointLimits
 
 JOINTS = ('j1', 'j2', 'grip')
 LIMITS = JointLimits(

@@ -20,6 +20,7 @@ from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.report import Report
 from lingbot_va_ros.mux.settings import MuxSettings
+from lingbot_va_ros.nodes.command_mux.driver_plugin import Plugins
 from lingbot_va_ros.nodes.command_mux.gripper_action import GripperActions
 from lingbot_va_ros.nodes.command_mux.outputs import Outputs
 from lingbot_va_ros.nodes.sim_robot.messages import trajectory_of
@@ -208,7 +209,8 @@ class MuxInVirtualTime:
         self._sent = SentMessages()
         node = cast(Node, self._sent)
         self._outputs = Outputs(
-            node, embodiment, GripperActions(node, embodiment, threshold=0.02, goal_period=0.2))
+            node, embodiment, GripperActions(node, embodiment, threshold=0.02, goal_period=0.2),
+            (), Plugins(node, embodiment, _ignore), period_ns / NANOSECONDS)
         self._moving_since_ns: int | None = None
         self._next_plan_ns = 0
 
@@ -264,6 +266,10 @@ class MuxInVirtualTime:
         return TrajectoryMessage(now_ns, self.embodiment.joints, tuple(
             TrajectoryPoint(after_ns, tuple(q.tolist()), tuple(v.tolist()))
             for after_ns, (q, v) in zip(times, states, strict=True)))
+
+
+def _ignore(_fault: str) -> None:
+    """Take no note of a fault; there are no plugins here."""
 
 
 class SentMessages:

@@ -9,7 +9,7 @@ from rcl_interfaces.srv import GetParameters, ListParameters
 
 from lingbot_va_ros.cli.check.finding import error, Finding, warning
 from lingbot_va_ros.cli.check.streams import join_names
-from lingbot_va_ros.specs.embodiment import Controller
+from lingbot_va_ros.specs.controllers import Controller
 
 # Parameters of joint_trajectory_controller, by their names in Jazzy and before.
 WANTED = (

@@ -1,6 +1,6 @@
 """The watch of trajectory controllers and of the driver's status: who listens, and may it move."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 import importlib
 import operator
@@ -10,6 +10,7 @@ from typing import Any
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
+from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.nodes.qos import LATCHED, SENSOR
@@ -25,18 +26,22 @@ class ControllerWatch:
     """
     Tells the mux which controllers do not listen, and which status of the driver is not good.
 
-    :param publishers: the commands' publishers.
+    :param publishers: the commands' publishers; controllers of trajectories publish a state.
+    :param more_faults: returns what else is wrong, a line each.
     :raises CannotStart: a status input's message type or field does not exist.
     """
 
     def __init__(
         self, node: Node, embodiment: Embodiment, publishers: Sequence[Publisher], mux: Mux,
+        more_faults: Callable[[], list[str]] = list,
     ) -> None:
         self._mux = mux
         self._publishers = publishers
+        self._more_faults = more_faults
         state_type = _controller_state_type()
         self._states = [] if state_type is None else [
-            ControllerState(node, publisher.topic_name, state_type) for publisher in publishers]
+            ControllerState(node, publisher.topic_name, state_type)
+            for publisher in publishers if publisher.msg_type is JointTrajectory]
         self._status = [StatusWatch(node, given) for given in embodiment.status_inputs]
         self._update()
         node.create_timer(
@@ -46,6 +51,7 @@ class ControllerWatch:
         faults = [
             f'a controller on {publisher.topic_name} (none listens)'
             for publisher in self._publishers if not publisher.get_subscription_count()]
+        faults += self._more_faults()
         faults += [state.fault() for state in self._states]
         faults += [status.fault() for status in self._status]
         self._mux.take_controller_faults('controllers', tuple(filter(None, faults)))

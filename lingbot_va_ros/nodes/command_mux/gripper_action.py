@@ -12,7 +12,8 @@ from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.report import Tick
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
 from lingbot_va_ros.nodes.run import CannotStart
-from lingbot_va_ros.specs.embodiment import Controller, Embodiment
+from lingbot_va_ros.specs.controllers import Controller
+from lingbot_va_ros.specs.embodiment import Embodiment
 
 # The names of control_msgs. GripperCommand: the Franka Hand, and ros2_controllers'
 # gripper_controllers (until Jazzy). ParallelGripperCommand: parallel_gripper_controller (Jazzy and

@@ -24,6 +24,7 @@ from lingbot_va_ros.nodes.command_mux.clocks import Clocks
 from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, JOINT_STATES, SENSOR
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
+from lingbot_va_ros.specs.joint_state_topics import JointStateTopic
 from lingbot_va_ros.srv import SetControlMode
 
 try:
@@ -78,20 +79,22 @@ class Inputs:
         subscribe_bounded(
             node, JointState, leader.name, self._on_leader, JOINT_STATES, state_fault,
             functools.partial(self._on_too_long, leader.name, leader))
-        subscribe_bounded(
-            node, JointState, 'joint_states', self._on_joint_state, JOINT_STATES, state_fault,
-            functools.partial(self._warn, 'joint_states'))
+        for topic in self._mux.embodiment.joint_states:
+            subscribe_bounded(
+                node, JointState, topic.topic, functools.partial(self._on_joint_state, topic),
+                JOINT_STATES, state_fault, functools.partial(self._warn, topic.topic))
         if self._mux.settings.deadman_button >= 0:
             subscribe_bounded(
                 node, Joy, 'joy', self._on_joy, SENSOR, state_fault,
                 functools.partial(self._warn, 'joy'))
 
-    def _on_joint_state(self, message: JointState, info: Mapping[str, Any]) -> None:
+    def _on_joint_state(
+        self, topic: JointStateTopic, message: JointState, info: Mapping[str, Any]) -> None:
         now_ns, now_s = self._clocks.now_ns(), self._clocks.now_s()
         self._mux.take_joint_state(
-            message.name, message.position, message.velocity,
+            topic.our_names(message.name), message.position, message.velocity,
             nanoseconds_of(message.header.stamp), now_ns, now_s)
-        self._watch.take(message, info, now_ns, now_s)
+        self._watch.take(topic, message, info, now_ns, now_s)
 
     def _on_plan(
         self, topic: str, take: Callable[[TrajectoryMessage, int, float], str | None],

@@ -19,6 +19,7 @@ from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.nodes.callback_thread import CallbackThread, ExecutorWithout
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
 from lingbot_va_ros.nodes.command_mux.controller_watch import ControllerWatch
+from lingbot_va_ros.nodes.command_mux.driver_plugin import Plugins
 from lingbot_va_ros.nodes.command_mux.gripper_action import GripperActions
 from lingbot_va_ros.nodes.command_mux.inputs import Inputs
 from lingbot_va_ros.nodes.command_mux.latched_stop import LatchedStop
@@ -30,6 +31,7 @@ from lingbot_va_ros.nodes.command_mux.parameters import (
 )
 from lingbot_va_ros.nodes.command_mux.publishers import DiagnosticsPublisher, ModePublisher
 from lingbot_va_ros.nodes.command_mux.speed import SpeedInterface
+from lingbot_va_ros.nodes.command_mux.trajectory_action import TrajectoryActions
 from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch
 from lingbot_va_ros.nodes.parameters import declare_parameters
 from lingbot_va_ros.nodes.priority import raise_priority, threads_of_process
@@ -84,17 +86,22 @@ class CommandMux(Node):
             raise CannotStart(f"embodiment '{embodiment.name}': {error}") from None
         self._clocks = Clocks(self)
         self._modes = ModePublisher(self, self._mux, self._latched_stop)
-        watch = JointStateWatch(self, embodiment.joints)
+        watch = JointStateWatch(self, embodiment.joints, embodiment.joint_states)
         self._diagnostics = DiagnosticsPublisher(
             self, self._mux, self._modes, self._clocks, embodiment.name, watch)
         grippers = GripperActions(self, embodiment, threshold, goal_period)
-        self._outputs = Outputs(self, embodiment, grippers)
         self.urgent_group = MutuallyExclusiveCallbackGroup()
+        self._actions = TrajectoryActions(self, embodiment, self._mux, self.urgent_group)
+        self._plugins = Plugins(self, embodiment, self._mux.take_fault)
+        self._outputs = Outputs(
+            self, embodiment, grippers, self._actions, self._plugins,
+            self._period_ns / NANOSECONDS)
         self._inputs = Inputs(
             self, self._mux, self._clocks, watch, self.urgent_group, self._modes.publish)
         self._speed = SpeedInterface(self, self._mux.speed, scaling_topic, self.urgent_group)
         grippers.watch(self, self._mux, self._clocks)
-        ControllerWatch(self, embodiment, self._outputs.publishers, self._mux)
+        ControllerWatch(
+            self, embodiment, self._outputs.publishers, self._mux, self._plugins.faults)
         self._latched_stop.restore(self._mux)
         self._modes.publish()
         self._ending = threading.Event()
@@ -115,12 +122,25 @@ class CommandMux(Node):
         self._thread.join(timeout=JOIN_SECONDS)
         if self._thread.is_alive():
             return False
-        self._outputs.send(self._mux.last_stop(self._last_tick_ns + self._period_ns))
+        self._send_last_stop()
         self._modes.publish()
         all_ended = self._urgent_thread.close()
         if asked_by == signal.SIGINT:
             self._latched_stop.clear()
         return self._latched_stop.close() and all_ended
+
+    def _send_last_stop(self) -> None:
+        """Send the last stop; row by row where a controller takes no braking tail."""
+        # By steady time: nothing hands on /clock any more.
+        tick_ns, due = self._last_tick_ns + self._period_ns, time.monotonic()
+        self._outputs.send(self._mux.last_stop(tick_ns))
+        while (tick := self._mux.last_row(tick_ns, self._clocks.now_s())).row is not None:
+            time.sleep(max(0.0, due - time.monotonic()))
+            self._outputs.send(tick)
+            tick_ns += self._period_ns
+            due += self._period_ns / NANOSECONDS
+        self._actions.flush()
+        self._plugins.close()
 
     def _run_ticks(self) -> None:
         try:

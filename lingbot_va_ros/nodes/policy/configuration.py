@@ -117,7 +117,8 @@ def read_configuration(
         values, checkpoint, policy, embodiment, action_map,
         MotionLimits(limits.lower, limits.upper, limits.velocity, limits.acceleration),
         video, action, chunks, CameraBuffer(policy.cameras, keep_seconds), converter,
-        executed, JointStateBuffer(embodiment.joints, limits, values['max_joint_age']),
+        executed, JointStateBuffer(
+            embodiment.joints, limits, values['max_joint_age'], embodiment.joint_states),
         tool_paths(embodiment), sets_pace)
 
 

@@ -1,6 +1,7 @@
 """The topics that a configured policy reads: cameras, joint states, executed commands, mode."""
 
 from collections.abc import Callable, Mapping
+import functools
 import time
 from typing import Any
 
@@ -22,6 +23,7 @@ from lingbot_va_ros.nodes.stamps import nanoseconds_of
 from lingbot_va_ros.policy.runtime.clock import Clock
 from lingbot_va_ros.policy.runtime.clock_steps import ClockSteps
 from lingbot_va_ros.policy.runtime.control_owner import ControlOwner
+from lingbot_va_ros.specs.joint_state_topics import JointStateTopic
 
 # Seconds that a stamp may be ahead right after the clock was set back; commands have the stamp of
 # the time they are due.
@@ -45,7 +47,8 @@ class PolicyInputs:
         steps: ClockSteps,
     ):
         self.control = ControlOwner()
-        self._watch = JointStateWatch(node, configuration.embodiment.joints)
+        embodiment = configuration.embodiment
+        self._watch = JointStateWatch(node, embodiment.joints, embodiment.joint_states)
         self._node = node
         self._clock = clock
         self._timeline = timeline
@@ -54,7 +57,7 @@ class PolicyInputs:
         self._joints = configuration.joints
         # The column of each joint in a row of positions.
         self._columns = {
-            name: column for column, name in enumerate(configuration.embodiment.joints)}
+            name: column for column, name in enumerate(embodiment.joints)}
         self._executed_publishers = 0
         self._subscriptions: list[Any] = []
         self.cameras = CameraInputs(
@@ -121,9 +124,11 @@ class PolicyInputs:
             self._subscriptions.append(
                 self._node.create_subscription(kind, topic, callback, profile))
 
-        subscribe(
-            JointState, 'joint_states', with_message_info(self._on_joint_state),
-            qos.JOINT_STATES)
+        for topic in configuration.embodiment.joint_states:
+            subscribe(
+                JointState, topic.topic,
+                with_message_info(functools.partial(self._on_joint_state, topic)),
+                qos.JOINT_STATES)
         subscribe(ControlMode, 'control_mode', self._on_control_mode, qos.LATCHED)
         subscribe(Float32, 'speed_scale', self._on_speed_scale, qos.LATCHED)
         if self._executed is not None:
@@ -134,14 +139,16 @@ class PolicyInputs:
         return self._steps.is_settling() and (
             stamp_ns > self._clock.now_ns() + to_nanoseconds(MAX_AHEAD_SETTLING))
 
-    def _on_joint_state(self, message: JointState, info: Mapping[str, Any]) -> None:
+    def _on_joint_state(
+        self, topic: JointStateTopic, message: JointState, info: Mapping[str, Any]) -> None:
         stamp = nanoseconds_of(message.header.stamp)
         if self._is_of_the_time_before(stamp):
             return
         now_ns, now_s = self._clock.now_ns(), self._now_s()
         self._joints.update(
-            message.name, message.position, message.velocity, stamp, now_ns, now_s)
-        self._watch.take(message, info, now_ns, now_s)
+            topic.our_names(message.name), message.position, message.velocity, stamp, now_ns,
+            now_s)
+        self._watch.take(topic, message, info, now_ns, now_s)
 
     def _on_executed(self, message: JointTrajectory) -> None:
         self._steps.look()

@@ -3,7 +3,7 @@
 import pytest
 
 from lingbot_va_ros.cli.check.controllers import judge_parameters, MuxFigures, tolerance_findings
-from lingbot_va_ros.specs.embodiment import Controller
+from lingbot_va_ros.specs.controllers import Controller
 
 JOINTS = ('rail', 'elbow', 'grip')
 CONTROLLER = Controller('arm_controller/joint_trajectory', JOINTS, 'trajectory')

@@ -1,0 +1,134 @@
+"""The controllers of an embodiment file: what takes the commands, and in which form."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lingbot_va_ros.specs.yaml_lines import KeyPath, Mistake
+
+# Kinds that get whole motions, each of which ends in a braking tail.
+WITH_TAIL = ('trajectory', 'trajectory_action')
+# Kinds that get one row each tick: a position or a velocity for each joint. Whoever drives them
+# has to stream the stop too.
+POSITION_ROWS = ('forward_position', 'joint_state', 'joint_group', 'plugin')
+VELOCITY_ROWS = ('forward_velocity', 'joint_jog')
+KINDS = (*WITH_TAIL, 'gripper_action', *POSITION_ROWS, *VELOCITY_ROWS)
+
+# Keys that only some kinds have.
+_KEYS_OF_KINDS = {
+    'max_effort': ('gripper_action',),
+    'gain': VELOCITY_ROWS,
+    'group': ('joint_group',),
+    'goal_rate': ('trajectory_action',),
+    'velocities': ('joint_state',),
+    'plugin': ('plugin',),
+    'options': ('plugin',),
+}
+DEFAULT_GAIN = 2.0  # 1/s
+DEFAULT_GOAL_RATE = 20.0  # Hz
+
+
+@dataclass(frozen=True)
+class Controller:
+    """
+    One controller that executes commands.
+
+    :param topic: of the messages, or the action's name; may be empty for a plugin.
+    :param kind: one of KINDS.
+    :param max_effort: of each goal of a gripper_action, N or Nm; None: the controller's default.
+    :param names: the driver's names of joints, by ours; the others have the same.
+    :param gain: of kinds with velocities: rad/s (m/s) for each rad (m) that the measured joint is
+        behind its command, 1/s.
+    :param group: of a joint_group; None: a single joint.
+    :param goal_rate: most goals of a trajectory_action per second, Hz.
+    :param velocities: whether a joint_state has velocities beside its positions.
+    :param plugin: of a plugin: `package.module:Class`.
+    :param options: of a plugin.
+    """
+
+    topic: str
+    joints: tuple[str, ...]
+    kind: str
+    max_effort: float | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    gain: float = DEFAULT_GAIN
+    group: str | None = None
+    goal_rate: float = DEFAULT_GOAL_RATE
+    velocities: bool = True
+    plugin: str = ''
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def driver_names(self) -> list[str]:
+        """The driver's names of the joints, in their order."""
+        return [self.names.get(joint, joint) for joint in self.joints]
+
+
+def longest_goal_period(controllers: Sequence[Controller]) -> float:
+    """Return the seconds between two goals of the slowest trajectory_action; 0: there is none."""
+    return max((1.0 / each.goal_rate for each in controllers if each.kind == 'trajectory_action'),
+               default=0.0)
+
+
+def read_controllers(
+    entries: list[dict[str, Any]], joints: Collection[str], mistakes: list[Mistake],
+) -> tuple[Controller, ...]:
+    """
+    Return the controllers; every joint must be in exactly one of them.
+
+    :param joints: of the robot.
+    :param mistakes: gets what the schema cannot find.
+    """
+    topics: set[tuple[str, ...]] = set()
+    taken: set[str] = set()
+    for index, entry in enumerate(entries):
+        at: KeyPath = ('controllers', index)
+        # A driver of groups has one topic for all of them.
+        part = entry.get('group', entry['joints'][0]) if entry['kind'] == 'joint_group' else ''
+        if 'topic' in entry and (entry['topic'], part) in topics:
+            mistakes.append(((*at, 'topic'), f"topic '{entry['topic']}' appears twice"))
+        topics.add((entry.get('topic', ''), part))
+        for number, name in enumerate(entry['joints']):
+            place = (*at, 'joints', number)
+            if name not in joints:
+                mistakes.append((place, f"'{name}' is not a joint of an arm or gripper"))
+            elif name in taken:
+                mistakes.append((place, f"joint '{name}' is in a controller already"))
+            taken.add(name)
+        mistakes += _mistakes_of_kind(entry, at)
+    mistakes += [(('controllers',), f"no controller takes joint '{name}'")
+                 for name in joints if name not in taken]
+    return tuple(_controller(entry) for entry in entries)
+
+
+def _controller(entry: dict[str, Any]) -> Controller:
+    return Controller(
+        topic=entry.get('topic', ''), joints=tuple(entry['joints']), kind=entry['kind'],
+        max_effort=entry.get('max_effort'), names=dict(entry.get('names', {})),
+        gain=float(entry.get('gain', DEFAULT_GAIN)), group=entry.get('group'),
+        goal_rate=float(entry.get('goal_rate', DEFAULT_GOAL_RATE)),
+        velocities=entry.get('velocities', True), plugin=entry.get('plugin', ''),
+        options=dict(entry.get('options', {})))
+
+
+def _mistakes_of_kind(entry: dict[str, Any], at: KeyPath) -> list[Mistake]:
+    """Return the mistakes in the keys that depend on a controller's kind, and in its names."""
+    kind, joints = entry['kind'], entry['joints']
+    mistakes: list[Mistake] = [
+        ((*at, key), f'only a {" or ".join(kinds)} has {key}')
+        for key, kinds in _KEYS_OF_KINDS.items() if key in entry and kind not in kinds]
+    if kind != 'plugin' and 'topic' not in entry:
+        mistakes.append((at, f'a {kind} needs a topic'))
+    if kind == 'plugin' and 'plugin' not in entry:
+        mistakes.append((at, 'a plugin needs plugin: package.module:Class'))
+    if kind == 'gripper_action' and len(joints) != 1:
+        mistakes.append(((*at, 'joints'), 'a gripper_action moves one joint'))
+    if kind == 'joint_group' and 'group' not in entry and len(joints) != 1:
+        mistakes.append((at, 'a joint_group of several joints needs group'))
+    names = entry.get('names', {})
+    mistakes += [((*at, 'names', name), f"'{name}' is not a joint of this controller")
+                 for name in names if name not in joints]
+    given = [names.get(name, name) for name in joints]
+    mistakes += [((*at, 'names'), f"the driver's name '{name}' stands for two joints")
+                 for name in sorted({name for name in given if given.count(name) > 1})]
+    return mistakes
