@@ -78,7 +78,7 @@ def test_topics_of_joint_states_give_their_names_and_timeouts(tmp_path):
     (states(), 'joint_states:'),
     (states({'topic': 'a b'}), 'joint_states[0].topic:'),
     (states({'topic': 's', 'timeout': 0}), 'joint_states[0].timeout:'),
-    (states({'topic': 's', 'colour': 1}), "joint_states[0]: Additional"),
+    (states({'topic': 's', 'colour': 1}), 'joint_states[0]: Additional'),
     (states({'topic': 's'}, {'topic': 's'}), "joint_states[1].topic: topic 's' appears twice"),
     (states({'topic': 's', 'prefix': 'j'}), "joint_states: no topic brings joint 'grip'"),
     (states({'topic': 's'}, {'topic': 't', 'names': {'j9': 'x'}}),
