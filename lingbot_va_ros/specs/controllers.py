@@ -14,6 +14,17 @@ POSITION_ROWS = ('forward_position', 'joint_state', 'joint_group', 'plugin')
 VELOCITY_ROWS = ('forward_velocity', 'joint_jog')
 KINDS = (*WITH_TAIL, 'gripper_action', *POSITION_ROWS, *VELOCITY_ROWS)
 
+# Message types of command topics. An action and a plugin have none.
+_MESSAGE_TYPES = {
+    'trajectory': 'trajectory_msgs/msg/JointTrajectory',
+    'forward_position': 'std_msgs/msg/Float64MultiArray',
+    'forward_velocity': 'std_msgs/msg/Float64MultiArray',
+    'joint_state': 'sensor_msgs/msg/JointState',
+    'joint_group': 'interbotix_xs_msgs/msg/JointGroupCommand',
+    'joint_jog': 'control_msgs/msg/JointJog',
+}
+_SINGLE_JOINT = 'interbotix_xs_msgs/msg/JointSingleCommand'
+
 # Keys that only some kinds have.
 _KEYS_OF_KINDS = {
     'max_effort': ('gripper_action',),
@@ -62,6 +73,13 @@ class Controller:
     def driver_names(self) -> list[str]:
         """The driver's names of the joints, in their order."""
         return [self.names.get(joint, joint) for joint in self.joints]
+
+    @property
+    def message_type(self) -> str:
+        """The message type of the topic; empty: the controller is an action or a plugin."""
+        if self.kind == 'joint_group' and self.group is None:
+            return _SINGLE_JOINT
+        return _MESSAGE_TYPES.get(self.kind, '')
 
 
 def longest_goal_period(controllers: Sequence[Controller]) -> float:

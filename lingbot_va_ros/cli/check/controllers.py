@@ -9,7 +9,7 @@ from rcl_interfaces.srv import GetParameters, ListParameters
 
 from lingbot_va_ros.cli.check.finding import error, Finding, warning
 from lingbot_va_ros.cli.check.streams import join_names
-from lingbot_va_ros.specs.controllers import Controller
+from lingbot_va_ros.specs.controllers import Controller, VELOCITY_ROWS
 
 # Parameters of joint_trajectory_controller, by their names in Jazzy and before.
 WANTED = (
@@ -86,6 +86,15 @@ def controller_findings(
     return [] if not candidates else [warning(
         where, f'no parameters of a joint_trajectory_controller can be read from '
         f'{join_names(candidates)}: not ros2_control; its configuration is unknown')]
+
+
+def unbraked_finding(topic: str, controller: Controller) -> Finding:
+    """Return what is to be known of a controller that gets no braking tail."""
+    outcome = ('the last velocity goes on: its driver needs a time-out'
+               if controller.kind in VELOCITY_ROWS else 'its driver holds the last position')
+    return warning(
+        topic, f'{controller.kind} commands have no braking tail; if command_mux dies in motion, '
+        f'{outcome}')
 
 
 def judge_parameters(

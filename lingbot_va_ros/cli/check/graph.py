@@ -78,14 +78,18 @@ def qos_faults(offered: QoSProfile, asked: QoSProfile) -> list[tuple[str, str]]:
 
 
 def controller_topic_findings(
-    node: Node, topic: str, profile: QoSProfile, mux: str,
+    node: Node, topic: str, profile: QoSProfile, mux: str, expected: str = TRAJECTORY,
 ) -> tuple[list[Finding], list[str]]:
-    """Return the findings about a controller's topic, and the nodes that subscribe to it."""
+    """
+    Return the findings about a controller's topic, and the nodes that subscribe to it.
+
+    :param expected: type of its messages.
+    """
     found, listeners = [], []
     for end in node.get_subscriptions_info_by_topic(topic):
-        if end.topic_type != TRAJECTORY:
+        if end.topic_type != expected:
             found.append(error(
-                topic, f'{node_of(end)} subscribes to {end.topic_type}; expected {TRAJECTORY}'))
+                topic, f'{node_of(end)} subscribes to {end.topic_type}; expected {expected}'))
             continue
         listeners.append(node_of(end))
         for offered, asked in qos_faults(profile, end.qos_profile):
@@ -95,15 +99,15 @@ def controller_topic_findings(
     if not listeners and not found:
         others = sorted(
             name for name, kinds in node.get_topic_names_and_types()
-            if TRAJECTORY in kinds and name != topic and node.count_subscribers(name)
+            if expected == TRAJECTORY in kinds and name != topic and node.count_subscribers(name)
             and name.endswith('controller/joint_trajectory'))
         hint = f'; a controller subscribes to {join_names(others)}' if others else ''
         found.append(error(topic, f'no controller subscribes{hint}'))
     strangers = [end for end in node.get_publishers_info_by_topic(topic) if node_of(end) != mux]
     for end in strangers:
-        if end.topic_type != TRAJECTORY:
+        if end.topic_type != expected:
             found.append(error(
-                topic, f'{node_of(end)} publishes {end.topic_type}; expected {TRAJECTORY}'))
+                topic, f'{node_of(end)} publishes {end.topic_type}; expected {expected}'))
     if strangers:
         found.append(error(
             topic, f'{join_nodes(strangers)} can command the arm past {mux}: its commands are not '
@@ -111,15 +115,20 @@ def controller_topic_findings(
     return found, sorted(set(listeners))
 
 
-def gripper_findings(node: Node, action: str) -> list[Finding]:
-    """Return the findings about the server of a gripper action (full name)."""
+def action_findings(
+    node: Node, action: str, kinds: Sequence[str] = GRIPPER_ACTIONS) -> list[Finding]:
+    """
+    Return the findings about the server of a controller's action (full name).
+
+    :param kinds: types of actions, one of which it must be.
+    """
     servers = node.get_publishers_info_by_topic(f'{action}/_action/feedback')
-    expected = ' or '.join(GRIPPER_ACTIONS)
+    expected = ' or '.join(kinds)
     if not servers:
         return [error(action, f'no action server; expected {expected}')]
     found = [
         error(action, f'{node_of(end)} serves {kind}; expected {expected}') for end in servers
-        if (kind := end.topic_type.removesuffix('_FeedbackMessage')) not in GRIPPER_ACTIONS]
+        if (kind := end.topic_type.removesuffix('_FeedbackMessage')) not in kinds]
     if len(servers) > 1:
         found.append(error(action, f'served by {join_nodes(servers)}; expected one of them'))
     return found

@@ -4,7 +4,7 @@ Check a running ROS graph for everything that policy_node and command_mux need.
 Nothing is published, no mode is changed and nothing moves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 import os
 import time
@@ -25,12 +25,13 @@ from lingbot_va_ros.cli.check.controllers import (
     manager_findings,
     MuxFigures,
     read_parameters,
+    unbraked_finding,
 )
 from lingbot_va_ros.cli.check.finding import error, Finding, warning
 from lingbot_va_ros.cli.check.graph import (
+    action_findings,
     controller_topic_findings,
     duplicate_findings,
-    gripper_findings,
     input_findings,
     join_nodes,
     sole_publisher_findings,
@@ -48,6 +49,7 @@ from lingbot_va_ros.nodes.images.transports import TRANSPORTS
 from lingbot_va_ros.nodes.joint_state_watch import with_message_info
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.specs.embodiment import CameraSource, Embodiment
+from lingbot_va_ros.specs.joint_state_topics import JointStateTopic
 from lingbot_va_ros.specs.policy_file import PolicyFile
 
 POLICY, MUX = 'lingbot_va_policy', 'command_mux'
@@ -58,6 +60,7 @@ LEAST_DISCOVERY, QUIET, LONGEST_DISCOVERY = 4.5, 1.0, 10.0
 COMMAND_RATE = 100.0  # Hz, the default of command_mux
 FIRST_MESSAGE = 2.0  # s, for new subscriptions to be matched
 ANSWER_SECONDS = 3.0
+TRAJECTORY_ACTION = 'control_msgs/action/FollowJointTrajectory'
 MEASURING_DEPTH = 20  # no message of a burst may be lost
 PROFILES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
@@ -181,7 +184,8 @@ def _probe_graph(
     _compare_embodiments(settings, embodiment, found)
 
     cameras = {role: _camera_source(role, embodiment, settings[policy_name]) for role in roles}
-    inputs = _inputs(probe, cameras, settings[policy_name], policy_name in nodes)
+    inputs = _inputs(
+        probe, embodiment, cameras, settings[policy_name], policy_name in nodes)
     for entry in inputs:
         found += input_findings(probe.node, entry)
     if mux_name not in nodes:
@@ -264,16 +268,18 @@ def _camera_topic(probe: GraphProbe, source: CameraSource) -> tuple[str, type, s
 
 
 def _inputs(
-    probe: GraphProbe, cameras: dict[str, CameraSource], settings: dict, policy_runs: bool,
+    probe: GraphProbe, embodiment: Embodiment, cameras: dict[str, CameraSource], settings: dict,
+    policy_runs: bool,
 ) -> list[TopicInput]:
-    entries = []
+    entries = [
+        TopicInput(probe.resolve(topic), 'sensor_msgs/msg/JointState', qos.JOINT_STATES, POLICY)
+        for topic in sorted({topic.topic for topic in embodiment.joint_states})]
     for source in cameras.values():
         topic, _, kind = _camera_topic(probe, source)
         entries.append(TopicInput(topic, kind, qos.SENSOR, POLICY))
     trajectory, mode = 'trajectory_msgs/msg/JointTrajectory', 'lingbot_va_ros/msg/ControlMode'
     from_topic = settings.get('executed_source', 'topic') == 'topic'
     for topic, kind, profile, reader, required in (
-            ('joint_states', 'sensor_msgs/msg/JointState', qos.JOINT_STATES, POLICY, True),
             ('executed', trajectory, qos.EXECUTED, POLICY, from_topic),
             (f'{MUX}/mode', mode, qos.LATCHED, POLICY, True),
             ('control_mode', mode, qos.LATCHED, POLICY, False),
@@ -309,12 +315,19 @@ def _all_controllers(
         dict(zip(embodiment.joints, limits.tolist(), strict=True)),
         float(mux_settings.get('command_rate', COMMAND_RATE)))
     for controller in embodiment.controllers:
+        where = probe.resolve(controller.topic)
         if controller.kind == 'gripper_action':
-            found += gripper_findings(probe.node, probe.resolve(controller.topic))
+            found += action_findings(probe.node, where)
+        elif controller.kind == 'trajectory_action':
+            found += action_findings(probe.node, where, [TRAJECTORY_ACTION])
+        if not controller.message_type:
             continue
         wrong, listeners = controller_topic_findings(
-            probe.node, probe.resolve(controller.topic), qos.COMMAND, mux_name)
+            probe.node, where, qos.COMMAND, mux_name, controller.message_type)
         found += wrong
+        if controller.kind != 'trajectory':
+            found.append(unbraked_finding(where, controller))
+            continue
         found += controller_findings(probe, controller, listeners, figures)
         listening += listeners
     return found + manager_findings(probe, listening)
@@ -351,19 +364,15 @@ def _listen(
             probe.listen(
                 CameraInfo, info_topic(probe.resolve(source.topic)), heard[topic][1].announce,
                 qos.SENSOR)
-    topic = probe.resolve('joint_states')
-    publishers = _publishes(probe, topic, 'sensor_msgs/msg/JointState')
     joints = JointStateStream(embodiment, now_ns, simulated)
-    if publishers:
-        probe.listen(
-            JointState, topic, with_message_info(joints.take), measuring(qos.JOINT_STATES))
+    publishers = _listen_to_joints(probe, embodiment, joints, measuring(qos.JOINT_STATES))
     newest: dict[str, Any] = {}
     for name, kind in ((f'{MUX}/mode', ControlMode), (f'{POLICY}/status', PolicyStatus)):
         probe.listen(kind, probe.resolve(name), lambda message, name=name: newest.update(
             {name: message}), qos.LATCHED)
     # Matching delays the first message; it does not count for the rate.
     probe.spin(FIRST_MESSAGE, lambda: all(each.stamps.arrivals for _, each in heard.values()) and (
-        not publishers or bool(joints.stamps.arrivals)))
+        not publishers or bool(joints.arrivals)))
     probe.spin(seconds)
 
     rate = policy.action_rate / policy.images_every if policy else None
@@ -372,8 +381,30 @@ def _listen(
         found += camera.findings(where, sender, rate, MAX_AGE, seconds)
     if publishers:
         timeout = float(mux_settings.get('joint_state_timeout', MuxSettings().joint_state_timeout))
-        found += joints.findings(topic, publishers, timeout, MAX_AGE, seconds)
+        where = ', '.join(sorted(
+            {probe.resolve(topic.topic) for topic in embodiment.joint_states}))
+        found += joints.findings(where, publishers, timeout, MAX_AGE, seconds)
     return found + _mode_findings(probe, newest)
+
+
+def _listen_to_joints(
+    probe: GraphProbe, embodiment: Embodiment, joints: JointStateStream, profile: QoSProfile,
+) -> str:
+    """Listen to every topic of joint states; returns the nodes that publish on them."""
+    def listener(topic: JointStateTopic) -> Callable[[JointState, Mapping[str, Any]], None]:
+        def take(message: JointState, info: Mapping[str, Any]) -> None:
+            joints.take(topic, message, info)
+
+        return take
+
+    publishers = []
+    for topic in embodiment.joint_states:
+        where = probe.resolve(topic.topic)
+        ends = _publishes(probe, where, 'sensor_msgs/msg/JointState')
+        if ends:
+            publishers.append(ends)
+            probe.listen(JointState, where, with_message_info(listener(topic)), profile)
+    return ', '.join(dict.fromkeys(publishers))
 
 
 def _size_of(policy: PolicyFile, role: str) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from lingbot_va_ros.policy.runtime.camera_buffer import CameraFault
 from lingbot_va_ros.robot.joint_publishers import JointPublishers
 from lingbot_va_ros.robot.joint_state_filter import JointStateFilter
 from lingbot_va_ros.specs.embodiment import CameraSource, Embodiment
+from lingbot_va_ros.specs.joint_state_topics import JointStateTopic
 
 MAX_FUTURE = 0.05  # s, as command_mux: beyond it the clocks are not synchronized
 OTHER_CLOCK = 1e8  # s; a stamp this far from the clock is from another clock
@@ -181,7 +182,9 @@ class JointStateStream:
 
     def __init__(self, embodiment: Embodiment, now_ns, simulated: bool):
         self._embodiment = embodiment
-        self.stamps = StampStatistics(now_ns, simulated)
+        self.arrivals: list[float] = []  # s, of all topics
+        self._stamps = {
+            topic.topic: StampStatistics(now_ns, simulated) for topic in embodiment.joint_states}
         self._arrivals: dict[str, list[float]] = {}
         self._positions: dict[str, float] = {}
         self._not_finite: dict[str, str] = {}
@@ -190,19 +193,24 @@ class JointStateStream:
         self._publishers = JointPublishers(embodiment.joints)
         self._filter = JointStateFilter(embodiment.joints, embodiment.limits, FILTER_TIMEOUT)
 
-    def take(self, message: JointState, info: Mapping[str, Any]) -> None:
+    def take(
+        self, topic: JointStateTopic, message: JointState, info: Mapping[str, Any]) -> None:
         """
         Add one joint state; several publishers may each send some of the joints.
 
+        :param topic: on which it came.
         :param info: as rclpy gives it; empty where it gives none.
         """
-        self.stamps.add(message.header.stamp)
-        now = self.stamps.arrivals[-1]
+        stamps = self._stamps[topic.topic]
+        stamps.add(message.header.stamp)
+        now = stamps.arrivals[-1]
+        self.arrivals.append(now)
+        ours = topic.our_names(message.name)
         number = message_number(info)
         if number is not None:
-            self._publishers.update(message.name, number, now)
+            self._publishers.update(ours, number, now)
         self._filter.update(
-            message.name, message.position, (), 0, self._now_ns(), now)
+            ours, message.position, (), 0, self._now_ns(), now)
         if len(set(message.name)) < len(message.name):
             twice = sorted({name for name in message.name if list(message.name).count(name) > 1})
             self._odd[f'twice in one message: {join_names(twice)}'] = None
@@ -210,7 +218,9 @@ class JointStateStream:
             self._odd[f'{len(message.name)} names with {len(message.position)} positions'] = None
         if message.velocity and len(message.velocity) != len(message.name):
             self._odd[f'{len(message.name)} names with {len(message.velocity)} velocities'] = None
-        for name, position in zip(message.name, message.position):
+        for name, position in zip(ours, message.position):
+            if not name:  # of another robot, on a topic that lists ours
+                continue
             self._arrivals.setdefault(name, []).append(now)
             if math.isfinite(position):
                 self._positions[name] = position
@@ -221,10 +231,10 @@ class JointStateStream:
         self, where: str, publishers: str, timeout: float, max_age: float, seconds: float,
     ) -> list[Finding]:
         """Return the findings; the mux holds if a joint is silent for `timeout` s."""
-        if not self.stamps.arrivals:
+        if not self.arrivals:
             return [error(where, f'no joint state in {seconds:g} s from {publishers}')]
         joints = self._embodiment.joints
-        lines = [*self._odd, *self.stamps.faults(max_age)]
+        lines = [*self._odd, *self._stamp_faults(max_age)]
         lines += self._conflicts()
         foreign = [name for name in self._arrivals if name not in joints]
         missing = [name for name in joints if name not in self._arrivals]
@@ -250,9 +260,14 @@ class JointStateStream:
                 f'{join_names(foreign)}'))
         return found
 
+    def _stamp_faults(self, max_age: float) -> list[str]:
+        faults = [(topic, line) for topic, stamps in self._stamps.items()
+                  for line in stamps.faults(max_age)]
+        return [line if len(self._stamps) == 1 else f'{topic}: {line}' for topic, line in faults]
+
     def _conflicts(self) -> list[str]:
         """Return a line for each sign that two publishers bring the same joint."""
-        last = self.stamps.arrivals[-1]
+        last = self.arrivals[-1]
         doubled = self._publishers.doubled(last)
         lines = [f'{join_names(doubled)} come from several publishers: one of them is not the '
                  'driver of the arm'] if doubled else []

@@ -41,7 +41,7 @@ class RowControllers:
                 message_type, make = _KINDS[controller.kind](controller, period)
             except ImportError as error:
                 raise CannotStart(
-                    f"embodiment '{embodiment.name}': {missing_package(controller, error)}"
+                    f"embodiment '{embodiment.name}': {_missing_package(controller, error)}"
                 ) from None
             self._controllers.append((
                 node.create_publisher(message_type, controller.topic, COMMAND), make,
@@ -54,17 +54,7 @@ class RowControllers:
             publisher.publish(make(row, columns))
 
 
-def row_message_type(controller: Controller) -> Any:
-    """
-    Return the message type that a controller takes.
-
-    :raises ImportError: its package is missing.
-    :raises KeyError: the controller's kind takes no rows.
-    """
-    return _KINDS[controller.kind](controller, 1.0)[0]
-
-
-def missing_package(controller: Controller, error: ImportError) -> str:
+def _missing_package(controller: Controller, error: ImportError) -> str:
     """Return in one line which package a controller's messages need."""
     package = 'interbotix_xs_msgs' if controller.kind == 'joint_group' else 'control_msgs'
     return (f'a {controller.kind} controller needs the package {package} ({error}): '

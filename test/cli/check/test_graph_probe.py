@@ -25,7 +25,7 @@ import yaml
 
 from lingbot_va_ros.action import RunTask
 from lingbot_va_ros.cli.check import graph_probe as live
-from lingbot_va_ros.cli.check.graph import gripper_findings
+from lingbot_va_ros.cli.check.graph import action_findings
 from lingbot_va_ros.cli.common.processes import node_command
 from lingbot_va_ros.cli.main import main
 from lingbot_va_ros.msg import ControlMode, PolicyStatus
@@ -501,12 +501,12 @@ def test_a_whole_graph_on_simulated_time_is_in_order(processes, check):
 def test_a_gripper_action_without_a_server_or_of_another_type_is_named(ros):
     node = Node('test_gripper_action')
     try:
-        alone, = gripper_findings(node, '/hand/gripper_action')
+        alone, = action_findings(node, '/hand/gripper_action')
         assert alone.severity == 'error' and 'no action server' in alone.message
         server = ActionServer(node, RunTask, 'hand/gripper_action', lambda handle: None)
         end = time.monotonic() + 20
         while 'no action server' in alone.message and time.monotonic() < end:
-            alone, = gripper_findings(node, '/hand/gripper_action')
+            alone, = action_findings(node, '/hand/gripper_action')
             time.sleep(0.05)
         assert '/test_gripper_action serves lingbot_va_ros/action/RunTask' in alone.message
         assert 'control_msgs/action/GripperCommand or control_msgs/action/Par' in alone.message

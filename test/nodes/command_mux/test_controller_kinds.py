@@ -173,13 +173,18 @@ class Drivers:
 
     def start_motion(self):
         """Begin a motion of all joints; return when every driver is in motion."""
-        here, begin = self.q.copy(), time.time_ns()
-        self.goal = lambda t_ns: here
-        wait_for(lambda: self.set_mode(ControlMode.POLICY).success, 'POLICY')
-        begin = time.time_ns()
-        self.goal = lambda t_ns: here + SWING * (
-            1 - np.cos(2.0 * max(0.0, (t_ns - begin) * 1e-9)))
-        wait_for(lambda: self.is_moving(), 'a motion')
+        def moves():
+            if self.mode != ControlMode.POLICY:  # on a busy machine it may have fallen to HOLD
+                here, count = self.q.copy(), len(self.modes)
+                self.goal = lambda t_ns: here
+                if self.set_mode(ControlMode.POLICY).success:
+                    begin = time.time_ns()
+                    self.goal = lambda t_ns: here + SWING * (
+                        1 - np.cos(2.0 * max(0.0, (t_ns - begin) * 1e-9)))
+                    wait_for(lambda: len(self.modes) > count, 'POLICY')
+            return self.is_moving()
+
+        wait_for(moves, 'a motion')
 
     def is_moving(self):
         rows = self.rows
