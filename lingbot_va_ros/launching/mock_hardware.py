@@ -22,6 +22,7 @@ from lingbot_va_ros.launching.ros2_control import (
 )
 from lingbot_va_ros.specs.controllers import Controller
 from lingbot_va_ros.specs.embodiment import Embodiment, load_embodiment
+from lingbot_va_ros.specs.joint_state_topics import DEFAULT_TOPICS
 
 _PACKAGES = (*CONTROL_PACKAGES, 'hardware_interface')  # the last one brings mock_components
 UPDATE_RATE = 500  # Hz
@@ -62,8 +63,14 @@ def controller_names(embodiment: Embodiment) -> dict[str, str]:
 
     A controller in a namespace of its own gets a name without one: all run in one manager.
 
-    :raises NotMockable: names a gripper_action, or a topic that is not a controller's.
+    :raises NotMockable: names a gripper_action, a topic that is not a controller's, or topics of
+        joint states on which mock hardware does not publish.
     """
+    if embodiment.joint_states != DEFAULT_TOPICS:
+        raise NotMockable(
+            f'embodiment {embodiment.name}: joint_states lists '
+            f'{", ".join(topic.topic for topic in embodiment.joint_states)}; mock hardware '
+            'publishes joint_states alone')
     for controller in embodiment.controllers:
         if controller.kind != 'trajectory' or not controller.topic.endswith(_ENDING):
             raise NotMockable(

@@ -26,6 +26,7 @@ EMPTY_WORDS = {
 GRIPPER_WORDS = {'gripper', 'grip', 'finger', 'jaw', 'claw'}
 AXIS_WORDS = (({'quat', 'quaternion'}, 'q'), ({'rot', 'rotation', 'axisangle'}, 'r'))
 DELTA_WORDS = {'dx', 'dy', 'dz', 'drx', 'dry', 'drz'}
+LONGEST_NAME = 100
 MOST_TOLD = 4  # columns that one line names
 
 # What two names that mean the same have in common: the side (None: not said) and the words, or the
@@ -63,7 +64,9 @@ def flat_names(names: Any) -> list[str] | None:
         names, = names.values()
     if isinstance(names, list) and len(names) == 1 and isinstance(names[0], list):
         names, = names
-    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+    if isinstance(names, list) and names and all(
+            isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable()
+            for name in names):
         return names
     return None
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.specs import ranges
+from lingbot_va_ros.specs.action_names import LONGEST_NAME
 from lingbot_va_ros.specs.channels import CHANNELS
 from lingbot_va_ros.specs.errors import CheckpointError
 from lingbot_va_ros.specs.lerobot_folder import CONFIG as LEROBOT_CONFIG
@@ -144,7 +145,7 @@ SCHEMA = _fields(
         'delta_scale': _fields({'translation': ranges.DELTA, 'rotation': ranges.DELTA}),
         'action_names': {
             'type': 'array', 'minItems': 1, 'maxItems': CHANNELS, 'uniqueItems': True,
-            'items': {'type': 'string', 'minLength': 1, 'maxLength': 100}},
+            'items': {'type': 'string', 'minLength': 1, 'maxLength': LONGEST_NAME}},
     })
 
 

@@ -19,6 +19,7 @@ from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.nodes.qos import COMMAND, SENSOR
 from lingbot_va_ros.nodes.stamps import duration_of, nanoseconds_of, stamp_of
 from lingbot_va_ros.specs.embodiment import load_embodiment
+from lingbot_va_ros.specs.joint_state_topics import JointStateTopic
 from lingbot_va_ros.srv import SetControlMode
 
 SHIPPED = ('sim_left', 'sim_right', 'sim_dual')
@@ -91,6 +92,14 @@ def test_a_controller_that_mock_hardware_lacks_is_one_line(mock, topic, kind):
     object.__setattr__(
         embodiment, 'controllers', (type(controller)(topic, controller.joints, kind),))
     with pytest.raises(mock.NotMockable, match=f'{topic} is no joint_trajectory_controller') as no:
+        mock.controller_names(embodiment)
+    assert '\n' not in str(no.value)
+
+
+def test_joint_states_that_mock_hardware_does_not_publish_are_one_line(mock):
+    embodiment = load_embodiment('sim_left')
+    object.__setattr__(embodiment, 'joint_states', (JointStateTopic('follower/joint_states'),))
+    with pytest.raises(mock.NotMockable, match='lists follower/joint_states; mock') as no:
         mock.controller_names(embodiment)
     assert '\n' not in str(no.value)
 

@@ -155,7 +155,8 @@ def test_the_order_of_poses_is_compared_too():
 @pytest.mark.parametrize('names, flat', [
     (['a', 'b'], ['a', 'b']), ([['a', 'b']], ['a', 'b']), ({'motors': ['a', 'b']}, ['a', 'b']),
     ({'b': 1, 'a': 0}, ['a', 'b']), ({'b': 2, 'a': 0}, None), (None, None), ([], None),
-    ([1, 2], None), ('ab', None), ({'a': ['x'], 'b': ['y']}, None), ({}, None)])
+    ([1, 2], None), ('ab', None), ({'a': ['x'], 'b': ['y']}, None), ({}, None),
+    (['a', ''], None), (['a' * 101], None), (['a\nb'], None)])
 def test_the_forms_of_lerobots_names_are_flattened(names, flat):
     assert flat_names(names) == flat
 

@@ -21,7 +21,7 @@ from lingbot_va_ros.specs.embodiment import EmbodimentError, load_embodiment
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'reference' / 'embodiment_files.md'
 VENDORS = (
     'dual_franka', 'single_fr3', 'ur5e_robotiq_2f85', 'ur10e', 'dual_viperx', 'piper', 'xarm6',
-    'xarm7', 'kinova_gen3', 'so101')
+    'xarm7', 'kinova_gen3', 'so101', 'aloha_interbotix')
 WITHOUT_GRIPPER = {'ur10e'}
 SHIPPED = sorted(path.stem for path in shared_file('config', 'embodiments').glob('*.yaml'))
 
@@ -84,7 +84,8 @@ def test_frames_are_named_and_speeds_are_low(name, robots):
     ('single_fr3', ['franka_description']), ('ur10e', ['ur_description']),
     ('xarm6', ['xarm_description', 'xarm_controller']), ('xarm7', ['xarm_description']),
     ('kinova_gen3', ['kortex_description', 'robotiq_description']),
-    ('so101', ['so101_description'])])
+    ('so101', ['so101_description']),
+    ('aloha_interbotix', ['interbotix_xsarm_descriptions'])])
 def test_a_missing_package_is_one_line_with_how_to_get_it(name, packages, monkeypatch, tmp_path):
     monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
     with pytest.raises(EmbodimentError) as caught:
@@ -102,7 +103,8 @@ def test_a_missing_package_is_one_line_with_how_to_get_it(name, packages, monkey
     ('single_fr3', ['franka_robot_state_broadcaster/robot_state']),
     ('ur10e', ['/io_and_status_controller/robot_program_running',
                '/io_and_status_controller/safety_mode']),
-    ('xarm6', ['xarm/robot_states'] * 2), ('xarm7', ['xarm/robot_states'] * 2)])
+    ('xarm6', ['xarm/robot_states'] * 2), ('xarm7', ['xarm/robot_states'] * 2),
+    ('piper', ['arm_status'])])
 def test_the_status_inputs_count_once_their_lines_are_no_comments(
         name, topics, robots, installed, tmp_path):
     assert not robots[name].status_inputs
@@ -147,6 +149,21 @@ def test_a_ur10e_may_have_the_gripper_of_the_shipped_ur5e(installed, tmp_path):
     path.write_text(shipped.replace(
         '  needs: [ur_d', '  arguments: {ur_type: ur10e}\n  needs: [ur_d'))
     assert 'velocity="2.0944"' in load_embodiment(str(path)).urdf.read_text()
+
+
+def test_drivers_of_their_own_get_their_own_names(robots):
+    aloha = robots['aloha_interbotix']
+    assert [topic.our_names(['waist', 'gripper'])[0] for topic in aloha.joint_states] == [
+        'left_waist', 'right_waist']
+    arm, gripper, *_ = aloha.controllers
+    assert (arm.kind, arm.group, len(arm.joints)) == ('joint_group', 'arm', 6)
+    assert gripper.kind == 'joint_group' and gripper.group is None
+    assert gripper.driver_names == ['gripper']
+    piper, = robots['piper'].controllers
+    assert piper.kind == 'joint_state' and not piper.velocities
+    assert piper.driver_names[-1] == 'gripper'
+    topic, = robots['piper'].joint_states
+    assert topic.our_names(['joint1', 'gripper']) == ['joint1', 'joint7']
 
 
 def test_two_arms_with_equal_joint_names_get_prefixes(robots):

@@ -212,7 +212,10 @@ def vx300s():
     def link(name):
         return f'$(arg robot_name)/{name}'
     xml = [f'<xacro:arg name="robot_name" default="x"/><link name="{link("base_link")}"/>',
-           chain(link('base_link'), VX300S, link('ee_gripper_link'), link=link)]
+           chain(link('base_link'), VX300S, link('ee_gripper_link'), link=link),
+           f'<link name="{link("gripper_prop_link")}"/>', joint(
+               'gripper', 'continuous', link('ee_gripper_link'), link('gripper_prop_link'),
+               velocity=math.pi)]
     for finger, limits, more in (
             ('left_finger', (0.021, 0.057), ''),
             ('right_finger', (-0.057, -0.021), '<mimic joint="left_finger" multiplier="-1"/>')):
