@@ -34,6 +34,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.12 python3.11,$(shell \
   2>/dev/null)))
 
 PIP := $(VENV)/bin/pip --disable-pip-version-check --no-input
+QUIETLY := --quiet --no-compile --progress-bar off
 PACKAGE_FILES := $(sort $(shell find lingbot_va_ros launch config urdf models msg srv action \
   cmake -type f -not -name '*.pyc' 2>/dev/null) CMakeLists.txt package.xml requirements.txt setup.py)
 
@@ -44,6 +45,7 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 # Dozens of processes import PyTorch and rclpy; without compiled modules each takes a second more.
 unexport PYTHONDONTWRITEBYTECODE
 
+comma := ,
 # One line for each step; what it prints goes to the log, of which a failure shows the end.
 say = @printf '[set-up] %s\n' '$(1)'
 logged = >> $(LOG) 2>&1 || { tail -n 15 $(LOG); \
@@ -98,24 +100,18 @@ $(STAMPS)/system: tools/system_packages.sh $(STAMPS)/environment
 	@tools/system_packages.sh $(VENV)/bin/python $(call logged,system packages)
 	@touch $@
 
-# Before what depends on it: left to the others, pip may pick another build of it.
-$(STAMPS)/torch: constraints/common.txt $(STAMPS)/system
-	$(call say,PyTorch)
-	@$(PIP) install --quiet --no-compile --progress-bar off -c constraints/common.txt \
-	  "$$(grep '^torch==' constraints/common.txt)" $(call logged,PyTorch)
-	@touch $@
-
-$(STAMPS)/wheels: $(PINS) tools/patch_wheels.py $(STAMPS)/torch
-	$(call say,ROS 2 $(DISTRO) and libraries)
-	@$(PIP) install --quiet --no-compile --progress-bar off --no-deps \
-	  $(foreach file,$(PINS),-r $(file)) $(call logged,ROS 2 and libraries)
+# PyTorch is as much work as all others together: the two go on at the same time.
+$(STAMPS)/wheels: $(PINS) constraints/torch.txt tools/patch_wheels.py $(STAMPS)/system
+	$(call say,PyTorch$(comma) ROS 2 $(DISTRO) and libraries)
+	@{ $(PIP) install $(QUIETLY) -r constraints/torch.txt & pytorch=$$!; \
+	  $(PIP) install $(QUIETLY) --no-deps $(foreach file,$(PINS),-r $(file)); others=$$?; \
+	  wait $$pytorch && [ $$others = 0 ]; } $(call logged,PyTorch$(comma) ROS 2 and libraries)
 	@$(VENV)/bin/python tools/patch_wheels.py $(call logged,patching the wheels)
 	@touch $@
 
 $(STAMPS)/lint: constraints/lint.txt $(STAMPS)/wheels
 	$(call say,linters)
-	@$(PIP) install --quiet --no-compile --progress-bar off --no-deps \
-	  -r constraints/lint.txt $(call logged,linters)
+	@$(PIP) install $(QUIETLY) --no-deps -r constraints/lint.txt $(call logged,linters)
 	@touch $@
 
 # Changes when a file appears or goes, which no file's own time tells.
