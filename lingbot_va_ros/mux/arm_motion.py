@@ -153,9 +153,10 @@ class ArmMotion:
 
     def _desired(self, source: CommandSource, step_ns: int) -> tuple[Goal, float]:
         """Return the goal one period after a step's begin, and the share of the limits to it."""
+        state = self.stream.state(step_ns)
+        source.observe(*state)
         goal = source.goal(step_ns, step_ns + self._period_ns, self._enforced)
-        return self._approach.step(
-            *self.stream.state(step_ns), goal, source.is_followed_exactly)
+        return self._approach.step(*state, goal, source.is_followed_exactly)
 
     def _stop(self, tick_ns: int, now_s: float) -> Plan | None:
         self._stops_sent = self._machine.stop_requests

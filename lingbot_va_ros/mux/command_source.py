@@ -2,11 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
+import itertools
 
 import numpy as np
 
 from lingbot_va_ros.mux.goal import Goal
 from lingbot_va_ros.mux.validation import Rejected
+
+_numbers = itertools.count(1)
 
 
 class MessageCounts:
@@ -17,6 +20,7 @@ class MessageCounts:
         self.rejected: Counter[str] = Counter()  # by kind
         self.rejected_in_row = 0
         self.last_rejection = ''
+        self.last_number = 0  # of the last rejection, counted over all sources
 
     def count_accepted(self) -> None:
         """Count a message that was accepted."""
@@ -25,9 +29,14 @@ class MessageCounts:
 
     def count_rejected(self, rejected: Rejected) -> None:
         """Count a message that was rejected."""
-        self.rejected[rejected.kind] += 1
         self.rejected_in_row += 1
+        self.note(rejected)
+
+    def note(self, rejected: Rejected) -> None:
+        """Count a message that was not followed, of a source that is alive all the same."""
+        self.rejected[rejected.kind] += 1
         self.last_rejection = str(rejected)
+        self.last_number = next(_numbers)
 
     @property
     def explanation(self) -> str:
@@ -87,9 +96,17 @@ class CommandSource(ABC):
     def forget(self) -> None:
         """Count the source as never received, after a clock jump."""
 
+    def observe(self, q: np.ndarray, v: np.ndarray) -> None:
+        """Take note of the commanded state [J] from which the next goal leads on."""
+        del q, v  # most sources do without
+
     def is_fresh(self, now_s: float) -> bool:
         """Return whether the source is younger than its timeout."""
         return self.age(now_s) <= self.timeout
+
+    def claims(self, now_s: float) -> bool:
+        """Return whether the source wants the arm for itself: no other one may be alive."""
+        return self.is_fresh(now_s)
 
     def lost(self, now_s: float, margin: float = 0.0) -> str:
         """

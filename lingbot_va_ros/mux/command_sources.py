@@ -1,4 +1,4 @@
-"""The three command sources of a mux, and the one that is selected."""
+"""The command sources of a mux, and the one that is selected."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,12 +11,13 @@ from lingbot_va_ros.mux.motion_detector import MotionDetector
 from lingbot_va_ros.mux.plan_source import PlanSource
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.teleop_plan_source import TeleopPlanSource
+from lingbot_va_ros.mux.tool_teleop import ToolTeleop
 from lingbot_va_ros.specs.embodiment import Embodiment
 
 
 class CommandSources:
     """
-    The policy, a jogging program and a leader arm.
+    The policy, a program that sends trajectories, a leader arm, and what leads tools.
 
     :param is_gripper: [J] bool. A plan may begin with a gripper anywhere: a policy opens and
         closes it from one action to the next. A gripper's motion takes over from nothing.
@@ -32,9 +33,14 @@ class CommandSources:
         self.teleop = TeleopPlanSource(
             'teleop/joint_trajectory', timeout, embodiment, max_jump, is_gripper,
             settings.teleop_approach_speed)
-        self.leader = LeaderArm(embodiment, leader_map, timeout, max_jump)
+        self.leader = LeaderArm(
+            embodiment, leader_map, timeout, max_jump, settings.teleop_max_distance, is_gripper,
+            settings.teleop_leader_mode == 'relative')
+        self.tool = ToolTeleop(embodiment, settings)
         self.selected: CommandSource = self.policy
-        self._all: tuple[CommandSource, ...] = (self.policy, self.teleop, self.leader)
+        self._operators: tuple[CommandSource, ...] = (self.teleop, self.leader, self.tool)
+        self._all: tuple[CommandSource, ...] = (self.policy, *self._operators)
+        self.engage(self.tool.clutch.is_engaged)
         self._takeover_motion = settings.takeover_motion
         self._detector = MotionDetector(
             np.where(is_gripper, np.inf, settings.takeover_motion), settings.takeover_rest)
@@ -56,19 +62,34 @@ class CommandSources:
         self, now_ns: int, now_s: float, arm: np.ndarray | None,
     ) -> tuple[CommandSource, list[str]]:
         """Return the source that TELEOP would have, and what it lacks; see CommandSource."""
-        teleop, leader = self.teleop, self.leader
-        if leader.is_fresh(now_s):
-            if teleop.is_fresh(now_s):
-                return teleop, [
-                    f'one source, but both {teleop.name} and {leader.name} are alive']
-            return leader, []
-        never = np.isinf(teleop.age(now_s))
-        if never and leader.counts.accepted:
-            return leader, leader.missing(now_ns, now_s, arm)
-        missing = teleop.missing(now_ns, now_s, arm)
-        if never and leader.counts.rejected_in_row:
-            missing.append(f'{leader.name} ({leader.counts.explanation})')
-        return teleop, missing
+        alive = [source for source in self._operators if source.claims(now_s)]
+        if len(alive) > 1:
+            names = ' and '.join(source.name for source in alive)
+            return alive[0], [f'one source, but both {names} are alive']
+        for source in (*alive, *self._operators):
+            if source.is_fresh(now_s):
+                return source, source.missing(now_ns, now_s, arm)
+        # What was heard last tells why it is none; before any, the first one does.
+        heard = [source for source in self._operators if source.counts.accepted]
+        source = min(heard, key=lambda each: each.age(now_s), default=self.teleop)
+        missing = source.missing(now_ns, now_s, arm)
+        for other in self._operators:
+            if other is not source and other.counts.rejected_in_row:
+                missing.append(f'{other.name} ({other.counts.explanation})')
+        return source, missing
+
+    def rival(self, now_s: float) -> str:
+        """Return in one line that a second source of an operator is alive, or an empty text."""
+        for source in self._operators:
+            if source is not self.selected and source.claims(now_s):
+                return (f'two devices at once: both {self.selected.name} and {source.name} are '
+                        'alive')
+        return ''
+
+    def engage(self, is_engaged: bool) -> None:
+        """Close or release the clutch of the sources that have one."""
+        self.leader.engage(is_engaged)
+        self.tool.engage(is_engaged)
 
     def takes_over(self, time_ns: int, now_s: float) -> bool:
         """Return whether a teleoperation source that rested has begun to move."""
@@ -82,10 +103,20 @@ class CommandSources:
 
     @property
     def teleop_accepted(self) -> int:
-        """How many messages of both teleoperation sources were accepted."""
-        return self.teleop.counts.accepted + self.leader.counts.accepted
+        """How many messages of operators were accepted."""
+        return sum(source.counts.accepted for source in self._operators)
+
+    def teleop_age(self, now_s: float) -> float:
+        """Return the age of the newest message of an operator, s; inf where none ever came."""
+        return min(source.age(now_s) for source in self._operators)
 
     @property
     def teleop_rejected(self) -> Counter[str]:
-        """How many messages of both teleoperation sources were rejected, by kind."""
-        return self.teleop.counts.rejected + self.leader.counts.rejected
+        """How many messages of operators were rejected, by kind."""
+        return sum((source.counts.rejected for source in self._operators), Counter())
+
+    @property
+    def teleop_last_rejection(self) -> str:
+        """Why the last message of an operator was rejected."""
+        return max((source.counts for source in self._operators),
+                   key=lambda counts: counts.last_number).last_rejection

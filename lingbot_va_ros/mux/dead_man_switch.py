@@ -1,7 +1,9 @@
-"""The dead-man switch: a joystick button that TELEOP needs pressed."""
+"""The dead-man switch: a joystick button that some modes need pressed."""
 
 from collections.abc import Sequence
 import math
+
+from lingbot_va_ros.specs.control_mode import ControlMode
 
 
 class DeadManSwitch:
@@ -11,10 +13,13 @@ class DeadManSwitch:
     :param button: index in the buttons of a message; negative: there is no dead-man switch, and
         nothing is ever missing.
     :param timeout: seconds of silence of `joy` after which the switch counts as lost.
+    :param modes: names of the modes that need the button pressed, such as 'teleop'.
     """
 
-    def __init__(self, button: int, timeout: float) -> None:
+    def __init__(
+        self, button: int, timeout: float, modes: Sequence[str] = ('teleop',)) -> None:
         self.is_used = button >= 0
+        self._modes = tuple(ControlMode[name.upper()] for name in modes)
         self.pressed = False
         self._button = button
         self._timeout = timeout
@@ -37,12 +42,16 @@ class DeadManSwitch:
         self.pressed = exists and bool(buttons[self._button])
         return not self.pressed
 
+    def needed_in(self, mode: ControlMode) -> bool:
+        """Return whether a mode needs the button pressed."""
+        return self.is_used and mode in self._modes
+
     def forget(self) -> None:
         """Count the button as released and never received, after a clock jump."""
         self.pressed, self._received, self._stamp_ns = False, -math.inf, -1
 
     def missing(self, now_s: float) -> list[str]:
-        """Return what a request for TELEOP lacks: at most one line."""
+        """Return what a request for a mode that needs it lacks: at most one line."""
         if not self.is_used:
             return []
         if self._fault:

@@ -6,18 +6,12 @@ import math
 
 import numpy as np
 
-from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
+from lingbot_va_ros.motion.time import to_nanoseconds
 from lingbot_va_ros.mux.command_source import CommandSource
 from lingbot_va_ros.mux.goal import even_goal, Goal
+from lingbot_va_ros.mux.smoothed_goal import furthest, SmoothedGoal
 from lingbot_va_ros.mux.validation import check_stamp, NOT_NEWER, Rejected
 from lingbot_va_ros.specs.embodiment import Embodiment
-
-# A leader's motion is smoothed over this time, s: encoders are coarse, and hands tremble.
-SMOOTHING = 0.06
-# Motions smaller than this share of a joint's range are noise: they change no goal.
-PLAY = 0.0005
-# Between two messages the goal goes on at the smoothed velocity for no longer than this, s.
-LONGEST_LEAD = 0.05
 
 
 @dataclass(frozen=True)
@@ -41,8 +35,11 @@ class LeaderArm(CommandSource):
 
     :param joint_map: by joint of the robot; a joint that it lacks is moved by its own name.
     :param timeout: seconds after which a joint's last position counts no longer.
-    :param max_jump: seconds; between two messages a leader moves no further than the robot's joint
-        at its velocity limit in the time between them plus this.
+    :param max_jump: seconds; see `SmoothedGoal`.
+    :param max_distance: rad or m; a leader that is further from where the arm is does not move it.
+    :param may_be_far: [J] bool: joints for which that does not count, such as grippers.
+    :param is_relative: the arm moves as far as the leader does from where both were, in place of
+        going to where the leader is.
     """
 
     # It stays behind the ramp, which takes the noise out of it.
@@ -50,11 +47,13 @@ class LeaderArm(CommandSource):
 
     def __init__(
         self, embodiment: Embodiment, joint_map: Mapping[str, LeaderJoint], timeout: float,
-        max_jump: float,
+        max_jump: float, max_distance: float = math.inf, may_be_far: np.ndarray | None = None,
+        is_relative: bool = False,
     ) -> None:
         super().__init__('teleop/joint_states', timeout)
         self._limits = embodiment.limits
-        self._max_jump = max_jump
+        self._max_distance = max_distance
+        self._is_relative = is_relative
         joints = [joint_map.get(name, LeaderJoint(name)) for name in embodiment.joints]
         self._columns: dict[str, list[int]] = {}
         for column, joint in enumerate(joints):
@@ -66,18 +65,22 @@ class LeaderArm(CommandSource):
         self._gain = np.array([joint.sign * joint.scale for joint in joints])
         self._offset = np.array([joint.offset for joint in joints])
         count = len(joints)
+        self._counts = self._is_led.copy()
+        if may_be_far is not None:
+            self._counts &= ~may_be_far
         self._start = np.zeros(count)
-        self._raw_goal = np.zeros(count)  # of the newest message
-        self._q, self._v = np.zeros(count), np.zeros(count)  # smoothed
-        # Smoothed and behind the play; and whether a joint moves, not only within its play.
-        self._goal, self._is_moving = np.zeros(count), np.zeros(count, dtype=bool)
+        self._arm: np.ndarray | None = None  # the last command while it follows
+        self._goal = SmoothedGoal(embodiment.limits, self._names, max_jump)
+        # What is added to the leader's goal; where the arm stays while the clutch is released.
+        self._shift = np.zeros(count)
+        self._held: np.ndarray | None = None
         self._received = np.full(count, -math.inf)
-        self._stamps = np.full(count, -1, dtype=np.int64)
         self._unknown_names = ''
 
     def forget(self) -> None:
         self._received[:] = -math.inf
-        self._stamps[:] = -1
+        self._goal.forget()
+        self._arm = None
 
     def update(
         self, names: Sequence[str], positions: Sequence[float], stamp_ns: int, now_ns: int,
@@ -102,47 +105,13 @@ class LeaderArm(CommandSource):
         columns = np.array([c for i in known for c in self._columns[names[i]]])
         values = np.array([positions[i] for i in known for _ in self._columns[names[i]]])
         goal = self._gain[columns] * values + self._offset[columns]
-        if np.any(stamp_ns <= self._stamps[columns]):
+        if np.any(stamp_ns <= self._goal.stamps[columns]):
             raise Rejected('not_newer', NOT_NEWER)
-        is_fresh = now_s - self._received[columns] <= self.timeout
-        seconds = (stamp_ns - self._stamps[columns]) / NANOSECONDS
-        self._check_jump(columns, goal, seconds, is_fresh)
-        self._smooth(columns, goal, seconds, is_fresh)
-        self._raw_goal[columns] = goal
-        self._stamps[columns] = stamp_ns
+        self._goal.take(
+            columns, goal, stamp_ns, now_s - self._received[columns] <= self.timeout)
         self._received[columns] = now_s
         self.counts.count_accepted()
         return True
-
-    def _check_jump(
-        self, columns: np.ndarray, goal: np.ndarray, seconds: np.ndarray, is_fresh: np.ndarray,
-    ) -> None:
-        allowed = self._limits.velocity[columns] * (seconds + self._max_jump)
-        excess = np.where(is_fresh, np.abs(goal - self._raw_goal[columns]) - allowed, 0.0)
-        if np.any(excess > 0):
-            worst = int(np.argmax(excess / self._limits.velocity[columns]))
-            before = self._raw_goal[columns[worst]]
-            raise Rejected(
-                'jump', f"'{self._names[columns[worst]]}' would lead from "
-                f'{before:.4g} to {goal[worst]:.4g}; {allowed[worst]:.3g} is '
-                'possible in that time')
-
-    def _smooth(
-        self, columns: np.ndarray, goal: np.ndarray, seconds: np.ndarray, is_fresh: np.ndarray,
-    ) -> None:
-        # A g-h filter, critically damped (fading memory): no lag behind an even motion.
-        fading = np.where(is_fresh, np.exp(-seconds / SMOOTHING), 0.0)
-        expected = np.where(is_fresh, self._q[columns] + self._v[columns] * seconds, goal)
-        miss = goal - expected
-        self._q[columns] = expected + (1.0 - fading ** 2) * miss
-        self._v[columns] = np.where(
-            is_fresh, self._v[columns] + (1.0 - fading) ** 2 * miss / seconds, 0.0)
-        # As a gear with play: at rest nothing moves, in motion it is that much behind.
-        play = PLAY * (self._limits.upper - self._limits.lower)[columns]
-        smooth = self._q[columns]
-        self._goal[columns] = np.where(
-            is_fresh, np.clip(self._goal[columns], smooth - play, smooth + play), goal)
-        self._is_moving[columns] = np.abs(smooth - self._goal[columns]) >= 0.99 * play
 
     def age(self, now_s: float) -> float:
         """Return the age of the oldest joint that leads, s; inf where one never came."""
@@ -151,10 +120,13 @@ class LeaderArm(CommandSource):
         return now_s - float(np.min(self._received[self._is_led]))
 
     def missing(self, now_ns: int, now_s: float, arm: np.ndarray | None) -> list[str]:
-        """Return which of the leader's joints are too old; a leader may be anywhere."""
-        if self.is_fresh(now_s):
-            return []
+        """Return which of the leader's joints are too old, or that it is too far from the arm."""
         why = f' ({self.counts.explanation})' if self.counts.explanation else ''
+        if self.is_fresh(now_s):
+            if arm is None or self._is_relative:
+                return []
+            far = self._too_far(arm)
+            return [f'{self.name} near the arm: {far}'] if far else []
         if not np.any(np.isfinite(self._received)):
             seen = f'; seen were {self._unknown_names}' if self._unknown_names else ''
             return [f'{self.name} (no acceptable message received{seen}){why}']
@@ -162,22 +134,59 @@ class LeaderArm(CommandSource):
         names = ', '.join(name for name, is_old in zip(self._names, old, strict=True) if is_old)
         return [f'fresh {self.name} of {names}{why}']
 
+    def lost(self, now_s: float, margin: float = 0.0) -> str:
+        """Return in one line that the leader is silent or too far ahead, or an empty text."""
+        lost = super().lost(now_s, margin)
+        if lost or self._arm is None or self._held is not None:
+            return lost
+        far = self._too_far(self._arm)
+        return f'{self.name}: {far}' if far else ''
+
+    def _too_far(self, arm: np.ndarray) -> str:
+        goal = np.clip(
+            self._goal.newest + self._shift, self._limits.lower, self._limits.upper)
+        return furthest(goal, arm, self._counts, self._names, self._max_distance)
+
     def begin(self, start: np.ndarray) -> None:
-        self._start = start
+        self._start = self._arm = np.array(start)
+        if self._is_relative:
+            if self._held is not None:
+                self._held = self._start
+            self._shift = np.where(self._counts, self._start - self._goal.newest, 0.0)
+
+    def observe(self, q: np.ndarray, v: np.ndarray) -> None:
+        self._arm = q
+
+    def engage(self, is_engaged: bool) -> None:
+        """
+        Close or release the clutch of a leader that is followed relatively.
+
+        While it is released the leader moves nothing; when it is closed the arm goes on from
+        where it is.
+        """
+        if not self._is_relative:
+            return
+        if not is_engaged and self._held is None:
+            self._held = self._start if self._arm is None else self._arm
+        elif is_engaged and self._held is not None:
+            self._shift = np.where(self._counts, self._held - self._goal.newest, 0.0)
+            self._goal.rest_at(self._goal.newest.copy(), int(self._goal.stamps.max()))
+            self._held = None
 
     def goal(self, tick_ns: int, next_ns: int, speed: float) -> Goal:
         """
         Return the goal of the next tick, inside the position limits.
 
-        Between two messages it goes on at the smoothed velocity, for LONGEST_LEAD at most. It is
-        as fast as the leader: the approach keeps the arm to the speed.
+        Between two messages it goes on at the smoothed velocity. It is as fast as the leader: the
+        approach keeps the arm to the speed.
         """
-        lead = np.clip((next_ns - self._stamps) / NANOSECONDS, 0.0, LONGEST_LEAD)
-        v = np.where(self._is_led & self._is_moving, self._v, 0.0)
-        q = np.where(self._is_led, self._goal + v * lead, self._start)
+        if self._held is not None:
+            return even_goal(self._held)
+        led, led_v = self._goal.at(next_ns)
+        q = np.where(self._is_led, led + self._shift, self._start)
         inside = np.clip(q, self._limits.lower, self._limits.upper)
-        return even_goal(inside, np.where(q == inside, v, 0.0))
+        return even_goal(inside, np.where((q == inside) & self._is_led, led_v, 0.0))
 
     def position(self, time_ns: int) -> np.ndarray:
-        """Return the goal's positions [J] as last received; 0 where nothing leads."""
-        return np.where(self._is_led, self._raw_goal, 0.0)
+        """Return the leader's positions [J] as last received; 0 where nothing leads."""
+        return np.where(self._is_led, self._goal.newest, 0.0)

@@ -1,6 +1,6 @@
 """The command mux without ROS: one limited command a tick from the selected source, or HOLD."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import threading
 
 import numpy as np
@@ -12,6 +12,7 @@ from lingbot_va_ros.mux.arm_watch import ArmFault, ArmWatch
 from lingbot_va_ros.mux.command_source import CommandSource
 from lingbot_va_ros.mux.command_sources import CommandSources
 from lingbot_va_ros.mux.dead_man_switch import DeadManSwitch
+from lingbot_va_ros.mux.joystick import JoyBindings, JoyMessage, Joystick
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import ModeStateMachine, MuxMode
 from lingbot_va_ros.mux.plan_source import PlanSource
@@ -19,6 +20,7 @@ from lingbot_va_ros.mux.report import Report, Row, Tick
 from lingbot_va_ros.mux.row_stream import RowStream
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.speed_scale import SpeedScale
+from lingbot_va_ros.mux.tool_messages import ToolPose
 from lingbot_va_ros.mux.validation import Rejected
 from lingbot_va_ros.mux.workspace import check_workspace, WorkspaceWatch
 from lingbot_va_ros.robot.joint_state_filter import JointStateFilter
@@ -40,12 +42,14 @@ class Mux:
 
     :param period_ns: from tick to tick; ticks are whole periods apart.
     :param leader_map: how the joints of a leader arm move the robot's; see mux/leader_arm.py.
+    :param bindings: of the joystick; by default it has a dead-man button only.
     :raises ValueError: the embodiment's workspace cannot be watched.
     """
 
     def __init__(
         self, embodiment: Embodiment, settings: MuxSettings, period_ns: int,
         leader_map: Mapping[str, LeaderJoint] | None = None,
+        bindings: JoyBindings | None = None,
     ) -> None:
         grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
         is_gripper = np.isin(embodiment.joints, grippers)
@@ -62,7 +66,11 @@ class Mux:
         self.skipped_ticks = 0
         self.blocked_ticks = 0
         self._lock = threading.Lock()
-        self._dead_man = DeadManSwitch(settings.deadman_button, settings.source_timeout)
+        self._dead_man = DeadManSwitch(
+            settings.deadman_button, settings.source_timeout, settings.deadman_modes)
+        self._joystick = Joystick(
+            bindings or JoyBindings(), self._dead_man, self.sources.tool.clutch,
+            tuple(arm.side for arm in embodiment.arms), self.sources.tool)
         # Commands have another: pinocchio computes in place, in two threads.
         self._plan_watch = (
             None if embodiment.workspace is None else WorkspaceWatch(embodiment))
@@ -101,19 +109,57 @@ class Mux:
         now_s: float,
     ) -> str | None:
         """Take joint states of a leader arm; returns None or the reason of their rejection."""
+        leader = self.sources.leader
+        return self.take_from(
+            leader, lambda: leader.update(names, positions, stamp_ns, now_ns, now_s))
+
+    def take_from(self, source: CommandSource, take: Callable[[], object]) -> str | None:
+        """Let a source take a message; returns None or the reason of its rejection."""
         with self._lock:
             try:
-                self.sources.leader.update(names, positions, stamp_ns, now_ns, now_s)
+                take()
                 return None
             except Rejected as rejected:
-                return self._reject(self.sources.leader, rejected)
+                return self._reject(source, rejected)
 
-    def take_joy(self, buttons: Sequence[int], stamp_ns: int, now_s: float) -> None:
-        """Take the buttons of a joystick; a released dead-man button ends TELEOP."""
+    def take_hand(self, pose: ToolPose, now_ns: int, now_s: float) -> str | None:
+        """Take the pose of an operator's hand; returns None or why the arm does not follow it."""
+        tool = self.sources.tool
+        try:
+            hand, found = tool.find(
+                pose, self._motion.source is tool and not self._motion.begins_anew)
+        except Rejected as rejected:
+            return self.take_refusal(tool, rejected)
+        refused = self.take_from(
+            tool, lambda: tool.take_pose(pose, hand, found, now_ns, now_s))
         with self._lock:
-            released = self._dead_man.update(buttons, stamp_ns, now_s)
-            if released and self.machine.mode == MuxMode.TELEOP:
+            return refused or tool.note_unreachable(found)
+
+    def take_joy(self, message: JoyMessage, now_ns: int, now_s: float) -> str | None:
+        """
+        Take a message of a joystick; returns None or the reason of its rejection.
+
+        A released dead-man button ends the modes that need it.
+        """
+        with self._lock:
+            try:
+                requests, has_clutch_changed = self._joystick.update(message, now_s)
+            except Rejected as rejected:
+                return self._reject(self.sources.tool, rejected)
+            if requests.released and self._dead_man.needed_in(self.machine.mode):
                 self.machine.fall_to_hold('the dead-man button was released')
+            if has_clutch_changed:
+                self.sources.engage(self.sources.tool.clutch.is_engaged)
+            return self._hand_over(requests.mode, now_ns, now_s)
+
+    def _hand_over(self, mode: MuxMode | None, now_ns: int, now_s: float) -> str | None:
+        """Give the arm from the policy to the operator or back, as a button asks for."""
+        if mode is None or mode == self.machine.mode:
+            return None
+        if not {mode, self.machine.mode} <= {MuxMode.TELEOP, MuxMode.POLICY}:
+            return f'a button takes the arm from POLICY or TELEOP, not {self.machine.mode.name}'
+        success, message = self._set_mode(mode, now_ns, now_s, 'asked for by a button of joy')
+        return None if success else message
 
     def take_emergency_stop(self, pressed: bool, now_s: float) -> None:
         """Take a message of the emergency-stop input."""
@@ -234,10 +280,11 @@ class Mux:
         arm = self._motion.position(now_ns, now_s)
         if mode == MuxMode.TELEOP:
             source, missing = self.sources.teleoperation(now_ns, now_s, arm)
-            missing += self._dead_man.missing(now_s)
         else:
             source = self.sources.policy
             missing = source.missing(now_ns, now_s, arm)
+        if self._dead_man.needed_in(mode):
+            missing = [*missing, *self._dead_man.missing(now_s)]
         is_commanded = self._motion.source is not None or self._motion.stream.moving(now_ns)
         return source, [*self._arm.missing(now_s, is_commanded), *missing]
 
@@ -304,7 +351,7 @@ class Mux:
         # What the controller was to reach by now, on the old clock.
         self._motion.go_on(tick_ns, (last_ns or 0) + self.period_ns)
         self.sources.forget()
-        self._dead_man.forget()
+        self._joystick.forget()
         self.joints.forget()
         self._rows.forget()
         self.machine.forget_times(now_s)
@@ -342,6 +389,8 @@ class Mux:
         source = self._motion.source
         lost = '' if source is None else source.lost(now_s, margin)
         if not lost and self.machine.mode == MuxMode.TELEOP:
+            lost = self.sources.rival(now_s)
+        if not lost and self._dead_man.needed_in(self.machine.mode):
             lost = self._dead_man.lost(now_s, margin)
         fault = ArmFault(lost) if lost else self._arm.lost(now_s, margin)
         if fault is not None or self._motion.begins_anew:
@@ -366,10 +415,9 @@ class Mux:
                 rejected_in_row=policy.rejected_in_row, last_rejection=policy.last_rejection,
                 teleop_accepted=sources.teleop_accepted,
                 teleop_rejected=dict(sources.teleop_rejected),
-                teleop_last_rejection=(sources.leader.counts.last_rejection
-                                       or sources.teleop.counts.last_rejection),
-                source_age=sources.policy.age(now_s),
-                teleop_age=min(sources.teleop.age(now_s), sources.leader.age(now_s)),
+                teleop_last_rejection=sources.teleop_last_rejection,
+                source_age=sources.policy.age(now_s), teleop_age=sources.teleop_age(now_s),
+                teleop_note=sources.tool.notes(), teleop_side=self._joystick.side,
                 joint_states=self.joints.report(now_s),
                 tracking_delay=self._arm.tracking_delay,
                 skipped_ticks=self.skipped_ticks, blocked=self._motion.stream.blocked,

@@ -50,6 +50,8 @@ class Report:
     """
     Figures of a mux for diagnostics; ages in seconds, inf where nothing ever came.
 
+    :param teleop_note: what holds an arm back that is led by its tool, in one line.
+    :param teleop_side: of the arm that the joystick leads.
     :param tracking_delay: time by which the arm trails its commands, s; nan: unknown.
     """
 
@@ -65,6 +67,8 @@ class Report:
     teleop_last_rejection: str
     source_age: float
     teleop_age: float
+    teleop_note: str
+    teleop_side: str
     joint_states: JointStateReport
     tracking_delay: float
     skipped_ticks: int

@@ -32,7 +32,18 @@ class MuxSettings:
     :param speed_scale: the operator's speed scale at first, above 0 and at most 1.
     :param full_speed_scaling: what the driver's speed scaling is at full speed.
     :param follows_driver: whether the driver tells a speed scaling, without which nothing moves.
-    :param deadman_button: index of the button that TELEOP needs pressed; -1: none.
+    :param deadman_button: index of the button that some modes need pressed; -1: none.
+    :param deadman_modes: names of these modes: teleop, policy.
+    :param clutch_button: index of the clutch's button; -1: it is always closed.
+    :param teleop_max_distance: rad or m; a leader or hand that would lead the arm further from
+        where it is does not move it.
+    :param teleop_leader_mode: absolute: the arm goes to where the leader is; relative: it moves as
+        the leader does.
+    :param teleop_pose_mode: the same for poses of hands.
+    :param teleop_linear_scale: factor of twists and of the motions of hands, translations.
+    :param teleop_angular_scale: the same, rotations.
+    :param teleop_linear_speed: no twist is faster, m/s; the twist of a joystick at its end.
+    :param teleop_angular_speed: the same, rad/s.
     """
 
     source_timeout: float = 0.2
@@ -52,3 +63,12 @@ class MuxSettings:
     full_speed_scaling: float = 100.0
     follows_driver: bool = False
     deadman_button: int = -1
+    deadman_modes: tuple[str, ...] = ('teleop',)
+    clutch_button: int = -1
+    teleop_max_distance: float = 1.0
+    teleop_leader_mode: str = 'absolute'
+    teleop_pose_mode: str = 'relative'
+    teleop_linear_scale: float = 1.0
+    teleop_angular_scale: float = 1.0
+    teleop_linear_speed: float = 0.25
+    teleop_angular_speed: float = 1.0

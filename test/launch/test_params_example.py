@@ -6,10 +6,13 @@ import pytest
 import yaml
 
 from lingbot_va_ros.nodes.command_mux import parameters as command_mux
+from lingbot_va_ros.nodes.command_mux.teleop_parameters import DEADMAN_MODES, JOY_PARAMETERS
 from lingbot_va_ros.nodes.policy import parameters as policy_parameters
 from lingbot_va_ros.nodes.sim_robot import parameters as sim_robot
 
-EXAMPLE = Path(__file__).resolve().parents[2] / 'config' / 'params' / 'policy.yaml'
+PARAMS = Path(__file__).resolve().parents[2] / 'config' / 'params'
+EXAMPLE = PARAMS / 'policy.yaml'
+DEVICES = sorted((PARAMS / 'teleop').glob('*.yaml'))
 
 
 @pytest.fixture
@@ -48,3 +51,15 @@ def test_what_is_set_for_all_nodes_is_declared_by_policy_and_mux(example, declar
     for name, value in example['/**'].items():
         assert declared['lingbot_va_policy'][name] == value
         assert declared['command_mux'][name] == value
+
+
+@pytest.mark.parametrize('path', DEVICES, ids=[path.stem for path in DEVICES])
+def test_the_files_of_devices_have_parameters_of_the_mux_with_values_that_it_takes(path):
+    known = {row.name: row for row in (*command_mux.PARAMETERS, *JOY_PARAMETERS)}
+    sections = yaml.safe_load(path.read_text())
+    assert list(sections) == ['/**/command_mux']
+    for name, value in sections['/**/command_mux']['ros__parameters'].items():
+        if name == 'deadman_modes':
+            assert set(value) <= set(DEADMAN_MODES)
+        else:
+            assert not known[name].fault(value), name

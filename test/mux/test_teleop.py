@@ -11,6 +11,7 @@ from support.motion_limits import assert_points_inside_limits
 from support.two_joints import JOINTS, PERIOD, START
 
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
+from lingbot_va_ros.mux.joystick import JoyMessage
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
@@ -76,7 +77,8 @@ class Stage:
             if self.jog and number % 2 == 1:
                 self.mux.take_teleop_plan(self.plan(self.jog, 3), self.now, self.now_s)
             if self.button is not None:
-                self.mux.take_joy([0, self.button], self.now, self.now_s)
+                self.mux.take_joy(
+                    JoyMessage(self.now, (), [0, self.button]), self.now, self.now_s)
             tick = self.mux.tick(self.now, self.now_s)
             if tick.command is not None:
                 self.commands.append(tick.command)

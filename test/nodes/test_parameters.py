@@ -12,17 +12,22 @@ from rclpy.parameter import Parameter
 
 from lingbot_va_ros.nodes.command_mux import parameters as command_mux
 from lingbot_va_ros.nodes.command_mux.node import CommandMux
+from lingbot_va_ros.nodes.command_mux.teleop_parameters import (
+    declare_deadman_modes,
+    declare_joystick,
+    JOY_PARAMETERS,
+)
 from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, WrongParameter
 from lingbot_va_ros.nodes.policy import parameters as policy
 from lingbot_va_ros.nodes.policy.node import PolicyNode
-from lingbot_va_ros.nodes.run import run_node
+from lingbot_va_ros.nodes.run import CannotStart, run_node
 from lingbot_va_ros.nodes.sim_robot import parameters as sim_robot
 from lingbot_va_ros.nodes.sim_robot.node import SimRobot
 from lingbot_va_ros.resources import shared_file
 from lingbot_va_ros.specs.policy_file import load_policy_file
 
 TABLES = {'policy': policy.PARAMETERS, 'command_mux': command_mux.PARAMETERS,
-          'sim_robot': sim_robot.PARAMETERS}
+          'joy': JOY_PARAMETERS[::4], 'sim_robot': sim_robot.PARAMETERS}
 ROWS = {f'{name}-{row.name}': row for name, table in TABLES.items() for row in table}
 WRONG = {
     bool: [1, 0.5, 'yes', [True]],
@@ -210,3 +215,37 @@ def test_a_memory_has_as_many_chunks_as_a_policy_file_may_ask_for():
     assert policy.memory_chunks(file, 20_000) == 10_000
     with pytest.raises(ValueError, match='memory_frames is 20002, 10001 chunks; expected at most'):
         policy.memory_chunks(file, 20_002)
+
+
+@pytest.mark.parametrize('value, modes', [
+    (['teleop', 'policy'], ('teleop', 'policy')), ('policy', ('policy',)),
+    ('TELEOP, policy', ('teleop', 'policy')), (None, ('teleop',))])
+def test_the_modes_of_the_dead_man_button_are_a_list_or_a_text(ros, value, modes):
+    assert with_overrides(
+        ros, declare_deadman_modes, {} if value is None else {'deadman_modes': value}) == modes
+
+
+@pytest.mark.parametrize('value', [['hold'], 'fast', 5, True, [1, 2], ['teleop', 'stopped']])
+def test_other_modes_of_the_dead_man_button_are_refused(ros, value):
+    with pytest.raises(WrongParameter, match='expected a list of teleop and policy'):
+        with_overrides(ros, declare_deadman_modes, {'deadman_modes': value})
+
+
+@pytest.mark.parametrize('overrides, line', [
+    ({'joy_axes.linear': 1}, 'joy_axes.linear does not exist'),
+    ({'joy_buttons.home': 1}, 'joy_buttons.home does not exist'),
+    ({'joy_axes.linear_x': 2, 'joy_axes.linear_y': 2}, 'axis 2 of joy is bound twice'),
+    ({'joy_buttons.clutch': 0, 'joy_buttons.gripper': 0}, 'button 0 of joy is bound twice')])
+def test_wrong_bindings_of_a_joystick_are_refused(ros, overrides, line):
+    with pytest.raises(CannotStart, match=line):
+        with_overrides(ros, declare_joystick, overrides)
+
+
+def with_overrides(ros, declare, overrides):
+    """Return what a function declares in a node with these overrides."""
+    node = Node('bare', context=ros, parameter_overrides=[
+        Parameter(name, value=value) for name, value in overrides.items()])
+    try:
+        return declare(node)
+    finally:
+        node.destroy_node()

@@ -6,7 +6,7 @@ from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
-from sensor_msgs.msg import JointState, Joy
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -22,7 +22,7 @@ from lingbot_va_ros.nodes.bounded_subscription import (
 )
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
 from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch
-from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, JOINT_STATES, SENSOR
+from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, JOINT_STATES
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
 from lingbot_va_ros.specs.joint_state_topics import JointStateTopic
 from lingbot_va_ros.srv import SetControlMode
@@ -82,11 +82,7 @@ class Inputs:
         for topic in self._mux.embodiment.joint_states:
             subscribe_bounded(
                 node, JointState, topic.topic, functools.partial(self._on_joint_state, topic),
-                JOINT_STATES, state_fault, functools.partial(self._warn, topic.topic))
-        if self._mux.settings.deadman_button >= 0:
-            subscribe_bounded(
-                node, Joy, 'joy', self._on_joy, SENSOR, state_fault,
-                functools.partial(self._warn, 'joy'))
+                JOINT_STATES, state_fault, functools.partial(self.warn, topic.topic))
 
     def _on_joint_state(
         self, topic: JointStateTopic, message: JointState, info: Mapping[str, Any]) -> None:
@@ -107,7 +103,8 @@ class Inputs:
         self._log_rejection(
             topic, self._mux.take_refusal(source, Rejected('too_long', reason)))
 
-    def _warn(self, topic: str, reason: str) -> None:
+    def warn(self, topic: str, reason: str) -> None:
+        """Log that a message of a topic was rejected."""
         self._logger.warning(f'{topic} rejected: {reason}', throttle_duration_sec=1.0)
 
     def _on_leader(self, message: JointState, _info: Mapping[str, Any]) -> None:
@@ -126,13 +123,8 @@ class Inputs:
 
     def _log_rejection(self, topic: str, reason: str | None) -> None:
         if reason is not None:
-            self._warn(topic, reason)
+            self.warn(topic, reason)
             self._on_change()
-
-    def _on_joy(self, message: Joy, _info: Mapping[str, Any]) -> None:
-        self._mux.take_joy(
-            message.buttons, nanoseconds_of(message.header.stamp), self._clocks.now_s())
-        self._on_change()
 
     def _on_emergency_stop(self, message: Bool) -> None:
         self._mux.take_emergency_stop(message.data, self._clocks.now_s())

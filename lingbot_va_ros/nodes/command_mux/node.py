@@ -31,6 +31,11 @@ from lingbot_va_ros.nodes.command_mux.parameters import (
 )
 from lingbot_va_ros.nodes.command_mux.publishers import DiagnosticsPublisher, ModePublisher
 from lingbot_va_ros.nodes.command_mux.speed import SpeedInterface
+from lingbot_va_ros.nodes.command_mux.teleop_inputs import TeleopInputs
+from lingbot_va_ros.nodes.command_mux.teleop_parameters import (
+    declare_deadman_modes,
+    declare_joystick,
+)
 from lingbot_va_ros.nodes.command_mux.trajectory_action import TrajectoryActions
 from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch
 from lingbot_va_ros.nodes.parameters import declare_parameters
@@ -63,6 +68,9 @@ class CommandMux(Node):
         super().__init__('command_mux')
         self.failed = False
         values = declare_parameters(self, PARAMETERS, read_only=True)
+        values['deadman_modes'] = declare_deadman_modes(self)
+        bindings = declare_joystick(self)
+        values['clutch_button'] = bindings.buttons['clutch']
         try:
             embodiment = load_embodiment(values.pop('embodiment'))
         except EmbodimentError as error:
@@ -81,7 +89,7 @@ class CommandMux(Node):
         _check_timeouts(settings, self._period_ns)
         joint_map = declare_joint_map(self, embodiment)
         try:
-            self._mux = Mux(embodiment, settings, self._period_ns, joint_map)
+            self._mux = Mux(embodiment, settings, self._period_ns, joint_map, bindings)
         except ValueError as error:
             raise CannotStart(f"embodiment '{embodiment.name}': {error}") from None
         self._clocks = Clocks(self)
@@ -98,6 +106,10 @@ class CommandMux(Node):
             self._period_ns / NANOSECONDS)
         self._inputs = Inputs(
             self, self._mux, self._clocks, watch, self.urgent_group, self._modes.publish)
+        self._teleop = TeleopInputs(
+            self, self._mux, embodiment, self._clocks,
+            bindings.are_used or settings.deadman_button >= 0, self._inputs.warn,
+            self._modes.publish)
         self._speed = SpeedInterface(self, self._mux.speed, scaling_topic, self.urgent_group)
         grippers.watch(self, self._mux, self._clocks)
         ControllerWatch(

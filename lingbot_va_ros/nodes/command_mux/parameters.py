@@ -5,6 +5,7 @@ from rclpy.node import Node
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.speed_scale import LEAST_SCALE
+from lingbot_va_ros.nodes.command_mux.teleop_parameters import TELEOP_PARAMETERS
 from lingbot_va_ros.nodes.parameters import declare_parameters, NodeParameter, parameter_overrides
 from lingbot_va_ros.nodes.run import CannotStart
 from lingbot_va_ros.specs.embodiment import Embodiment
@@ -85,9 +86,6 @@ PARAMETERS = (
         'The unit of speed_scaling_topic: percent (full speed is 100) or share (it is 1).',
         choices=tuple(FULL_SPEED_SCALING)),
     NodeParameter(
-        'deadman_button', _DEFAULT.deadman_button,
-        'Index of the button of joy that must be pressed during TELEOP; -1: none.', -1, 255),
-    NodeParameter(
         'stop_folder', '',
         'Where a latched stop is kept for a respawned mux; empty: '
         '~/.local/state/lingbot_va_ros/stops.'),
@@ -99,6 +97,7 @@ PARAMETERS = (
         'gripper_threshold', 0.02,
         'A gripper that is driven by an action gets a new goal when its command has moved '
         'further from the last one, share of the way from open to closed.', 0.0, 0.5),
+    *TELEOP_PARAMETERS,
 )
 
 

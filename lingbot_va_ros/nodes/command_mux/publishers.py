@@ -180,6 +180,8 @@ def _values(report: Report) -> dict[str, object]:
         **{f'teleop_rejected_{kind}': report.teleop_rejected.get(kind, 0)
            for kind in REJECTION_KINDS},
         'teleop_last_rejection': report.teleop_last_rejection,
+        'teleop_note': report.teleop_note,
+        'teleop_side': report.teleop_side,
         'skipped_ticks': report.skipped_ticks,
         'workspace': f'kept inside: {report.blocked}' if report.blocked else 'inside',
         'workspace_blocked_ticks': report.blocked_ticks,

@@ -26,7 +26,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from lingbot_va_ros.motion.plan import Plan, resting_at
 from lingbot_va_ros.msg import ControlMode
-from lingbot_va_ros.mux.leader_arm import PLAY
+from lingbot_va_ros.mux.smoothed_goal import PLAY
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS, EXECUTED, JOINT_STATES, LATCHED
 from lingbot_va_ros.specs.embodiment import load_embodiment
 from lingbot_va_ros.srv import SetControlMode
