@@ -16,6 +16,7 @@ from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
 from lingbot_va_ros.sim.cameras import Cameras, Lens, lens_of
 from lingbot_va_ros.sim.controllers.control_loop import ControlLoop
 from lingbot_va_ros.sim.controllers.delivery import Delivery
+from lingbot_va_ros.sim.controllers.direct_driver import DirectDriver
 from lingbot_va_ros.sim.controllers.messages import Trajectory
 from lingbot_va_ros.sim.controllers.settings import controller_settings, ControllerSettings
 from lingbot_va_ros.sim.controllers.trajectory_controller import TrajectoryController
@@ -62,7 +63,7 @@ class Simulation:
         self.joints = self.embodiment.joints
         self.controller = TrajectoryController(
             self.joints, controller or controller_settings('jazzy'))
-        self.control = ControlLoop(self.controller, Delivery(delay))
+        self.control: ControlLoop | DirectDriver = ControlLoop(self.controller, Delivery(delay))
         self.time_ns = 0
         self.scene: Scene = SCENES[task]()
         self._size = (camera_width, camera_height)
@@ -125,8 +126,15 @@ class Simulation:
         self.time_ns = 0
         self.control.begin(0, self.control.command)
 
+    def drive_directly(self, takes_velocities: bool, timeout: float) -> None:
+        """Let a driver of positions or velocities take the controller's place."""
+        limits = self.embodiment.limits
+        self.control = DirectDriver(limits.lower, limits.upper, takes_velocities, timeout)
+        self.control.begin(self.time_ns, self.positions)
+
     def send(self, trajectory: Trajectory) -> None:
         """Send the controller a trajectory."""
+        assert isinstance(self.control, ControlLoop)  # a direct driver takes none
         self.control.send(trajectory, self.time_ns)
 
     def protective_stop(self) -> None:

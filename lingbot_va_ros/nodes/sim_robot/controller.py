@@ -9,6 +9,7 @@ from trajectory_msgs.msg import JointTrajectory
 from lingbot_va_ros.nodes.qos import EVENTS, EXECUTED
 from lingbot_va_ros.nodes.sim_robot.messages import state_message, state_type, trajectory_of
 from lingbot_va_ros.nodes.sim_robot.simulated_time import SimulatedTime
+from lingbot_va_ros.sim.controllers.control_loop import ControlLoop
 from lingbot_va_ros.sim.controllers.messages import TrajectoryRejected
 from lingbot_va_ros.sim.simulation import Simulation
 
@@ -41,6 +42,12 @@ class ControllerTopics:
             self._states = node.create_publisher(
                 self._state_type, f'{NAME}/controller_state', EVENTS)
 
+    def listen(self, simulation: Simulation) -> None:
+        """Log what the controller of a new simulation rejects."""
+        control = simulation.control
+        assert isinstance(control, ControlLoop)
+        control.on_rejected = lambda rejected: self.on_rejected(simulation, rejected)
+
     def deliver(self, simulation: Simulation, until_ns: int) -> None:
         """
         Send messages to the controller that arrived by a simulated time.
@@ -53,7 +60,9 @@ class ControllerTopics:
             if sent_ns > until_ns:
                 return
             message = self._arrived.popleft()[1]
-            simulation.control.send(
+            control = simulation.control
+            assert isinstance(control, ControlLoop)
+            control.send(
                 trajectory_of(message, self._time.of_stamp(message.header.stamp)), sent_ns)
 
     def publish(self, simulation: Simulation) -> None:

@@ -15,7 +15,7 @@ from lingbot_va_ros.motion.time import NANOSECONDS, to_seconds
 from lingbot_va_ros.nodes.parameters import declare_parameters
 from lingbot_va_ros.nodes.qos import COMMAND, EVENTS
 from lingbot_va_ros.nodes.run import CannotStart, run_node
-from lingbot_va_ros.nodes.sim_robot.parameters import PARAMETERS
+from lingbot_va_ros.nodes.sim_robot.parameters import PARAMETERS, TRAJECTORY
 from lingbot_va_ros.nodes.sim_robot.requests import Requests
 from lingbot_va_ros.nodes.sim_robot.simulated_time import SimulatedTime
 from lingbot_va_ros.nodes.sim_robot.speed_slider import FULL_SPEED, SCALED_CONTROLLER, SpeedSlider
@@ -40,6 +40,7 @@ class SimRobot(Node):
         make_simulation, tasks = _load_mujoco()
         from lingbot_va_ros.nodes.sim_robot.cameras import CameraPublishers
         from lingbot_va_ros.nodes.sim_robot.controller import ControllerTopics
+        from lingbot_va_ros.nodes.sim_robot.direct_topics import DirectTopics
         from lingbot_va_ros.nodes.sim_robot.task import TaskScene
 
         self._table = {
@@ -59,7 +60,10 @@ class SimRobot(Node):
                 f'realtime_factor is {factor:g} without publish_clock: the robot moves at '
                 'that share of the speed that its commands and stamps say')
         self._slider = self._make_slider()
-        self._controller = ControllerTopics(self, self._time)
+        interface = self.get_parameter('command_interface').value
+        self._controller = (
+            ControllerTopics(self, self._time) if interface == TRAJECTORY else DirectTopics(
+                self, self._time, interface, self._task.simulation.joints))
         self._cameras = CameraPublishers(
             self, self._task.simulation, self.get_parameter('overview_rate').value > 0)
         self._joint_states = self.create_publisher(JointState, 'joint_states', EVENTS)
@@ -170,9 +174,7 @@ class SimRobot(Node):
             ticks += 1
 
     def _listen_to_controller(self) -> None:
-        simulation = self._task.simulation
-        simulation.control.on_rejected = (
-            lambda rejected: self._controller.on_rejected(simulation, rejected))
+        self._controller.listen(self._task.simulation)
 
     def _reset(self) -> str:
         message = self._task.arrange()
@@ -188,7 +190,7 @@ class SimRobot(Node):
         return 'the controller is inactive; ~/resume activates it'
 
     def _resume(self) -> str:
-        if self._task.simulation.controller.active:
+        if self._task.simulation.control.active:
             return 'the controller is active already'
         self._task.simulation.resume()
         return 'the controller is active'

@@ -5,11 +5,14 @@ from typing import Any
 from rclpy.node import Node
 
 from lingbot_va_ros.nodes.parameters import NodeParameter
+from lingbot_va_ros.sim.controllers.direct_driver import INTERFACES
 from lingbot_va_ros.sim.controllers.settings import (
     controller_settings,
     CONTROLLERS,
     ControllerSettings,
 )
+
+TRAJECTORY = 'trajectory'  # the command interface of a joint_trajectory_controller
 
 PARAMETERS = (
     NodeParameter('task', 'table', 'Scene on the table. A change takes effect at the next reset.'),
@@ -25,6 +28,14 @@ PARAMETERS = (
         read_only=True),
     NodeParameter(
         'reset_clock', False, 'A reset sets the simulated time (publish_clock) back to zero.'),
+    NodeParameter(
+        'command_interface', TRAJECTORY,
+        'What the robot takes: trajectories as a joint_trajectory_controller does, or positions '
+        'or velocities of every tick.', choices=(TRAJECTORY, *INTERFACES), read_only=True),
+    NodeParameter(
+        'command_timeout', 0.1,
+        'Silence after which a robot that takes forward_velocity stops, simulated seconds; 0: it '
+        'never does.', 0.0, 10.0, read_only=True),
     NodeParameter(
         'controller', 'jazzy',
         'joint_trajectory_controller of a distribution, or the scaled one of Universal Robots.',

@@ -7,7 +7,7 @@ from rclpy.node import Node
 from std_msgs.msg import String
 
 from lingbot_va_ros.nodes.qos import LATCHED
-from lingbot_va_ros.nodes.sim_robot.parameters import read_controller_settings
+from lingbot_va_ros.nodes.sim_robot.parameters import read_controller_settings, TRAJECTORY
 from lingbot_va_ros.sim.simulation import Simulation
 
 
@@ -56,7 +56,13 @@ class TaskScene:
     def _new_simulation(self) -> Simulation:
         value = {name: self._node.get_parameter(name).value for name in (
             'task', 'arms', 'seed', 'camera_width', 'camera_height', 'controller_delay')}
-        return self._make_simulation(
+        simulation = self._make_simulation(
             value['task'], value['arms'], value['seed'], value['camera_width'],
             value['camera_height'], read_controller_settings(self._node),
             float(value['controller_delay']))
+        interface = self._node.get_parameter('command_interface').value
+        if interface != TRAJECTORY:
+            simulation.drive_directly(
+                interface == 'forward_velocity',
+                float(self._node.get_parameter('command_timeout').value))
+        return simulation

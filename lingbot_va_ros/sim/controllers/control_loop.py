@@ -33,6 +33,11 @@ class ControlLoop:
         self._due_ns = 0
 
     @property
+    def active(self) -> bool:
+        """Whether the controller is active."""
+        return self.controller.active
+
+    @property
     def command(self) -> np.ndarray:
         """Return the commanded positions [J]."""
         return self.controller.command
