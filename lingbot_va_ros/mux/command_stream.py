@@ -189,7 +189,9 @@ class CommandStream:
             position limits nor out of the workspace; else inside those of stops.
         """
         self.blocked = None
-        begin_ns = self._first_change(tick_ns)
+        # An arm at rest needs no time for the command to come: it is told to stay, once.
+        begin_ns = (
+            self._first_change(tick_ns) if self.moving(tick_ns) else tick_ns + self.period_ns)
         state = self._moving_state(begin_ns)
         hard = self._command(begin_ns, state, self._filter.stop(*state))
         command = (self._gentle_stop(begin_ns, state, hard) if gentle else None) or hard

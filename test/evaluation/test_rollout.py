@@ -141,11 +141,10 @@ def test_asynchronous_is_much_faster_where_predictions_take_long(engine, table):
     """N chunks take (1.9 N - 0.5) chunk lengths in turns and (N + 0.8) ahead."""
     seconds = {
         schedule: episode(
-            engine, table, schedule=schedule, latency_chunks=0.9, max_chunks=20).seconds
+            engine, table, schedule=schedule, latency_chunks=0.9, max_chunks=8).seconds
         for schedule in ('sync', 'async')}
-    assert seconds['sync'] == pytest.approx((1.9 * 20 - 0.5) * CHUNK, abs=1.0)
-    assert seconds['async'] == pytest.approx(20.8 * CHUNK, abs=0.1)
-    assert seconds['sync'] > 1.8 * seconds['async']
+    assert seconds['sync'] == pytest.approx((1.9 * 8 - 0.5) * CHUNK, abs=0.5)
+    assert seconds['async'] == pytest.approx(8.8 * CHUNK, abs=0.1)
 
 
 @pytest.mark.parametrize('memory', ['last_chunk', 'reset_midway'])
