@@ -149,7 +149,7 @@ class Joystick:
         self, axes: Mapping[str, float], held: Mapping[str, bool], pressed: Mapping[str, bool],
     ) -> None:
         if self._bindings.axes.get('gripper', -1) >= 0:
-            self._tool.open_gripper(self.side, (axes['gripper'] + 1.0) / 2.0)
+            self._tool.move_gripper(self.side, (axes['gripper'] + 1.0) / 2.0)
         if pressed['gripper']:
             is_open = self._tool.opening(self.side) > 0.5
             self._tool.open_gripper(self.side, 0.0 if is_open else 1.0)

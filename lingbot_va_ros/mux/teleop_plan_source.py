@@ -76,7 +76,8 @@ class TeleopPlanSource(PlanSource):
         Return the plan of a message, checked as far as that needs no state.
 
         :param arm: positions [J] at which joints that it does not name stand.
-        :raises Rejected: see `validation.read_plan`.
+        :raises Rejected: see `validation.read_plan`; kind jump, where a first point that is due at
+            once is not where the arm is.
         """
         has_no_stamp = not message.stamp_ns
         if has_no_stamp:
@@ -93,9 +94,12 @@ class TeleopPlanSource(PlanSource):
             message.stamp_ns)
         is_relative = (
             has_no_stamp or points[-1].time_from_start_ns <= to_nanoseconds(SHORT))
-        return PartialPlan(
+        partial = PartialPlan(
             plan.times_ns, plan.positions, plan.velocities, named,
             message.stamp_ns if is_relative else 0)
+        if points[0].time_from_start_ns == 0 and arm is not None:
+            self.check_jump(partial, now_ns, arm)  # it says where the arm is
+        return partial
 
     def _completed(
         self, message: TrajectoryMessage, named: np.ndarray, arm: np.ndarray | None,

@@ -7,6 +7,7 @@ import pinocchio as pin
 
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.smoothed_goal import SmoothedGoal
+from lingbot_va_ros.mux.tool_messages import ArmFrames
 from lingbot_va_ros.mux.validation import Rejected
 from lingbot_va_ros.robot.poses import described, pose_of
 from lingbot_va_ros.robot.tool_kinematics import ToolKinematics
@@ -80,6 +81,9 @@ class ToolArm:
             limits.lower, limits.upper, limits.velocity, limits.acceleration, limits.jerk)))
         self._names = arm.joints
         self._kinematics = ToolKinematics(embodiment, arm)
+        self.frames = ArmFrames(
+            self._kinematics.base_frame, self._kinematics.tool_frame,
+            self._kinematics.beside_base, self._kinematics.beside_tool)
         self._finder = ToolKinematics(embodiment, arm)  # `find` may run beside a tick
         self._is_relative, self._scales, self._max_distance = is_relative, scales, max_distance
         self._goal = SmoothedGoal(self._limits, arm.joints, max_jump)
@@ -90,16 +94,6 @@ class ToolArm:
         self.anchor = Anchor(0, None, np.eye(4), self._q)
         self.note = ''  # what holds the arm back, in one line
         self._has_goal = False
-
-    @property
-    def base_frame(self) -> str:
-        """The name of the arm's base frame."""
-        return self._kinematics.base_frame
-
-    @property
-    def tool_frame(self) -> str:
-        """The name of the arm's tool frame."""
-        return self._kinematics.tool_frame
 
     def tool_pose(self, q: np.ndarray) -> np.ndarray:
         """Return the tool's pose [4, 4] for positions [J] of the robot."""

@@ -1,5 +1,6 @@
 """Twists and poses of an operator's hand as plain data, and the frames that they are given in."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 import math
 
@@ -46,7 +47,31 @@ class ToolPose:
     frame_pose: np.ndarray | None = None
 
 
-def checked_twist(twist: ToolTwist, base: str, tool: str) -> tuple[np.ndarray, bool]:
+@dataclass(frozen=True)
+class ArmFrames:
+    """
+    The frames that an arm knows without tf: its base and tool frame, and links fixed to them.
+
+    :param beside_base, beside_tool: poses [4, 4] in the base and the tool frame, by name.
+    """
+
+    base: str
+    tool: str
+    beside_base: Mapping[str, np.ndarray]
+    beside_tool: Mapping[str, np.ndarray]
+
+    def knows(self, frame: str) -> bool:
+        """Return whether a frame is one of them; an empty name is the base frame."""
+        return frame == '' or frame in self.beside_base or frame in self.beside_tool
+
+    def refuse(self, frame: str, why: str = '') -> Rejected:
+        """Return the rejection of a message in an unknown frame."""
+        return Rejected(
+            'frame', f"frame '{frame}' is neither the arm's base '{self.base}' nor its tool "
+            f"'{self.tool}'" + (f': {why}' if why else ''))
+
+
+def checked_twist(twist: ToolTwist, frames: ArmFrames) -> tuple[np.ndarray, bool]:
     """
     Return a twist [6], and whether it is along the axes of the tool frame, not of the base frame.
 
@@ -55,17 +80,16 @@ def checked_twist(twist: ToolTwist, base: str, tool: str) -> tuple[np.ndarray, b
     values = np.array(twist.values, np.float64)
     if not np.all(np.isfinite(values)):
         raise Rejected('not_finite', 'the twist has a number that is not finite')
-    if twist.frame in ('', base):
-        return values, False
-    if twist.frame == tool:
-        return values, True
-    if twist.frame_pose is None:
-        raise unknown_frame(twist.frame, base, tool)
-    rotation = twist.frame_pose[:3, :3]
-    return np.concatenate((rotation @ values[:3], rotation @ values[3:])), False
+    in_tool = twist.frame in frames.beside_tool
+    pose = frames.beside_tool.get(
+        twist.frame, frames.beside_base.get(twist.frame or frames.base, twist.frame_pose))
+    if pose is None:
+        raise frames.refuse(twist.frame)
+    rotation = pose[:3, :3]
+    return np.concatenate((rotation @ values[:3], rotation @ values[3:])), in_tool
 
 
-def checked_pose(pose: ToolPose, base: str, tool: str) -> np.ndarray:
+def checked_pose(pose: ToolPose, frames: ArmFrames) -> np.ndarray:
     """
     Return a pose [4, 4] in the arm's base frame.
 
@@ -77,19 +101,11 @@ def checked_pose(pose: ToolPose, base: str, tool: str) -> np.ndarray:
         given = pose_of(np.array(pose.place), rotation_of(np.array(pose.quaternion)))
     except PoseError as error:
         raise Rejected('pose', str(error)) from None
-    if pose.frame in ('', base):
-        return given
-    if pose.frame == tool:
+    if pose.frame in frames.beside_tool:
         raise Rejected(
-            'frame', f"a pose in the tool's own frame '{tool}' moves with the tool; give it in "
-            f"'{base}' or a frame that stands still")
-    if pose.frame_pose is None:
-        raise unknown_frame(pose.frame, base, tool)
-    return np.asarray(pose.frame_pose @ given)
-
-
-def unknown_frame(frame: str, base: str, tool: str, why: str = '') -> Rejected:
-    """Return the rejection of a message in an unknown frame."""
-    return Rejected(
-        'frame', f"frame '{frame}' is neither the arm's base '{base}' nor its tool '{tool}'"
-        + (f': {why}' if why else ''))
+            'frame', f"a pose in '{pose.frame}' moves with the tool; give it in '{frames.base}' "
+            'or a frame that stands still')
+    frame = frames.beside_base.get(pose.frame or frames.base, pose.frame_pose)
+    if frame is None:
+        raise frames.refuse(pose.frame)
+    return np.asarray(frame @ given)

@@ -17,6 +17,8 @@ from lingbot_va_ros.specs.embodiment import Embodiment
 
 # A gripper moves to where it is sent at this share of its velocity limit.
 GRIPPER_SHARE = 0.8
+# An axis of a gripper that has moved this far, of its way, is meant.
+AXIS_MOVED = 0.1
 JOYSTICK = 'joy'
 
 
@@ -65,6 +67,8 @@ class ToolTeleop(CommandSource):
             arm.side: (embodiment.joints.index(arm.gripper.joint), arm.gripper)
             for arm in embodiment.arms if arm.gripper is not None}
         self._openings: dict[str, float] = {}  # asked for, 0 closed … 1 open
+        # What the axis of a gripper was when it was first heard: it leads once it has moved.
+        self._untouched: dict[str, float] = {}
         self._used: list[Device] = []  # that led an arm since the begin
         self._q = np.zeros(len(embodiment.joints))
         self._v = np.zeros(len(embodiment.joints))
@@ -85,9 +89,7 @@ class ToolTeleop(CommandSource):
     def frame_to_look_up(self, side: str, frame: str) -> str:
         """Return the base frame in which a message's frame is to be looked up; empty: in none."""
         arm = self.arms.get(side)
-        if arm is None or frame in ('', arm.base_frame, arm.tool_frame):
-            return ''
-        return arm.base_frame
+        return '' if arm is None or arm.frames.knows(frame) else arm.frames.base
 
     def _arm(self, side: str) -> ToolArm:
         if side not in self.arms:
@@ -103,7 +105,7 @@ class ToolTeleop(CommandSource):
         :raises Rejected: kinds frame, not_finite, future, stale, not_newer.
         """
         arm = self._arm(twist.side)
-        values, in_tool = checked_twist(twist, arm.base_frame, arm.tool_frame)
+        values, in_tool = checked_twist(twist, arm.frames)
         device = self._device(twist.side, self.topic(twist.side, 'twist'))
         self._note_message(device, twist.stamp_ns, now_ns, now_s)
         device.twist, device.in_tool = self._bounded(self._scale * values), in_tool
@@ -149,7 +151,7 @@ class ToolTeleop(CommandSource):
         :raises Rejected: kinds frame, not_finite, pose, distance.
         """
         arm = self._arm(pose.side)
-        hand = checked_pose(pose, arm.base_frame, arm.tool_frame)
+        hand = checked_pose(pose, arm.frames)
         leads = is_followed and self.clutch.is_engaged
         return hand, arm.find(hand) if leads else None
 
@@ -206,6 +208,12 @@ class ToolTeleop(CommandSource):
         """Send an arm's gripper to an opening, 0 closed … 1 open; it needs no other device."""
         if side in self._grippers:
             self._openings[side] = min(max(opening, 0.0), 1.0)
+
+    def move_gripper(self, side: str, opening: float) -> None:
+        """Send an arm's gripper to where an axis is, 0 … 1, once the axis has been moved."""
+        untouched = self._untouched.setdefault(side, opening)
+        if abs(opening - untouched) > AXIS_MOVED or side in self._openings:
+            self.open_gripper(side, opening)
 
     def opening(self, side: str) -> float:
         """Return the opening of a gripper that is asked for, or else commanded, 0 … 1."""
@@ -288,7 +296,7 @@ class ToolTeleop(CommandSource):
     def begin(self, start: np.ndarray) -> None:
         self._q, self._v = np.array(start), np.zeros(len(start))
         self._used = []
-        self._openings = {}
+        self._openings, self._untouched = {}, {}
         for arm in self.arms.values():
             arm.begin(start)
 

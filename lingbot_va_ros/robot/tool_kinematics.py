@@ -3,7 +3,7 @@
 import numpy as np
 import pinocchio as pin
 
-from lingbot_va_ros.robot.kinematics import ArmKinematics, Solution
+from lingbot_va_ros.robot.kinematics import _without_endless_joints, ArmKinematics, Solution
 from lingbot_va_ros.specs.embodiment import Arm, Embodiment
 
 # Below this singular value of the Jacobian the inverse is damped, up to the damping at 0.
@@ -21,8 +21,9 @@ class ToolKinematics(ArmKinematics):
     """
     The kinematics of an arm that is led by its tool.
 
-    The names of its base and tool frame are those of the embodiment file. For one thread at a
-    time.
+    Links that no joint lies between and the base or the tool are frames, too: `beside_base` and
+    `beside_tool` have their poses [4, 4] in the base and in the tool frame, by name, with these
+    two themselves. For one thread at a time.
 
     :raises ValueError: see ArmKinematics.
     """
@@ -31,6 +32,8 @@ class ToolKinematics(ArmKinematics):
         super().__init__(embodiment, arm)
         self.base_frame = str(arm.base_frame or embodiment.base_frame)
         self.tool_frame = str(arm.tool_frame)
+        self.beside_base, self.beside_tool = (
+            _links_beside(embodiment, frame) for frame in (self.base_frame, self.tool_frame))
         task = arm.pose_weights
         self._weights = np.ones(6) if task is None else np.array(task.weights)
 
@@ -101,3 +104,13 @@ class ToolKinematics(ArmKinematics):
         """
         return self._seek(
             self._to_base * pin.SE3(pose), np.clip(start, self.lower, self.upper))
+
+
+def _links_beside(embodiment: Embodiment, name: str) -> dict[str, np.ndarray]:
+    """Return the poses [4, 4] in a link's frame of all links that are fixed to it, and its own."""
+    model = pin.buildModelFromXML(_without_endless_joints(embodiment.urdf))
+    here = model.frames[model.getFrameId(name, pin.FrameType.BODY)]
+    return {
+        frame.name: (here.placement.inverse() * frame.placement).homogeneous
+        for frame in model.frames
+        if frame.type == pin.FrameType.BODY and frame.parentJoint == here.parentJoint}

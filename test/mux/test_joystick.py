@@ -74,9 +74,10 @@ def test_a_gripper_by_an_axis_or_by_buttons(binding, opened, closed):
         'axis': JoyBindings({**AXES, 'gripper': 6}),
         'toggle': JoyBindings(AXES, {'gripper': 0}),
         'two': JoyBindings(AXES, {'gripper_open': 0, 'gripper_close': 1})}[binding])
-    pad.axes.append(0.5)
+    pad.axes.append(-0.5)
     pad.teleop(pad.push)
-    pad.run(4)
+    pad.run(20)
+    assert pad.measured[6] == 0.04, 'nothing moved yet'
     for button, goal, axis in ((1, 0.0, closed), (0, 0.04, opened)):
         if axis is not None:
             pad.axes[6] = axis

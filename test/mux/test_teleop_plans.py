@@ -193,6 +193,15 @@ def test_a_first_point_at_once_is_the_present_state():
     assert 'would jump' in stage.send(far)
 
 
+def test_a_first_point_at_once_that_is_elsewhere_is_refused_in_any_mode():
+    stage = Stage()
+    stage.run(3)
+    elsewhere = START + [1.5, 0.0, 0.0]
+    far = tool_messages.rqt(JOINTS, elsewhere, 2.0)
+    assert stage.send(far) is None, 'before its mode is chosen a plan may begin anywhere'
+    assert "'j1' would jump" in stage.send(tool_messages.with_first_point(far, elsewhere))
+
+
 def test_a_point_that_is_due_at_once_or_a_nanosecond_later_is_a_halt():
     stage = Stage(servo(lambda t: START[:2]))
     stage.teleop()

@@ -11,7 +11,7 @@ from sensor_msgs.msg import Joy
 
 from lingbot_va_ros.mux.joystick import JoyMessage
 from lingbot_va_ros.mux.mux import Mux
-from lingbot_va_ros.mux.tool_messages import ToolPose, ToolTwist, unknown_frame
+from lingbot_va_ros.mux.tool_messages import ToolPose, ToolTwist
 from lingbot_va_ros.nodes.bounded_subscription import state_fault, subscribe_bounded
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
 from lingbot_va_ros.nodes.command_mux.tf_reader import TfReader
@@ -87,9 +87,8 @@ class TeleopInputs:
             return name, None
         pose = self._tf.pose(base, name)
         if isinstance(pose, str):
-            tool_frame = self._tool.arms[side].tool_frame
             self._answer(topic, self._mux.take_refusal(
-                self._tool, unknown_frame(name, base, tool_frame, pose)))
+                self._tool, self._tool.arms[side].frames.refuse(name, pose)))
             return None, None
         return name, pose
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+from geometry_msgs.msg import PoseStamped, TwistStamped
 import numpy as np
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -140,7 +141,8 @@ class Monitor:
         if speeds[-1].any():
             return 'no stop at its end'
         if (rows < limits.lower - 1e-9).any() or (rows > limits.upper + 1e-9).any():
-            return f'position limits: {rows}'
+            worst = np.maximum(rows - limits.upper, limits.lower - rows)
+            return f'position limits by {worst.max():.3g}: {rows}'
         if (np.abs(speeds) > limits.velocity + 1e-9).any():
             return f'velocity limits: {speeds}'
         seconds = np.diff(times)[:, None] * 1e-9
@@ -204,6 +206,9 @@ class Fire:
         self.leader = node.create_publisher(
             JointState, f'{namespace}/teleop/joint_states', qos.JOINT_STATES)
         self.joy = node.create_publisher(Joy, f'{namespace}/joy', qos.SENSOR)
+        self.twist = node.create_publisher(
+            TwistStamped, f'{namespace}/teleop/twist', qos.SENSOR)
+        self.hand = node.create_publisher(PoseStamped, f'{namespace}/teleop/pose', qos.SENSOR)
         self.stop = node.create_publisher(Bool, f'{namespace}/emergency_stop', qos.EVENTS)
         self.begin = time.time_ns()
         self.begun = START
@@ -257,7 +262,8 @@ class Fire:
         """Send one message, sound or not, somewhere; now and then ask for something."""
         rng = self.rng
         for name, publisher in self.plans.items():
-            if rng.random() < 0.9 and (name.startswith('policy') or self.person != 'leader'):
+            if rng.random() < 0.9 and (
+                    name.startswith('policy') or self.person in ('jogs', 'both')):
                 message = self.plan()
                 publisher.publish(
                     self.spoiled(message) if rng.random() < self.share else message)
@@ -273,8 +279,10 @@ class Fire:
                 stamped(message, now + rng.normal() * NS)
             else:
                 message.name = NAMES[::-1]
-        if self.person != 'jogs':
+        if self.person in ('leader', 'both'):
             self.leader.publish(message)
+        if self.person in ('twist', 'hand'):
+            self.move_tool(now)
         buttons = [int(rng.random() < 0.95)] * int(rng.integers(3))
         self.joy.publish(stamped(Joy(buttons=[1] if rng.random() > self.share else buttons), now))
         chance = rng.random()
@@ -287,6 +295,25 @@ class Fire:
         elif chance < 0.15:
             self.stop.publish(Bool(data=bool(rng.random() < 0.3)))
 
+    def move_tool(self, now):
+        """Send a twist or the pose of a hand, sound or not."""
+        rng, ahead = self.rng, (now - self.begin) / NS
+        values = [0.2 * np.sin(ahead + index) for index in range(6)]
+        frame = ''
+        if rng.random() < self.share:
+            values[rng.integers(6)] = float(rng.choice(WILD))
+            frame = str(rng.choice(['', 'left_tool', 'world', 'nowhere', '/']))
+        if self.person == 'twist':
+            message = stamped(TwistStamped(), now)
+            parts = (message.twist.linear, message.twist.angular)
+        else:
+            message = stamped(PoseStamped(), now)
+            parts = (message.pose.position, message.pose.orientation)
+        message.header.frame_id = frame
+        for part, numbers in zip(parts, (values[:3], values[3:])):
+            part.x, part.y, part.z = numbers
+        (self.twist if self.person == 'twist' else self.hand).publish(message)
+
     person = 'jogs'
 
     def begin_where_the_arm_is(self):
@@ -297,7 +324,8 @@ class Fire:
         while time.monotonic() < end:
             # Sources that differ, that fall silent, and that are sound for once.
             self.share = float(self.rng.choice([0.0, 0.05, 0.3, 0.9]))
-            self.person = str(self.rng.choice(['jogs', 'leader', 'leader', 'both']))
+            self.person = str(self.rng.choice(
+                ['jogs', 'leader', 'leader', 'both', 'twist', 'hand']))
             self.begin_where_the_arm_is()
             for _ in range(self.rng.integers(10, 80)):
                 self.shoot()
