@@ -1,5 +1,6 @@
 """The watch of the arm: its controllers, its joint states, and whether it does as commanded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.command_history import CommandHistory
 from lingbot_va_ros.mux.following_error import following_error, following_error_limits
+from lingbot_va_ros.mux.reference_watch import ReferenceWatch
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.standstill import LONGEST, StandstillWatch
 from lingbot_va_ros.mux.start_state import STANDING_SPEED
@@ -54,6 +56,8 @@ class ArmWatch:
         self._standstill = StandstillWatch(~is_gripper)
         self._tracking = TrackingDelay(
             embodiment.limits.velocity, ~is_gripper, period_ns, settings.max_tracking_delay)
+        self._references = ReferenceWatch(embodiment.joints)
+        self.references_off = 0.0  # share of the controllers' last references
         self._faults: dict[str, tuple[str, ...]] = {}
 
     def take_faults(self, origin: str, faults: tuple[str, ...]) -> None:
@@ -75,11 +79,19 @@ class ArmWatch:
         """Take note that commands begin anew, at rest at these positions [J] before `time_ns`."""
         self._standstill.reset()
         self._tracking.restart()
+        self._references.restart()
         self._commands.restart(time_ns, commanded)
 
     def add_command(self, time_ns: int, commanded: np.ndarray) -> None:
         """Take the commanded positions [J] of a tick."""
         self._commands.add(time_ns, commanded)
+        self._references.judge(time_ns, self._commands)
+        self.references_off = self._references.share_off(time_ns)
+
+    def add_reference(
+        self, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> None:
+        """Take the reference that a controller's state has; see `ReferenceWatch.add`."""
+        self._references.add(names, positions, stamp_ns)
 
     def lag(self, now_s: float) -> np.ndarray:
         """Return how far [J] the joints are behind their commands; 0 where that is not known."""

@@ -53,10 +53,7 @@ class CommandHistory:
         :param times_ns: [J] int64, ROS time.
         :raises RuntimeError: nothing was added yet.
         """
-        if not self._end:
-            raise RuntimeError('the command history is empty')
-        begin = max(0, self._end - self._rows)
-        times, positions = self._times[begin:self._end], self._positions[begin:self._end]
+        times, positions = self._newest()
         columns = np.arange(positions.shape[1])
         after = np.clip(np.searchsorted(times, times_ns), 0, len(times) - 1)
         before = np.maximum(after - 1, 0)
@@ -64,3 +61,22 @@ class CommandHistory:
         share = np.clip((times_ns - times[before]) / span, 0.0, 1.0)
         first = positions[before, columns]
         return np.asarray(first + share * (positions[after, columns] - first))
+
+    def path(self, times_ns: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """
+        Return the commanded positions [n, C] of some joints at times [n] int64.
+
+        :param columns: [C] int, of the joints.
+        :raises RuntimeError: nothing was added yet.
+        """
+        times, positions = self._newest()
+        # Differences are exact as floats; times themselves are not.
+        share = (times_ns - times[0]).astype(np.float64)
+        knots = (times - times[0]).astype(np.float64)
+        return np.stack([np.interp(share, knots, positions[:, each]) for each in columns], axis=1)
+
+    def _newest(self) -> tuple[np.ndarray, np.ndarray]:
+        if not self._end:
+            raise RuntimeError('the command history is empty')
+        begin = max(0, self._end - self._rows)
+        return self._times[begin:self._end], self._positions[begin:self._end]

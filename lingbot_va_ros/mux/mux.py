@@ -177,6 +177,12 @@ class Mux:
         with self._lock:
             self._arm.take_faults(origin, faults)
 
+    def take_controller_reference(
+        self, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> None:
+        """Take the reference of a trajectory controller; see `ReferenceWatch.add`."""
+        with self._lock:
+            self._arm.add_reference(names, positions, stamp_ns)
+
     def take_fault(self, reason: str) -> None:
         """Hold, because a part of the mux itself failed."""
         with self._lock:
@@ -420,5 +426,6 @@ class Mux:
                 teleop_note=sources.tool.notes(), teleop_side=self._joystick.side,
                 joint_states=self.joints.report(now_s),
                 tracking_delay=self._arm.tracking_delay,
+                references_off=self._arm.references_off,
                 skipped_ticks=self.skipped_ticks, blocked=self._motion.stream.blocked,
                 blocked_ticks=self.blocked_ticks)

@@ -53,6 +53,7 @@ class Report:
     :param teleop_note: what holds an arm back that is led by its tool, in one line.
     :param teleop_side: of the arm that the joystick leads.
     :param tracking_delay: time by which the arm trails its commands, s; nan: unknown.
+    :param references_off: share of the controllers' last references that were off the command.
     """
 
     mode: MuxMode
@@ -71,6 +72,7 @@ class Report:
     teleop_side: str
     joint_states: JointStateReport
     tracking_delay: float
+    references_off: float
     skipped_ticks: int
     blocked: Breach | None
     blocked_ticks: int

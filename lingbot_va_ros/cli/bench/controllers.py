@@ -8,11 +8,9 @@ sine.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from rclpy.node import Node
-from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds, to_seconds
 from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
@@ -20,11 +18,8 @@ from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.report import Report
 from lingbot_va_ros.mux.settings import MuxSettings
-from lingbot_va_ros.nodes.command_mux.driver_plugin import Plugins
-from lingbot_va_ros.nodes.command_mux.gripper_action import GripperActions
-from lingbot_va_ros.nodes.command_mux.outputs import Outputs
+from lingbot_va_ros.nodes.command_mux.outputs import command_message
 from lingbot_va_ros.nodes.sim_robot.messages import trajectory_of
-from lingbot_va_ros.nodes.stamps import nanoseconds_of
 from lingbot_va_ros.sim.controllers.command_trace import CommandTrace, trace_commands
 from lingbot_va_ros.sim.controllers.control_loop import ControlLoop
 from lingbot_va_ros.sim.controllers.delivery import Delivery
@@ -205,18 +200,16 @@ class MuxInVirtualTime:
         self.period_ns = period_ns
         self.mode_before_stop = MuxMode.HOLD
         self._stop_ns = stop_ns
-        self._mux = Mux(embodiment, settings, period_ns)
-        self._sent = SentMessages()
-        node = cast(Node, self._sent)
-        self._outputs = Outputs(
-            node, embodiment, GripperActions(node, embodiment, threshold=0.02, goal_period=0.2),
-            (), Plugins(node, embodiment, _ignore), period_ns / NANOSECONDS)
+        self.mux = Mux(embodiment, settings, period_ns)
+        self._controllers = [
+            (each.driver_names, [embodiment.joints.index(name) for name in each.joints])
+            for each in embodiment.controllers]
         self._moving_since_ns: int | None = None
         self._next_plan_ns = 0
 
     def report(self, now_ns: int) -> Report:
         """Return the figures of the mux."""
-        return self._mux.report(to_seconds(now_ns))
+        return self.mux.report(to_seconds(now_ns))
 
     def planned(self, time_ns: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the positions and velocities [J] that the policy wants at a time."""
@@ -237,7 +230,7 @@ class MuxInVirtualTime:
 
         The policy is given the arm as soon as the mux allows it.
         """
-        now_s, mux = to_seconds(now_ns), self._mux
+        now_s, mux = to_seconds(now_ns), self.mux
         mux.take_joint_state(
             self.embodiment.joints, positions.tolist(), velocities.tolist(), now_ns, now_ns, now_s)
         if now_ns >= self._next_plan_ns:
@@ -249,11 +242,11 @@ class MuxInVirtualTime:
             mux.take_emergency_stop(True, now_s)
         else:
             self.mode_before_stop = mux.machine.mode
-        self._sent.messages.clear()
-        self._outputs.send(mux.tick(now_ns, now_s))
-        return [
-            trajectory_of(message, nanoseconds_of(message.header.stamp))
-            for message in self._sent.messages]
+        command = mux.tick(now_ns, now_s).command
+        if command is None:
+            return []
+        return [trajectory_of(command_message(command, *controller), int(command.times_ns[0]))
+                for controller in self._controllers]
 
     def _plan(self, now_ns: int) -> TrajectoryMessage:
         # The first point is a plan's, which lies after its stamp.
@@ -266,26 +259,3 @@ class MuxInVirtualTime:
         return TrajectoryMessage(now_ns, self.embodiment.joints, tuple(
             TrajectoryPoint(after_ns, tuple(q.tolist()), tuple(v.tolist()))
             for after_ns, (q, v) in zip(times, states, strict=True)))
-
-
-def _ignore(_fault: str) -> None:
-    """Take no note of a fault; there are no plugins here."""
-
-
-class SentMessages:
-    """Takes the place of a node in `Outputs`: keeps trajectories for controllers."""
-
-    def __init__(self) -> None:
-        self.messages: list[JointTrajectory] = []
-
-    def create_publisher(self, kind: Any, topic: str, qos: Any) -> Any:
-        """Return a publisher, of which only one to controllers keeps its messages."""
-        return _Publisher([] if topic == 'executed' else self.messages)
-
-
-class _Publisher:
-    def __init__(self, messages: list[JointTrajectory]):
-        self._messages = messages
-
-    def publish(self, message: JointTrajectory) -> None:
-        self._messages.append(message)

@@ -1,6 +1,6 @@
 """The watch of trajectory controllers and of the driver's status: who listens, and may it move."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import importlib
 import operator
@@ -15,6 +15,7 @@ from trajectory_msgs.msg import JointTrajectory
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.nodes.qos import LATCHED, SENSOR
 from lingbot_va_ros.nodes.run import CannotStart
+from lingbot_va_ros.nodes.stamps import nanoseconds_of
 from lingbot_va_ros.specs.embodiment import Embodiment, StatusInput
 
 WATCH_SECONDS = 0.05
@@ -39,8 +40,10 @@ class ControllerWatch:
         self._publishers = publishers
         self._more_faults = more_faults
         state_type = _controller_state_type()
+        names = {name: joint for controller in embodiment.controllers
+                 for joint, name in controller.names.items()}
         self._states = [] if state_type is None else [
-            ControllerState(node, publisher.topic_name, state_type)
+            ControllerState(node, publisher.topic_name, state_type, mux, names)
             for publisher in publishers if publisher.msg_type is JointTrajectory]
         self._status = [StatusWatch(node, given) for given in embodiment.status_inputs]
         self._update()
@@ -71,16 +74,27 @@ class ControllerState:
     The state that an active joint_trajectory_controller publishes beside its command topic.
 
     A controller that never published any is not judged: it may be a program of another kind.
+
+    :param joints: our names of joints, by the driver's; the others have the same.
     """
 
-    def __init__(self, node: Node, command_topic: str, message_type: Any) -> None:
+    def __init__(
+        self, node: Node, command_topic: str, message_type: Any, mux: Mux,
+        joints: Mapping[str, str],
+    ) -> None:
         folder, _, _ = command_topic.rpartition('/')
         self._topic = f'{folder}/controller_state' if folder else 'controller_state'
         self._heard: float | None = None
+        self._mux = mux
+        self._joints = joints
         node.create_subscription(message_type, self._topic, self._on_state, SENSOR)
 
-    def _on_state(self, _message: Any) -> None:
+    def _on_state(self, message: Any) -> None:
         self._heard = time.monotonic()
+        reference = getattr(message, 'reference', None) or message.desired  # Humble's name
+        self._mux.take_controller_reference(
+            [self._joints.get(name, name) for name in message.joint_names],
+            reference.positions, nanoseconds_of(message.header.stamp))
 
     def fault(self) -> str:
         """Return in one line that the controller is no longer active, or an empty text."""

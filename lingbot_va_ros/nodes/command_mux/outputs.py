@@ -59,10 +59,10 @@ class Outputs:
         self._grippers.command(tick)
         if tick.command is not None:
             for publisher, joints, columns in self._controllers:
-                publisher.publish(_trajectory(tick.command, joints, columns))
+                publisher.publish(command_message(tick.command, joints, columns))
             for action, columns in self._actions:
                 if action.wants(is_stop=not tick.moves):
-                    action.command(_trajectory(tick.command, action.joint_names, columns))
+                    action.command(command_message(tick.command, action.joint_names, columns))
         for due_ns, q, v in tick.executed:
             message = JointTrajectory()
             message.header.stamp = stamp_of(due_ns)
@@ -71,12 +71,18 @@ class Outputs:
             self._executed.publish(message)
 
 
-def _trajectory(plan: Plan, joints: list[str], columns: list[int]) -> JointTrajectory:
-    """Return the part of a command that belongs to some joints."""
+def command_message(
+    plan: Plan, joint_names: list[str], columns: list[int]) -> JointTrajectory:
+    """
+    Return the part of a command that belongs to the joints of one controller.
+
+    :param joint_names: as the controller calls them.
+    :param columns: of these joints in the plan.
+    """
     start_ns = int(plan.times_ns[0])
     message = JointTrajectory()
     message.header.stamp = stamp_of(start_ns)
-    message.joint_names = joints
+    message.joint_names = joint_names
     message.points = [
         _point(int(due_ns) - start_ns, q[columns], v[columns])
         for due_ns, q, v in zip(plan.times_ns, plan.positions, plan.velocities, strict=True)]

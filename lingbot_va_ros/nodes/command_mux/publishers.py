@@ -14,6 +14,7 @@ from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.msg import ControlMode
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
+from lingbot_va_ros.mux.reference_watch import LEAST_SHARE
 from lingbot_va_ros.mux.report import Report
 from lingbot_va_ros.mux.validation import REJECTION_KINDS
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
@@ -108,8 +109,8 @@ class DiagnosticsPublisher:
             report.joint_states, now_s, self._clocks.is_simulated)
         trailing = tracking_warning(
             report.tracking_delay, self._mux.settings.controller_delay)
-        if trailing:
-            warnings.append(trailing)
+        late = reference_warning(report.references_off)
+        warnings += filter(None, (trailing, late))
         for line in warnings:
             self._logger.warning(line, throttle_duration_sec=WARN_SECONDS)
         status = DiagnosticStatus()
@@ -149,6 +150,18 @@ def tracking_warning(seconds: float, controller_delay: float) -> str:
             f'({controller_delay * 1e3:g} ms) where commands come late to the controller')
 
 
+def reference_warning(share: float) -> str:
+    """
+    Return in one line that controllers leave the commanded motion, or an empty text.
+
+    :param share: of their last references that were off it.
+    """
+    if share < LEAST_SHARE:
+        return ''
+    return (f'controllers are off the commanded motion in {100 * share:.0f} % of their states: '
+            'raise controller_delay where commands come late, or find who else commands them')
+
+
 def _level(report: Report, warnings: list[str]) -> bytes:
     level = DiagnosticStatus.OK
     if report.rejected_in_row or report.is_fault or report.blocked or warnings:
@@ -170,6 +183,7 @@ def _values(report: Report) -> dict[str, object]:
         'tracking_delay_ms': (
             '' if math.isnan(report.tracking_delay)
             else f'{report.tracking_delay * 1e3:.1f}'),
+        'controllers_off_command': f'{report.references_off:.2f}',
         'joint_state_last_refusal': report.joint_states.last_refusal,
         'joint_state_contradictions': '; '.join(report.joint_states.contradictions),
         'accepted': report.accepted,

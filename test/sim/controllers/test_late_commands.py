@@ -17,7 +17,7 @@ from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.nodes.command_mux.outputs import LATEST_NS
 from lingbot_va_ros.nodes.command_mux.parameters import PARAMETERS
-from lingbot_va_ros.nodes.command_mux.publishers import tracking_warning
+from lingbot_va_ros.nodes.command_mux.publishers import reference_warning, tracking_warning
 from lingbot_va_ros.sim.controllers.control_loop import ControlLoop
 from lingbot_va_ros.sim.controllers.delivery import Delivery
 from lingbot_va_ros.sim.controllers.settings import controller_settings
@@ -29,13 +29,33 @@ JITTER = 0.001
 
 
 class Outcome(NamedTuple):
-    """Speeds of the controller's commands after 0.8 s, the mux's mode and reason, its warning."""
+    """
+    Speeds of the controller's commands after 0.8 s, the mux's mode and reason, its warnings.
+
+    `warning` is of the joint states, and `reference_warning` of the controller's own states.
+    """
 
     speeds: np.ndarray
     mode: MuxMode
     reason: str
     warning: str
+    reference_warning: str
     rejected: int
+
+
+class ToldMux(MuxInVirtualTime):
+    """A mux that hears the state of its controller at each tick."""
+
+    def __init__(self, controller, *arguments):
+        super().__init__(*arguments)
+        self._controller = controller
+
+    def tick(self, now_ns, positions, velocities):
+        state = self._controller.state
+        if state is not None:
+            self.mux.take_controller_reference(
+                ROBOT.joints, state.reference.positions.tolist(), state.stamp_ns)
+        return super().tick(now_ns, positions, velocities)
 
 
 def run(delay, servo_lag=0.03, seconds=2.0, **settings):
@@ -43,13 +63,13 @@ def run(delay, servo_lag=0.03, seconds=2.0, **settings):
     controller = TrajectoryController(ROBOT.joints, controller_settings('jazzy'))
     rejections = []
     loop = ControlLoop(controller, Delivery(delay, JITTER), rejections.append)
-    mux = MuxInVirtualTime(ROBOT, NANOSECONDS // 100, MuxSettings(**settings))
+    mux = ToldMux(controller, ROBOT, NANOSECONDS // 100, MuxSettings(**settings))
     trace = drive(mux, loop, BEGIN_NS + 300_000, seconds, servo_lag)
     report = mux.report(BEGIN_NS + round(seconds * 1e9))
     return Outcome(
         trace.after(0.8).speeds()[:, EVEN], report.mode, report.reason,
         tracking_warning(report.tracking_delay, mux.settings.controller_delay),
-        len(rejections))
+        reference_warning(report.references_off), len(rejections))
 
 
 @pytest.mark.parametrize('servo_lag', [0.0, 0.03, 0.044])
@@ -59,6 +79,15 @@ def test_up_to_40_ms_the_announced_motion_bridges(delay, unevenness, servo_lag):
     outcome = run(delay, servo_lag)
     assert np.abs(outcome.speeds - 0.5).max() < unevenness
     assert outcome.mode == MuxMode.POLICY and not outcome.warning and not outcome.rejected
+    assert not outcome.reference_warning
+
+
+@pytest.mark.parametrize('delay', [0.07, 0.08, 0.1, 0.15])
+def test_beyond_the_announced_motion_the_controller_itself_tells_that_it_is_off(delay):
+    outcome = run(delay)
+    assert outcome.reference_warning.startswith('controllers are off the commanded motion')
+    assert 'controller_delay' in outcome.reference_warning
+    assert '\n' not in outcome.reference_warning
 
 
 def test_at_100_ms_the_arm_trails_and_the_mux_warns():
