@@ -64,6 +64,23 @@ class Plan:
         velocity = (m0 + u * (6 * way - 4 * m0 - 2 * m1 + 3 * u * (m0 + m1 - 2 * way))) / span
         return position, velocity
 
+    def positions_at(self, times_ns: np.ndarray) -> np.ndarray:
+        """Return the positions [n, J] at times [n] that increase, each as `sample` gives it."""
+        known = self.times_ns
+        if len(known) == 1:
+            return np.repeat(self.positions, len(times_ns), axis=0)
+        after = np.clip(np.searchsorted(known, times_ns, side='right'), 1, len(known) - 1)
+        before = after - 1
+        span = ((known[after] - known[before]) / NANOSECONDS)[:, None]
+        u = ((times_ns - known[before]) / NANOSECONDS)[:, None] / span
+        q0, q1 = self.positions[before], self.positions[after]
+        m0, m1 = self.velocities[before] * span, self.velocities[after] * span
+        way = q1 - q0
+        q = q0 + u * (m0 + u * (3 * way - 2 * m0 - m1 + u * (m0 + m1 - 2 * way)))
+        q[times_ns < known[0]] = self.positions[0]
+        q[times_ns >= known[-1]] = self.positions[-1]
+        return np.asarray(q)
+
     def fastest(self, begin_ns: int, end_ns: int) -> np.ndarray:
         """Return the largest speed [J] of each joint in the intervals that a span touches."""
         first = max(0, int(np.searchsorted(self.times_ns, begin_ns, 'right')) - 1)

@@ -8,16 +8,19 @@ from lingbot_va_ros.motion.plan import Plan
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.approach import Approach
 from lingbot_va_ros.mux.arm_watch import ArmWatch
+from lingbot_va_ros.mux.collision_watch import TooNear
 from lingbot_va_ros.mux.command_source import CommandSource
 from lingbot_va_ros.mux.command_sources import CommandSources
 from lingbot_va_ros.mux.command_stream import CommandStream
 from lingbot_va_ros.mux.goal import Goal
 from lingbot_va_ros.mux.home_motion import HomeMotion
 from lingbot_va_ros.mux.modes import ModeStateMachine
+from lingbot_va_ros.mux.proximity import Proximity
 from lingbot_va_ros.mux.settings import MuxSettings
-from lingbot_va_ros.mux.speed_scale import SpeedScale
+from lingbot_va_ros.mux.speed_scale import PROXIMITY, SpeedScale
 from lingbot_va_ros.mux.start_state import GRIPPER_REST_SECONDS, StartState
-from lingbot_va_ros.mux.workspace import WorkspaceWatch
+from lingbot_va_ros.mux.state_watch import Watches
+from lingbot_va_ros.robot.collision import Near
 from lingbot_va_ros.robot.joint_state_filter import JointStateFilter
 from lingbot_va_ros.specs.controllers import longest_goal_period
 from lingbot_va_ros.specs.embodiment import Embodiment
@@ -32,21 +35,25 @@ class ArmMotion:
     :param is_gripper: [J] bool.
     :param watch: learns of commands that begin anew.
     :param period_ns: from tick to tick.
+    :param watches: tell where no command may lead.
     """
 
     def __init__(
         self, embodiment: Embodiment, settings: MuxSettings, machine: ModeStateMachine,
         joints: JointStateFilter, sources: CommandSources, speed: SpeedScale,
         is_gripper: np.ndarray, watch: ArmWatch, period_ns: int,
+        watches: Watches | None = None,
     ) -> None:
         limits, period = embodiment.limits, period_ns / NANOSECONDS
         self.stream = CommandStream(
-            limits, period_ns,
-            None if embodiment.workspace is None else WorkspaceWatch(embodiment),
-            settings.controller_delay, longest_goal_period(embodiment.controllers))
+            limits, period_ns, watches, settings.controller_delay,
+            longest_goal_period(embodiment.controllers))
         self.going_home = False
         self.begins_anew = False  # a motion was requested that the next tick begins
         self.was_motion = False  # whether the last tick's command was a motion's
+        self._watches = watches
+        collision = None if watches is None else watches.collision
+        self._proximity = None if collision is None else Proximity(collision)
         self._limits = limits
         self._settings = settings
         self._machine = machine
@@ -96,6 +103,22 @@ class ArmMotion:
         start = self._start_state(now_ns, now_s)
         return None if start is None else start[0]
 
+    def way_home_breach(self, now_s: float) -> TooNear | None:
+        """Return what is on the straight way home from where the arm comes to rest, or None."""
+        start = self._start.choose(self.stream.last_position(), now_s, self._is_away)
+        collision = None if self._watches is None else self._watches.collision
+        if collision is None or start is None:
+            return None
+        way = np.stack((start[0], self._home.end))
+        return collision.breach(collision.worst(way), collision.excess(start[0]))
+
+    def nearest(self, now_s: float, count: int) -> list[Near]:
+        """Return the nearest pairs of bodies where the arm is measured, the nearest first."""
+        collision = None if self._watches is None else self._watches.collision
+        if collision is None or not self._joints.is_fresh(now_s):
+            return []
+        return collision.nearest(self._joints.positions, count)
+
     def _start_state(
         self, now_ns: int, now_s: float) -> tuple[np.ndarray, np.ndarray] | None:
         """Return positions and velocities [J] where a motion would start now; see StartState."""
@@ -133,7 +156,10 @@ class ArmMotion:
 
     def limit_speed(self) -> None:
         """Keep to the speed scale of this tick; called once a tick."""
-        self._enforced = self._speed.enforce(self._period_ns / NANOSECONDS)
+        seconds = self._period_ns / NANOSECONDS
+        if self._proximity is not None and self.stream.started:
+            self._speed.ask(PROXIMITY, self._proximity.update(self.stream.front(), seconds))
+        self._enforced = self._speed.enforce(seconds)
         self.stream.limit_speed(self._speed.of_joints)
         for part in (self._approach, self._home):
             part.limit_speed(self._enforced)

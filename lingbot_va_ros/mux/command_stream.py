@@ -18,8 +18,9 @@ from lingbot_va_ros.motion.time import NANOSECONDS, to_nanoseconds
 from lingbot_va_ros.mux.curve import Blend, Curve, end_state, knot_times, NEAREST_KNOTS, State
 from lingbot_va_ros.mux.goal import Goal
 from lingbot_va_ros.mux.limit_filter import LimitFilter
+from lingbot_va_ros.mux.state_watch import AnyBreach, StateWatch
 from lingbot_va_ros.mux.stop_profile import StopProfile
-from lingbot_va_ros.mux.workspace import Breach, LARGEST_GAP, WorkspaceWatch
+from lingbot_va_ros.mux.workspace import LARGEST_GAP
 from lingbot_va_ros.specs.embodiment import JointLimits
 
 # An arm that could not follow is led back to where it is in a motion of at most this time, s.
@@ -29,8 +30,7 @@ LONGEST_RETREAT = 3.0
 ANNOUNCED_PERIODS = 3
 # A joint slower (rad/s, m/s) and nearer to its end (rad, m) than this is at rest.
 STILL = 1e-6
-# At the workspace's wall the command between braking and the desired one is found by so many
-# halvings.
+# Where the desired command leads outside, one between it and braking is found by so many halvings.
 HALVINGS = 6
 
 # Due time in ns of ROS time, positions [J], velocities [J].
@@ -50,7 +50,7 @@ class CommandStream:
     a state needs a `begin` or a command before.
 
     :param period_ns: from tick to tick.
-    :param watch: the workspace that no command may leave; None: there is none.
+    :param watch: tells which states no command may lead to; None: there are none.
     :param delay: the longest time from a command's stamp until its controller has it, s. A stop
         begins so much later, in whole periods and at least one.
     :param goal_seconds: between two commands of a controller that does not get each of them; a
@@ -58,13 +58,14 @@ class CommandStream:
     """
 
     def __init__(
-        self, limits: JointLimits, period_ns: int, watch: WorkspaceWatch | None = None,
+        self, limits: JointLimits, period_ns: int, watch: StateWatch | None = None,
         delay: float = 0.0, goal_seconds: float = 0.0,
     ) -> None:
         self.period_ns = period_ns
         self.begins = 0  # how often the stream has begun anew
-        # How the desired motion of the last command would have left the workspace, or None.
-        self.blocked: Breach | None = None
+        # How the desired motion of the last command would have led outside, or None.
+        self.blocked: AnyBreach | None = None
+        self._rests_at_wall = False  # whether the last command could not go on at all
         self._period = period_ns / NANOSECONDS
         self._watch = watch
         self._limits = limits
@@ -128,6 +129,10 @@ class CommandStream:
         """Return commanded positions and velocities [J] at a time."""
         return self._last_command().sample(time_ns)
 
+    def front(self) -> np.ndarray:
+        """Return the positions [J] up to which the last command is limited; its tail follows."""
+        return self.state(self._limited_ns)[0]
+
     def begin(
         self, time_ns: int, q: np.ndarray, v: np.ndarray, a: np.ndarray | None = None) -> None:
         """Begin anew from a state [J], by default at no acceleration; commands before end."""
@@ -157,9 +162,9 @@ class CommandStream:
 
         The plan's first knot is the state now. What the last command announced for the next
         periods follows, then what is limited now, up to what is announced beyond what no later
-        command changes, then the braking tail. Where a limited period or its tail would leave the
-        workspace, the period ends between the asked state and braking, as near to the asked one as
-        stays inside.
+        command changes, then the braking tail. Where a limited period or its tail would lead
+        outside of what the watch allows, the period ends between the asked state and braking, as
+        near to the asked one as stays inside.
 
         :param desired: gives for the time of a state the goal one period later, and the share of
             the velocity and acceleration limits with which it is led to, 0 … 1. It is called once
@@ -186,14 +191,14 @@ class CommandStream:
         Return the command that stops as soon as a command can change the motion.
 
         :param gentle: inside the jerk limits of motions, where that leads neither out of the
-            position limits nor out of the workspace; else inside those of stops.
+            position limits nor outside; else inside those of stops.
         """
         self.blocked = None
         # An arm at rest needs no time for the command to come: it is told to stay, once.
         begin_ns = (
             self._first_change(tick_ns) if self.moving(tick_ns) else tick_ns + self.period_ns)
         state = self._moving_state(begin_ns)
-        hard = self._command(begin_ns, state, self._filter.stop(*state))
+        hard = self._hard_stop(begin_ns, state)
         command = (self._gentle_stop(begin_ns, state, hard) if gentle else None) or hard
         return self._send(tick_ns, command)
 
@@ -203,11 +208,11 @@ class CommandStream:
 
         It is for an arm that could not follow: the command no longer presses it against an
         obstacle, and does not jump to where it is. Where that way leaves the position limits or
-        the workspace it is a stop.
+        leads outside it is a stop.
         """
         begin_ns = self._first_change(tick_ns)
         state = self._moving_state(begin_ns)
-        hard = self._command(begin_ns, state, self._filter.stop(*state))
+        hard = self._hard_stop(begin_ns, state)
         self.blocked = None
         try:
             way, seconds = self._filter.way_to_rest(*state, q_goal)
@@ -257,6 +262,20 @@ class CommandStream:
             raise RuntimeError('the command stream has not begun')
         return self._sent
 
+    def _hard_stop(self, time_ns: int, state: State) -> Plan:
+        """
+        Return the fastest stop.
+
+        Where that leads outside, it is the braking tail with which the motion was announced: all
+        joints stop together, on a way that was checked.
+        """
+        hard = self._command(time_ns, state, self._filter.stop(*state))
+        if self._watch is None or not self._watch.leaves(_dense(hard), self._watch.nothing):
+            return hard
+        tail = self._command(time_ns, state, self._filter.tail(*state))
+        leaves = self._watch.leaves(_dense(tail), self._watch.worst(_dense(hard)))
+        return hard if leaves else tail
+
     def _gentle_stop(self, time_ns: int, state: State, hard: Plan) -> Plan | None:
         q, v, _ = state
         stop, limits = self._filter.stop(*state, gentle=True), self._limits
@@ -272,16 +291,17 @@ class CommandStream:
         return plan
 
     def _kept_inside(
-        self, watch: WorkspaceWatch, time_ns: int, state: State, command: Plan, motion: Curve,
+        self, watch: StateWatch, time_ns: int, state: State, command: Plan, motion: Curve,
     ) -> Plan:
         """
-        Return a command, shortened towards braking where it would leave the workspace.
+        Return a command, shortened towards braking where it would lead outside.
 
         :param state: at which it begins.
         :param motion: of its first period.
         """
         path = _dense(command)
-        if not watch.leaves(path, np.zeros_like(watch.excess(state[0]))):
+        if not watch.leaves(path, watch.nothing):
+            self._rests_at_wall = False
             return command
         # What was announced last was inside. From a state outside, or too fast for a stop inside,
         # it is what leads no further out.
@@ -294,13 +314,24 @@ class CommandStream:
         if not watch.leaves(path, allowed):
             return command
         self.blocked = watch.breach(watch.worst(path), allowed)
-        # The limits are convex: a motion between two that keep them keeps them too.
+        is_free = watch.free_joints(self.blocked)
+
+        def inside(share: float) -> Plan | None:
+            # The limits are convex: a motion between two that keep them keeps them too.
+            tried = self._moving_command(time_ns, state, Blend(
+                announced, motion, np.where(is_free, 1.0, share)))
+            return None if watch.leaves(_dense(tried), allowed) else tried
+        if np.any(is_free):
+            kept = inside(0.0) or kept
+        if self._rests_at_wall and inside(0.5 ** HALVINGS) is None:
+            return kept
         share, step = 0.0, 0.5
         for _ in range(HALVINGS):
-            tried = self._moving_command(time_ns, state, Blend(announced, motion, share + step))
-            if not watch.leaves(_dense(tried), allowed):
+            tried = inside(share + step)
+            if tried is not None:
                 share, kept = share + step, tried
             step /= 2
+        self._rests_at_wall = share == 0.0
         return kept
 
     def _moving_command(
@@ -354,9 +385,9 @@ class _Remainder:
 
 
 def _dense(plan: Plan) -> np.ndarray:
-    """Return positions [n, J] of a short plan, dense enough for the workspace to be checked."""
+    """Return positions [n, J] of a short plan, dense enough for a watch."""
     way = np.abs(np.diff(plan.positions, axis=0)).sum(axis=0).max()
     # Evenly in time; a braking arm begins with twice its mean speed.
     count = math.ceil(2 * way / LARGEST_GAP) + 1
     times = np.linspace(plan.times_ns[0], plan.end_ns, count + 1).astype(np.int64)
-    return np.array([plan.sample(time_ns)[0] for time_ns in times[1:]])
+    return plan.positions_at(times)

@@ -29,7 +29,8 @@ class HomeMotion:
         self, home: np.ndarray, stream: CommandStream, limits: JointLimits, share: float,
         period: float,
     ) -> None:
-        self._home = np.clip(home, limits.lower, limits.upper)
+        # Positions [J] where the motion ends.
+        self.end = np.clip(home, limits.lower, limits.upper)
         self._stream = stream
         self._limits = limits
         self._share = share
@@ -55,16 +56,16 @@ class HomeMotion:
             self._begins = False
             q, v = self._stream.state(step_ns)
             if np.all(np.abs((v, self._stream.acceleration(step_ns))) <= STILL):
-                self._line = _Line(q, self._home, self._limits, self._period)
+                self._line = _Line(q, self.end, self._limits, self._period)
         if self._line is None:
-            return even_goal(self._home), self._share
+            return even_goal(self.end), self._share
         return self._line.next_goal(self._share, self._speed), 1.0
 
     def is_at_home(self, time_ns: int) -> bool:
         """Return whether the command rests at home at a time."""
         q, v = self._stream.state(time_ns)
         return bool(
-            np.all(np.abs(q - self._home) < HOME_TOLERANCE)
+            np.all(np.abs(q - self.end) < HOME_TOLERANCE)
             and np.all(np.abs(v) < HOME_TOLERANCE))
 
 

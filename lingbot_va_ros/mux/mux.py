@@ -20,9 +20,10 @@ from lingbot_va_ros.mux.report import Report, Row, Tick
 from lingbot_va_ros.mux.row_stream import RowStream
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.speed_scale import SpeedScale
+from lingbot_va_ros.mux.state_watch import make_watches
 from lingbot_va_ros.mux.tool_messages import ToolPose
 from lingbot_va_ros.mux.validation import Rejected
-from lingbot_va_ros.mux.workspace import check_workspace, WorkspaceWatch
+from lingbot_va_ros.robot.collision import CollisionModel, Near
 from lingbot_va_ros.robot.joint_state_filter import JointStateFilter
 from lingbot_va_ros.specs.embodiment import Embodiment
 
@@ -43,7 +44,7 @@ class Mux:
     :param period_ns: from tick to tick; ticks are whole periods apart.
     :param leader_map: how the joints of a leader arm move the robot's; see mux/leader_arm.py.
     :param bindings: of the joystick; by default it has a dead-man button only.
-    :raises ValueError: the embodiment's workspace cannot be watched.
+    :raises ValueError: the embodiment's workspace or collisions cannot be watched.
     """
 
     def __init__(
@@ -64,23 +65,25 @@ class Mux:
             settings.speed_scale, settings.full_speed_scaling, settings.follows_driver)
         self.sources = CommandSources(embodiment, settings, leader_map or {}, is_gripper)
         self.skipped_ticks = 0
-        self.blocked_ticks = 0
+        self.blocked_ticks = dict.fromkeys(('workspace', 'collision'), 0)
         self._lock = threading.Lock()
         self._dead_man = DeadManSwitch(
             settings.deadman_button, settings.source_timeout, settings.deadman_modes)
         self._joystick = Joystick(
             bindings or JoyBindings(), self._dead_man, self.sources.tool.clutch,
             tuple(arm.side for arm in embodiment.arms), self.sources.tool)
+        # What bodies are kept apart; None: nothing is.
+        self.collision = model = (
+            None if embodiment.collision is None else CollisionModel(embodiment))
         # Commands have another: pinocchio computes in place, in two threads.
-        self._plan_watch = (
-            None if embodiment.workspace is None else WorkspaceWatch(embodiment))
+        self._plan_watch = make_watches(embodiment, model)
         # Found here: a request comes in a third thread, while a plan may be checked.
         self._home_breach = (
             None if self._plan_watch is None else self._plan_watch.outside(embodiment.home))
         self._arm = ArmWatch(self.joints, embodiment, settings, is_gripper, period_ns)
         self._motion = ArmMotion(
             embodiment, settings, self.machine, self.joints, self.sources, self.speed, is_gripper,
-            self._arm, period_ns)
+            self._arm, period_ns, make_watches(embodiment, model))
         self._rows = RowStream(embodiment, self._motion.stream, period_ns)
         self._last_tick_ns: int | None = None
 
@@ -207,7 +210,7 @@ class Mux:
                 if self._motion.source is source and arm is not None:
                     source.check_jump(plan, now_ns, arm)
                 if self._plan_watch is not None and excess is not None:
-                    check_workspace(self._plan_watch, excess, arm)
+                    self._plan_watch.check_plan(plan, excess, arm)
                 source.accept(plan, message.stamp_ns, now_s)
             return None
         except Rejected as rejected:
@@ -257,6 +260,9 @@ class Mux:
                 return False, 'go_home needs ' + '; '.join(missing)
             if self._home_breach is not None:
                 return False, f'home itself has {self._home_breach}'
+            in_the_way = self._motion.way_home_breach(now_s)
+            if in_the_way is not None:
+                return False, f'on the way home is {in_the_way}'
             if not self._motion.going_home:
                 self._motion.going_home = True
                 self._motion.request()
@@ -324,7 +330,8 @@ class Mux:
                 # The controller goes on along the last command, which ends in a stop.
                 self._hold_for(str(error))
                 command = None
-            self.blocked_ticks += command is not None and self._motion.stream.blocked is not None
+            if command is not None and self._motion.stream.blocked is not None:
+                self.blocked_ticks[self._motion.stream.blocked.kind] += 1
             self._motion.take_note(command, tick_ns, now_s)
             executed += self._motion.stream.executed(tick_ns + self.period_ns)
             row = self._row(tick_ns, now_s, command is not None)
@@ -428,4 +435,10 @@ class Mux:
                 tracking_delay=self._arm.tracking_delay,
                 references_off=self._arm.references_off,
                 skipped_ticks=self.skipped_ticks, blocked=self._motion.stream.blocked,
-                blocked_ticks=self.blocked_ticks)
+                blocked_ticks=dict(self.blocked_ticks),
+                nearest=next(iter(self._motion.nearest(now_s, 1)), None))
+
+    def nearest(self, now_s: float, count: int) -> list[Near]:
+        """Return the nearest pairs of bodies where the arm is now, the nearest first."""
+        with self._lock:
+            return self._motion.nearest(now_s, count)

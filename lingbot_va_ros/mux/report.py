@@ -6,7 +6,8 @@ import numpy as np
 
 from lingbot_va_ros.motion.plan import Plan
 from lingbot_va_ros.mux.modes import MuxMode
-from lingbot_va_ros.mux.workspace import Breach
+from lingbot_va_ros.mux.state_watch import AnyBreach
+from lingbot_va_ros.robot.collision import Near
 from lingbot_va_ros.robot.joint_state_filter import JointStateReport
 
 
@@ -74,5 +75,6 @@ class Report:
     tracking_delay: float
     references_off: float
     skipped_ticks: int
-    blocked: Breach | None
-    blocked_ticks: int
+    blocked: AnyBreach | None
+    blocked_ticks: dict[str, int]  # by kind of breach
+    nearest: Near | None

@@ -20,7 +20,10 @@ STANDS_STILL = "a speed scaling above 0 (the robot's driver keeps the arm still)
 DRIVER_TIMEOUT = 1.0
 NEVER_HEARD = 'none came on speed_scaling_topic'
 SILENT = f'silent for {DRIVER_TIMEOUT:g} s'
-OPERATOR, DRIVER = 'operator', 'driver'
+OPERATOR, DRIVER, PROXIMITY = 'operator', 'driver', 'proximity'
+# What is near cannot wait: for its sake the scale sinks without delay, along a ramp of this rate,
+# 1/s.
+PROXIMITY_RATE = 10.0
 
 
 class SpeedScale:
@@ -114,7 +117,8 @@ class SpeedScale:
         """
         Return the scale that commands must keep to now; called once a tick by one thread.
 
-        A higher scale holds at once, a lower one is reached along a ramp.
+        A higher scale holds at once, a lower one is reached along a ramp; the one of the proximity
+        along a steeper one.
 
         :param seconds: from the last call.
         """
@@ -124,8 +128,13 @@ class SpeedScale:
             self._enforced, self._waited = scale, 0.0
         else:
             self._waited += seconds
+            rate, lowest = 0.0, scale
             if self._waited > LOWERING_DELAY:
-                self._enforced = max(scale, self._enforced - LOWERING_RATE * seconds)
+                rate = LOWERING_RATE
+            if self._asked.get(PROXIMITY, 1.0) < self._enforced:
+                rate = PROXIMITY_RATE
+                lowest = max(scale, self._asked[PROXIMITY])
+            self._enforced = max(lowest, self._enforced - rate * seconds)
         self._recent = deque(
             (age + seconds, each) for age, each in self._recent if age + seconds <= JOINTS_DELAY)
         self._recent.append((0.0, self._enforced))

@@ -31,7 +31,8 @@ class Rejected(ValueError):
 
 REJECTION_KINDS = (
     'too_long', 'empty', 'joints', 'lengths', 'not_finite', 'times', 'final_velocity', 'limits',
-    'stale', 'not_newer', 'future', 'jump', 'workspace', 'frame', 'pose', 'reach', 'distance')
+    'stale', 'not_newer', 'future', 'jump', 'workspace', 'collision', 'frame', 'pose', 'reach',
+    'distance')
 
 
 def read_plan(

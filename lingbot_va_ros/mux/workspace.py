@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lingbot_va_ros.mux.validation import Rejected
 from lingbot_va_ros.robot.kinematics import ArmKinematics
 from lingbot_va_ros.specs.embodiment import Embodiment
 
@@ -15,8 +14,6 @@ LARGEST_GAP = 0.04
 MOST_STATES = 400
 # A command that is outside by no more than this (m) is rounding, no motion.
 ROUNDING = 1e-9
-# A plan may be outside by this (m), the noise of a network: the commands are kept inside.
-PLAN_NOISE = 1e-3
 AXES = ('x', 'y', 'z')
 
 
@@ -28,6 +25,8 @@ class Breach:
     axis: str
     value: float
     bound: float
+
+    kind = 'workspace'
 
     def __str__(self) -> str:
         relation = 'below' if self.value < self.bound else 'above'
@@ -55,6 +54,7 @@ class WorkspaceWatch:
              np.array([embodiment.joints.index(joint) for joint in arm.joints]))
             for arm in embodiment.arms]
         self._columns = np.concatenate([columns for _, _, columns in self._arms])
+        self.nothing = np.zeros((len(self._arms), 2, len(AXES)))
 
     def places(self, q: np.ndarray) -> np.ndarray:
         """Return the tools' places [arms, 3] in the base frame, m, for joint positions [J]."""
@@ -84,10 +84,13 @@ class WorkspaceWatch:
         out = worst[arm, side, axis] * (-1 if side == 0 else 1)
         return Breach(self._arms[arm][0], AXES[axis], float(bound + out), float(bound))
 
+    def free_joints(self, breach: Breach | None) -> bool:
+        """Return whether joints move on at the wall: none does."""
+        return False
+
     def outside(self, q: np.ndarray) -> Breach | None:
         """Return how positions [J] lie outside the box, or None."""
-        excess = self.excess(q)
-        return self.breach(excess, np.zeros_like(excess))
+        return self.breach(self.excess(q), self.nothing)
 
     def _dense(self, path: np.ndarray) -> list[np.ndarray]:
         """Return the rows of a path, and rows between them where the joints move far."""
@@ -99,18 +102,3 @@ class WorkspaceWatch:
         for before, after, count in zip(path[:-1], path[1:], parts, strict=True):
             rows += [before + (after - before) * part / count for part in range(1, count + 1)]
         return rows
-
-
-def check_workspace(
-    watch: WorkspaceWatch, excess: np.ndarray, arm: np.ndarray | None) -> None:
-    """
-    Check that a plan leads no tool out of the box, or further out than it is.
-
-    :param excess: of the plan; see `WorkspaceWatch.worst`.
-    :param arm: positions [J]; None: unknown.
-    :raises Rejected: kind workspace.
-    """
-    now = np.zeros_like(excess) if arm is None else watch.excess(arm)
-    breach = watch.breach(excess, now + PLAN_NOISE)
-    if breach is not None:
-        raise Rejected('workspace', f'it would lead {breach}')

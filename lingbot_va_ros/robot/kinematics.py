@@ -263,7 +263,7 @@ class ArmKinematics:
 
 def _reduced_model(urdf: Path, arm: Arm, base: str, tool: str) -> pin.Model:
     """Return the model in which only the arm's joints move."""
-    model = pin.buildModelFromXML(_without_endless_joints(urdf))
+    model = pin.buildModelFromXML(without_endless_joints(urdf))
     tip = model.frames[_link(model, tool)].parentJoint
     root = model.frames[_link(model, base)].parentJoint
     chain = {model.names[joint] for joint in model.supports[tip]} ^ {
@@ -283,7 +283,7 @@ def _link(model: pin.Model, name: str) -> int:
     return int(model.getFrameId(name, pin.FrameType.BODY))
 
 
-def _without_endless_joints(urdf: Path) -> str:
+def without_endless_joints(urdf: Path) -> str:
     """
     Return the URDF with continuous joints as revolute ones.
 

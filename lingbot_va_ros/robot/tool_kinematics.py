@@ -3,7 +3,7 @@
 import numpy as np
 import pinocchio as pin
 
-from lingbot_va_ros.robot.kinematics import _without_endless_joints, ArmKinematics, Solution
+from lingbot_va_ros.robot.kinematics import ArmKinematics, Solution, without_endless_joints
 from lingbot_va_ros.specs.embodiment import Arm, Embodiment
 
 # Below this singular value of the Jacobian the inverse is damped, up to the damping at 0.
@@ -108,7 +108,7 @@ class ToolKinematics(ArmKinematics):
 
 def _links_beside(embodiment: Embodiment, name: str) -> dict[str, np.ndarray]:
     """Return the poses [4, 4] in a link's frame of all links that are fixed to it, and its own."""
-    model = pin.buildModelFromXML(_without_endless_joints(embodiment.urdf))
+    model = pin.buildModelFromXML(without_endless_joints(embodiment.urdf))
     here = model.frames[model.getFrameId(name, pin.FrameType.BODY)]
     return {
         frame.name: (here.placement.inverse() * frame.placement).homogeneous

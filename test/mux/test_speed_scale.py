@@ -13,7 +13,13 @@ from lingbot_va_ros.motion.trajectory import TrajectoryMessage, TrajectoryPoint
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.settings import MuxSettings
-from lingbot_va_ros.mux.speed_scale import DRIVER, LEAST_SCALE, SpeedScale
+from lingbot_va_ros.mux.speed_scale import (
+    DRIVER,
+    LEAST_SCALE,
+    PROXIMITY,
+    PROXIMITY_RATE,
+    SpeedScale,
+)
 from lingbot_va_ros.robot.tool_path import tool_paths
 from lingbot_va_ros.specs.embodiment import load_embodiment
 
@@ -349,3 +355,23 @@ def test_without_a_driver_its_silence_is_no_fault():
     for _ in range(500):
         speed.enforce(0.01)
     assert speed.faults == ()
+
+
+def test_what_is_near_slows_down_at_once_and_the_operator_after_the_delay():
+    speed = SpeedScale()
+    speed.ask(PROXIMITY, 0.2)
+    assert speed.source == PROXIMITY and speed.scale == 0.2
+    assert speed.enforce(0.01) == pytest.approx(1.0 - PROXIMITY_RATE * 0.01)
+    for _ in range(20):
+        enforced = speed.enforce(0.01)
+    assert enforced == pytest.approx(0.2)
+    speed.ask(PROXIMITY, 1.0)
+    assert speed.enforce(0.01) == 1.0
+    speed.set_operator(0.1)
+    speed.ask(PROXIMITY, 0.5)
+    for _ in range(6):
+        enforced = speed.enforce(0.01)
+    assert enforced == pytest.approx(0.5), 'the operator waits for the policy'
+    for _ in range(60):
+        enforced = speed.enforce(0.01)
+    assert enforced == pytest.approx(0.1)

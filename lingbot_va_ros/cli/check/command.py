@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lingbot_va_ros.atomic_files import write_text
+from lingbot_va_ros.cli.check.collision import collision_findings
 from lingbot_va_ros.cli.check.finding import Finding
 from lingbot_va_ros.cli.common.engine_options import add_checkpoint_argument
 from lingbot_va_ros.cli.common.failure import CommandFailed
@@ -203,6 +204,7 @@ def _check_embodiment(name: str, findings: list[Finding]) -> Embodiment | None:
         return None
     if embodiment.workspace is not None:
         findings.extend(_check_workspace(name, embodiment))
+    findings.extend(collision_findings(name, embodiment))
     return embodiment
 
 

@@ -92,6 +92,8 @@ class CommandMux(Node):
             self._mux = Mux(embodiment, settings, self._period_ns, joint_map, bindings)
         except ValueError as error:
             raise CannotStart(f"embodiment '{embodiment.name}': {error}") from None
+        for line in [] if self._mux.collision is None else self._mux.collision.remarks():
+            self.get_logger().warning(line)
         self._clocks = Clocks(self)
         self._modes = ModePublisher(self, self._mux, self._latched_stop)
         watch = JointStateWatch(self, embodiment.joints, embodiment.joint_states)

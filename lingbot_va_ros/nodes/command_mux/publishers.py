@@ -12,11 +12,13 @@ from rclpy.node import Node
 
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.msg import ControlMode
+from lingbot_va_ros.mux.collision_watch import TooNear
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.reference_watch import LEAST_SHARE
 from lingbot_va_ros.mux.report import Report
 from lingbot_va_ros.mux.validation import REJECTION_KINDS
+from lingbot_va_ros.mux.workspace import Breach
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
 from lingbot_va_ros.nodes.command_mux.latched_stop import LatchedStop
 from lingbot_va_ros.nodes.joint_state_watch import JointStateWatch
@@ -197,6 +199,12 @@ def _values(report: Report) -> dict[str, object]:
         'teleop_note': report.teleop_note,
         'teleop_side': report.teleop_side,
         'skipped_ticks': report.skipped_ticks,
-        'workspace': f'kept inside: {report.blocked}' if report.blocked else 'inside',
-        'workspace_blocked_ticks': report.blocked_ticks,
+        'workspace': (
+            f'kept inside: {report.blocked}' if isinstance(report.blocked, Breach) else 'inside'),
+        'workspace_blocked_ticks': report.blocked_ticks['workspace'],
+        'collision': f'kept apart: {report.blocked}' if isinstance(
+            report.blocked, TooNear) else 'far enough',
+        'collision_blocked_ticks': report.blocked_ticks['collision'],
+        'nearest_pair': ' and '.join(report.nearest.bodies) if report.nearest else '',
+        'nearest_distance_m': f'{report.nearest.distance:.4f}' if report.nearest else '',
     }
