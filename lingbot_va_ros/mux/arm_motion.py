@@ -83,6 +83,7 @@ class ArmMotion:
     def request(self) -> None:
         """Let the next tick begin a motion anew."""
         self.begins_anew = True
+        self._watch.contact.begin()
         self._stops_before_motion = self._machine.stop_requests
 
     def expect_stop(self, can_retreat: bool, is_away: bool) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.command_history import CommandHistory
+from lingbot_va_ros.mux.contact import ContactWatch
 from lingbot_va_ros.mux.following_error import following_error, following_error_limits
 from lingbot_va_ros.mux.reference_watch import ReferenceWatch
 from lingbot_va_ros.mux.settings import MuxSettings
@@ -58,6 +59,7 @@ class ArmWatch:
             embodiment.limits.velocity, ~is_gripper, period_ns, settings.max_tracking_delay)
         self._references = ReferenceWatch(embodiment.joints)
         self.references_off = 0.0  # share of the controllers' last references
+        self.contact = ContactWatch(embodiment, settings.joint_state_timeout)
         self._faults: dict[str, tuple[str, ...]] = {}
 
     def take_faults(self, origin: str, faults: tuple[str, ...]) -> None:
@@ -70,7 +72,9 @@ class ArmWatch:
 
         :param is_commanded: whether a command of the mux still moves it.
         """
-        missing = [*self._joints.missing(now_s), *self._controller_faults()]
+        missing = [
+            *self._joints.missing(now_s), *self._controller_faults(),
+            *self.contact.unknown(now_s)]
         if not missing and not is_commanded:
             missing += self._moved_by_others()
         return missing
@@ -109,10 +113,16 @@ class ArmWatch:
         if faults:
             return ArmFault(f'lost {"; ".join(faults)}', is_away=True)
         lost = self._joints.lost(now_s, margin)
+        unknown = self.contact.unknown(now_s, margin)
+        if not lost and unknown:
+            lost = f'lost {"; ".join(unknown)}'
         return ArmFault(lost) if lost else None
 
     def disobedience(self, now_s: float) -> ArmFault | None:
         """Return how the arm does not do as commanded, or None."""
+        contact = self.contact.excess()
+        if contact:
+            return ArmFault(contact, can_retreat=not self._joints.is_disputed(now_s))
         measured, times_ns = self._joints.positions, self._joints.times_ns
         commanded = self._commands.at(times_ns)
         error = following_error(

@@ -81,6 +81,7 @@ class Mux:
         self._home_breach = (
             None if self._plan_watch is None else self._plan_watch.outside(embodiment.home))
         self._arm = ArmWatch(self.joints, embodiment, settings, is_gripper, period_ns)
+        self.contact = self._arm.contact  # has a lock of its own
         self._motion = ArmMotion(
             embodiment, settings, self.machine, self.joints, self.sources, self.speed, is_gripper,
             self._arm, period_ns, make_watches(embodiment, model))
@@ -367,6 +368,7 @@ class Mux:
         self._joystick.forget()
         self.joints.forget()
         self._rows.forget()
+        self.contact.forget()
         self.machine.forget_times(now_s)
         if not self.machine.fall_to_hold(how) and is_moving:
             self.machine.abort_motion(how)

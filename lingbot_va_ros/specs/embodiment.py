@@ -11,6 +11,7 @@ import numpy as np
 
 from lingbot_va_ros.resources import share_folder, shared_file
 from lingbot_va_ros.specs.collision import Collision, read_collision
+from lingbot_va_ros.specs.contact import ContactLimits, read_contact
 from lingbot_va_ros.specs.controllers import Controller, read_controllers
 from lingbot_va_ros.specs.joint_limits import (
     COMMANDABLE,
@@ -160,6 +161,7 @@ class Embodiment:
     status_inputs: tuple[StatusInput, ...] = ()
     joint_states: tuple[JointStateTopic, ...] = DEFAULT_TOPICS
     collision: Collision | None = None
+    contact: ContactLimits = ContactLimits()
 
 
 def load_embodiment(name_or_path: str) -> Embodiment:
@@ -237,6 +239,7 @@ def _build(
     _check_grippers(data['arms'], arms, urdf, bounds, mistakes)
     controllers = read_controllers(data['controllers'], places, mistakes)
     joint_states = read_joint_state_topics(data.get('joint_states'), places, mistakes)
+    contact = read_contact(data.get('contact'), places, mistakes)
     workspace = _read_workspace(data, arms, mistakes)
     collision = read_collision(data, path, None if urdf is None else urdf.links, mistakes)
     cameras = _read_cameras(data['cameras'], mistakes)
@@ -256,7 +259,7 @@ def _build(
         home=_frozen([home[name] for name in places]), arms=arms, controllers=controllers,
         cameras=cameras, urdf=urdf.path, base_frame=data.get('base_frame'), workspace=workspace,
         status_inputs=tuple(_read_status_input(entry) for entry in data.get('status_inputs', ())),
-        joint_states=joint_states, collision=collision)
+        joint_states=joint_states, collision=collision, contact=contact)
 
 
 def _frozen(values: list[float]) -> np.ndarray:

@@ -90,6 +90,7 @@ class Inputs:
         self._mux.take_joint_state(
             topic.our_names(message.name), message.position, message.velocity,
             nanoseconds_of(message.header.stamp), now_ns, now_s)
+        self._mux.contact.take_efforts(topic.our_names(message.name), message.effort, now_s)
         self._watch.take(topic, message, info, now_ns, now_s)
 
     def _on_plan(

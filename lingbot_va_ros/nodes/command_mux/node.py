@@ -18,6 +18,7 @@ from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.nodes.callback_thread import CallbackThread, ExecutorWithout
 from lingbot_va_ros.nodes.command_mux.clocks import Clocks
+from lingbot_va_ros.nodes.command_mux.contact_inputs import ContactInputs
 from lingbot_va_ros.nodes.command_mux.controller_watch import ControllerWatch
 from lingbot_va_ros.nodes.command_mux.driver_plugin import Plugins
 from lingbot_va_ros.nodes.command_mux.gripper_action import GripperActions
@@ -114,8 +115,10 @@ class CommandMux(Node):
             self._modes.publish)
         self._speed = SpeedInterface(self, self._mux.speed, scaling_topic, self.urgent_group)
         grippers.watch(self, self._mux, self._clocks)
+        contact = ContactInputs(self, embodiment, self._mux.contact, self._clocks)
         ControllerWatch(
-            self, embodiment, self._outputs.publishers, self._mux, self._plugins.faults)
+            self, embodiment, self._outputs.publishers, self._mux,
+            lambda: [*self._plugins.faults(), *contact.faults()])
         self._latched_stop.restore(self._mux)
         self._modes.publish()
         self._ending = threading.Event()
