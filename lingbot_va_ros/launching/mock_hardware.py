@@ -63,14 +63,17 @@ def controller_names(embodiment: Embodiment) -> dict[str, str]:
 
     A controller in a namespace of its own gets a name without one: all run in one manager.
 
-    :raises NotMockable: names a gripper_action, a topic that is not a controller's, or topics of
-        joint states on which mock hardware does not publish.
+    :raises NotMockable: names held joints, a gripper_action, a topic that is not a controller's,
+        or topics of joint states on which mock hardware does not publish.
     """
     if embodiment.joint_states != DEFAULT_TOPICS:
         raise NotMockable(
             f'embodiment {embodiment.name}: joint_states lists '
             f'{", ".join(topic.topic for topic in embodiment.joint_states)}; mock hardware '
             'publishes joint_states alone')
+    if embodiment.held_joints:
+        raise NotMockable(
+            f'embodiment {embodiment.name}: mock hardware is not started with held_joints')
     for controller in embodiment.controllers:
         if controller.kind != 'trajectory' or not controller.topic.endswith(_ENDING):
             raise NotMockable(

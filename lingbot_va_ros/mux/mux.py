@@ -12,6 +12,7 @@ from lingbot_va_ros.mux.arm_watch import ArmFault, ArmWatch
 from lingbot_va_ros.mux.command_source import CommandSource
 from lingbot_va_ros.mux.command_sources import CommandSources
 from lingbot_va_ros.mux.dead_man_switch import DeadManSwitch
+from lingbot_va_ros.mux.held_joints import HeldJoints
 from lingbot_va_ros.mux.joystick import JoyBindings, JoyMessage, Joystick
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import ModeStateMachine, MuxMode
@@ -81,7 +82,8 @@ class Mux:
         self._home_breach = (
             None if self._plan_watch is None else self._plan_watch.outside(embodiment.home))
         self._arm = ArmWatch(self.joints, embodiment, settings, is_gripper, period_ns)
-        self.contact = self._arm.contact  # has a lock of its own
+        self.contact = self._arm.contact  # has a lock of its own, as `held`
+        self.held = HeldJoints(embodiment, settings.joint_state_timeout)
         self._motion = ArmMotion(
             embodiment, settings, self.machine, self.joints, self.sources, self.speed, is_gripper,
             self._arm, period_ns, make_watches(embodiment, model))
@@ -369,6 +371,7 @@ class Mux:
         self.joints.forget()
         self._rows.forget()
         self.contact.forget()
+        self.held.forget()
         self.machine.forget_times(now_s)
         if not self.machine.fall_to_hold(how) and is_moving:
             self.machine.abort_motion(how)

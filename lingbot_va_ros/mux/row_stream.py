@@ -41,7 +41,7 @@ class RowStream:
         self._has_position = np.isin(embodiment.joints, positions)
         self._has_rate = np.isin(embodiment.joints, list(gains))
         self._gains = np.array([gains.get(name, 0.0) for name in embodiment.joints])
-        self._is_used = bool(self._has_position.any() or self._has_rate.any())
+        self._is_used = bool(gains or positions)
         self._begins = -1  # `stream.begins` at the last row
         self._last: Row | None = None
         self._last_s = 0.0  # when the last row was given

@@ -89,12 +89,14 @@ def longest_goal_period(controllers: Sequence[Controller]) -> float:
 
 
 def read_controllers(
-    entries: list[dict[str, Any]], joints: Collection[str], mistakes: list[Mistake],
+    entries: list[dict[str, Any]], joints: Collection[str], held: Collection[str],
+    mistakes: list[Mistake],
 ) -> tuple[Controller, ...]:
     """
     Return the controllers; every joint must be in exactly one of them.
 
-    :param joints: of the robot.
+    :param joints: of arms and grippers.
+    :param held: further joints, which are held.
     :param mistakes: gets what the schema cannot find.
     """
     topics: set[tuple[str, ...]] = set()
@@ -108,14 +110,16 @@ def read_controllers(
         topics.add((entry.get('topic', ''), part))
         for number, name in enumerate(entry['joints']):
             place = (*at, 'joints', number)
-            if name not in joints:
-                mistakes.append((place, f"'{name}' is not a joint of an arm or gripper"))
+            if name not in joints and name not in held:
+                mistakes.append((place, f"'{name}' is not a joint of an arm or gripper, nor held"))
             elif name in taken:
                 mistakes.append((place, f"joint '{name}' is in a controller already"))
             taken.add(name)
+            if name in held and entry['kind'] == 'gripper_action':
+                mistakes.append((place, 'a gripper_action cannot hold a joint'))
         mistakes += _mistakes_of_kind(entry, at)
     mistakes += [(('controllers',), f"no controller takes joint '{name}'")
-                 for name in joints if name not in taken]
+                 for name in (*joints, *held) if name not in taken]
     return tuple(_controller(entry) for entry in entries)
 
 

@@ -13,6 +13,7 @@ from lingbot_va_ros.resources import share_folder, shared_file
 from lingbot_va_ros.specs.collision import Collision, read_collision
 from lingbot_va_ros.specs.contact import ContactLimits, read_contact
 from lingbot_va_ros.specs.controllers import Controller, read_controllers
+from lingbot_va_ros.specs.held_joints import HeldJoint, read_held_joints
 from lingbot_va_ros.specs.joint_limits import (
     COMMANDABLE,
     JointBounds,
@@ -144,6 +145,7 @@ class Embodiment:
 
     :param joints: in the order of every command: all arms, then their grippers.
     :param home: positions [J] float64, rad or m.
+    :param held_joints: of controllers, beside `joints`; no action and no plan has them.
     :param cameras: by role.
     :param urdf: path of a plain URDF; in the cache folder if the file names xacro or parts.
     """
@@ -162,6 +164,7 @@ class Embodiment:
     joint_states: tuple[JointStateTopic, ...] = DEFAULT_TOPICS
     collision: Collision | None = None
     contact: ContactLimits = ContactLimits()
+    held_joints: tuple[HeldJoint, ...] = ()
 
 
 def load_embodiment(name_or_path: str) -> Embodiment:
@@ -237,8 +240,11 @@ def _build(
     bounds = read_limits(data['limits'], schema, places, urdf, mistakes)
     home = _read_home(data['home'], places, bounds, mistakes)
     _check_grippers(data['arms'], arms, urdf, bounds, mistakes)
-    controllers = read_controllers(data['controllers'], places, mistakes)
-    joint_states = read_joint_state_topics(data.get('joint_states'), places, mistakes)
+    held = read_held_joints(data.get('held_joints', {}), places, urdf, mistakes)
+    held_names = list(data.get('held_joints', {}))
+    controllers = read_controllers(data['controllers'], places, held_names, mistakes)
+    joint_states = read_joint_state_topics(
+        data.get('joint_states'), [*places, *held_names], mistakes)
     contact = read_contact(data.get('contact'), places, mistakes)
     workspace = _read_workspace(data, arms, mistakes)
     collision = read_collision(data, path, None if urdf is None else urdf.links, mistakes)
@@ -259,7 +265,7 @@ def _build(
         home=_frozen([home[name] for name in places]), arms=arms, controllers=controllers,
         cameras=cameras, urdf=urdf.path, base_frame=data.get('base_frame'), workspace=workspace,
         status_inputs=tuple(_read_status_input(entry) for entry in data.get('status_inputs', ())),
-        joint_states=joint_states, collision=collision, contact=contact)
+        joint_states=joint_states, collision=collision, contact=contact, held_joints=held)
 
 
 def _frozen(values: list[float]) -> np.ndarray:

@@ -64,7 +64,7 @@ def read_limits(
         joint = None
         if urdf is not None:
             joint = urdf.joints.get(name)
-            wrong = _why_not_commandable(name, joint, urdf)
+            wrong = why_not_commandable(name, joint, urdf)
             if wrong:
                 mistakes.append((place, wrong))
                 continue
@@ -82,7 +82,7 @@ def read_limits(
     return bounds
 
 
-def _why_not_commandable(name: str, joint: UrdfJoint | None, urdf: Urdf) -> str:
+def why_not_commandable(name: str, joint: UrdfJoint | None, urdf: Urdf) -> str:
     """Return the reason, in one line, why a joint cannot be commanded, or ''."""
     if joint is None:
         return f"the URDF {urdf.path.name} has no joint '{name}'"

@@ -96,3 +96,35 @@ def test_each_mistake_is_one_line_with_its_key(tmp_path, change, expected):
     lines = mistakes_of(tmp_path, change)
     assert len(lines) == 1, lines
     assert expected in lines[0]
+
+
+def test_held_joints_belong_to_controllers_and_to_no_arm(tmp_path):
+    def held(data):
+        # j2 is the torso of this arm of one joint.
+        data['arms'][0]['joints'].remove('j2')
+        for section in ('limits', 'home'):
+            del data[section]['j2']
+        data['held_joints'] = {'j2': 'where_it_is'}
+
+    robot = load_embodiment(str(write_robot(tmp_path, held)))
+    assert robot.joints == ('j1', 'grip')
+    joint, = robot.held_joints
+    assert (joint.name, joint.position, joint.lower, joint.upper) == ('j2', None, -1.0, 1.5)
+
+    def mistakes(*changes):
+        def change(data):
+            held(data)
+            for each in changes:
+                each(data)
+        return mistakes_of(tmp_path, change)
+
+    for change, expected in (
+            (lambda d: d['held_joints'].update(j2=9.0), 'held_joints.j2: 9 is outside the limits'),
+            (lambda d: d['held_joints'].update(j2='there'), 'held_joints.j2:'),
+            (lambda d: d['held_joints'].update(j2=True), 'held_joints.j2:'),
+            (lambda d: d['held_joints'].update(j1=0.0), 'held_joints.j1: is a joint of an arm'),
+            (lambda d: d.update(held_joints={}), 'held_joints:'),
+            (lambda d: d['controllers'][0]['joints'].remove('j2'),
+             "controllers: no controller takes joint 'j2'")):
+        lines = mistakes(change)
+        assert len(lines) == 1 and expected in lines[0], lines

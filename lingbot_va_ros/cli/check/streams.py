@@ -236,8 +236,9 @@ class JointStateStream:
         joints = self._embodiment.joints
         lines = [*self._odd, *self._stamp_faults(max_age)]
         lines += self._conflicts()
-        foreign = [name for name in self._arrivals if name not in joints]
-        missing = [name for name in joints if name not in self._arrivals]
+        held = {joint.name for joint in self._embodiment.held_joints}
+        foreign = [name for name in self._arrivals if name not in joints and name not in held]
+        missing = [name for name in (*joints, *held) if name not in self._arrivals]
         seen = f'; received: {join_names(foreign)}' if foreign else ''
         if missing:
             lines.append(f'no position of {join_names(missing)}{seen}')

@@ -14,6 +14,7 @@ import numpy as np
 from rclpy.node import Node
 
 from lingbot_va_ros.mux.report import Row
+from lingbot_va_ros.nodes.command_mux.row_controllers import columns_of
 from lingbot_va_ros.nodes.run import CannotStart
 from lingbot_va_ros.specs.controllers import Controller
 from lingbot_va_ros.specs.embodiment import Embodiment
@@ -66,7 +67,7 @@ class Plugins:
 
     def __init__(
         self, node: Node, embodiment: Embodiment, on_fault: Callable[[str], None]) -> None:
-        column_of = {name: column for column, name in enumerate(embodiment.joints)}
+        column_of = columns_of(embodiment)
         self._logger = node.get_logger()
         self._on_fault = on_fault
         self._plugins = [
@@ -77,6 +78,8 @@ class Plugins:
     def send(self, row: Row) -> None:
         """Hand on a row. For the thread of the ticks."""
         for name, plugin, columns in self._plugins:
+            if not np.isfinite(row.positions[columns]).all():  # a held joint is unknown
+                continue
             try:
                 plugin.send(row.time_ns, row.positions[columns], row.velocities[columns])
             except Exception as error:

@@ -87,10 +87,11 @@ class Inputs:
     def _on_joint_state(
         self, topic: JointStateTopic, message: JointState, info: Mapping[str, Any]) -> None:
         now_ns, now_s = self._clocks.now_ns(), self._clocks.now_s()
+        names, stamp_ns = topic.our_names(message.name), nanoseconds_of(message.header.stamp)
         self._mux.take_joint_state(
-            topic.our_names(message.name), message.position, message.velocity,
-            nanoseconds_of(message.header.stamp), now_ns, now_s)
-        self._mux.contact.take_efforts(topic.our_names(message.name), message.effort, now_s)
+            names, message.position, message.velocity, stamp_ns, now_ns, now_s)
+        self._mux.contact.take_efforts(names, message.effort, now_s)
+        self._mux.held.update(names, message.position, stamp_ns, now_ns, now_s)
         self._watch.take(topic, message, info, now_ns, now_s)
 
     def _on_plan(

@@ -105,7 +105,7 @@ class CommandMux(Node):
         self._actions = TrajectoryActions(self, embodiment, self._mux, self.urgent_group)
         self._plugins = Plugins(self, embodiment, self._mux.take_fault)
         self._outputs = Outputs(
-            self, embodiment, grippers, self._actions, self._plugins,
+            self, embodiment, grippers, self._actions, self._plugins, self._mux.held,
             self._period_ns / NANOSECONDS)
         self._inputs = Inputs(
             self, self._mux, self._clocks, watch, self.urgent_group, self._modes.publish)
@@ -118,7 +118,8 @@ class CommandMux(Node):
         contact = ContactInputs(self, embodiment, self._mux.contact, self._clocks)
         ControllerWatch(
             self, embodiment, self._outputs.publishers, self._mux,
-            lambda: [*self._plugins.faults(), *contact.faults()])
+            lambda: [*self._plugins.faults(), *contact.faults(),
+                     *self._mux.held.faults(self._clocks.now_s())])
         self._latched_stop.restore(self._mux)
         self._modes.publish()
         self._ending = threading.Event()

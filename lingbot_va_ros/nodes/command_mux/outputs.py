@@ -8,10 +8,11 @@ from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from lingbot_va_ros.motion.plan import Plan
+from lingbot_va_ros.mux.held_joints import HeldJoints
 from lingbot_va_ros.mux.report import Tick
 from lingbot_va_ros.nodes.command_mux.driver_plugin import Plugins
 from lingbot_va_ros.nodes.command_mux.gripper_action import GripperActions
-from lingbot_va_ros.nodes.command_mux.row_controllers import RowControllers
+from lingbot_va_ros.nodes.command_mux.row_controllers import columns_of, RowControllers
 from lingbot_va_ros.nodes.command_mux.trajectory_action import TrajectoryAction
 from lingbot_va_ros.nodes.qos import COMMAND, EXECUTED
 from lingbot_va_ros.nodes.stamps import duration_of, stamp_of
@@ -29,15 +30,18 @@ class Outputs:
     :param grippers: the grippers that are driven by an action instead of a trajectory.
     :param actions: the controllers that take goals, each with the columns of its joints.
     :param plugins: the controllers that are Python classes.
+    :param held: the joints that stand behind the robot's in every message.
     :param period: seconds from tick to tick.
     :raises CannotStart: a controller needs a package that is missing.
     """
 
     def __init__(
         self, node: Node, embodiment: Embodiment, grippers: GripperActions,
-        actions: Iterable[tuple[TrajectoryAction, list[int]]], plugins: Plugins, period: float,
+        actions: Iterable[tuple[TrajectoryAction, list[int]]], plugins: Plugins, held: HeldJoints,
+        period: float,
     ) -> None:
-        column_of = {name: column for column, name in enumerate(embodiment.joints)}
+        column_of = columns_of(embodiment)
+        self._held = held
         self._joints = list(embodiment.joints)
         self._grippers = grippers
         self._actions = actions
@@ -53,15 +57,18 @@ class Outputs:
 
     def send(self, tick: Tick) -> None:
         """Send each controller its part of a command, and publish every executed point."""
+        tick = self._held.extend(tick)
         if tick.row is not None:
             self._rows.send(tick.row)
             self._plugins.send(tick.row)
         self._grippers.command(tick)
         if tick.command is not None:
+            known = np.isfinite(tick.command.positions[0])  # not: a held joint
             for publisher, joints, columns in self._controllers:
-                publisher.publish(command_message(tick.command, joints, columns))
+                if known[columns].all():
+                    publisher.publish(command_message(tick.command, joints, columns))
             for action, columns in self._actions:
-                if action.wants(is_stop=not tick.moves):
+                if known[columns].all() and action.wants(is_stop=not tick.moves):
                     action.command(command_message(tick.command, action.joint_names, columns))
         for due_ns, q, v in tick.executed:
             message = JointTrajectory()

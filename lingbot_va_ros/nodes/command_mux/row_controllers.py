@@ -23,6 +23,12 @@ _INSTALL = {
 }
 
 
+def columns_of(embodiment: Embodiment) -> dict[str, int]:
+    """Return the column of each joint in what is sent: those of the robot, then the held ones."""
+    held = (joint.name for joint in embodiment.held_joints)
+    return {name: column for column, name in enumerate((*embodiment.joints, *held))}
+
+
 class RowControllers:
     """
     All controllers of an embodiment that get one message each tick.
@@ -32,7 +38,7 @@ class RowControllers:
     """
 
     def __init__(self, node: Node, embodiment: Embodiment, period: float) -> None:
-        column_of = {name: column for column, name in enumerate(embodiment.joints)}
+        column_of = columns_of(embodiment)
         self._controllers: list[tuple[Publisher, MakeMessage, list[int]]] = []
         for controller in embodiment.controllers:
             if controller.kind not in _KINDS:
@@ -51,7 +57,8 @@ class RowControllers:
     def send(self, row: Row) -> None:
         """Publish a row. For the thread of the ticks."""
         for publisher, make, columns in self._controllers:
-            publisher.publish(make(row, columns))
+            if np.isfinite(row.positions[columns]).all():  # not: a held joint is unknown
+                publisher.publish(make(row, columns))
 
 
 def _missing_package(controller: Controller, error: ImportError) -> str:

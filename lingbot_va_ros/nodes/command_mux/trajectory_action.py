@@ -12,6 +12,7 @@ from rclpy.task import Future
 from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.mux.mux import Mux
+from lingbot_va_ros.nodes.command_mux.row_controllers import columns_of
 from lingbot_va_ros.nodes.run import CannotStart
 from lingbot_va_ros.specs.controllers import Controller
 from lingbot_va_ros.specs.embodiment import Embodiment
@@ -44,7 +45,7 @@ class TrajectoryActions:
             raise CannotStart(
                 f"embodiment '{embodiment.name}': a trajectory_action controller needs the package"
                 f' control_msgs ({error}): apt install ros-$ROS_DISTRO-control-msgs') from None
-        column_of = {name: column for column, name in enumerate(embodiment.joints)}
+        column_of = columns_of(embodiment)
         self._actions = [
             (TrajectoryAction(node, controller, FollowJointTrajectory, mux, group),
              [column_of[name] for name in controller.joints]) for controller in controllers]
