@@ -182,6 +182,9 @@ class ArmMotion:
         """Return the goal one period after a step's begin, and the share of the limits to it."""
         state = self.stream.state(step_ns)
         source.observe(*state)
+        if source.begins_anew:
+            source.begins_anew = False
+            self._approach.begin(self._settings.teleop_approach_speed)
         goal = source.goal(step_ns, step_ns + self._period_ns, self._enforced)
         return self._approach.step(*state, goal, source.is_followed_exactly)
 

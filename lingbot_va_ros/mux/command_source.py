@@ -59,6 +59,8 @@ class CommandSource(ABC):
         self.name = name
         self.timeout = timeout
         self.counts = MessageCounts()
+        # Whether the arm is to be led onto the goal gently once more, in the midst of a motion.
+        self.begins_anew = False
 
     @abstractmethod
     def age(self, now_s: float) -> float:

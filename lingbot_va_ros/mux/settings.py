@@ -67,7 +67,7 @@ class MuxSettings:
     clutch_button: int = -1
     teleop_max_distance: float = 1.0
     teleop_leader_mode: str = 'absolute'
-    teleop_pose_mode: str = 'relative'
+    teleop_pose_mode: str = 'absolute'
     teleop_linear_scale: float = 1.0
     teleop_angular_scale: float = 1.0
     teleop_linear_speed: float = 0.25

@@ -9,6 +9,7 @@ from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.mux.smoothed_goal import SmoothedGoal
 from lingbot_va_ros.mux.tool_messages import ArmFrames
 from lingbot_va_ros.mux.validation import Rejected
+from lingbot_va_ros.robot.kinematics import Solution
 from lingbot_va_ros.robot.poses import described, pose_of
 from lingbot_va_ros.robot.tool_kinematics import ToolKinematics
 from lingbot_va_ros.specs.embodiment import Arm, Embodiment, JointLimits
@@ -85,7 +86,7 @@ class ToolArm:
             self._kinematics.base_frame, self._kinematics.tool_frame,
             self._kinematics.beside_base, self._kinematics.beside_tool)
         self._finder = ToolKinematics(embodiment, arm)  # `find` may run beside a tick
-        self._is_relative, self._scales, self._max_distance = is_relative, scales, max_distance
+        self.is_relative, self._scales, self._max_distance = is_relative, scales, max_distance
         self._goal = SmoothedGoal(self._limits, arm.joints, max_jump)
         # The goal, and the command that follows it.
         self._q, self._v = np.zeros(len(arm.joints)), np.zeros(len(arm.joints))
@@ -94,11 +95,6 @@ class ToolArm:
         self.anchor = Anchor(0, None, np.eye(4), self._q)
         self.note = ''  # what holds the arm back, in one line
         self._has_goal = False
-
-    def tool_pose(self, q: np.ndarray) -> np.ndarray:
-        """Return the tool's pose [4, 4] for positions [J] of the robot."""
-        pose: np.ndarray = self._kinematics.forward(q[self.columns])
-        return pose
 
     def begin(self, q: np.ndarray) -> None:
         """Rest at positions [J] of the robot, and let hand and tool move together from now on."""
@@ -129,34 +125,39 @@ class ToolArm:
         anchor, seed = self.anchor, self._seed()
         target = self._target(anchor, hand)
         tool = self._finder.forward(self._command)
-        away = np.linalg.norm(target[:3, 3] - tool[:3, 3])
-        turned = np.linalg.norm(pin.log3(tool[:3, :3].T @ target[:3, :3]))
+        away, turned = _apart(tool, target)
         if max(away, turned) > self._max_distance:
             raise Rejected(
                 'distance', f'the {self.side} tool would go {away:.3f} m and turn {turned:.3f} '
                 f'rad from where it is; teleop_max_distance is {self._max_distance:g}')
         found = self._finder.nearest(target, seed)
         if not found.reached:
-            return FoundPose(anchor.number, target, None, (
-                f'the {self.side} arm cannot reach the pose {described(target)}: '
-                f'{found.translation_left:.3f} m and {found.rotation_left:.3f} rad are left; it '
-                'holds'))
+            return FoundPose(
+                anchor.number, target, None, f'{self._out_of_reach(target, found)}; it holds')
         return FoundPose(anchor.number, target, found.joints)
 
-    def distance(self, hand: np.ndarray, q: np.ndarray) -> tuple[float, float]:
-        """Return how far, m and rad, the tool at positions [J] would go to a hand [4, 4]."""
-        if self._is_relative:
-            return 0.0, 0.0
-        tool = self.tool_pose(q)
-        return float(np.linalg.norm(hand[:3, 3] - tool[:3, 3])), float(
-            np.linalg.norm(pin.log3(tool[:3, :3].T @ hand[:3, :3])))
+    def obstacle(self, q: np.ndarray) -> str:
+        """Return in one line why the tool at positions [J] cannot go to its hand, or ''."""
+        if self.is_relative or self.hand is None:
+            return ''
+        away, turned = _apart(self._kinematics.forward(q[self.columns]), self.hand)
+        if max(away, turned) > self._max_distance:
+            return (f'a hand near the {self.side} tool: it is {away:.3f} m away and turned by '
+                    f'{turned:.3f} rad; teleop_max_distance is {self._max_distance:g}')
+        found = self._kinematics.nearest(self.hand, q[self.columns])
+        return '' if found.reached else (
+            f'a hand in reach: {self._out_of_reach(self.hand, found)}')
+
+    def _out_of_reach(self, target: np.ndarray, found: Solution) -> str:
+        return (f'the {self.side} arm cannot reach the pose {described(target)}: '
+                f'{found.translation_left:.3f} m and {found.rotation_left:.3f} rad are left')
 
     def _seed(self) -> np.ndarray:
         return np.array(self._goal.newest if self._has_goal else self._q)
 
     def _target(self, anchor: Anchor, hand: np.ndarray) -> np.ndarray:
-        if not self._is_relative or anchor.hand is None:
-            return np.array(anchor.tool if self._is_relative else hand)
+        if not self.is_relative or anchor.hand is None:
+            return np.array(anchor.tool if self.is_relative else hand)
         moved = hand[:3, 3] - anchor.hand[:3, 3]
         turned = pin.log3(hand[:3, :3] @ anchor.hand[:3, :3].T)
         target = np.array(pose_of(
@@ -177,10 +178,10 @@ class ToolArm:
             return
         self.note = ''
         count = len(self.columns)
-        if not self._has_goal and self._is_relative:
+        if not self._has_goal and self.is_relative:
             self._goal.rest_at(self._q, stamp_ns - 1)
         columns = np.arange(count)
-        is_fresh = np.full(count, self._has_goal or self._is_relative)
+        is_fresh = np.full(count, self._has_goal or self.is_relative)
         self._goal.take(columns, found.joints, stamp_ns, is_fresh)
         self._has_goal = True
 
@@ -249,3 +250,9 @@ class ToolArm:
         self._v = np.where(q == inside, self._v, 0.0)
         self._q = inside
         return self._q, self._v
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Return the distance, m, and the angle, rad, between two poses [4, 4]."""
+    return float(np.linalg.norm(one[:3, 3] - other[:3, 3])), float(
+        np.linalg.norm(pin.log3(one[:3, :3].T @ other[:3, :3])))

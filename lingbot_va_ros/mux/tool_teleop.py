@@ -171,8 +171,9 @@ class ToolTeleop(CommandSource):
         self._note_message(device, pose.stamp_ns, now_ns, now_s)
         arm.hand = hand
         if found is not None and self.clutch.is_engaged:
-            if arm.anchor.hand is None:
-                arm.engage()  # its first pose since the motion began
+            if arm.anchor.hand is None:  # its first pose since the motion began
+                arm.engage()
+                self.begins_anew = not arm.is_relative
             else:
                 arm.lead(found, pose.stamp_ns or now_ns)
 
@@ -203,6 +204,7 @@ class ToolTeleop(CommandSource):
         if is_engaged:
             for arm in self.arms.values():
                 arm.engage()
+                self.begins_anew |= not arm.is_relative
 
     def open_gripper(self, side: str, opening: float) -> None:
         """Send an arm's gripper to an opening, 0 closed … 1 open; it needs no other device."""
@@ -267,19 +269,10 @@ class ToolTeleop(CommandSource):
             return [f'one device for each arm; {conflict}']
         if self.clutch.bounces:
             return [self.clutch.bounces]
-        missing = []
-        for side, devices in fresh.items():
-            tool = self.arms.get(side)
-            if arm is None or tool is None or tool.hand is None or not any(
-                    device.twist is None for device in devices):
-                continue
-            away, turned = tool.distance(tool.hand, arm)
-            if max(away, turned) > self._settings.teleop_max_distance:
-                missing.append(
-                    f'a hand near the {side} tool: it is {away:.3f} m away and turned by '
-                    f'{turned:.3f} rad; teleop_max_distance is '
-                    f'{self._settings.teleop_max_distance:g}')
-        return missing
+        hands = [self.arms[side] for side, devices in fresh.items()
+                 if side in self.arms and any(device.twist is None for device in devices)]
+        return [] if arm is None else [
+            obstacle for hand in hands if (obstacle := hand.obstacle(arm))]
 
     def lost(self, now_s: float, margin: float = 0.0) -> str:
         conflict = self._conflict(now_s)

@@ -8,6 +8,7 @@ import pytest
 from support.tool_stage import apart, DUAL, HOME, moved, PERIOD, ROBOT
 from support.tool_stage import ToolStage as Stage
 
+from lingbot_va_ros.mux.joystick import JoyBindings
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.settings import MuxSettings
@@ -178,6 +179,35 @@ def test_a_hand_near_the_tool_is_followed_absolutely_and_a_far_one_is_refused():
     stage.run(30)
     assert stage.mode == MuxMode.HOLD and 'teleop_max_distance' in stage.mux.machine.reason
     np.testing.assert_allclose(stage.measured, here, atol=2e-3)
+    stage.assert_inside_limits()
+
+
+def test_a_pose_that_is_out_of_reach_from_the_begin_is_refused_by_set_mode():
+    stage = Stage(teleop_pose_mode='absolute')
+    stage.devices = [lambda: stage.hand(moved(stage.tool(HOME), (0.6, 0.0, 0.0)))]
+    stage.run(6)
+    success, message = stage.choose()
+    assert not success and 'a hand in reach: the left arm cannot reach the pose' in message
+    assert '\n' not in message
+
+
+def test_a_clutch_that_closes_leads_the_arm_gently_to_a_hand_elsewhere():
+    bindings = JoyBindings(buttons={'clutch': 0})
+    stage = Stage(bindings=bindings, teleop_pose_mode='absolute', teleop_approach_speed=0.2)
+    place, button = [stage.tool(HOME)], [1]
+    stage.teleop(lambda: stage.joy((), button), lambda: stage.hand(place[0]))
+    stage.run(30)
+    button[0] = 0
+    stage.run(4)
+    place[0] = moved(stage.tool(HOME), (0.0, 0.1, 0.05))
+    stage.run(20)
+    assert np.array_equal(stage.measured, HOME)
+    button[0] = 1
+    stage.run(60)
+    fastest = np.max([np.abs(v) for _, _, v in stage.executed], axis=0)
+    assert np.all(fastest <= 0.2 * ROBOT.limits.velocity + 1e-9) and fastest.max() > 0.1
+    stage.run(150)
+    np.testing.assert_allclose(apart(stage.tool(), place[0]), 0.0, atol=2e-3)
     stage.assert_inside_limits()
 
 

@@ -26,6 +26,7 @@ class ToolStage:
     """A mux, a robot that follows at once, and devices that send every so many ticks."""
 
     def __init__(self, robot=ROBOT, bindings=None, every=2, **changes):
+        changes.setdefault('teleop_pose_mode', 'relative')
         changes.setdefault('clutch_button', (bindings or JoyBindings()).buttons.get('clutch', -1))
         self.robot = robot
         self.mux = Mux(robot, replace(MuxSettings(), **changes), PERIOD, {}, bindings)

@@ -28,7 +28,8 @@ TIMEOUT = 0.6  # s; a busy machine may deliver late
 PARAMETERS = {
     'source_timeout': TIMEOUT, 'joint_state_timeout': 3.0, 'deadman_button': 5,
     'deadman_modes': '[teleop]', 'joy_axes.linear_y': 1, 'joy_buttons.select_arm': 3,
-    'joy_buttons.gripper': 4, 'embodiment': 'sim_dual', 'teleop_linear_speed': 0.1}
+    'joy_buttons.gripper': 4, 'teleop_pose_mode': 'relative', 'embodiment': 'sim_dual',
+    'teleop_linear_speed': 0.1}
 
 
 @pytest.fixture(scope='module')
