@@ -48,7 +48,8 @@ class ToolTeleop(CommandSource):
     """
     Leads each arm by a twist, by the pose of a hand or by a joystick, one of them at a time.
 
-    Arms that nothing leads, and all other joints, keep their command.
+    Arms that nothing leads, and all other joints, keep their command. Its name is that of the
+    device that was heard last.
     """
 
     is_followed_exactly = False
@@ -122,7 +123,7 @@ class ToolTeleop(CommandSource):
             if other != side:
                 self._drop(other, JOYSTICK)
         device = self._device(side, JOYSTICK)
-        device.received = now_s
+        device.received, self.name = now_s, device.name
         settings = self._settings
         device.twist = self._bounded(axes * np.repeat(
             [settings.teleop_linear_speed, settings.teleop_angular_speed], 3))
@@ -194,7 +195,7 @@ class ToolTeleop(CommandSource):
             if stamp_ns <= device.stamp_ns:
                 raise Rejected('not_newer', NOT_NEWER)
             device.stamp_ns = stamp_ns
-        device.received = now_s
+        device.received, self.name = now_s, device.name
         self.counts.count_accepted()
 
     # ---- clutch and grippers
@@ -262,7 +263,7 @@ class ToolTeleop(CommandSource):
         why = f' ({self.counts.explanation})' if self.counts.explanation else ''
         self._used = []  # what led the arms before leads them no more
         fresh = self._fresh(now_s)
-        if not fresh:
+        if not fresh or self.counts.rejected_in_row:
             return [f'{self.name}: no fresh message{why}']
         conflict = self._conflict(now_s)
         if conflict:
