@@ -16,6 +16,8 @@ from lingbot_va_ros.mux.goal import Goal
 from lingbot_va_ros.mux.home_motion import HomeMotion
 from lingbot_va_ros.mux.modes import ModeStateMachine
 from lingbot_va_ros.mux.proximity import Proximity
+from lingbot_va_ros.mux.report import Row
+from lingbot_va_ros.mux.row_stream import RowStream
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.speed_scale import PROXIMITY, SpeedScale
 from lingbot_va_ros.mux.start_state import GRIPPER_REST_SECONDS, StartState
@@ -48,6 +50,7 @@ class ArmMotion:
         self.stream = CommandStream(
             limits, period_ns, watches, settings.controller_delay,
             longest_goal_period(embodiment.controllers))
+        self.rows = RowStream(embodiment, self.stream, period_ns)
         self.going_home = False
         self.begins_anew = False  # a motion was requested that the next tick begins
         self.was_motion = False  # whether the last tick's command was a motion's
@@ -171,8 +174,14 @@ class ArmMotion:
         self.going_home = False
         return self.stream.stop(time_ns)
 
+    def row(self, tick_ns: int, now_s: float, is_commanded: bool) -> Row | None:
+        """Return the row of a tick, or None; see `RowStream.row`."""
+        return self.rows.row(
+            tick_ns, now_s, is_commanded, self._watch.lag(now_s), self._speed.of_joints)
+
     def go_on(self, tick_ns: int, reached_ns: int) -> None:
         """Go on at a tick of a clock that jumped from where the command was to be at a time."""
+        self.rows.forget()
         if self.stream.started:
             state = self.stream.state(reached_ns)
             self.stream.begin(tick_ns, *state, self.stream.acceleration(reached_ns))

@@ -17,8 +17,7 @@ from lingbot_va_ros.mux.joystick import JoyBindings, JoyMessage, Joystick
 from lingbot_va_ros.mux.leader_arm import LeaderJoint
 from lingbot_va_ros.mux.modes import ModeStateMachine, MuxMode
 from lingbot_va_ros.mux.plan_source import PlanSource
-from lingbot_va_ros.mux.report import Report, Row, Tick
-from lingbot_va_ros.mux.row_stream import RowStream
+from lingbot_va_ros.mux.report import Report, Tick
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.speed_scale import SpeedScale
 from lingbot_va_ros.mux.state_watch import make_watches
@@ -87,7 +86,6 @@ class Mux:
         self._motion = ArmMotion(
             embodiment, settings, self.machine, self.joints, self.sources, self.speed, is_gripper,
             self._arm, period_ns, make_watches(embodiment, model))
-        self._rows = RowStream(embodiment, self._motion.stream, period_ns)
         self._last_tick_ns: int | None = None
 
     # ---- inputs
@@ -315,7 +313,7 @@ class Mux:
         with self._lock:
             if jumped:
                 self._clock_jumped(tick_ns, now_s, jumped)
-            self._rows.resume(tick_ns)
+            self._motion.rows.resume(tick_ns)
             executed = self._motion.stream.executed(tick_ns)
             if self._last_tick_ns is not None and not jumped:
                 self._count_skipped(tick_ns, self._last_tick_ns)
@@ -337,7 +335,7 @@ class Mux:
                 self.blocked_ticks[self._motion.stream.blocked.kind] += 1
             self._motion.take_note(command, tick_ns, now_s)
             executed += self._motion.stream.executed(tick_ns + self.period_ns)
-            row = self._row(tick_ns, now_s, command is not None)
+            row = self._motion.row(tick_ns, now_s, command is not None)
             return Tick(command, executed, self._motion.was_motion, row)
 
     def last_stop(self, time_ns: int) -> Tick:
@@ -355,11 +353,7 @@ class Mux:
     def last_row(self, tick_ns: int, now_s: float) -> Tick:
         """Return the row of a tick after `last_stop`; without one nothing is left to send."""
         with self._lock:
-            return Tick(row=self._row(tick_ns, now_s, False))
-
-    def _row(self, tick_ns: int, now_s: float, is_commanded: bool) -> Row | None:
-        return self._rows.row(
-            tick_ns, now_s, is_commanded, self._arm.lag(now_s), self.speed.of_joints)
+            return Tick(row=self._motion.row(tick_ns, now_s, False))
 
     def _clock_jumped(self, tick_ns: int, now_s: float, how: str) -> None:
         last_ns, stream = self._last_tick_ns, self._motion.stream
@@ -369,7 +363,6 @@ class Mux:
         self.sources.forget()
         self._joystick.forget()
         self.joints.forget()
-        self._rows.forget()
         self.contact.forget()
         self.held.forget()
         self.machine.forget_times(now_s)

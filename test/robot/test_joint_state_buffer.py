@@ -4,6 +4,7 @@ import numpy as np
 
 from lingbot_va_ros.robot.joint_state_buffer import JointStateBuffer
 from lingbot_va_ros.specs.embodiment import JointLimits
+from lingbot_va_ros.specs.joint_state_topics import JointStateTopic
 
 NS = 1_000_000_000
 NOW = 100 * NS
@@ -86,3 +87,17 @@ def test_who_else_was_heard_is_said_where_nothing_fits():
     joints.take(['left_wheel', 'right_wheel'], [0.0, 0.0])
     assert joints.fault() == (
         'no joint_states of shoulder yet; seen were left_wheel, right_wheel')
+
+
+def test_a_topic_may_have_a_timeout_of_its_own():
+    topics = (JointStateTopic('arm'), JointStateTopic('hand', names={'grip': 'g'}, timeout=2.0))
+    names = ('shoulder', 'grip')
+    limits = (np.full(2, value) for value in (-3.0, 3.0, 2.0, 10.0, 100.0))
+    buffer = JointStateBuffer(names, JointLimits(*limits), 0.5, topics)
+    for index in range(3):
+        buffer.update(names, (1.0, 2.0), (), 0, NOW, 100.0 + 0.01 * index)
+    assert buffer.fault(100.3, 0.5) is None
+    assert 'shoulder' in buffer.fault(101.0, 0.5)
+    assert 'grip' not in buffer.fault(101.0, 0.5)
+    assert buffer.fault(101.0, 5.0) is None
+    assert 'grip' in buffer.fault(102.5, 5.0)
