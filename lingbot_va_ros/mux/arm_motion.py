@@ -176,8 +176,9 @@ class ArmMotion:
 
     def row(self, tick_ns: int, now_s: float, is_commanded: bool) -> Row | None:
         """Return the row of a tick, or None; see `RowStream.row`."""
-        return self.rows.row(
-            tick_ns, now_s, is_commanded, self._watch.lag(now_s), self._speed.of_joints)
+        is_motion = self.source is not None or self.going_home
+        lag = self._watch.lag(now_s) if is_motion else np.zeros(len(self._is_gripper))
+        return self.rows.row(tick_ns, now_s, is_commanded, lag, self._speed.of_joints)
 
     def go_on(self, tick_ns: int, reached_ns: int) -> None:
         """Go on at a tick of a clock that jumped from where the command was to be at a time."""
@@ -206,8 +207,10 @@ class ArmMotion:
         retreats, self._retreats = self._retreats, False
         last = self.stream.last_position()
         if self.was_motion and retreats and last is not None and self._joints.is_fresh(now_s):
+            # A velocity driver presses on nothing, and would be driven back.
+            keeps = self._is_gripper | self.rows.has_rate
             inside = np.clip(self._joints.positions, self._limits.lower, self._limits.upper)
-            return self.stream.retreat(tick_ns, np.where(self._is_gripper, last, inside))
+            return self.stream.retreat(tick_ns, np.where(keeps, last, inside))
         # An arm that another program has set in motion is stopped as hard as the limits allow.
         gentle = self._machine.gentle and self.stream.moving(tick_ns)
         if not self.was_motion:

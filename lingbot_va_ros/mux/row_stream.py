@@ -24,6 +24,8 @@ class RowStream:
     """
     Gives the row of each tick, from the begin of a motion until the arm rests.
 
+    `has_rate` [J] says which joints are driven by velocities.
+
     :param stream: the commands whose motion the rows follow.
     :param period_ns: from tick to tick.
     """
@@ -39,7 +41,7 @@ class RowStream:
         self._limits = embodiment.limits
         self._period_ns = period_ns
         self._has_position = np.isin(embodiment.joints, positions)
-        self._has_rate = np.isin(embodiment.joints, list(gains))
+        self.has_rate = np.isin(embodiment.joints, list(gains))
         self._gains = np.array([gains.get(name, 0.0) for name in embodiment.joints])
         self._is_used = bool(gains or positions)
         self._begins = -1  # `stream.begins` at the last row
@@ -109,6 +111,6 @@ class RowStream:
         limits = self._limits
         most = np.maximum(np.abs(v), share * limits.velocity)
         wanted = np.clip(v + self._gains * lag, -most, most)
-        wanted = np.where(self._has_rate & (not rests), wanted, 0.0)
+        wanted = np.where(self.has_rate & (not rests), wanted, 0.0)
         change = limits.acceleration * seconds
         return np.clip(wanted, self._rates - change, self._rates + change)

@@ -123,6 +123,21 @@ def read_controllers(
     return tuple(_controller(entry) for entry in entries)
 
 
+def loops(
+    controllers: Sequence[Controller], measured: Collection[str]) -> list[Mistake]:
+    """
+    Return a mistake for each controller whose commands would come back as measurements.
+
+    :param measured: topics of joint states.
+    """
+    topics = {topic.lstrip('/') for topic in measured}
+    return [
+        (('controllers', index, 'topic'),
+         f"'{controller.topic}' is a topic of joint_states; commands need another")
+        for index, controller in enumerate(controllers)
+        if controller.kind == 'joint_state' and controller.topic.lstrip('/') in topics]
+
+
 def _controller(entry: dict[str, Any]) -> Controller:
     return Controller(
         topic=entry.get('topic', ''), joints=tuple(entry['joints']), kind=entry['kind'],

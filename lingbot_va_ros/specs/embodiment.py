@@ -12,7 +12,7 @@ import numpy as np
 from lingbot_va_ros.resources import share_folder, shared_file
 from lingbot_va_ros.specs.collision import Collision, read_collision
 from lingbot_va_ros.specs.contact import ContactLimits, read_contact
-from lingbot_va_ros.specs.controllers import Controller, read_controllers
+from lingbot_va_ros.specs.controllers import Controller, loops, read_controllers
 from lingbot_va_ros.specs.held_joints import HeldJoint, read_held_joints
 from lingbot_va_ros.specs.joint_limits import (
     COMMANDABLE,
@@ -245,6 +245,7 @@ def _build(
     controllers = read_controllers(data['controllers'], places, held_names, mistakes)
     joint_states = read_joint_state_topics(
         data.get('joint_states'), [*places, *held_names], mistakes)
+    mistakes += loops(controllers, [topic.topic for topic in joint_states])
     contact = read_contact(data.get('contact'), places, mistakes)
     workspace = _read_workspace(data, arms, mistakes)
     collision = read_collision(data, path, None if urdf is None else urdf.links, mistakes)

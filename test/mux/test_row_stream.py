@@ -258,3 +258,56 @@ def test_a_velocity_driver_gets_zeros_while_its_arm_rests_off_its_command():
     bench.measured = START + 0.02
     bench.run(20)
     assert bench.rows and all(np.all(row.rates == 0.0) for row in bench.rows)
+
+
+def test_a_blocked_velocity_driver_is_neither_pressed_on_nor_driven_back():
+    bench = Bench(VELOCITIES, max_following_error=0.2).start()
+    blocked_at = bench.measured.copy()
+    for _ in range(100):
+        bench.run(1)
+        bench.measured = blocked_at.copy()
+        if bench.mux.machine.mode == MuxMode.HOLD:
+            break
+    assert 'following error' in bench.mux.machine.reason or 'stands still' in (
+        bench.mux.machine.reason)
+    bench.rows.clear()
+    bench.run(100)
+    speeds = np.array([row.rates[0] for row in bench.rows])
+    assert speeds.min() > -0.05 and speeds[-1] == 0.0
+    # It slows down from the first row on, as fast as the limits allow.
+    assert np.all(np.diff(speeds[3:]) <= 1e-9)
+
+
+@pytest.mark.parametrize('controllers', [POSITIONS, VELOCITIES, MIXED])
+def test_rows_keep_the_limits_by_their_times_whatever_comes(controllers):
+    random = np.random.default_rng(7)
+    bench = Bench(controllers, max_rejections=1000)
+    bench.run(5)
+    for _ in range(12):
+        base, begin = (bench.rows[-1].positions if bench.rows else START).copy(), bench.now
+        amplitude = random.uniform(-1.0, 1.0, 3) * np.array([1.5, 0.8, 0.02])
+        bench.goal = lambda t_ns, base=base, begin=begin, amplitude=amplitude: np.clip(
+            base + amplitude * np.sin(3.0 * max(0.0, (t_ns - begin) * 1e-9)),
+            LIMITS.lower, LIMITS.upper)
+        act = random.integers(0, 5)
+        if act < 2:
+            bench.mux.set_mode(MuxMode.POLICY, bench.now, bench.now_s)
+        elif act == 2:
+            bench.mux.set_mode(MuxMode.HOLD, bench.now, bench.now_s)
+        elif act == 3:
+            bench.pass_time(int(random.integers(1, 60)))
+        else:  # a late tick, and skipped ones after it
+            bench.send_inputs()
+            bench.take(bench.mux.tick(bench.now, bench.now_s + 0.008))
+            bench.pass_time(int(random.integers(1, 5)))
+        bench.run(int(random.integers(5, 25)))
+    assert len(bench.rows) > 40
+    for before, after in zip(bench.rows, bench.rows[1:]):
+        seconds = (after.time_ns - before.time_ns) * 1e-9
+        assert np.all(np.abs(after.rates) <= LIMITS.velocity + 1e-9)
+        if controllers is not VELOCITIES:
+            way = np.abs(after.positions - before.positions)
+            assert np.all(way <= LIMITS.velocity * seconds + 1e-6)
+        if seconds < 1.5 * SECONDS:
+            gain = np.abs(after.velocities - before.velocities)
+            assert np.all(gain <= LIMITS.acceleration * seconds + 1e-5)

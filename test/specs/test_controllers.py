@@ -75,6 +75,8 @@ def test_topics_of_joint_states_give_their_names_and_timeouts(tmp_path):
     (change_of({'names': {'j1': 'j2'}}), "controllers[0].names: the driver's name 'j2' stands"),
     (change_of({'names': {'j1': ''}}), 'controllers[0].names.j1:'),
     (change_of({'names': {}}), 'controllers[0].names:'),
+    (change_of({'kind': 'joint_state', 'topic': '/joint_states'}),
+     "controllers[0].topic: '/joint_states' is a topic of joint_states"),
     (states(), 'joint_states:'),
     (states({'topic': 'a b'}), 'joint_states[0].topic:'),
     (states({'topic': 's', 'timeout': 0}), 'joint_states[0].timeout:'),
