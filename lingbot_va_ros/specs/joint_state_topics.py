@@ -45,16 +45,19 @@ def topic_of_joint(topics: Sequence[JointStateTopic], joint: str) -> JointStateT
 
 
 def read_joint_state_topics(
-    entries: list[dict[str, Any]] | None, joints: Collection[str], mistakes: list[Mistake],
+    given: list[dict[str, Any] | str] | None, joints: Collection[str], mistakes: list[Mistake],
 ) -> tuple[JointStateTopic, ...]:
     """
     Return the topics of joint states; left out, it is `joint_states`.
 
+    :param given: entries of the file; a text is a topic alone.
     :param joints: of the robot.
     :param mistakes: gets what the schema cannot find.
     """
-    if entries is None:
+    if given is None:
         return DEFAULT_TOPICS
+    entries: list[dict[str, Any]] = [
+        {'topic': entry} if isinstance(entry, str) else entry for entry in given]
     topics = tuple(
         JointStateTopic(
             entry['topic'], entry.get('prefix', ''), dict(entry.get('names', {})),
@@ -76,9 +79,9 @@ def read_joint_state_topics(
             elif name in named:
                 mistakes.append((place, f"joint '{name}' comes on another topic already"))
             named[name] = index
-        given = list(topic.names.values())
+        drivers = list(topic.names.values())
         mistakes += [((*at, 'names'), f"the driver's name '{name}' stands for two joints")
-                     for name in sorted({name for name in given if given.count(name) > 1})]
+                     for name in sorted({name for name in drivers if drivers.count(name) > 1})]
         if not topic.names and not any(topic.brings(joint) for joint in joints):
             mistakes.append(((*at, 'prefix'), f"no joint begins with '{topic.prefix}'"))
     mistakes += [(('joint_states',), f"no topic brings joint '{joint}'")

@@ -55,6 +55,11 @@ def test_topics_of_joint_states_give_their_names_and_timeouts(tmp_path):
     assert topic_of_joint(robot.joint_states, 'j1') is arm
 
 
+def test_a_text_is_a_topic_alone(tmp_path):
+    robot = load_embodiment(str(write_robot(tmp_path, states('/arm/states', 'hand/states'))))
+    assert [topic.topic for topic in robot.joint_states] == ['/arm/states', 'hand/states']
+
+
 @pytest.mark.parametrize(('change', 'expected'), [
     (change_of({'kind': 'forward'}), 'controllers[0].kind:'),
     (change_of({'gain': 1.0}), 'controllers[0].gain: only a forward_velocity or joint_jog has'),
@@ -79,6 +84,8 @@ def test_topics_of_joint_states_give_their_names_and_timeouts(tmp_path):
      "controllers[0].topic: '/joint_states' is a topic of joint_states"),
     (states(), 'joint_states:'),
     (states({'topic': 'a b'}), 'joint_states[0].topic:'),
+    (states('a b'), 'joint_states[0]:'),
+    (states(3), 'joint_states[0]:'),
     (states({'topic': 's', 'timeout': 0}), 'joint_states[0].timeout:'),
     (states({'topic': 's', 'colour': 1}), 'joint_states[0]: Additional'),
     (states({'topic': 's'}, {'topic': 's'}), "joint_states[1].topic: topic 's' appears twice"),
