@@ -30,6 +30,7 @@ from lingbot_va_ros.nodes.command_mux.parameters import (
     FULL_SPEED_SCALING,
     PARAMETERS,
 )
+from lingbot_va_ros.nodes.command_mux.proximity import ProximityPublisher
 from lingbot_va_ros.nodes.command_mux.publishers import DiagnosticsPublisher, ModePublisher
 from lingbot_va_ros.nodes.command_mux.speed import SpeedInterface
 from lingbot_va_ros.nodes.command_mux.teleop_inputs import TeleopInputs
@@ -114,6 +115,7 @@ class CommandMux(Node):
             bindings.are_used or settings.deadman_button >= 0, self._inputs.warn,
             self._modes.publish)
         self._speed = SpeedInterface(self, self._mux.speed, scaling_topic, self.urgent_group)
+        ProximityPublisher(self, self._mux, self._clocks, self._speed.publish)
         grippers.watch(self, self._mux, self._clocks)
         contact = ContactInputs(self, embodiment, self._mux.contact, self._clocks)
         ControllerWatch(
