@@ -314,7 +314,7 @@ class CommandStream:
         if not watch.leaves(path, allowed):
             return command
         self.blocked = watch.breach(watch.worst(path), allowed)
-        is_free = watch.free_joints(self.blocked)
+        is_free = watch.free_joints(self.blocked) & self._differ(announced, motion)
 
         def inside(share: float) -> Plan | None:
             # The limits are convex: a motion between two that keep them keeps them too.
@@ -333,6 +333,12 @@ class CommandStream:
             step /= 2
         self._rests_at_wall = share == 0.0
         return kept
+
+    def _differ(self, one: Curve, other: Curve) -> np.ndarray:
+        """Return which joints [J] two curves leave elsewhere, or moving otherwise."""
+        return np.asarray(np.any([
+            np.abs(part - another) > STILL for part, another in zip(
+                end_state(one, self._period), end_state(other, self._period), strict=True)], 0))
 
     def _moving_command(
         self, time_ns: int, state: State, motion: Curve, seconds: float | None = None) -> Plan:

@@ -7,7 +7,7 @@ engine, with the same sizes, weights, noise and KV cache. A ratio is given only 
 both agree.
 
 With --controllers, only what simulated joint_trajectory_controllers make of the mux's commands is
-measured, in virtual time.
+measured, in virtual time; with --collisions, only what it costs the mux to keep bodies apart.
 """
 
 import argparse
@@ -20,7 +20,13 @@ import sys
 
 from lingbot_va_ros.atomic_files import atomic_files
 from lingbot_va_ros.cli.bench.settings import DESCRIPTIONS, load_setting, NAMES, Setting
-from lingbot_va_ros.cli.bench.table import compare, read_results, show, show_controllers
+from lingbot_va_ros.cli.bench.table import (
+    compare,
+    read_results,
+    show,
+    show_collisions,
+    show_controllers,
+)
 from lingbot_va_ros.cli.common import interrupts
 from lingbot_va_ros.cli.common.engine_options import add_device_arguments
 from lingbot_va_ros.cli.common.sampling_options import number
@@ -72,6 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--controller-delay', type=number(float, 0.0, 0.2), metavar='S',
         help="with --controllers: the mux's parameter controller_delay, s (default: its own)")
+    parser.add_argument(
+        '--collisions', nargs='?', const='sim_dual', metavar='NAME',
+        help='measure only what the collision watch costs the mux with this embodiment, in '
+             'virtual time (default: %(const)s)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the results to this file')
     parser.add_argument(
         '--compare', type=Path, metavar='FILE',
@@ -87,6 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.controllers is not None:
         return _run_controllers(arguments)
+    if arguments.collisions is not None:
+        return _run_collisions(arguments)
     if arguments.no_engine and arguments.no_ros and not arguments.images:
         raise ValueError('--no-engine and --no-ros leave nothing to measure')
     if arguments.no_engine and arguments.peer is not None:
@@ -118,6 +130,19 @@ def _run_controllers(arguments: argparse.Namespace) -> int:
         for file in files:
             file.write_text(json.dumps({'controllers': rows}, indent=2) + '\n')
     show_controllers(rows)
+    return 0
+
+
+def _run_collisions(arguments: argparse.Namespace) -> int:
+    if arguments.compare is not None:
+        raise ValueError('--compare is for the engine; remove --collisions')
+    from lingbot_va_ros.cli.bench.collisions import measure_collisions
+
+    with atomic_files([] if arguments.json is None else [arguments.json]) as files:
+        rows = measure_collisions(arguments.collisions, _say)
+        for file in files:
+            file.write_text(json.dumps({'collisions': rows}, indent=2) + '\n')
+    show_collisions(rows)
     return 0
 
 
