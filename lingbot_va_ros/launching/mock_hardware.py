@@ -4,7 +4,7 @@ import atexit
 import os
 from pathlib import Path
 import tempfile
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from launch.action import Action
@@ -26,7 +26,33 @@ from lingbot_va_ros.specs.joint_state_topics import DEFAULT_TOPICS
 
 _PACKAGES = (*CONTROL_PACKAGES, 'hardware_interface')  # the last one brings mock_components
 UPDATE_RATE = 500  # Hz
-_ENDING = '/joint_trajectory'
+# Of joint_states, Hz. At 500 Hz policy and mux would spend half a core each on them.
+JOINT_STATE_RATE = 100
+_FORWARD = ('forward_command_controller', 'ForwardCommandController')
+
+
+class _Kind(NamedTuple):
+    """
+    The controller of ros2_controllers for a kind.
+
+    :param ending: of its command topic, which begins with its name.
+    :param interface: of the hardware that it commands.
+    """
+
+    ending: str
+    package: str
+    class_name: str
+    interface: str
+
+
+_KINDS = {
+    'trajectory': _Kind(
+        '/joint_trajectory', 'joint_trajectory_controller', 'JointTrajectoryController',
+        'position'),
+    'forward_position': _Kind('/commands', *_FORWARD, 'position'),
+    'forward_velocity': _Kind('/commands', *_FORWARD, 'velocity'),
+}
+_STATE = '/controller_state'  # of a trajectory controller, beside its command topic
 
 
 class NotMockable(RuntimeError):
@@ -45,11 +71,11 @@ def mock_hardware(arguments: MockArguments) -> list[Action]:
     require(_PACKAGES)
     embodiment, namespace = load_embodiment(arguments.embodiment), arguments.namespace
     names = controller_names(embodiment)
+    require(sorted({_KINDS[each.kind].package for each in embodiment.controllers}))
     manager = controller_manager(
         arguments,
         _written(controller_parameters(embodiment, os.environ.get('ROS_DISTRO', ''))),
-        [(f'{name}{_ENDING}', topic) for topic, name in names.items()
-         if topic != f'{name}{_ENDING}'])
+        topic_remappings(embodiment))
     start = spawner(namespace, list(names.values()))
     return [
         robot_state_publisher(arguments, mock_description(embodiment)),
@@ -59,12 +85,13 @@ def mock_hardware(arguments: MockArguments) -> list[Action]:
 
 def controller_names(embodiment: Embodiment) -> dict[str, str]:
     """
-    Return the name of each trajectory controller, by its topic.
+    Return the name of each controller, by its topic.
 
     A controller in a namespace of its own gets a name without one: all run in one manager.
 
-    :raises NotMockable: names held joints, a gripper_action, a topic that is not a controller's,
-        or topics of joint states on which mock hardware does not publish.
+    :raises NotMockable: names held joints, a controller of another kind, a topic that is not that
+        of the kind's controller, joints with names of a driver, or topics of joint states on which
+        mock hardware does not publish.
     """
     if embodiment.joint_states != DEFAULT_TOPICS:
         raise NotMockable(
@@ -75,16 +102,35 @@ def controller_names(embodiment: Embodiment) -> dict[str, str]:
         raise NotMockable(
             f'embodiment {embodiment.name}: mock hardware is not started with held_joints')
     for controller in embodiment.controllers:
-        if controller.kind != 'trajectory' or not controller.topic.endswith(_ENDING):
+        kind = _KINDS.get(controller.kind)
+        if kind is None or not controller.topic.endswith(kind.ending):
             raise NotMockable(
-                f'embodiment {embodiment.name}: controller {controller.topic} is no '
-                'joint_trajectory_controller (<name>/joint_trajectory, kind trajectory); mock '
-                'hardware is started with these alone')
+                f'embodiment {embodiment.name}: mock hardware has no controller for '
+                f'{controller.topic or controller.plugin} of the kind {controller.kind}; it has '
+                + ', '.join(f'{name} (<name>{each.ending})' for name, each in _KINDS.items()))
+        if controller.names:
+            raise NotMockable(
+                f'embodiment {embodiment.name}: controller {controller.topic} has names of a '
+                "driver; mock hardware knows the joints' own alone")
     return {controller.topic: _name_of(controller) for controller in embodiment.controllers}
 
 
 def _name_of(controller: Controller) -> str:
-    return controller.topic.removesuffix(_ENDING).replace('/', '_')
+    name = controller.topic.removesuffix(_KINDS[controller.kind].ending)
+    return name.strip('/').replace('/', '_')
+
+
+def topic_remappings(embodiment: Embodiment) -> list[tuple[str, str]]:
+    """Return (from, to) for the topics of controllers that are not below their names."""
+    remappings = []
+    for controller in embodiment.controllers:
+        name, ending = _name_of(controller), _KINDS[controller.kind].ending
+        remappings.append((f'{name}{ending}', controller.topic))
+        if controller.kind == 'trajectory':
+            # The mux looks for it beside the command topic.
+            remappings.append((
+                f'{name}{_STATE}', f'{controller.topic.removesuffix(ending)}{_STATE}'))
+    return [(source, target) for source, target in remappings if source != target]
 
 
 def controller_parameters(embodiment: Embodiment, distribution: str) -> dict[str, Any]:
@@ -97,16 +143,23 @@ def controller_parameters(embodiment: Embodiment, distribution: str) -> dict[str
         'update_rate': UPDATE_RATE,
         'joint_state_broadcaster': {
             'type': 'joint_state_broadcaster/JointStateBroadcaster'}}
-    sections: dict[str, Any] = {'/**/controller_manager': {'ros__parameters': manager}}
+    sections: dict[str, Any] = {
+        '/**/controller_manager': {'ros__parameters': manager},
+        '/**/joint_state_broadcaster': {'ros__parameters': {'update_rate': JOINT_STATE_RATE}}}
     from_command = (
         'open_loop_control' if distribution == 'humble' else 'interpolate_from_desired_state')
     for controller in embodiment.controllers:
-        name = _name_of(controller)
-        manager[name] = {'type': 'joint_trajectory_controller/JointTrajectoryController'}
-        sections[f'/**/{name}'] = {'ros__parameters': {
-            'joints': list(controller.joints), 'command_interfaces': ['position'],
-            'state_interfaces': ['position', 'velocity'], from_command: True,
-            'allow_nonzero_velocity_at_trajectory_end': False}}
+        name, kind = _name_of(controller), _KINDS[controller.kind]
+        manager[name] = {'type': f'{kind.package}/{kind.class_name}'}
+        values: dict[str, Any] = {'joints': list(controller.joints)}
+        if controller.kind == 'trajectory':
+            values |= {
+                'command_interfaces': [kind.interface],
+                'state_interfaces': ['position', 'velocity'], from_command: True,
+                'allow_nonzero_velocity_at_trajectory_end': False}
+        else:
+            values['interface_name'] = kind.interface
+        sections[f'/**/{name}'] = {'ros__parameters': values}
     return sections
 
 
@@ -125,9 +178,12 @@ def mock_description(embodiment: Embodiment) -> str:
     ElementTree.SubElement(hardware, 'plugin').text = 'mock_components/GenericSystem'
     # Velocities are calculated from the positions.
     ElementTree.SubElement(hardware, 'param', name='calculate_dynamics').text = 'true'
+    interfaces = {
+        name: _KINDS[controller.kind].interface
+        for controller in embodiment.controllers for name in controller.joints}
     for name, home in zip(embodiment.joints, embodiment.home.tolist(), strict=True):
         joint = ElementTree.SubElement(system, 'joint', name=name)
-        ElementTree.SubElement(joint, 'command_interface', name='position')
+        ElementTree.SubElement(joint, 'command_interface', name=interfaces[name])
         position = ElementTree.SubElement(joint, 'state_interface', name='position')
         ElementTree.SubElement(position, 'param', name='initial_value').text = repr(home)
         ElementTree.SubElement(joint, 'state_interface', name='velocity')

@@ -16,8 +16,9 @@ import yaml
 
 from lingbot_va_ros.motion.time import NANOSECONDS
 from lingbot_va_ros.msg import ControlMode
-from lingbot_va_ros.nodes.qos import COMMAND, SENSOR
+from lingbot_va_ros.nodes.qos import COMMAND, LATCHED, SENSOR
 from lingbot_va_ros.nodes.stamps import duration_of, nanoseconds_of, stamp_of
+from lingbot_va_ros.specs.controllers import Controller
 from lingbot_va_ros.specs.embodiment import load_embodiment
 from lingbot_va_ros.specs.joint_state_topics import JointStateTopic
 from lingbot_va_ros.srv import SetControlMode
@@ -76,22 +77,58 @@ def test_the_controllers_are_those_of_the_embodiment(mock, distribution, key):
     assert not others & set(arm)
 
 
-def test_a_controller_in_a_namespace_gets_a_name_without_one(mock):
+def with_controllers(*controllers):
+    """Return sim_left with controllers of (topic, kind, names); all joints are in each."""
     embodiment = load_embodiment('sim_left')
-    controller = embodiment.controllers[0]
-    moved = type(controller)('follower/arm/joint_trajectory', controller.joints, controller.kind)
-    object.__setattr__(embodiment, 'controllers', (moved,))
-    assert mock.controller_names(embodiment) == {'follower/arm/joint_trajectory': 'follower_arm'}
+    object.__setattr__(embodiment, 'controllers', tuple(
+        Controller(topic, embodiment.joints, kind, names=names)
+        for topic, kind, names in controllers))
+    return embodiment
+
+
+@pytest.mark.parametrize('topic', [
+    'follower/arm/joint_trajectory', '/follower/arm/joint_trajectory'])
+def test_a_controller_in_a_namespace_gets_a_name_without_one(mock, topic):
+    embodiment = with_controllers((topic, 'trajectory', {}))
+    assert mock.controller_names(embodiment) == {topic: 'follower_arm'}
+    # Where the mux looks for them.
+    state = topic.replace('joint_trajectory', 'controller_state')
+    assert mock.topic_remappings(embodiment) == [
+        ('follower_arm/joint_trajectory', topic), ('follower_arm/controller_state', state)]
+
+
+def test_topics_below_the_name_of_the_controller_are_left_alone(mock):
+    assert mock.topic_remappings(load_embodiment('sim_left')) == []
+
+
+@pytest.mark.parametrize('kind, interface', [
+    ('forward_position', 'position'), ('forward_velocity', 'velocity')])
+def test_rows_go_to_a_forward_command_controller(mock, kind, interface):
+    embodiment = with_controllers(('arm/commands', kind, {}))
+    assert mock.controller_names(embodiment) == {'arm/commands': 'arm'}
+    assert mock.topic_remappings(embodiment) == []
+    sections = mock.controller_parameters(embodiment, 'jazzy')
+    assert sections['/**/controller_manager']['ros__parameters']['arm'] == {
+        'type': 'forward_command_controller/ForwardCommandController'}
+    assert sections['/**/arm']['ros__parameters'] == {
+        'joints': list(embodiment.joints), 'interface_name': interface}
+    robot = ElementTree.fromstring(mock.mock_description(embodiment))
+    assert {each.get('name') for each in robot.iter('command_interface')} == {interface}
 
 
 @pytest.mark.parametrize('topic, kind', [
-    ('hand/gripper_action', 'gripper_action'), ('arm/command', 'trajectory')])
+    ('hand/gripper_action', 'gripper_action'), ('arm/command', 'trajectory'),
+    ('arm/joint_trajectory', 'forward_position')])
 def test_a_controller_that_mock_hardware_lacks_is_one_line(mock, topic, kind):
-    embodiment = load_embodiment('sim_left')
-    controller = embodiment.controllers[0]
-    object.__setattr__(
-        embodiment, 'controllers', (type(controller)(topic, controller.joints, kind),))
-    with pytest.raises(mock.NotMockable, match=f'{topic} is no joint_trajectory_controller') as no:
+    with pytest.raises(mock.NotMockable, match=f'{topic} of the kind {kind}; it has') as no:
+        mock.controller_names(with_controllers((topic, kind, {})))
+    assert '\n' not in str(no.value)
+
+
+def test_names_of_a_driver_are_one_line(mock):
+    embodiment = with_controllers(
+        ('arm/joint_trajectory', 'trajectory', {'left_joint_1': 'waist'}))
+    with pytest.raises(mock.NotMockable, match='arm/joint_trajectory has names of a driver') as no:
         mock.controller_names(embodiment)
     assert '\n' not in str(no.value)
 
@@ -185,6 +222,9 @@ class Operator:
         self.plans = self.node.create_publisher(
             JointTrajectory, 'teleop/joint_trajectory', COMMAND)
         self.node.create_subscription(JointState, 'joint_states', self.take, SENSOR)
+        self.modes = []  # ControlMode messages
+        self.node.create_subscription(
+            ControlMode, 'command_mux/mode', self.modes.append, LATCHED)
         self.node.create_timer(0.02, self.send)
 
     def now(self):
@@ -239,6 +279,23 @@ class Operator:
         rclpy.shutdown(context=self.context)
 
 
+def check_that_an_interrupted_controller_means_hold(operator, launched):
+    """Deactivate the controller and activate it at once: the mux must not go on."""
+    from controller_manager_msgs.srv import SwitchController
+
+    client = operator.node.create_client(
+        SwitchController, 'controller_manager/switch_controller')
+    name = 'joint_trajectory_controller'
+    for lists in ({'deactivate_controllers': [name]}, {'activate_controllers': [name]}):
+        future = client.call_async(SwitchController.Request(
+            strictness=SwitchController.Request.STRICT, activate_asap=True, **lists))
+        operator.wait_for(future.done, launched.output, 30.0)
+        assert future.result().ok, launched.output
+    operator.wait_for(
+        lambda: operator.modes[-1].mode == ControlMode.HOLD, launched.output, 10.0)
+    assert 'an active controller' in operator.modes[-1].reason
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize('name', ['sim', 'mock'])
 def test_the_arm_follows_a_plan_of_the_operator(mock, launch_file, tmp_path, name):
@@ -268,6 +325,8 @@ def test_the_arm_follows_a_plan_of_the_operator(mock, launch_file, tmp_path, nam
             assert speed == pytest.approx(SPEED, rel=0.2), launched.output
             assert positions[-1] == pytest.approx(
                 operator.embodiment.home[0] + SPEED * SECONDS, abs=0.01)
+            if name == 'mock':
+                check_that_an_interrupted_controller_means_hold(operator, launched)
             operator.choose(ControlMode.HOLD)
             launched.interrupt()
             assert launched.running() == []

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 import functools
 import importlib
+import math
 import operator
 import time
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
+from rclpy.serialization import deserialize_message
 from trajectory_msgs.msg import JointTrajectory
 
 from lingbot_va_ros.mux.mux import Mux
+from lingbot_va_ros.nodes.command_mux.controller_activity import activity_type, ControllerActivity
 from lingbot_va_ros.nodes.qos import LATCHED, SENSOR
 from lingbot_va_ros.nodes.run import CannotStart
 from lingbot_va_ros.nodes.stamps import nanoseconds_of
@@ -21,6 +24,9 @@ from lingbot_va_ros.specs.embodiment import Embodiment, StatusInput
 WATCH_SECONDS = 0.05
 # A controller that published its state and is silent for longer than this is not active, s.
 STATE_SECONDS = 0.3
+# The references of a controller are read at most so often, s: 1000 a second would take a third of
+# a core. No whole share of a tick, so that they come from all over it.
+READ_SECONDS = 0.0035
 
 
 class ControllerWatch:
@@ -46,6 +52,7 @@ class ControllerWatch:
             ControllerState(node, publisher.topic_name, state_type, mux, names)
             for publisher in publishers if publisher.msg_type is JointTrajectory]
         self._status = [StatusWatch(node, given) for given in embodiment.status_inputs]
+        self._activities = _activities(node, embodiment, self._update)
         self._update()
         node.create_timer(
             WATCH_SECONDS, self._update, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -55,9 +62,27 @@ class ControllerWatch:
             f'a controller on {publisher.topic_name} (none listens)'
             for publisher in self._publishers if not publisher.get_subscription_count()]
         faults += self._more_faults()
-        faults += [state.fault() for state in self._states]
+        now_s = time.monotonic()
+        of_activity = [activity.fault(now_s) for activity in self._activities]
+        # Where the manager says that a controller is inactive, its silence says no more.
+        faults += of_activity if any(of_activity) else [state.fault() for state in self._states]
         faults += [status.fault() for status in self._status]
         self._mux.take_controller_faults('controllers', tuple(filter(None, faults)))
+
+
+def _activities(
+    node: Node, embodiment: Embodiment, on_change: Callable[[], None],
+) -> list[ControllerActivity]:
+    """Return the activity of each controller, where controller_manager_msgs is installed."""
+    message_type = activity_type()
+    if message_type is None:
+        return []
+    activities = [
+        ControllerActivity(node.resolve_topic_name(controller.topic))
+        for controller in embodiment.controllers if controller.topic]
+    for activity in activities:
+        activity.subscribe(node, message_type, on_change)
+    return activities
 
 
 def _controller_state_type() -> Any:
@@ -87,10 +112,16 @@ class ControllerState:
         self._heard: float | None = None
         self._mux = mux
         self._joints = joints
-        node.create_subscription(message_type, self._topic, self._on_state, SENSOR)
+        self._message_type = message_type
+        self._read = -math.inf  # when a state was last read, steady s
+        node.create_subscription(message_type, self._topic, self._on_state, SENSOR, raw=True)
 
-    def _on_state(self, message: Any) -> None:
+    def _on_state(self, data: bytes) -> None:
         self._heard = time.monotonic()
+        if self._heard - self._read < READ_SECONDS:
+            return
+        self._read = self._heard
+        message = deserialize_message(data, self._message_type)
         reference = getattr(message, 'reference', None) or message.desired  # Humble's name
         self._mux.take_controller_reference(
             [self._joints.get(name, name) for name in message.joint_names],
