@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +14,28 @@ from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.teleop_plan_source import TeleopPlanSource
 from lingbot_va_ros.mux.tool_teleop import ToolTeleop
 from lingbot_va_ros.specs.embodiment import Embodiment
+
+
+@dataclass(frozen=True)
+class SourcesReport:
+    """
+    Figures of the policy, and of all sources of operators together.
+
+    :param rejected, teleop_rejected: messages by kind.
+    :param age, teleop_age: of the newest accepted message, s; inf where none ever came.
+    :param teleop_note: what holds an arm back that is led by its tool, in one line.
+    """
+
+    accepted: int
+    rejected: dict[str, int]
+    rejected_in_row: int
+    last_rejection: str
+    age: float
+    teleop_accepted: int
+    teleop_rejected: dict[str, int]
+    teleop_last_rejection: str
+    teleop_age: float
+    teleop_note: str
 
 
 class CommandSources:
@@ -101,22 +124,18 @@ class CommandSources:
         self._detector.reset()
         return False
 
-    @property
-    def teleop_accepted(self) -> int:
-        """How many messages of operators were accepted."""
-        return sum(source.counts.accepted for source in self._operators)
-
-    def teleop_age(self, now_s: float) -> float:
-        """Return the age of the newest message of an operator, s; inf where none ever came."""
-        return min(source.age(now_s) for source in self._operators)
-
-    @property
-    def teleop_rejected(self) -> Counter[str]:
-        """How many messages of operators were rejected, by kind."""
-        return sum((source.counts.rejected for source in self._operators), Counter())
-
-    @property
-    def teleop_last_rejection(self) -> str:
-        """Why the last message of an operator was rejected."""
-        return max((source.counts for source in self._operators),
-                   key=lambda counts: counts.last_number).last_rejection
+    def report(self, now_s: float) -> SourcesReport:
+        """Return the figures of all sources."""
+        policy = self.policy.counts
+        operators = [source.counts for source in self._operators]
+        rejected: Counter[str] = sum((counts.rejected for counts in operators), Counter())
+        return SourcesReport(
+            accepted=policy.accepted, rejected=dict(policy.rejected),
+            rejected_in_row=policy.rejected_in_row, last_rejection=policy.last_rejection,
+            age=self.policy.age(now_s),
+            teleop_accepted=sum(counts.accepted for counts in operators),
+            teleop_rejected=dict(rejected),
+            teleop_last_rejection=max(
+                operators, key=lambda counts: counts.last_number).last_rejection,
+            teleop_age=min(source.age(now_s) for source in self._operators),
+            teleop_note=self.tool.notes())

@@ -21,7 +21,6 @@ from lingbot_va_ros.mux.report import Report, Tick
 from lingbot_va_ros.mux.settings import MuxSettings
 from lingbot_va_ros.mux.speed_scale import SpeedScale
 from lingbot_va_ros.mux.state_watch import make_watches
-from lingbot_va_ros.mux.tool_messages import ToolPose
 from lingbot_va_ros.mux.validation import Rejected
 from lingbot_va_ros.robot.collision import CollisionModel, Near
 from lingbot_va_ros.robot.joint_state_filter import JointStateFilter
@@ -126,18 +125,9 @@ class Mux:
             except Rejected as rejected:
                 return self._reject(source, rejected)
 
-    def take_hand(self, pose: ToolPose, now_ns: int, now_s: float) -> str | None:
-        """Take the pose of an operator's hand; returns None or why the arm does not follow it."""
-        tool = self.sources.tool
-        try:
-            hand, found = tool.find(
-                pose, self._motion.source is tool and not self._motion.begins_anew)
-        except Rejected as rejected:
-            return self.take_refusal(tool, rejected)
-        refused = self.take_from(
-            tool, lambda: tool.take_pose(pose, hand, found, now_ns, now_s))
-        with self._lock:
-            return refused or tool.note_unreachable(found)
+    def is_led_by(self, source: CommandSource) -> bool:
+        """Return whether a source moves the arm, and has begun to."""
+        return self._motion.source is source and not self._motion.begins_anew
 
     def take_joy(self, message: JoyMessage, now_ns: int, now_s: float) -> str | None:
         """
@@ -419,16 +409,10 @@ class Mux:
     def report(self, now_s: float) -> Report:
         """Return the figures of the mux, all of one moment."""
         with self._lock:
-            machine, sources, policy = self.machine, self.sources, self.sources.policy.counts
+            machine = self.machine
             return Report(
                 mode=machine.mode, reason=machine.reason, is_fault=machine.is_fault,
-                accepted=policy.accepted, rejected=dict(policy.rejected),
-                rejected_in_row=policy.rejected_in_row, last_rejection=policy.last_rejection,
-                teleop_accepted=sources.teleop_accepted,
-                teleop_rejected=dict(sources.teleop_rejected),
-                teleop_last_rejection=sources.teleop_last_rejection,
-                source_age=sources.policy.age(now_s), teleop_age=sources.teleop_age(now_s),
-                teleop_note=sources.tool.notes(), teleop_side=self._joystick.side,
+                sources=self.sources.report(now_s), teleop_side=self._joystick.side,
                 joint_states=self.joints.report(now_s),
                 tracking_delay=self._arm.tracking_delay,
                 references_off=self._arm.references_off,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lingbot_va_ros.motion.plan import Plan
+from lingbot_va_ros.mux.command_sources import SourcesReport
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.state_watch import AnyBreach
 from lingbot_va_ros.robot.collision import Near
@@ -51,7 +52,6 @@ class Report:
     """
     Figures of a mux for diagnostics; ages in seconds, inf where nothing ever came.
 
-    :param teleop_note: what holds an arm back that is led by its tool, in one line.
     :param teleop_side: of the arm that the joystick leads.
     :param tracking_delay: time by which the arm trails its commands, s; nan: unknown.
     :param references_off: share of the controllers' last references that were off the command.
@@ -60,16 +60,7 @@ class Report:
     mode: MuxMode
     reason: str
     is_fault: bool
-    accepted: int
-    rejected: dict[str, int]
-    rejected_in_row: int
-    last_rejection: str
-    teleop_accepted: int
-    teleop_rejected: dict[str, int]
-    teleop_last_rejection: str
-    source_age: float
-    teleop_age: float
-    teleop_note: str
+    sources: SourcesReport
     teleop_side: str
     joint_states: JointStateReport
     tracking_delay: float

@@ -178,13 +178,6 @@ class ToolTeleop(CommandSource):
             else:
                 arm.lead(found, pose.stamp_ns or now_ns)
 
-    def note_unreachable(self, found: FoundPose | None) -> str | None:
-        """Count a pose out of reach, which no motion follows from; returns the reason or None."""
-        if found is None or not found.reason:
-            return None
-        self.counts.note(Rejected('reach', found.reason))
-        return found.reason
-
     def _device(self, side: str, name: str) -> Device:
         return self._devices[side].setdefault(name, Device(name))
 

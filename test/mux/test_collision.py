@@ -137,7 +137,7 @@ def test_a_plan_that_would_collide_is_refused_whole_by_bodies_and_time():
     assert 'left_' in reason and 'right_' in reason and 's after its first point' in reason
     after = float(reason.split(', ')[-1].split(' s ')[0])
     assert 0.3 < after < 1.9
-    rejected = arms.mux.report(arms.now_s).rejected
+    rejected = arms.mux.report(arms.now_s).sources.rejected
     assert rejected == {'collision': 1}
     arms.run(3)
     message = plan_message(arms.now, HOME, HOME + 0.3 * TURN, 2.0)

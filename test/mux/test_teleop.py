@@ -186,6 +186,24 @@ def test_the_mismatch_to_the_leader_is_closed_at_a_bounded_speed_before_it_is_tr
     assert stage.executed[-10][2][0] < -0.9, 'tracked at full speed'
 
 
+def test_a_leader_that_is_too_far_away_is_refused_and_one_that_runs_ahead_means_hold():
+    stage = Stage(teleop_max_distance=0.3, speed_scale=0.05)
+    stage.leader = lambda t: START + [0.4, 0.0, 0.02]
+    stage.run(5)
+    success, message = stage.choose(MuxMode.TELEOP)
+    assert not success
+    assert "teleop/joint_states near the arm: 'j1' would lead 0.4 away" in message
+    assert 'teleop_max_distance is 0.3' in message
+    stage.leader = lambda t: START + [0.2, 0.0, 0.02]
+    stage.run(5)
+    assert stage.choose(MuxMode.TELEOP)[0]
+    stage.run(20)
+    stage.leader = swing(stage.now, 2.0, (-0.6, 0.0, 0.0))
+    stage.run(100)
+    assert stage.mode == MuxMode.HOLD and "'j1' would lead" in stage.mux.machine.reason
+    stage.assert_bumpless()
+
+
 def test_the_joint_map_scales_turns_and_shifts_and_leaves_a_joint_alone():
     stage = Stage({'j1': LeaderJoint('a', scale=0.5, sign=-1, offset=0.2),
                    'j2': LeaderJoint('b'), 'grip': LeaderJoint('')})

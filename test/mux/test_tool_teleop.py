@@ -8,6 +8,7 @@ import pytest
 from support.tool_stage import apart, DUAL, HOME, moved, PERIOD, ROBOT
 from support.tool_stage import ToolStage as Stage
 
+from lingbot_va_ros.mux.hand_input import take_hand
 from lingbot_va_ros.mux.joystick import JoyBindings
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
@@ -85,7 +86,7 @@ def test_a_twist_ends_at_the_limits_and_comes_back(direction):
     stage.run(200)
     assert stage.mode == MuxMode.TELEOP
     assert np.abs(stage.speed).max() < 0.05, 'at the end of its reach or of a joint'
-    note = stage.mux.report(stage.now_s).teleop_note
+    note = stage.mux.report(stage.now_s).sources.teleop_note
     assert 'is near its limit' in note or 'singularity' in note
     end = stage.tool()
     stage.devices = [lambda: stage.twist(*(-0.2 * np.array(direction)), 0, 0, 0)]
@@ -113,7 +114,7 @@ def test_a_wrong_twist_is_refused_and_then_the_arm_holds(values, frame, kind, wo
     stage.devices = [lambda: stage.twist(*values, frame=frame)]
     stage.run(30)
     assert words in stage.refused[-1]
-    assert stage.mux.report(stage.now_s).teleop_rejected[kind] > 2
+    assert stage.mux.report(stage.now_s).sources.teleop_rejected[kind] > 2
     assert stage.mode == MuxMode.HOLD and words in stage.mux.machine.reason
     stage.assert_inside_limits()
 
@@ -228,14 +229,14 @@ def test_a_pose_out_of_reach_is_refused_and_the_arm_holds_until_the_hand_is_back
         stage.run(1)
     assert stage.mode == MuxMode.TELEOP
     assert apart(here, stage.tool())[0] < 0.01, 'it holds'
-    report = stage.mux.report(stage.now_s)
+    report = stage.mux.report(stage.now_s).sources
     assert report.teleop_rejected['reach'] > 40 and 'cannot reach' in report.teleop_note
     while way[0] > edge - 0.1:
         way[0] -= 0.004
         stage.run(1)
     stage.run(30)
     assert 0.07 < apart(here, stage.tool())[0] < 0.13, 'it follows again'
-    assert not stage.mux.report(stage.now_s).teleop_note
+    assert not stage.mux.report(stage.now_s).sources.teleop_note
     stage.assert_inside_limits()
 
 
@@ -263,8 +264,8 @@ def test_a_hand_that_jumps_is_not_followed():
 def test_a_wrong_pose_is_refused(spoil, kind):
     stage = Stage()
     stage.run(3)
-    assert stage.note(stage.mux.take_hand(spoil(None), stage.now, stage.now_s))
-    assert stage.mux.report(stage.now_s).teleop_rejected[kind] == 1
+    assert stage.note(take_hand(stage.mux, spoil(None), stage.now, stage.now_s))
+    assert stage.mux.report(stage.now_s).sources.teleop_rejected[kind] == 1
 
 
 def test_a_hand_in_another_frame_is_turned_into_the_base_frame():

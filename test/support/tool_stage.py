@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pinocchio as pin
 
+from lingbot_va_ros.mux.hand_input import take_hand
 from lingbot_va_ros.mux.joystick import JoyBindings, JoyMessage
 from lingbot_va_ros.mux.modes import MuxMode
 from lingbot_va_ros.mux.mux import Mux
@@ -58,7 +59,7 @@ class ToolStage:
             tool, lambda: tool.take_twist(message, self.now, self.now_s)))
 
     def hand(self, pose, side='left', frame='', transform=None):
-        return self.note(self.mux.take_hand(ToolPose(
+        return self.note(take_hand(self.mux, ToolPose(
             side, self.now, frame, tuple(pose[:3, 3]),
             tuple(quaternion_of(pose[:3, :3], IDENTITY)), transform), self.now, self.now_s))
 

@@ -166,7 +166,7 @@ def reference_warning(share: float) -> str:
 
 def _level(report: Report, warnings: list[str]) -> bytes:
     level = DiagnosticStatus.OK
-    if report.rejected_in_row or report.is_fault or report.blocked or warnings:
+    if report.sources.rejected_in_row or report.is_fault or report.blocked or warnings:
         level = DiagnosticStatus.WARN
     if report.mode == MuxMode.STOPPED:
         level = DiagnosticStatus.ERROR
@@ -177,8 +177,8 @@ def _values(report: Report) -> dict[str, object]:
     return {
         'mode': report.mode.name,
         'reason': report.reason,
-        'source_age_s': f'{report.source_age:.3f}',
-        'teleop_age_s': f'{report.teleop_age:.3f}',
+        'source_age_s': f'{report.sources.age:.3f}',
+        'teleop_age_s': f'{report.sources.teleop_age:.3f}',
         'joint_state_age_s': f'{report.joint_states.age:.3f}',
         **{f'joint_state_refused_{kind}': count
            for kind, count in report.joint_states.refused.items()},
@@ -188,15 +188,15 @@ def _values(report: Report) -> dict[str, object]:
         'controllers_off_command': f'{report.references_off:.2f}',
         'joint_state_last_refusal': report.joint_states.last_refusal,
         'joint_state_contradictions': '; '.join(report.joint_states.contradictions),
-        'accepted': report.accepted,
-        **{f'rejected_{kind}': report.rejected.get(kind, 0) for kind in REJECTION_KINDS},
-        'rejected_in_row': report.rejected_in_row,
-        'last_rejection': report.last_rejection,
-        'teleop_accepted': report.teleop_accepted,
-        **{f'teleop_rejected_{kind}': report.teleop_rejected.get(kind, 0)
+        'accepted': report.sources.accepted,
+        **{f'rejected_{kind}': report.sources.rejected.get(kind, 0) for kind in REJECTION_KINDS},
+        'rejected_in_row': report.sources.rejected_in_row,
+        'last_rejection': report.sources.last_rejection,
+        'teleop_accepted': report.sources.teleop_accepted,
+        **{f'teleop_rejected_{kind}': report.sources.teleop_rejected.get(kind, 0)
            for kind in REJECTION_KINDS},
-        'teleop_last_rejection': report.teleop_last_rejection,
-        'teleop_note': report.teleop_note,
+        'teleop_last_rejection': report.sources.teleop_last_rejection,
+        'teleop_note': report.sources.teleop_note,
         'teleop_side': report.teleop_side,
         'skipped_ticks': report.skipped_ticks,
         'workspace': (

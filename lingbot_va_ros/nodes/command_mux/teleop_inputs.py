@@ -9,6 +9,7 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import Joy
 
+from lingbot_va_ros.mux.hand_input import take_hand
 from lingbot_va_ros.mux.joystick import JoyMessage
 from lingbot_va_ros.mux.mux import Mux
 from lingbot_va_ros.mux.tool_messages import ToolPose, ToolTwist
@@ -73,8 +74,8 @@ class TeleopInputs:
         frame, pose = self._frame(side, topic, message.header.frame_id)
         if frame is None:
             return
-        self._answer(topic, self._mux.take_hand(
-            ToolPose(
+        self._answer(topic, take_hand(
+            self._mux, ToolPose(
                 side, nanoseconds_of(message.header.stamp), frame, (place.x, place.y, place.z),
                 (turn.x, turn.y, turn.z, turn.w), pose),
             self._clocks.now_ns(), self._clocks.now_s()))
