@@ -114,7 +114,8 @@ class ArmMotion:
         if collision is None or start is None:
             return None
         way = np.stack((start[0], self._home.end))
-        return collision.breach(collision.worst(way), collision.excess(start[0]))
+        found = collision.first_outside(way, collision.excess(start[0]))
+        return None if found is None else found[1]
 
     def nearest(self, now_s: float, count: int) -> list[Near]:
         """Return the nearest pairs of bodies where the arm is measured, the nearest first."""

@@ -14,6 +14,8 @@ KEPT_BETWEEN = 0.5
 # Distances are found to within some 1e-6 m: so much nearer is no motion. A pair that is too near
 # must not end nearer at all, or it would creep by that at every tick.
 ROUNDING, LEAST_ROUNDING = 1e-6, 1e-9
+# Between two points of a plan, the time of a collision is looked for in so many places.
+PLACES = 17
 
 
 @dataclass(frozen=True)
@@ -119,16 +121,30 @@ class CollisionWatch:
         """Return which bodies are too near at positions [J], or None."""
         return self.breach(self.excess(q), self.nothing)
 
-    def first_outside(self, path: np.ndarray, allowed: np.ndarray) -> float | None:
-        """Return how far along positions [n, J] a pair gets too near, 0 … n - 1, or None."""
-        for row in range(len(path) - 1):
-            if self.leaves(path[row:row + 2], allowed):
-                parts = np.linspace(0.0, 1.0, 17)
-                return row + next(
-                    (float(part) for part in parts
-                     if self.leaves((path[row] + part * (path[row + 1] - path[row]))[None],
-                                    allowed)), 1.0)
-        return None
+    def first_outside(
+        self, path: np.ndarray, allowed: np.ndarray) -> tuple[float, TooNear] | None:
+        """
+        Return where along positions [n, J] a pair first gets too near, 0 … n - 1, or None.
+
+        :param allowed: excess [P] that no pair may go beyond.
+        """
+        if not self.leaves(path, allowed):
+            return None
+        first, last = 0, len(path) - 1
+        while last - first > 1:
+            middle = (first + last) // 2
+            if self.leaves(path[first:middle + 1], allowed):
+                last = middle
+            else:
+                first = middle
+        for place in np.linspace(first, last, PLACES):
+            q = path[first] + (place - first) / max(last - first, 1) * (path[last] - path[first])
+            breach = self.breach(self.excess(q), allowed)
+            if breach is not None:
+                return float(place), breach
+        # A breach that is shorter than that: the whole way between the two points has it.
+        breach = self.breach(self.worst(path[first:last + 1]), allowed)
+        return None if breach is None else (float(first), breach)
 
     def nearest(self, q: np.ndarray, count: int = 1) -> list[Near]:
         """Return the nearest pairs at positions [J], the nearest first."""

@@ -193,15 +193,16 @@ class Mux:
             with self._lock:
                 arm = self._motion.position(now_ns, now_s)
             plan = source.read(message, now_ns, arm)
-            excess = None if self._plan_watch is None else self._plan_watch.worst(plan.positions)
+            # Without the lock: a long plan takes many milliseconds, and no tick waits for it.
+            fault = None if self._plan_watch is None else self._plan_watch.plan_fault(plan, arm)
             with self._lock:
                 source.check_times(message, plan, now_ns)
                 arm = self._motion.position(now_ns, now_s)
                 # Before its mode is chosen a plan may begin anywhere: the choice looks at it.
                 if self._motion.source is source and arm is not None:
                     source.check_jump(plan, now_ns, arm)
-                if self._plan_watch is not None and excess is not None:
-                    self._plan_watch.check_plan(plan, excess, arm)
+                if fault is not None:
+                    raise fault
                 source.accept(plan, message.stamp_ns, now_s)
             return None
         except Rejected as rejected:

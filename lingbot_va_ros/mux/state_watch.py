@@ -57,6 +57,7 @@ class Watches:
     ) -> None:
         self.collision = collision
         self._is_gripper = is_gripper
+        self._workspace = workspace
         self._parts = [part for part in (workspace, collision) if part is not None]
         self.nothing = tuple(part.nothing for part in self._parts)
 
@@ -92,28 +93,31 @@ class Watches:
         """Return how positions [J] are outside, or None."""
         return self.breach(self.worst(q[None]), self.nothing)
 
-    def check_plan(
-        self, plan: Plan, worst: tuple[np.ndarray, ...], arm: np.ndarray | None) -> None:
+    def plan_fault(self, plan: Plan, arm: np.ndarray | None) -> Rejected | None:
         """
-        Check that a plan leads nowhere outside, or further out than the arm is.
+        Return how a plan leads outside, or further out than the arm is, or None.
 
-        :param worst: excess of the plan's positions.
         :param arm: positions [J]; None: unknown.
-        :raises Rejected: kinds workspace, collision.
+        :returns: kinds workspace, collision.
         """
-        now = self.nothing if arm is None else self.worst(arm[None])
-        allowed = tuple(each + PLAN_NOISE for each in now)
-        breach = self.breach(worst, allowed)
-        if breach is None:
-            return
-        when = ''
-        if isinstance(breach, TooNear) and self.collision is not None:
-            place = self.collision.first_outside(plan.positions, allowed[-1])
-            if place is not None:
-                rows = np.arange(len(plan.times_ns))
-                after = float(np.interp(place, rows, plan.times_ns - plan.times_ns[0]))
-                when = f', {after / NANOSECONDS:.2f} s after its first point'
-        raise Rejected(breach.kind, f'it would lead {breach}{when}')
+        path = plan.positions
+        start = path[:0] if arm is None else arm[None]
+        if self._workspace is not None:
+            now = self._workspace.worst(start) if len(start) else self._workspace.nothing
+            breach = self._workspace.breach(self._workspace.worst(path), now + PLAN_NOISE)
+            if breach is not None:
+                return Rejected(breach.kind, f'it would lead {breach}')
+        if self.collision is None:
+            return None
+        now = self.collision.worst(start) if len(start) else self.collision.nothing
+        found = self.collision.first_outside(path, now + PLAN_NOISE)
+        if found is None:
+            return None
+        place, too_near = found
+        rows = np.arange(len(path))
+        after = float(np.interp(place, rows, plan.times_ns - plan.times_ns[0])) / NANOSECONDS
+        return Rejected(
+            too_near.kind, f'it would lead {too_near}, {after:.2f} s after its first point')
 
 
 def make_watches(embodiment: Embodiment, model: CollisionModel | None) -> Watches | None:

@@ -254,6 +254,20 @@ def test_far_arms_cost_no_distance_at_all():
     assert sum(asked) <= 4
 
 
+def test_a_wild_plan_of_a_thousand_points_is_refused_after_few_distances():
+    rng = np.random.default_rng(0)
+    rows = np.clip(HOME + np.cumsum(rng.normal(0.0, 0.3, (1000, 14)), axis=0),
+                   LIMITS.lower, LIMITS.upper)
+    watch = CollisionWatch(model())
+    asked = []
+    at = watch._distances.at
+    watch._distances.at = lambda q, pairs=None: asked.append(q) or at(q, pairs)
+    place, too_near = watch.first_outside(rows, watch.nothing)
+    assert len(asked) < 200
+    before = watch.first_outside(rows[:int(place) + 1], watch.nothing)
+    assert before is None and too_near.distance < STOP
+
+
 def test_a_position_that_is_no_number_is_never_far_enough():
     watch = CollisionWatch(model())
     path = np.stack((HOME, HOME))
