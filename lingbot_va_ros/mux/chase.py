@@ -179,10 +179,15 @@ def _clipped(
     goal: Goal, velocity: np.ndarray, acceleration: np.ndarray, jerk: np.ndarray, period: float,
 ) -> Goal:
     """Return a goal that can be caught: at both ends of its tick slower than the limits."""
-    v = np.clip(goal.v, -SPEED_SHARE * velocity, SPEED_SHARE * velocity)
+    v = _bounded(goal.v, SPEED_SHARE * velocity)
     most = ACCELERATION_SHARE * acceleration
-    a = np.clip(goal.a, -most, most)
-    j = np.clip(goal.j, -JERK_SHARE * jerk, JERK_SHARE * jerk)
+    a = _bounded(goal.a, most)
+    j = _bounded(goal.j, JERK_SHARE * jerk)
     # Its acceleration at the begin of the tick is inside too.
-    j = (a - np.clip(a - j * period, -most, most)) / period
+    j = (a - _bounded(a - j * period, most)) / period
     return Goal(goal.q, v, a, j)
+
+
+def _bounded(values: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """Return values inside -most … most, as np.clip does in twice the time."""
+    return np.asarray(np.minimum(np.maximum(values, -most), most))

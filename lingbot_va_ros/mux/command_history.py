@@ -55,10 +55,11 @@ class CommandHistory:
         """
         times, positions = self._newest()
         columns = np.arange(positions.shape[1])
-        after = np.clip(np.searchsorted(times, times_ns), 0, len(times) - 1)
+        # Not np.clip, which takes twice as long; this runs several times a tick.
+        after = np.minimum(np.searchsorted(times, times_ns), len(times) - 1)
         before = np.maximum(after - 1, 0)
         span = np.maximum(times[after] - times[before], 1)
-        share = np.clip((times_ns - times[before]) / span, 0.0, 1.0)
+        share = np.minimum(np.maximum((times_ns - times[before]) / span, 0.0), 1.0)
         first = positions[before, columns]
         return np.asarray(first + share * (positions[after, columns] - first))
 
