@@ -19,6 +19,8 @@ from lingbot_va_ros.specs.embodiment import Embodiment
 GRIPPER_SHARE = 0.8
 # An axis of a gripper that has moved this far, of its way, is meant.
 AXIS_MOVED = 0.1
+# Components of twists beyond this are cut off, m/s and rad/s: their squares overflow.
+LARGEST_TWIST = 1e9
 JOYSTICK = 'joy'
 
 
@@ -109,6 +111,7 @@ class ToolTeleop(CommandSource):
         values, in_tool = checked_twist(twist, arm.frames)
         device = self._device(twist.side, self.topic(twist.side, 'twist'))
         self._note_message(device, twist.stamp_ns, now_ns, now_s)
+        values = np.clip(values, -LARGEST_TWIST, LARGEST_TWIST)
         device.twist, device.in_tool = self._bounded(self._scale * values), in_tool
 
     def take_joystick(
@@ -128,7 +131,9 @@ class ToolTeleop(CommandSource):
         device.twist = self._bounded(axes * np.repeat(
             [settings.teleop_linear_speed, settings.teleop_angular_speed], 3))
         device.in_tool = in_tool
-        self.counts.count_accepted()
+        # At rest it leads nothing, and says nothing about why another device is not followed.
+        if not device.is_at_rest:
+            self.counts.count_accepted()
 
     def _drop(self, side: str, name: str) -> None:
         device = self._devices[side].pop(name, None)
@@ -262,7 +267,7 @@ class ToolTeleop(CommandSource):
         if conflict:
             return [f'one device for each arm; {conflict}']
         if self.clutch.bounces:
-            return [self.clutch.bounces]
+            return [f'a clutch that does not bounce ({self.clutch.bounces})']
         hands = [self.arms[side] for side, devices in fresh.items()
                  if side in self.arms and any(device.twist is None for device in devices)]
         return [] if arm is None else [

@@ -132,6 +132,20 @@ def test_a_clutch_that_bounces_means_hold():
     assert pad.mode == MuxMode.HOLD
     assert pad.mux.machine.reason.startswith('the clutch bounces')
     np.testing.assert_allclose(pad.measured, HOME, atol=1e-9)
+    success, message = pad.choose()
+    assert not success and message.startswith('TELEOP needs a clutch that does not bounce (')
+
+
+def test_a_joystick_at_rest_does_not_hide_why_a_hand_is_not_followed():
+    pad = Pad(bindings=JoyBindings(buttons={'clutch': 2}))
+    pad.buttons[2] = 1
+    place = [0.0]
+    pad.teleop(pad.push, lambda: pad.hand(moved(np.eye(4), (0.0, place[0], 0.0))))
+    place[0] = np.nan
+    pad.run(30)
+    assert pad.mode == MuxMode.HOLD
+    assert pad.mux.machine.reason.endswith(
+        '; last rejected: the pose has a number that is not finite')
 
 
 def test_a_clutch_settles_before_it_closes_and_opens_at_once():

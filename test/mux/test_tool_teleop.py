@@ -55,7 +55,7 @@ def test_a_turn_is_about_the_axes_of_its_frame():
 
 def test_scales_and_the_fastest_twist():
     stage = Stage(teleop_linear_scale=0.5, teleop_linear_speed=0.1)
-    for asked, speed in ((0.1, 0.05), (1e9, 0.1)):
+    for asked, speed in ((0.1, 0.05), (1e9, 0.1), (1e300, 0.1)):
         stage.teleop(lambda a=asked: stage.twist(0, a, 0, 0, 0, 0))
         stage.run(50)
         begin = stage.tool()
