@@ -202,7 +202,9 @@ def main(args: Sequence[str] | None = None) -> None:
         return node
 
     sys.setswitchinterval(SWITCH_SECONDS)
-    sys.exit(run_node(make_node, args, lambda node: ExecutorWithout(node.urgent_group)))
+    code = run_node(make_node, args, lambda node: ExecutorWithout(node.urgent_group))
+    gc.unfreeze()  # so that ruckig's objects go, which else prints a page about leaks
+    sys.exit(code)
 
 
 if __name__ == '__main__':

@@ -811,6 +811,22 @@ def test_who_ends_the_mux_in_order_finds_it_in_hold(tmp_path):
         assert not list(tmp_path.glob('*.json'))
 
 
+def test_a_mux_that_ends_prints_nothing_about_leaks(tmp_path):
+    script = 'from lingbot_va_ros.nodes.command_mux import node; node.main()'
+    with running_world() as world:
+        process = subprocess.Popen(
+            [sys.executable, '-c', script, '--ros-args', '-p', f'stop_folder:={tmp_path}'],
+            stderr=subprocess.PIPE, text=True)
+        try:
+            wait_for(lambda: world.modes, 'a mode')
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert process.returncode == 0 and 'HOLD: started' in error
+    assert 'leaked' not in error  # nanobind counts what of ruckig lives longer than Python
+
+
 HANGING = """
 import time
 from lingbot_va_ros.nodes.command_mux import latched_stop, node
