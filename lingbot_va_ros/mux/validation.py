@@ -172,4 +172,4 @@ def check_jump(
         raise Rejected(
             'jump',
             f"'{embodiment.joints[joint]}' would jump from {q[joint]:.4g} to {start[joint]:.4g}; "
-            f'{allowed[joint]:.3g} is reachable in time')
+            f'it can go {allowed[joint]:.3g} in time')

@@ -157,7 +157,8 @@ class JointStateFilter:
             return f'joint_states make no sense: {self._first_implausible(old)}'
         if self._never_came(old):
             return f'no joint_states of {self._names(old)} yet{self._seen()}'
-        return f'joint_states of {self._names(old)} are too old ({self._why_old(old, now_s)})'
+        why = self._why_old(old, now_s, margin)
+        return f'joint_states of {self._names(old)} are too old ({why})'
 
     def report(self, now_s: float) -> JointStateReport:
         """Return the figures of the filter."""
@@ -195,7 +196,7 @@ class JointStateFilter:
         return (f"'{self.joints[column]}' {self._tracks[column].refusal} "
                 f'{self._limits.lower[column]:.4g} … {self._limits.upper[column]:.4g}')
 
-    def _why_old(self, columns: list[int], now_s: float) -> str:
+    def _why_old(self, columns: list[int], now_s: float, margin: float = 0.0) -> str:
         """Return why these joints are old: what is wrong with the oldest of them, and its age."""
         column = min(columns, key=lambda each: self._tracks[each].measured_s)
         track = self._tracks[column]
@@ -207,6 +208,6 @@ class JointStateFilter:
         if not track.is_agreed:
             return 'just come back'
         own = self._own_timeouts[column]
-        if track.arrival_age(now_s) <= (self.timeout if own is None else own):
+        if track.arrival_age(now_s) <= (self.timeout if own is None else own) - margin:
             return f'stamped {age:.2f} s ago: late, or the clocks are not synchronized'
         return f'{age:.2f} s old'

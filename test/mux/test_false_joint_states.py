@@ -191,6 +191,13 @@ def test_stamps_30_s_old_are_named_and_give_no_policy():
         'the clocks are not synchronized)')
 
 
+def test_joint_states_that_fall_silent_are_called_old_and_not_late():
+    bench = Bench()
+    bench.run(20)
+    lost = bench.mux.joints.lost(bench.now_s + 0.19, margin=0.02)
+    assert 'are too old (0.' in lost and 'synchronized' not in lost
+
+
 def test_stamp_0_means_that_the_message_has_none():
     bench = Bench()
     for _ in range(10):
