@@ -112,9 +112,10 @@ class LimitFilter:
         :param may_follow: [J] bool; the other joints stop.
         """
         limits = self.limits
-        lower = np.minimum(limits.lower, stop.lower)
-        upper = np.maximum(limits.upper, stop.upper)
-        fastest = np.maximum(limits.velocity, stop.fastest)
+        # What is beyond a limit by rounding must not go beyond by as much again, tick by tick.
+        lower = np.minimum(limits.lower, stop.lower + ROUNDING)
+        upper = np.maximum(limits.upper, stop.upper - ROUNDING)
+        fastest = np.maximum(limits.velocity, stop.fastest - ROUNDING)
         low, high = np.zeros(len(lower)), may_follow.astype(float)
         tried = high
         for _ in range(HALVINGS + 1):

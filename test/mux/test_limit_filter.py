@@ -156,3 +156,18 @@ def test_a_goal_that_is_no_number_stops_its_joint_alone(place, value):
         motion.step(goal)
     assert motion.v[0] == 0.0 and 0.05 < motion.q[0] < 0.15
     assert motion.q[2] == pytest.approx(0.5, abs=0.2) and motion.q[2] > 0.03
+
+
+@pytest.mark.parametrize('beyond', [0.0, 5e-10, 1e-8])
+def test_rounding_does_not_add_up_at_a_limit(beyond):
+    """Goals at the limit, and motions towards it, for many ticks: it stays where it was."""
+    rng = np.random.default_rng(1)
+    filter_ = LimitFilter(LIMITS, T)
+    q, v, a = LIMITS.upper + beyond, np.zeros(3), np.zeros(3)
+    furthest = 0.0
+    for _ in range(300):
+        goal = LIMITS.upper - rng.uniform(0, 1e-3, 3) * (rng.random(3) < 0.5)
+        motion = filter_.step(q, v, a, even_goal(goal, rng.uniform(0, 0.5, 3) * LIMITS.velocity))
+        q, v, a = end_state(motion, T)
+        furthest = max(furthest, float(np.max(filter_.stop(q, v, a).upper - LIMITS.upper)))
+    assert furthest <= max(beyond, 1e-9) + 1e-12
