@@ -1,5 +1,6 @@
 """Waits for a condition, in place of a fixed time."""
 
+import contextlib
 from pathlib import Path
 import time
 
@@ -42,9 +43,10 @@ def wait_for_end(process, seconds):
 def _waited(pid):
     """Return how long the threads of a process have waited for a core, s."""
     total = 0
-    for thread in Path(f'/proc/{pid}/task').glob('*/schedstat'):
-        try:
-            total += int(thread.read_text().split()[1])
-        except OSError:  # it has ended
-            continue
+    try:
+        for thread in Path(f'/proc/{pid}/task').glob('*/schedstat'):
+            with contextlib.suppress(OSError):  # it has ended
+                total += int(thread.read_text().split()[1])
+    except OSError:  # so has the process
+        pass
     return total * 1e-9

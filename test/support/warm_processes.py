@@ -7,6 +7,7 @@ files, commands and installed executables start nodes as users do.
 """
 
 import atexit
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -47,7 +48,8 @@ class WarmProcess:
     def send_signal(self, number):
         """Send a signal, unless the process has ended."""
         if self.returncode is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ends just now
+                os.kill(self.pid, number)
 
     def kill(self):
         """Send SIGKILL."""
