@@ -58,6 +58,8 @@ def read_contact(
         if entry['topic'] in topics:
             mistakes.append(((*at, 'topic'), f"topic '{entry['topic']}' appears twice"))
         topics.add(entry['topic'])
+        if 'force' not in entry and 'torque' not in entry:
+            mistakes.append((at, 'needs force or torque'))
         wrenches.append(WrenchLimits(
             entry['topic'], _by_axis(entry), float(entry.get('timeout', DEFAULT_TIMEOUT))))
     return ContactLimits({name: float(limit) for name, limit in efforts.items()}, tuple(wrenches))

@@ -25,6 +25,13 @@ _MESSAGE_TYPES = {
 }
 _SINGLE_JOINT = 'interbotix_xs_msgs/msg/JointSingleCommand'
 
+# Topics of the mux itself that have the message type of a kind: a command there would come back as
+# a plan, as a leader arm, or among what was executed.
+_OF_THE_MUX = {
+    'trajectory': ('policy/joint_trajectory', 'teleop/joint_trajectory', 'executed'),
+    'joint_state': ('teleop/joint_states',),
+}
+
 # Keys that only some kinds have.
 _KEYS_OF_KINDS = {
     'max_effort': ('gripper_action',),
@@ -126,16 +133,24 @@ def read_controllers(
 def loops(
     controllers: Sequence[Controller], measured: Collection[str]) -> list[Mistake]:
     """
-    Return a mistake for each controller whose commands would come back as measurements.
+    Return a mistake for each controller whose commands would come back to the mux.
 
     :param measured: topics of joint states.
     """
-    topics = {topic.lstrip('/') for topic in measured}
-    return [
-        (('controllers', index, 'topic'),
-         f"'{controller.topic}' is a topic of joint_states; commands need another")
-        for index, controller in enumerate(controllers)
-        if controller.kind == 'joint_state' and controller.topic.lstrip('/') in topics]
+    states = {topic.lstrip('/') for topic in measured}
+    mistakes: list[Mistake] = []
+    for index, controller in enumerate(controllers):
+        topic, kind = controller.topic.lstrip('/'), controller.kind
+        whose = ''
+        if kind == 'joint_state' and topic in states:
+            whose = 'joint_states'
+        elif topic in _OF_THE_MUX.get(kind, ()):
+            whose = 'the mux itself'
+        if whose:
+            mistakes.append((
+                ('controllers', index, 'topic'),
+                f"'{controller.topic}' is a topic of {whose}; commands need another"))
+    return mistakes
 
 
 def _controller(entry: dict[str, Any]) -> Controller:

@@ -40,7 +40,7 @@ def test_limits_are_read_by_joint_and_axis(tmp_path):
     (contact({'efforts': {'j1': 'strong'}}), 'contact.efforts.j1:'),
     (contact({'efforts': {'j1': float('inf')}}), 'contact.efforts.j1: inf is not a finite'),
     (contact({'effort': {}}), 'contact: Additional properties'),
-    (wrench(topic='ft'), 'contact.wrenches[0]:'),
+    (wrench(topic='ft'), 'contact.wrenches[0]: needs force or torque'),
     (wrench(force=1.0), "contact.wrenches[0]: 'topic' is a required"),
     (wrench(topic='f t', force=1.0), 'contact.wrenches[0].topic:'),
     (wrench(topic='ft', force=[1.0, 2.0]), 'contact.wrenches[0].force:'),
