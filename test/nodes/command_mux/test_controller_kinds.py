@@ -157,8 +157,16 @@ class Drivers:
 
     def call(self, client, request):
         assert client.wait_for_service(timeout_sec=30.0)
-        future = client.call_async(request)
-        return wait_for(lambda: future.result() if future.done() else None, client.srv_name, 30.0)
+        # What is asked before both ends have discovered each other is lost.
+        for _ in range(15):
+            future = client.call_async(request)
+            end = time.monotonic() + 2.0
+            while not future.done() and time.monotonic() < end:
+                time.sleep(0.005)
+            if future.done():
+                return future.result()
+            client.remove_pending_request(future)
+        raise AssertionError(f'no answer of {client.srv_name}')
 
     def set_mode(self, mode):
         return self.call(self.set_mode_client, SetControlMode.Request(mode=mode))
