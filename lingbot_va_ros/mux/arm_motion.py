@@ -98,6 +98,10 @@ class ArmMotion:
         """
         self._retreats, self._is_away = can_retreat, is_away
 
+    def expect_away(self) -> None:
+        """Let the next motion begin where the arm is measured: its controller may be a new one."""
+        self._is_away = True
+
     def position(self, now_ns: int, now_s: float) -> np.ndarray | None:
         """Return the positions [J] where a motion would start now, or None: unknown."""
         is_following = (

@@ -66,6 +66,11 @@ class ArmWatch:
         """Take the present faults of controllers and driver that one watch sees, a line each."""
         self._faults[origin] = faults
 
+    @property
+    def has_controller_fault(self) -> bool:
+        """Whether a watch sees a fault of a controller or of the driver now."""
+        return any(self._faults.values())
+
     def missing(self, now_s: float, is_commanded: bool) -> list[str]:
         """
         Return what the arm lacks before it may move, a line each.

@@ -376,6 +376,8 @@ class Mux:
 
     def _watch(self, tick_ns: int, now_s: float) -> None:
         """Fall to HOLD when a controller, the source, a joint state or the arm itself is lost."""
+        if self._arm.has_controller_fault:
+            self._motion.expect_away()
         if self._motion.source is None and not self._motion.going_home:
             return
         fault = self._fault(tick_ns, now_s)

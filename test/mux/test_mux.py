@@ -802,6 +802,26 @@ def test_a_controller_that_does_not_answer_is_named_and_its_loss_means_hold():
     assert bench.choose(MuxMode.POLICY)[0]
 
 
+@pytest.mark.parametrize('was_lost', [False, True])
+def test_a_controller_that_was_lost_in_hold_is_begun_with_where_the_arm_is(was_lost):
+    """A new controller begins at the measured position, not at a command of the one before."""
+    bench = moving_bench()
+    assert bench.choose(MuxMode.HOLD)[0]
+    bench.run(60)
+    last = bench.executed[-1][1].copy()
+    bench.measured = last + [0.03, 0.0, 0.0]  # inside the tolerance of 0.05
+    if was_lost:
+        bench.mux.take_controller_faults('controllers', ('an active controller (arm)',))
+    bench.run(5)
+    bench.mux.take_controller_faults('controllers', ())
+    bench.goal = lambda t: bench.measured
+    bench.run(5)
+    assert bench.choose(MuxMode.POLICY)[0]
+    bench.run(1)
+    begin = bench.commands[-1][1].positions[0]
+    np.testing.assert_allclose(begin, bench.measured if was_lost else last, atol=1e-4)
+
+
 def test_a_stop_moves_nothing_and_a_motion_does():
     bench = Bench()
     bench.run(5)
