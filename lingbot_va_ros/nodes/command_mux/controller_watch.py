@@ -110,6 +110,7 @@ class ControllerState:
         folder, _, _ = command_topic.rpartition('/')
         self._topic = f'{folder}/controller_state' if folder else 'controller_state'
         self._heard: float | None = None
+        self._silent_since: float | None = None  # when it was first seen to be silent, steady s
         self._mux = mux
         self._joints = joints
         self._message_type = message_type
@@ -129,7 +130,14 @@ class ControllerState:
 
     def fault(self) -> str:
         """Return in one line that the controller is no longer active, or an empty text."""
-        if self._heard is None or time.monotonic() - self._heard <= STATE_SECONDS:
+        now_s = time.monotonic()
+        if self._heard is None or now_s - self._heard <= STATE_SECONDS:
+            self._silent_since = None
+            return ''
+        # Where this process itself stood still, the states that came meanwhile are read next.
+        if self._silent_since is None:
+            self._silent_since = now_s
+        if now_s - self._silent_since < WATCH_SECONDS / 2:
             return ''
         return f'an active controller ({self._topic} is silent for {STATE_SECONDS:g} s)'
 

@@ -9,7 +9,13 @@ from support.spinning import spinning_node
 from support.waiting import wait_for
 from trajectory_msgs.msg import JointTrajectory
 
-from lingbot_va_ros.nodes.command_mux.controller_watch import ControllerWatch
+from lingbot_va_ros.nodes.command_mux import controller_watch
+from lingbot_va_ros.nodes.command_mux.controller_watch import (
+    ControllerState,
+    ControllerWatch,
+    STATE_SECONDS,
+    WATCH_SECONDS,
+)
 from lingbot_va_ros.nodes.qos import COMMAND, LATCHED, SENSOR
 from lingbot_va_ros.nodes.run import CannotStart
 from lingbot_va_ros.specs.embodiment import load_embodiment, StatusInput
@@ -154,3 +160,33 @@ def test_a_status_that_cannot_be_read_is_refused_at_start(world, message_type, f
 def test_what_counts_as_the_same_value(value, good, is_good):
     from lingbot_va_ros.nodes.command_mux.controller_watch import _is_same
     assert _is_same(value, good) is is_good
+
+
+class Subscribed:
+    """Stands in for a node: keeps the callback of a subscription."""
+
+    def create_subscription(self, kind, topic, callback, qos, raw):
+        assert raw and topic == '/arm/controller_state'
+
+
+def test_a_silent_controller_is_a_fault_but_not_where_the_mux_itself_stood_still(monkeypatch):
+    """After a pause of the process the watch comes first, and then the states of the pause."""
+    now = [100.0]
+    monkeypatch.setattr(controller_watch.time, 'monotonic', lambda: now[0])
+    state = ControllerState(Subscribed(), '/arm/joint_trajectory', None, None, {})
+    assert state.fault() == ''  # never heard: not judged
+
+    def hear():
+        state._read = now[0]  # so that nothing is read
+        state._on_state(b'')
+
+    hear()
+    now[0] += 2 * STATE_SECONDS
+    assert state.fault() == ''
+    hear()
+    now[0] += WATCH_SECONDS
+    assert state.fault() == ''
+    now[0] += 2 * STATE_SECONDS
+    assert state.fault() == ''
+    now[0] += WATCH_SECONDS
+    assert 'arm/controller_state is silent' in state.fault()
