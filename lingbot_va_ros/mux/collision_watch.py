@@ -34,9 +34,11 @@ class TooNear:
     kind = 'collision'
 
     def __str__(self) -> str:
-        how = (f'{self.distance:.3f} m apart' if self.distance > 0.0
-               else f'{-self.distance:.3f} m deep in each other')
-        return f'{self.bodies[0]} and {self.bodies[1]} {how}, less than {self.allowed:.3f} m'
+        # Tenths of a millimetre: a body rests just at the distance that is needed.
+        how = (f'{self.distance:.4f} m apart' if self.distance > 0.0
+               else f'{-self.distance:.4f} m deep in each other')
+        return (f'{self.bodies[0]} and {self.bodies[1]} {how} '
+                f'(at least {self.allowed:.4f} m apart are needed)')
 
 
 class CollisionWatch:
