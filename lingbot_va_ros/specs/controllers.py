@@ -112,9 +112,11 @@ def read_controllers(
         at: KeyPath = ('controllers', index)
         # A driver of groups has one topic for all of them.
         part = entry.get('group', entry['joints'][0]) if entry['kind'] == 'joint_group' else ''
-        if 'topic' in entry and (entry['topic'], part) in topics:
+        # Without a namespace an absolute topic is the relative one of the same name.
+        topic = entry.get('topic', '').lstrip('/')
+        if topic and (topic, part) in topics:
             mistakes.append(((*at, 'topic'), f"topic '{entry['topic']}' appears twice"))
-        topics.add((entry.get('topic', ''), part))
+        topics.add((topic, part))
         for number, name in enumerate(entry['joints']):
             place = (*at, 'joints', number)
             if name not in joints and name not in held:

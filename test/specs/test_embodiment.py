@@ -71,6 +71,7 @@ def test_every_mistake_is_named_at_once_with_its_line(tmp_path):
     (lambda d: d.update(urdf='none.urdf'), 'none.urdf is neither in'),
     (lambda d: d['controllers'][0].update(topic='//absolute'), 'does not match'),
     (lambda d: d['controllers'][1].update(topic='arm/joint_trajectory'), 'appears twice'),
+    (lambda d: d['controllers'][1].update(topic='/arm/joint_trajectory'), 'appears twice'),
     (lambda d: d['controllers'][0].update(kind='gripper_action'), 'moves one joint'),
     (lambda d: d['controllers'][0].update(max_effort=5.0), 'only a gripper_action has'),
     (lambda d: d.update(base_frame='nowhere'), "no link 'nowhere'"),
