@@ -96,14 +96,15 @@ def _stream(
 
     def figures() -> dict:
         return json.loads(operator.call(
-            Trigger, f'{bench_listener.NAME}/figures', Trigger.Request()).message)
+            Trigger, f'{bench_listener.NAME}/figures', Trigger.Request(), may_repeat=True).message)
 
     def pause(length: float) -> None:
         end = time.monotonic() + length
         operator.wait_until(lambda: time.monotonic() >= end, length + WAIT_SECONDS, 'time')
 
     figures()  # returns when the listener runs
-    operator.call(SetBool, f'{bench_cameras.NAME}/stream', SetBool.Request(data=True))
+    operator.call(
+        SetBool, f'{bench_cameras.NAME}/stream', SetBool.Request(data=True), may_repeat=True)
     operator.wait_until(lambda: figures()['images'], WAIT_SECONDS, 'an image')
     pause(WARM_SECONDS)
     figures()

@@ -14,6 +14,7 @@ from lingbot_va_ros.srv import SetControlMode
 
 START_SECONDS = 30.0  # for a fresh process to import, start and be discovered
 ANSWER_SECONDS = 30.0
+REPEAT_SECONDS = 5.0
 CONFIGURE_SECONDS = 600.0  # a full-size checkpoint from a slow disk
 
 
@@ -28,6 +29,7 @@ class OperatorClient:
         self._node = node
         self._executor = executor
         self._watch = watch
+        self._clients: dict[str, Any] = {}
 
     def now_ns(self) -> int:
         """Return ROS time in nanoseconds."""
@@ -47,20 +49,40 @@ class OperatorClient:
             self._executor.spin_once(timeout_sec=0.05)
             self._watch()
 
-    def call(self, kind: Any, name: str, request: Any, seconds: float = ANSWER_SECONDS) -> Any:
+    def call(
+        self, kind: Any, name: str, request: Any, seconds: float = ANSWER_SECONDS,
+        may_repeat: bool = False,
+    ) -> Any:
         """
         Call a service and return its answer.
 
+        A server drops its answer to a client that it has not discovered yet, which happens to new
+        clients on a busy machine. So clients are kept.
+
+        :param may_repeat: the request is sent again where no answer comes for REPEAT_SECONDS: it
+            may be served twice.
         :raises CommandFailed: the service does not appear or does not answer in time.
         """
-        client = self._node.create_client(kind, name)
+        if name not in self._clients:
+            self._clients[name] = self._node.create_client(kind, name)
+        client = self._clients[name]
+        self.wait_until(client.service_is_ready, START_SECONDS, f'the service {name}')
+        futures = [client.call_async(request)]
+        asked = time.monotonic()
+
+        def answered() -> Any:
+            nonlocal asked
+            if may_repeat and time.monotonic() - asked > REPEAT_SECONDS:
+                asked = time.monotonic()
+                futures.append(client.call_async(request))
+            return next((future for future in futures if future.done()), None)
+
         try:
-            self.wait_until(client.service_is_ready, START_SECONDS, f'the service {name}')
-            future = client.call_async(request)
-            self.wait_until(future.done, seconds, f'an answer of {name}')
-            return future.result()
+            self.wait_until(answered, seconds, f'an answer of {name}')
+            return answered().result()
         finally:
-            self._node.destroy_client(client)
+            for future in futures:
+                client.remove_pending_request(future)
 
     def change_state(self, node: str, transition: int, seconds: float = ANSWER_SECONDS) -> bool:
         """Request a transition of a lifecycle node and return whether it succeeded."""
@@ -90,7 +112,8 @@ class OperatorClient:
         deadline = time.monotonic() + seconds
         while True:
             answer = self.call(
-                SetControlMode, f'{mux}/set_mode', SetControlMode.Request(mode=mode))
+                SetControlMode, f'{mux}/set_mode', SetControlMode.Request(mode=mode),
+                may_repeat=True)
             if answer.success:
                 return
             if time.monotonic() > deadline:

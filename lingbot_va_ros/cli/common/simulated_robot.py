@@ -104,12 +104,14 @@ def reset_scene(
     parameters = [Parameter(name, value=value) for name, value in values.items()]
     answers = operator.call(
         SetParameters, f'{ROBOT}/set_parameters', SetParameters.Request(
-            parameters=[parameter.to_parameter_msg() for parameter in parameters])).results
+            parameters=[parameter.to_parameter_msg() for parameter in parameters]),
+        may_repeat=True).results
     for (name, value), answer in zip(values.items(), answers):
         if not answer.successful:
             raise CommandFailed(f'{ROBOT} refuses the {name} {value}: {answer.reason}')
     for _ in range(RESETS):
-        answer = operator.call(Trigger, f'{ROBOT}/reset', Trigger.Request())
+        answer = operator.call(
+            Trigger, f'{ROBOT}/reset', Trigger.Request(), may_repeat=True)
         if not answer.success:
             raise CommandFailed(f'{ROBOT} cannot be reset: {answer.message}')
         heard, until = newest()[0], time.monotonic() + RESET_SECONDS
