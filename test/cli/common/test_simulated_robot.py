@@ -18,7 +18,7 @@ class Robot:
     def __init__(self, led_away):
         self.resets, self.led_away, self.heard = 0, led_away, 0
 
-    def call(self, kind, _name, _request):
+    def call(self, kind, _name, _request, may_repeat=False):
         if kind is Trigger:
             self.resets += 1
             return SimpleNamespace(success=True)
