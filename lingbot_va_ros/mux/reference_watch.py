@@ -14,8 +14,6 @@ STEP_NS = 500_000
 # Distance from the command from which a reference is off it, rad or m: what a braking tail of some
 # 15 ms is short of the motion at 10 rad/s². Interpolation between the ticks is off by a tenth.
 LEAST_DISTANCE = 0.001
-# Of one controller no more than this is looked at: the tick has no time for 1000 a second.
-SHORTEST_INTERVAL_NS = 20_000_000
 # So many references are looked at; what they say counts for as long as they are so young, s.
 REFERENCES = 100
 MEMORY = 2.0
@@ -36,14 +34,12 @@ class ReferenceWatch:
 
     def __init__(self, joints: Sequence[str]) -> None:
         self._column_of = {name: column for column, name in enumerate(joints)}
-        self._newest_ns: dict[str, int] = {}  # stamp by the first joint of a controller
         # Not judged yet: stamp in ns, columns, positions.
         self._waiting: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=REFERENCES)
         self._judged: deque[tuple[int, bool]] = deque(maxlen=REFERENCES)
 
     def restart(self) -> None:
         """Begin anew: references of before say nothing."""
-        self._newest_ns.clear()
         self._waiting.clear()
         self._judged.clear()
 
@@ -57,11 +53,6 @@ class ReferenceWatch:
         known = [index for index, name in enumerate(names) if name in self._column_of]
         if len(positions) != len(names) or not known:
             return
-        first = names[known[0]]
-        newest_ns = self._newest_ns.get(first)
-        if newest_ns is not None and 0 <= stamp_ns - newest_ns < SHORTEST_INTERVAL_NS:
-            return
-        self._newest_ns[first] = stamp_ns
         q = np.array([positions[index] for index in known], np.float64)
         if np.isfinite(q).all():
             columns = np.array([self._column_of[names[index]] for index in known])

@@ -25,8 +25,9 @@ WATCH_SECONDS = 0.05
 # A controller that published its state and is silent for longer than this is not active, s.
 STATE_SECONDS = 0.3
 # The references of a controller are read at most so often, s: 1000 a second would take a third of
-# a core. No whole share of a tick, so that they come from all over it.
-READ_SECONDS = 0.0035
+# a core here, and half a tick in the watch. No multiple or whole share of a tick, so that they come
+# from all over it.
+READ_SECONDS = 0.013
 
 
 class ControllerWatch:
