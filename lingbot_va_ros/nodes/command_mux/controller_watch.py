@@ -25,8 +25,8 @@ WATCH_SECONDS = 0.05
 # A controller that published its state and is silent for longer than this is not active, s.
 STATE_SECONDS = 0.3
 # The references of a controller are read at most so often, s: 1000 a second would take a third of
-# a core here, and half a tick in the watch. No multiple or whole share of a tick, so that they come
-# from all over it.
+# a core, and the ticks compare what is read. No multiple or whole share of a tick, so that they
+# come from all over it.
 READ_SECONDS = 0.013
 
 
