@@ -1,6 +1,32 @@
 """Calls of services that wait for the answer."""
 
+import time
+
 from support.waiting import DEADLINE, wait_for
+
+REPEAT_SECONDS = 2.0
+
+
+def ask_until_answered(client, request, deadline=DEADLINE):
+    """
+    Return the answer to a request, which is sent again where none comes: it may be served twice.
+
+    What is asked before both ends have discovered each other is lost, and so is what reaches a
+    server that was killed and is still discovered for a while.
+
+    :raises AssertionError: no answer comes within `deadline` seconds.
+    """
+    assert client.wait_for_service(deadline), f'no service {client.srv_name}'
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        future = client.call_async(request)
+        again = time.monotonic() + REPEAT_SECONDS
+        while not future.done() and time.monotonic() < again:
+            time.sleep(0.005)
+        if future.done():
+            return future.result()
+        client.remove_pending_request(future)
+    raise AssertionError(f'no answer of {client.srv_name}')
 
 
 class Services:

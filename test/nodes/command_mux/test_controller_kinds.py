@@ -15,6 +15,7 @@ from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import Trigger
 from support.messages import nanoseconds, stamped
 from support.node_processes import node_process
+from support.services import ask_until_answered
 from support.spinning import spinning
 from support.waiting import wait_for, wait_for_end
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -155,25 +156,12 @@ class Drivers:
             message.points.append(point)
         self.policy.publish(message)
 
-    def call(self, client, request):
-        assert client.wait_for_service(timeout_sec=30.0)
-        # What is asked before both ends have discovered each other is lost.
-        for _ in range(15):
-            future = client.call_async(request)
-            end = time.monotonic() + 2.0
-            while not future.done() and time.monotonic() < end:
-                time.sleep(0.005)
-            if future.done():
-                return future.result()
-            client.remove_pending_request(future)
-        raise AssertionError(f'no answer of {client.srv_name}')
-
     def set_mode(self, mode):
-        return self.call(self.set_mode_client, SetControlMode.Request(mode=mode))
+        return ask_until_answered(self.set_mode_client, SetControlMode.Request(mode=mode))
 
     def trigger(self, name):
         client = self.node.create_client(Trigger, f'command_mux/{name}')
-        return self.call(client, Trigger.Request())
+        return ask_until_answered(client, Trigger.Request())
 
     @property
     def mode(self):

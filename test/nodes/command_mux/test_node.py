@@ -20,6 +20,7 @@ from std_srvs.srv import Trigger
 from support.messages import nanoseconds
 from support.motion_limits import assert_points_inside_limits
 from support.node_processes import start_mux
+from support.services import ask_until_answered
 from support.spinning import spinning
 from support.waiting import wait_for, wait_for_end
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -133,26 +134,12 @@ class World:
             stamp_of(now, message.header.stamp)
             self.leader_states.publish(message)
 
-    def call(self, client, request):
-        assert client.wait_for_service(timeout_sec=DEADLINE)
-        # A mux that was killed is still discovered for a while, and what is asked before its
-        # successor is discovered as well is lost.
-        for _ in range(15):
-            future = client.call_async(request)
-            end = time.monotonic() + 2.0
-            while not future.done() and time.monotonic() < end:
-                time.sleep(0.005)
-            if future.done():
-                return future.result()
-            client.remove_pending_request(future)
-        raise AssertionError(f'no answer of {client.srv_name}')
-
     def trigger(self, name):
         client = self.node.create_client(Trigger, f'command_mux/{name}')
-        return self.call(client, Trigger.Request())
+        return ask_until_answered(client, Trigger.Request())
 
     def set_mode(self, mode):
-        return self.call(self.set_mode_client, SetControlMode.Request(mode=mode))
+        return ask_until_answered(self.set_mode_client, SetControlMode.Request(mode=mode))
 
     def policy_mode(self):
         self.joints_alive = self.policy_alive = True
