@@ -91,7 +91,8 @@ class CommandSources:
             return alive[0], [f'one source, but both {names} are alive']
         for source in (*alive, *self._operators):
             if source.is_fresh(now_s):
-                return source, source.missing(now_ns, now_s, arm)
+                lost = self._clutch_lost(source, now_s)
+                return source, [*source.missing(now_ns, now_s, arm), *filter(None, [lost])]
         # What was heard last tells why it is none; before any, the first one does.
         heard = [source for source in self._operators if source.counts.accepted]
         source = min(heard, key=lambda each: each.age(now_s), default=self.teleop)
@@ -100,6 +101,14 @@ class CommandSources:
             if other is not source and other.counts.rejected_in_row:
                 missing.append(f'{other.name} ({other.counts.explanation})')
         return source, missing
+
+    def clutch_lost(self, now_s: float, margin: float) -> str:
+        """Return in one line that the clutch of the selected source was lost; see `Clutch`."""
+        return self._clutch_lost(self.selected, now_s, margin)
+
+    def _clutch_lost(self, source: CommandSource, now_s: float, margin: float = 0.0) -> str:
+        has_clutch = source is self.tool or source is self.leader and self.leader.is_relative
+        return self.tool.clutch.lost(now_s, margin) if has_clutch else ''
 
     def rival(self, now_s: float) -> str:
         """Return in one line that a second source of an operator is alive, or an empty text."""

@@ -53,7 +53,7 @@ class LeaderArm(CommandSource):
         super().__init__('teleop/joint_states', timeout)
         self._limits = embodiment.limits
         self._max_distance = max_distance
-        self._is_relative = is_relative
+        self.is_relative = is_relative
         joints = [joint_map.get(name, LeaderJoint(name)) for name in embodiment.joints]
         self._columns: dict[str, list[int]] = {}
         for column, joint in enumerate(joints):
@@ -123,7 +123,7 @@ class LeaderArm(CommandSource):
         """Return which of the leader's joints are too old, or that it is too far from the arm."""
         why = f' ({self.counts.explanation})' if self.counts.explanation else ''
         if self.is_fresh(now_s):
-            if arm is None or self._is_relative:
+            if arm is None or self.is_relative:
                 return []
             far = self._too_far(arm)
             return [f'{self.name} near the arm: {far}'] if far else []
@@ -149,7 +149,7 @@ class LeaderArm(CommandSource):
 
     def begin(self, start: np.ndarray) -> None:
         self._start = self._arm = np.array(start)
-        if self._is_relative:
+        if self.is_relative:
             if self._held is not None:
                 self._held = self._start
             self._shift = np.where(self._counts, self._start - self._goal.newest, 0.0)
@@ -164,7 +164,7 @@ class LeaderArm(CommandSource):
         While it is released the leader moves nothing; when it is closed the arm goes on from
         where it is.
         """
-        if not self._is_relative:
+        if not self.is_relative:
             return
         if not is_engaged and self._held is None:
             self._held = self._start if self._arm is None else self._arm

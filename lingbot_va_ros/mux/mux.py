@@ -393,7 +393,7 @@ class Mux:
         source = self._motion.source
         lost = '' if source is None else source.lost(now_s, margin)
         if not lost and self.machine.mode == MuxMode.TELEOP:
-            lost = self.sources.rival(now_s)
+            lost = self.sources.rival(now_s) or self.sources.clutch_lost(now_s, margin)
         if not lost and self._dead_man.needed_in(self.machine.mode):
             lost = self._dead_man.lost(now_s, margin)
         fault = ArmFault(lost) if lost else self._arm.lost(now_s, margin)

@@ -58,7 +58,7 @@ class ToolTeleop(CommandSource):
 
     def __init__(self, embodiment: Embodiment, settings: MuxSettings) -> None:
         super().__init__('teleop/twist', settings.source_timeout)
-        self.clutch = Clutch(settings.clutch_button >= 0)
+        self.clutch = Clutch(settings.clutch_button >= 0, settings.source_timeout)
         self.arms: dict[str, ToolArm] = {}
         self._unusable: dict[str, str] = {}  # why an arm cannot be led by its tool
         self._settings = settings

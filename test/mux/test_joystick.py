@@ -149,11 +149,11 @@ def test_a_joystick_at_rest_does_not_hide_why_a_hand_is_not_followed():
 
 
 def test_a_clutch_settles_before_it_closes_and_opens_at_once():
-    clutch = Clutch(is_used=True)
+    clutch = Clutch(is_used=True, timeout=0.2)
     assert not clutch.update(True, 0.00) and not clutch.update(True, 0.04)
     assert clutch.update(True, 0.06) and clutch.is_engaged
     assert clutch.update(False, 0.07) and not clutch.is_engaged
-    assert Clutch(is_used=False).is_engaged
+    assert Clutch(is_used=False, timeout=0.2).is_engaged
 
 
 def test_a_leader_arm_is_followed_relatively_with_a_clutch():

@@ -212,6 +212,31 @@ def test_a_clutch_that_closes_leads_the_arm_gently_to_a_hand_elsewhere():
     stage.assert_inside_limits()
 
 
+@pytest.mark.parametrize('leader', [False, True])
+def test_a_joystick_that_falls_silent_with_the_clutch_closed_means_hold(leader):
+    """Nobody knows then whether the button is still pressed; the hand goes on."""
+    bindings = JoyBindings(buttons={'clutch': 0})
+    stage = Stage(bindings=bindings, teleop_leader_mode='relative')
+    place = [HOME]
+
+    def hand():
+        if leader:
+            stage.mux.take_leader_state(
+                ROBOT.joints, place[0], stage.now, stage.now, stage.now_s)
+        else:
+            stage.hand(stage.tool(place[0]))
+    stage.teleop(lambda: stage.joy((), [1]), hand)
+    stage.run(30)
+    assert stage.mode == MuxMode.TELEOP
+    stage.devices = [hand]
+    stage.run(30)
+    assert stage.mode == MuxMode.HOLD
+    assert stage.mux.machine.reason == 'joy silent for 0.2 s, and with it the clutch'
+    success, message = stage.choose()
+    assert not success and 'joy silent' in message and '\n' not in message
+    stage.teleop(lambda: stage.joy((), [1]), hand)
+
+
 def test_a_pose_out_of_reach_is_refused_and_the_arm_holds_until_the_hand_is_back():
     stage = Stage(teleop_max_distance=10.0)
     way = [0.0]
